@@ -1,0 +1,184 @@
+"""What a container is asked to be: the spec that lies in the host store, and its checks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Self, TypeVar, get_args
+
+from .errors import SpecError
+from .names import check_name
+
+MEMORY_MIN_BYTES: Final = 4 * 1024**2
+CPUS_MIN: Final = 0.01
+PIDS_MIN: Final = 8
+IO_MIN_BYTES_PER_SEC: Final = 64 * 1024
+
+_T = TypeVar("_T")
+
+RestartPolicy = Literal["no", "on-failure", "always"]
+RESTART_POLICIES: Final = get_args(RestartPolicy)
+
+_ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+_SIGNAL = re.compile(r"SIG[A-Z]+[0-9]?|SIGRTM(?:IN\+|AX-)[0-9]{1,2}|[1-9][0-9]?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Ceilings of one container; None means none.
+
+    memory_bytes: memory without swap. cpus: cores as a decimal (0.5 = half a core). pids: processes and threads.
+    disk_bytes: the writable layer. io_*: per second, on the device that holds the state directory.
+    """
+
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    disk_bytes: int | None = None
+    io_read_bytes_per_sec: int | None = None
+    io_write_bytes_per_sec: int | None = None
+
+    def check(self, *, host_memory_bytes: int, host_cpus: int, host_pids: int) -> None:
+        """Raise SpecError (field ``limits.NAME``) where a value is outside what is sensible or what the host has."""
+        ranges: tuple[tuple[str, float | None, float, float], ...] = (
+            ("memory_bytes", self.memory_bytes, MEMORY_MIN_BYTES, host_memory_bytes),
+            ("cpus", self.cpus, CPUS_MIN, host_cpus),
+            ("pids", self.pids, PIDS_MIN, host_pids),
+            ("io_read_bytes_per_sec", self.io_read_bytes_per_sec, IO_MIN_BYTES_PER_SEC, 2**50),
+            ("io_write_bytes_per_sec", self.io_write_bytes_per_sec, IO_MIN_BYTES_PER_SEC, 2**50),
+        )
+        for name, value, least, most in ranges:
+            # written so that NaN, which compares false with everything, is refused too
+            if value is not None and not least <= value <= most:
+                raise SpecError(f"{name} must be between {least} and {most}.", field=f"limits.{name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic:
+    """One network interface of a container: a veth pair with its host side on a bridge.
+
+    name: inside. host_link: the link's name on the host. ipv4 / ipv6: reserved address with prefix length, or None.
+    """
+
+    name: str
+    network: str
+    bridge: str
+    host_link: str
+    mac: str
+    ipv4: str | None = None
+    ipv4_gateway: str | None = None
+    ipv6: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One container, as its directory in the host store holds it (``spec.json``).
+
+    id: 12 hex digits, never reused, names every directory, socket and cgroup. slot: 0..1023, unique in the instance;
+    the host id range is the instance's block + slot * 65536. layers: read-only layer ids, bottom first; the
+    container's own writable layer lies above them. machine_id: 32 hex digits.
+    """
+
+    id: str
+    name: str
+    project: str
+    slot: int
+    image: str
+    layers: tuple[str, ...]
+    machine_id: str
+    created_at: str
+    hostname: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    nics: tuple[Nic, ...] = ()
+    privileged: bool = False
+    nesting: bool = False
+    init_command: tuple[str, ...] = ("/sbin/init",)
+    environment: dict[str, str] = field(default_factory=dict)
+    halt_signal: str | None = None
+    autostart: bool = False
+    ephemeral: bool = False
+    restart: RestartPolicy = "no"
+    generation: int = 1
+
+    def check(self) -> None:
+        """Raise SpecError naming the field where the spec is not one that the runtime would run."""
+        if not _ID.fullmatch(self.id):
+            raise SpecError("The id must be 12 hexadecimal digits.", field="id")
+        check_name(self.name)
+        check_name(self.project, field="project")
+        check_text(self.description, field="description", most=500, lines=True)
+        check_init_command(self.init_command)
+        check_environment(self.environment)
+        if self.halt_signal is not None and not _SIGNAL.fullmatch(self.halt_signal):
+            raise SpecError("Name a signal, such as SIGPWR or SIGRTMIN+3.", field="halt_signal")
+        if self.restart not in RESTART_POLICIES:
+            raise SpecError("Use no, on-failure or always.", field="restart")
+        for tag in self.tags:
+            check_name(tag, field="tags")
+
+    def to_json(self) -> str:
+        """Return the spec as JSON text with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Parse what to_json wrote; raises SpecError for an unknown or a missing field."""
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Build a spec from JSON values; raises SpecError for an unknown or a missing field."""
+        values = dict(data)
+        values["limits"] = build(Limits, values.get("limits", {}), "limits")
+        values["nics"] = tuple(build(Nic, nic, "nics") for nic in values.get("nics", ()))
+        for name in ("layers", "tags", "init_command"):
+            if name in values:
+                values[name] = tuple(values[name])
+        return build(cls, values, "spec")
+
+
+def build(cls: type[_T], values: dict[str, Any], where: str) -> _T:
+    """Make a dataclass from JSON values; raises SpecError for unknown and missing fields."""
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise SpecError(f"{where} has no field {name!r}.", field=f"{where}.{name}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise SpecError(f"{where} is incomplete: {error}", field=where) from None
+
+
+def check_text(value: str, *, field: str, most: int, lines: bool = False) -> str:
+    """Return value if it is printable text of at most `most` characters; lines allows newlines and tabs."""
+    if len(value) > most:
+        raise SpecError(f"Use at most {most} characters.", field=field)
+    if any(not char.isprintable() and not (lines and char in "\n\t") for char in value):
+        raise SpecError("Control characters are not allowed.", field=field)
+    return value
+
+
+def check_init_command(command: tuple[str, ...], *, field: str = "init_command") -> None:
+    """Raise SpecError unless command is 1 to 64 arguments whose first is an absolute path, none with NUL or newline."""
+    if not 1 <= len(command) <= 64:
+        raise SpecError("Give the command as a list of 1 to 64 arguments.", field=field)
+    if not command[0].startswith("/"):
+        raise SpecError("The command must begin with an absolute path.", field=field)
+    if any(len(part) > 4096 or any(char in part for char in "\0\n") for part in command):
+        raise SpecError("Arguments may not hold NUL or newline, nor more than 4096 characters.", field=field)
+
+
+def check_environment(environment: dict[str, str], *, field: str = "environment") -> None:
+    """Raise SpecError for a bad variable name, for NUL or newline in a value, or for too much of either."""
+    if len(environment) > 256:
+        raise SpecError("Use at most 256 variables.", field=field)
+    for name, value in environment.items():
+        if not _ENVIRONMENT_NAME.fullmatch(name):
+            raise SpecError(f"{name!r} is not a variable's name.", field=field)
+        if len(value) > 32768 or any(char in value for char in "\0\n"):
+            raise SpecError(f"The value of {name} is too long, or holds NUL or newline.", field=f"{field}.{name}")
