@@ -190,7 +190,7 @@ if BOXROOM_INSTANCE:
     # the root processes hold the worker's ACL user, the web holds its own
     _root = _json_file(STATE_DIR / "root.json") if os.geteuid() == 0 else {}
     _user, _password = ("worker", _root["redis_password"]) if _root else ("web", _web.get("redis_password", ""))
-    REDIS_URL = f"redis+socket://{_user}:{_password}@{BOXROOM_RUN_DIR}/redis.sock"
+    REDIS_URL = f"redis+socket://{_user}:{_password}@{BOXROOM_RUN_DIR}/redis/redis.sock"
 
 LOGGING: dict[str, Any] = {
     "version": 1,

@@ -137,8 +137,8 @@ class Host:
 
     @property
     def redis_socket(self) -> Path:
-        """The private Redis's socket."""
-        return self.run_dir / "redis.sock"
+        """The private Redis's socket, in a directory of the Redis user's."""
+        return self.run_dir / "redis" / "redis.sock"
 
     @property
     def locks_dir(self) -> Path:

@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""The one entry point. Makes its own environment when it is not there yet, then hands over to Django.
+
+`up` and `test` first install what is missing: Debian packages, and a virtual environment in `.venv` with the versions
+pinned in requirements.txt. Everything until the hand-over runs on a bare Python 3.11 with the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    """Run one command; the exit status is the command's."""
+    if sys.version_info < (3, 11):
+        sys.stderr.write(f"Boxroom needs Python 3.11 or later; this is {sys.version.split()[0]}.\n")
+        return 1
+    sys.path.insert(0, str(PROJECT))
+    arguments = sys.argv[1:]
+    command = arguments[0] if arguments else "help"
+
+    from panel.instance import environment
+
+    if not environment.inside(PROJECT, command):
+        python = environment.prepare(PROJECT, command)
+        os.execv(python, [str(python), str(PROJECT / "manage.py"), *arguments])  # noqa: S606
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "panel.settings")
+    if command == "test":
+        from panel.instance import testing
+
+        return testing.run(PROJECT, arguments[1:])
+    from panel.instance.options import take_state_dir
+
+    from django.core.management import execute_from_command_line
+
+    take_state_dir(arguments)
+    execute_from_command_line(sys.argv)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

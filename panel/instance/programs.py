@@ -1,0 +1,143 @@
+"""What the processes of an instance are started with: one function per process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from containers.core.host import WEB_USER, Host
+
+from . import redis_server
+from .layout import Bind, redis_user, web_group
+
+APP_PARTS = ("containers", "locale", "panel", "static", "templates", "manage.py")
+"""What of the clone the web process needs to read."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """How to start one process. options: see tether.py. stdin: made anew at each start."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    stdin: Callable[[], str] | None = None
+    stop_sec: float = 10.0
+
+
+def environment(host: Host, role: str) -> dict[str, str]:
+    """Return a clean environment for a process of the instance."""
+    kept = ("LANG", "LC_ALL", "TZ", "BOXROOM_FAILPOINTS", "BOXROOM_DEBUG")
+    return {
+        **{name: os.environ[name] for name in kept if name in os.environ},
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "BOXROOM_STATE_DIR": str(host.state_dir),
+        "BOXROOM_ROLE": role,
+        "DJANGO_SETTINGS_MODULE": "panel.settings",
+    }
+
+
+def redis(host: Host) -> Program:
+    """Return the private Redis, run as Debian's redis user in the web's group."""
+    return Program(
+        "redis",
+        ["/usr/bin/redis-server", "-"],
+        environment(host, "command"),
+        {"uid": redis_user().pw_uid, "gid": web_group()},
+        lambda: redis_server.config(host),
+    )
+
+
+def launcher(host: Host, project: Path) -> Program:
+    """Return the launcher: a warm, single-threaded interpreter that forks supervisors."""
+    script = str(project / "containers/core/proc/launcher.py")
+    # -I -S: no site packages, no user's files, no PYTHON* variables; the real interpreter, not the environment's
+    python = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]
+    return Program("launcher", [python, "-I", "-S", "-B", script, str(host.state_dir)], environment(host, "command"))
+
+
+def worker(host: Host, project: Path, name: str) -> Program:
+    """Return the root worker on the host's queue."""
+    command = [sys.executable, "-m", "celery", "-A", "panel", "worker", "-Q", f"host.{name}", "-n", f"worker@{name}",
+               "-P", "threads", "-c", "8", "--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO"]  # fmt: skip
+    settings = {**environment(host, "worker"), "PYTHONPATH": str(project)}
+    return Program("worker", command, settings, stop_sec=15.0)
+
+
+def ticker(host: Host, project: Path) -> Program:
+    """Return the ticker: samples, reconciles, rings again."""
+    return Program("ticker", [sys.executable, str(project / "manage.py"), "ticker"], environment(host, "ticker"))
+
+
+def web(host: Host, project: Path, bind: Bind) -> Program:
+    """Return daphne as the unprivileged web user, with the code, its environment and its data bound where it can read.
+
+    It sees a copy of the code in the run directory (readable whatever the clone's modes are), the virtual environment
+    read-only, and of the state directory the web part only.
+    """
+    user = pwd.getpwnam(WEB_USER)
+    mounts = host.run_dir / "mnt"
+    for name in ("venv", "web"):
+        (mounts / name).mkdir(parents=True, exist_ok=True)
+    app = copy_app(host, project)
+    settings = {
+        **environment(host, "web"),
+        "BOXROOM_WEB_DIR": str(mounts / "web"),
+        "PYTHONPATH": str(app),
+        "HOME": "/nonexistent",
+        "ASGI_THREADS": "16",
+    }
+    command = [str(mounts / "venv/bin/python"), "-m", "daphne", "-b", bind.host, "-p", str(bind.port),
+               "--no-server-name", "--websocket-max-message-size", "65536", "--websocket-max-frame-size", "65536",
+               "--websocket_timeout", "-1", "--websocket_connect_timeout", "10", "--ping-interval", "20",
+               "--ping-timeout", "30", "--application-close-timeout", "10", "--verbosity", "1",
+               "panel.asgi:application"]  # fmt: skip
+    options = {
+        "uid": user.pw_uid,
+        "gid": user.pw_gid,
+        "binds": [[str(host.web_dir), str(mounts / "web")]],
+        "read_only_binds": [[str(project / ".venv"), str(mounts / "venv")]],
+    }
+    return Program("web", command, settings, options, stop_sec=5.0)
+
+
+def copy_app(host: Host, project: Path) -> Path:
+    """Copy the code that the web process runs into the run directory, readable by all; return where it is."""
+    target = host.run_dir / "app"
+    fresh = host.run_dir / "app.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    old = os.umask(0o022)
+    try:
+        fresh.mkdir()
+        for part in APP_PARTS:
+            source = project / part
+            if source.is_dir():
+                shutil.copytree(source, fresh / part, copy_function=shutil.copyfile,
+                                ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
+                (fresh / part).chmod(0o755)
+            elif source.exists():
+                shutil.copyfile(source, fresh / part)
+    finally:
+        os.umask(old)
+    for directory, _names, _files in os.walk(fresh):
+        Path(directory).chmod(0o755)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    return target
+
+
+def tethered(project: Path, program: Program) -> list[str]:
+    """Return the command line that starts a program under tether.py."""
+    python = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]
+    return [python, "-I", "-S", "-B", str(project / "panel/instance/tether.py"), json.dumps(dict(program.options)),
+            *program.command]  # fmt: skip

@@ -1,0 +1,52 @@
+"""The instance's private Redis: a unix socket, two ACL users, nothing on disk, and nothing in it that must last.
+
+Doorbells (Celery queues) and change notices pass through it. What was asked for stands in the database.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from containers.core.host import Host
+
+from .layout import read_json
+
+MEMORY_MAX: Final = "128mb"
+
+# What kombu needs of a publisher, and what the notices and the liveness key need; found by running with ACL LOG empty.
+WEB_COMMANDS: Final = (
+    "+ping +hello +auth +select +client|setname +client|setinfo +client|id +multi +exec +discard +sadd +smembers "
+    "+llen +lpush +publish +subscribe +unsubscribe +psubscribe +punsubscribe +get +set +del +exists +pttl +expire +incr"
+)
+WORKER_COMMANDS: Final = (
+    f"{WEB_COMMANDS} +watch +unwatch +rpush +brpop +rpop +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore +zcard "
+    "+hset +hget +hdel +hlen +srem +eval +evalsha +script|load +setex +setnx +info"
+)
+
+
+def config(host: Host) -> str:
+    """Return redis-server's configuration; it is given on standard input, so that no secret is in a file or argv."""
+    web = read_json(host.web_dir / "web.json")["redis_password"]
+    worker = read_json(host.state_dir / "root.json")["redis_password"]
+    queue_keys = "~host.* ~_kombu.binding.host.* ~_kombu.binding_permanent.host.*"
+    return "\n".join(
+        [
+            "port 0",
+            f"unixsocket {host.redis_socket}",
+            "unixsocketperm 770",
+            f"dir {host.redis_socket.parent}",
+            "daemonize no",
+            "supervised no",
+            'save ""',
+            "appendonly no",
+            f"maxmemory {MEMORY_MAX}",
+            "maxmemory-policy noeviction",
+            "databases 1",
+            "loglevel notice",
+            "user default off",
+            f"user web on >{web} resetkeys resetchannels {queue_keys} ~boxroom.* &boxroom.* -@all {WEB_COMMANDS}",
+            f"user worker on >{worker} resetkeys resetchannels {queue_keys} ~boxroom.* ~unacked ~unacked_index "
+            f"~unacked_mutex &boxroom.* -@all {WORKER_COMMANDS}",
+            "",
+        ]
+    )

@@ -1,0 +1,81 @@
+"""`manage.py test`: the whole suite. More arguments go to pytest, and then only what they name is run.
+
+The tests run in a state directory of their own. Those of the web are run a second time on a PostgreSQL that is started
+for it (as the user postgres, on a unix socket, without TCP) and removed afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+WEB_TESTS = "tests/web"
+
+
+def run(project: Path, arguments: list[str]) -> int:
+    """Run pytest; the exit status is the first one that is not 0."""
+    if os.geteuid() != 0:
+        sys.stderr.write("The tests make namespaces, cgroups and links: run them as root.\n")
+        return 1
+    with tempfile.TemporaryDirectory(prefix="boxroom-test-") as scratch:
+        Path(scratch).chmod(0o711)
+        environment = {
+            **os.environ,
+            "BOXROOM_ROLE": "test",
+            "BOXROOM_STATE_DIR": scratch,
+            "BOXROOM_TEST_STRICT": os.environ.get("BOXROOM_TEST_STRICT", "1"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        environment.pop("DATABASE_URL", None)
+        status = _pytest(project, arguments or ["tests"], environment)
+        if arguments:
+            return status
+        with _postgresql(Path(scratch)) as url:
+            sys.stderr.write("\nThe web's tests once more, on PostgreSQL:\n")
+            again = _pytest(project, [WEB_TESTS], {**environment, "DATABASE_URL": url})
+    return status or again
+
+
+def _pytest(project: Path, arguments: list[str], environment: dict[str, str]) -> int:
+    command = [sys.executable, "-m", "pytest", "-q", *arguments]
+    return subprocess.run(command, cwd=project, env=environment, check=False).returncode
+
+
+@contextlib.contextmanager
+def _postgresql(scratch: Path) -> Iterator[str]:
+    """Run a PostgreSQL of our own and yield its URL."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    owner = pwd.getpwnam("postgres")
+    data, sockets = scratch / "pg", scratch / "pgs"
+    for path in (data, sockets):
+        path.mkdir(mode=0o700)
+        os.chown(path, owner.pw_uid, owner.pw_gid)
+    as_owner = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": [], "cwd": "/"}
+    subprocess.run(
+        [programs / "initdb", "-D", data, "-A", "trust", "-U", "boxroom", "-E", "UTF8", "--no-sync"],
+        check=True, capture_output=True, **as_owner,  # type: ignore[call-overload]
+    )  # fmt: skip
+    server = subprocess.Popen(
+        [programs / "postgres", "-D", data, "-k", sockets, "-c", "listen_addresses=", "-c", "fsync=off"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_owner,  # type: ignore[call-overload]
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 30
+        ready = [programs / "pg_isready", "-q", "-h", sockets, "-U", "boxroom"]
+        while subprocess.run(ready, check=False).returncode:
+            if time.monotonic() > deadline:
+                raise RuntimeError("PostgreSQL did not start within 30 s")
+            time.sleep(0.1)
+        yield f"postgresql://boxroom@/postgres?host={sockets}"
+    finally:
+        server.terminate()
+        server.wait(30)
+        shutil.rmtree(data, ignore_errors=True)

@@ -1,0 +1,54 @@
+"""`manage.py down`: stops the panel of a state directory, and with --containers everything."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from containers.core.host import Host
+from panel.instance import running
+from panel.instance.options import DEFAULT_STATE_DIR
+
+
+class Command(BaseCommand):
+    help = "Stop the panel. --containers stops the containers too, and removes bridges, DHCP and packet filters."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help=f"default {DEFAULT_STATE_DIR}")
+        parser.add_argument("--containers", action="store_true", help="stop the containers too, and leave nothing behind")
+        parser.add_argument("--timeout", type=float, default=60.0, help="seconds for a clean stop (60), then by force")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if os.geteuid() != 0:
+            raise CommandError("`down` needs root: run it with sudo.")
+        try:
+            host = Host.open(Path(options["state_dir"]))
+        except FileNotFoundError:
+            self.stdout.write(f"There is no instance in {options['state_dir']}.")
+            return
+        stopped = self._stop_panel(host)
+        self.stdout.write("The panel is stopped." if stopped else "The panel was not running.")
+        if options["containers"]:
+            from containers.shutdown import stop_everything
+
+            for line in stop_everything(host, timeout_sec=options["timeout"]):
+                self.stdout.write(line)
+
+    def _stop_panel(self, host: Host) -> bool:
+        """End `up`, which ends the rest; then whatever an `up` that was killed has left."""
+        info = running.Lock(host).holder() if host.run_dir.exists() else None
+        if info and info.get("pid"):
+            try:
+                same = running.start_time(info["pid"]) == info["start_time"]
+            except FileNotFoundError:
+                same = False
+            if same:
+                running.end([info["pid"]], timeout_sec=45.0)
+        left = running.panel_processes(host)
+        running.end(left, timeout_sec=5.0)
+        return bool(info or left)

@@ -1,0 +1,216 @@
+"""`manage.py up`: everything, from an empty machine to a panel that answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any, Final
+
+from django.core.management.base import BaseCommand, CommandError
+
+from containers.core.host import Host
+from panel.instance import layout, programs, running
+from panel.instance.options import DEFAULT_STATE_DIR
+from panel.instance.processes import Watcher
+
+PROJECT: Final = Path(__file__).resolve().parents[3]
+READY_SEC: Final = 60.0
+
+
+class Command(BaseCommand):
+    help = "Set everything up and run the panel: web, worker, ticker, launcher, Redis. Ctrl-C leaves containers running."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--bind", default=None, metavar="HOST:PORT", help="default 127.0.0.1:8080")
+        parser.add_argument("--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help=f"default {DEFAULT_STATE_DIR}")
+        parser.add_argument("--detach", action="store_true", help="return once the panel is ready")
+        parser.add_argument(
+            "--origin", action="append", default=[], metavar="URL",
+            help="an address under which a reverse proxy serves the panel, such as https://panel.example.org",
+        )  # fmt: skip
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if os.geteuid() != 0:
+            raise CommandError("`up` needs root: run it with sudo.")
+        state_dir = Path(options["state_dir"]).resolve()
+        os.umask(0o022)
+        bind = self._bind(state_dir, options["bind"])
+        host = layout.ensure(state_dir, bind, extra_origins=options["origin"])
+        lock = running.Lock(host)
+        if not lock.take():
+            info = lock.holder() or {}
+            self.stdout.write(f"Boxroom runs already on {state_dir}: {info.get('address', 'it is starting')}")
+            return
+        if options["detach"]:
+            lock.release()
+            self._detach(host, options)
+            return
+        try:
+            self._run(host, lock, bind)
+        finally:
+            lock.release()
+
+    def _bind(self, state_dir: Path, given: str | None) -> layout.Bind:
+        """Return where to listen: what is asked for, else what was last used here, else the default."""
+        path = state_dir / "bind.json"
+        text = given or layout.read_json(path).get("bind") or "127.0.0.1:8080"
+        try:
+            bind = layout.Bind.parse(text)
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        layout.write_json(path, {"bind": text}, mode=0o644)
+        return bind
+
+    def _run(self, host: Host, lock: running.Lock, bind: layout.Bind) -> None:
+        self._check_host(host)
+        running.end(running.panel_processes(host), timeout_sec=5.0)
+        self._check_port(bind)
+        lock.announce(address=bind.address)
+        watcher = Watcher(host, PROJECT, self._say)
+        stopping: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda got, _frame: stopping.append(got))
+        try:
+            name = layout.read_json(host.state_dir / "instance.json")["host"]
+            watcher.add(programs.redis(host))
+            watcher.add(programs.launcher(host, PROJECT))
+            link = self._prepare(host)
+            watcher.add(programs.worker(host, PROJECT, name))
+            watcher.add(programs.ticker(host, PROJECT))
+            watcher.add(programs.web(host, PROJECT, bind))
+            self._wait_ready(watcher, bind, stopping)
+            if not stopping:
+                self._greet(host, bind, link)
+                self._follow(watcher, stopping)
+        finally:
+            self._say("Stopping the panel; containers run on.")
+            watcher.stop()
+
+    def _check_host(self, host: Host) -> None:
+        """Look whether this host can do what is needed, and say plainly what is missing."""
+        from containers.core import doctor
+
+        findings = doctor.examine(host.state_dir)
+        for finding in findings:
+            if not finding.ok and finding.level != "info":
+                self._say(f"{finding.level}: {finding.what} {finding.why} Mend: {finding.mend}")
+        if any(not finding.ok and finding.level == "required" for finding in findings):
+            raise CommandError("This host lacks what is named above. `manage.py doctor` shows everything it looked at.")
+
+    def _check_port(self, bind: layout.Bind) -> None:
+        family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((bind.host, bind.port))
+            except OSError as error:
+                raise CommandError(
+                    f"Cannot listen on {bind.host}:{bind.port}: {error.strerror}. Choose another with --bind HOST:PORT."
+                ) from None
+
+    def _prepare(self, host: Host) -> str:
+        """Bring the database and the static files up to date; return a sign-in link's path, or an empty string."""
+        done = subprocess.run(
+            [sys.executable, str(PROJECT / "manage.py"), "prepare", "--json"],
+            env=programs.environment(host, "command"), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise CommandError(f"Preparing the database failed:\n{done.stderr[-4000:]}")
+        report = json.loads(done.stdout.strip().splitlines()[-1])
+        return str(report.get("sign_in_path") or "")
+
+    def _wait_ready(self, watcher: Watcher, bind: layout.Bind, stopping: list[int]) -> None:
+        deadline = time.monotonic() + READY_SEC
+        answer = "nothing"
+        while time.monotonic() < deadline and not stopping:
+            watcher.tend()
+            try:
+                with urllib.request.urlopen(f"{bind.address}/healthz", timeout=2) as response:  # noqa: S310
+                    if response.status == 200:
+                        return
+            except urllib.error.HTTPError as error:
+                answer = error.read(500).decode(errors="replace")
+            except (OSError, ValueError) as error:
+                answer = str(error)
+            time.sleep(0.05)
+        if not stopping:
+            raise CommandError(f"The panel did not get ready in {READY_SEC:.0f} s; it answered: {answer}. "
+                               f"Look into {watcher.host.log_dir}.")  # fmt: skip
+
+    def _greet(self, host: Host, bind: layout.Bind, link: str) -> None:
+        self.stdout.write("")
+        self.stdout.write(f"Boxroom is ready: {bind.address}")
+        if link:
+            self.stdout.write("Sign in once with this link, and choose a password (valid for 24 hours):")
+            self.stdout.write(f"  {bind.address}{link}")
+        self.stdout.write("Ctrl-C stops the panel and leaves containers running.")
+        self.stdout.write("")
+        self.stdout.flush()
+        if ready := os.environ.get("BOXROOM_READY_FD"):
+            text = json.dumps({"address": bind.address, "link": f"{bind.address}{link}" if link else ""})
+            os.write(int(ready), text.encode())
+            os.close(int(ready))
+
+    def _follow(self, watcher: Watcher, stopping: list[int]) -> None:
+        """Keep the processes running, and show what they log."""
+        logs = {process.name: watcher.log_path(process.name) for process in watcher.processes}
+        places = {name: path.stat().st_size for name, path in logs.items()}
+        while not stopping:
+            watcher.tend()
+            for name, path in logs.items():
+                places[name] = self._show(name, path, places[name])
+            time.sleep(0.1)
+
+    def _show(self, name: str, path: Path, place: int) -> int:
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return 0
+        if size <= place:
+            return min(place, size)
+        with path.open("rb") as log:
+            log.seek(place)
+            data = log.read(64 * 1024)
+        whole = data[: data.rfind(b"\n") + 1] or data
+        for line in whole.decode(errors="replace").splitlines():
+            self.stdout.write(f"{name:8} {line}")
+        return place + len(whole)
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+    def _detach(self, host: Host, options: dict[str, Any]) -> None:
+        """Start `up` in a session of its own and return when it is ready."""
+        read_fd, write_fd = os.pipe()
+        command = [sys.executable, str(PROJECT / "manage.py"), "up", "--state-dir", str(host.state_dir)]
+        for origin in options["origin"]:
+            command += ["--origin", origin]
+        with (host.log_dir / "up.log").open("ab") as log:
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                pass_fds=[write_fd], env={**os.environ, "BOXROOM_READY_FD": str(write_fd)}, cwd="/",
+            )  # fmt: skip
+        os.close(write_fd)
+        with os.fdopen(read_fd, "rb") as pipe:
+            answer = pipe.read()
+        if not answer:
+            child.wait()
+            tail = (host.log_dir / "up.log").read_text(errors="replace")[-3000:]
+            raise CommandError(f"The panel did not start:\n{tail}")
+        ready = json.loads(answer)
+        self.stdout.write(f"Boxroom is ready: {ready['address']}")
+        if ready["link"]:
+            self.stdout.write("Sign in once with this link, and choose a password (valid for 24 hours):")
+            self.stdout.write(f"  {ready['link']}")
