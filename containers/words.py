@@ -1,0 +1,129 @@
+"""The pages' words for actions, states and events, in one place, so that each idea has one word everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from .core.states import TRANSITIONS, Action, Status
+
+ACTIONS = {
+    "create": gettext_lazy("Create"),
+    "start": gettext_lazy("Start"),
+    "stop": gettext_lazy("Stop"),
+    "restart": gettext_lazy("Restart"),
+    "freeze": gettext_lazy("Freeze"),
+    "unfreeze": gettext_lazy("Unfreeze"),
+    "update": gettext_lazy("Change settings"),
+    "rename": gettext_lazy("Rename"),
+    "snapshot": gettext_lazy("Take snapshot"),
+    "snapshot-delete": gettext_lazy("Delete snapshot"),
+    "restore": gettext_lazy("Restore snapshot"),
+    "clone": gettext_lazy("Clone"),
+    "delete": gettext_lazy("Delete"),
+    "image-build": gettext_lazy("Make image"),
+    "image-delete": gettext_lazy("Delete image"),
+    "network-create": gettext_lazy("Create network"),
+    "network-delete": gettext_lazy("Delete network"),
+}
+
+DOING = {
+    "create": gettext_lazy("Creating…"),
+    "start": gettext_lazy("Starting…"),
+    "stop": gettext_lazy("Stopping…"),
+    "restart": gettext_lazy("Restarting…"),
+    "freeze": gettext_lazy("Freezing…"),
+    "unfreeze": gettext_lazy("Unfreezing…"),
+    "update": gettext_lazy("Changing settings…"),
+    "rename": gettext_lazy("Renaming…"),
+    "snapshot": gettext_lazy("Taking snapshot…"),
+    "snapshot-delete": gettext_lazy("Deleting snapshot…"),
+    "restore": gettext_lazy("Restoring…"),
+    "clone": gettext_lazy("Cloning…"),
+    "delete": gettext_lazy("Deleting…"),
+    "image-build": gettext_lazy("Making image…"),
+    "image-delete": gettext_lazy("Deleting image…"),
+    "network-create": gettext_lazy("Creating network…"),
+    "network-delete": gettext_lazy("Deleting network…"),
+}
+
+STATES = {
+    "absent": gettext_lazy("Not made yet"),
+    "stopped": gettext_lazy("Stopped"),
+    "running": gettext_lazy("Running"),
+    "frozen": gettext_lazy("Frozen"),
+    "error": gettext_lazy("Error"),
+    "queued": gettext_lazy("Waiting"),
+    "working": gettext_lazy("Running"),
+    "succeeded": gettext_lazy("Succeeded"),
+    "failed": gettext_lazy("Failed"),
+    "cancelled": gettext_lazy("Cancelled"),
+    "pending": gettext_lazy("Running"),
+    "denied": gettext_lazy("Denied"),
+}
+
+EXITS = {
+    "poweroff": gettext_lazy("it was powered off from inside"),
+    "exit": gettext_lazy("its init ended"),
+    "signal": gettext_lazy("its init was ended by a signal"),
+    "oom": gettext_lazy("it ran out of memory"),
+    "stopped": gettext_lazy("it was stopped"),
+    "killed": gettext_lazy("it was stopped by force"),
+    "start-failed": gettext_lazy("it did not start"),
+    "host-reboot": gettext_lazy("the host was restarted"),
+    "supervisor-lost": gettext_lazy("its supervisor was lost"),
+}
+
+EVENTS = {
+    "rebooted": gettext_lazy("Rebooted from inside"),
+    "oom": gettext_lazy("Ran out of memory; the kernel ended a process"),
+    "limits": gettext_lazy("Limits changed"),
+    "snapshot": gettext_lazy("Snapshot taken"),
+    "restored": gettext_lazy("Restored from a snapshot"),
+    "session": gettext_lazy("Terminal opened"),
+    "created": gettext_lazy("Created"),
+}
+
+
+def not_now(status: str, action: str) -> str:
+    """Return why an action does not fit a container's status, or "" where it does."""
+    if (Status(status), Action(action)) in TRANSITIONS:
+        return ""
+    if action == "start":
+        return _("It is running already.") if status == "running" else _("Unfreeze it instead: it is frozen.")
+    if action in ("stop", "restart", "freeze", "exec"):
+        return _("It is frozen: unfreeze it first.") if status == "frozen" else _("It is not running.")
+    if action == "unfreeze":
+        return _("It is not frozen.")
+    if action in ("delete", "rename"):
+        return _("Stop it first.")
+    return _("This does not fit a container that is “%(state)s”.") % {"state": STATES.get(status, status)}
+
+
+def not_allowed(role_words: str) -> str:
+    """Return the reason for somebody whose role is too small."""
+    return _("Your role in this project does not allow it; ask %(who)s.") % {"who": role_words}
+
+
+def event_sentence(event: Any) -> str:
+    """Return one sentence for an Event row."""
+    if event.kind == "status" and event.new:
+        text = str(STATES.get(event.new, event.new))
+    else:
+        text = str(EVENTS.get(event.kind, event.kind.replace("-", " ").capitalize()))
+    reason = str(EXITS.get(event.reason, event.reason)) if event.reason else ""
+    return f"{text}: {reason}" if reason else text
+
+
+def audit_action(value: str) -> str:
+    """Return the words of an audit action such as container.start."""
+    kind, _dot, verb = value.partition(".")
+    known = ACTIONS.get(verb) or ACTIONS.get(f"{kind}-{verb}")
+    return f"{known}" if known else value.replace(".", " ").replace("-", " ").capitalize()
+
+
+def explain(error: dict[str, Any] | None) -> str:
+    """Return an operation's error as one sentence."""
+    return str((error or {}).get("message") or "")

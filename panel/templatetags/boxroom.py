@@ -1,0 +1,135 @@
+"""Tags and filters of the pages: icons, times, sizes, states, and the sidebar."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from django import template
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+from django.utils.translation import gettext as _
+
+from containers import words
+from containers.core.units import format_bytes
+from containers.models import Container, Operation
+from panel.accounts.models import Project
+
+register = template.Library()
+
+SPRITE = "vendor/tabler-icons/3.51.0/sprite.svg"
+
+
+@register.simple_tag
+def icon(name: str, extra: str = "") -> SafeString:
+    """Return one icon of the sprite; it is decoration, the word stands beside it or in aria-label."""
+    return format_html(
+        '<svg class="icon {}" aria-hidden="true"><use href="{}#{}"></use></svg>', extra, static(SPRITE), name
+    )
+
+
+@register.filter
+def size(count: float | None) -> str:
+    """Return bytes in binary units, or an en dash for None."""
+    return "–" if count is None else format_bytes(count)
+
+
+@register.filter
+def ago(moment: dt.datetime | None) -> SafeString | str:
+    """Return a <time> with the relative time, and the exact one on hover; the page's script keeps it up to date."""
+    if moment is None:
+        return "–"
+    exact = date_format(timezone.localtime(moment), "Y-m-d H:i:s") + " UTC"
+    seconds = (timezone.now() - moment).total_seconds()
+    text = _("just now") if seconds < 60 else _("%(time)s ago") % {"time": timesince(moment, depth=1)}
+    return format_html('<time datetime="{}" title="{}" data-ago>{}</time>', moment.isoformat(), exact, text)
+
+
+@register.filter
+def duration(operation: Operation) -> str:
+    """Return how long an operation took, or has been running."""
+    if operation.started_at is None:
+        return "–"
+    seconds = ((operation.finished_at or timezone.now()) - operation.started_at).total_seconds()
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"
+
+
+@register.filter
+def action_word(operation: Operation) -> str:
+    """Return what an operation does, as a noun: Start, Take snapshot …"""
+    return str(words.ACTIONS.get(operation.action, operation.action))
+
+
+@register.filter
+def doing(operation: Operation) -> str:
+    """Return what an unfinished operation is doing: Starting…"""
+    return str(words.DOING.get(operation.action, operation.action))
+
+
+@register.filter
+def state_word(value: str) -> str:
+    """Return the word of a container's status or of an operation's outcome."""
+    return str(words.STATES.get(value, value))
+
+
+@register.filter
+def audit_word(value: str) -> str:
+    """Return the words of an audit record's action."""
+    return words.audit_action(value)
+
+
+@register.filter
+def event_words(event: Any) -> str:
+    """Return one sentence for an event of a container."""
+    return words.event_sentence(event)
+
+
+@register.filter
+def percent(value: float | None, whole: float | None) -> int:
+    """Return value as a whole share of 100; 0 where either is unknown."""
+    return min(100, round(100 * value / whole)) if value and whole else 0
+
+
+@register.inclusion_tag("parts/sidebar.html", takes_context=True)
+def sidebar(context: dict[str, Any]) -> dict[str, Any]:
+    """Return what the sidebar shows: projects, counts, the user. Three queries at most."""
+    request: HttpRequest = context["request"]
+    user = request.user
+    projects: list[str] = []
+    containers = running = 0
+    if user.is_authenticated:
+        rows = Project.objects.order_by("name")
+        if not user.host_admin:
+            rows = rows.filter(memberships__user=user)
+        projects = list(rows.values_list("name", flat=True))
+        chosen = request.GET.get("project", "")
+        visible = Container.objects.visible_to(user)  # type: ignore[attr-defined]
+        containers = (visible.filter(project__name=chosen) if chosen else visible).count()
+        unfinished = Operation.objects.visible_to(user)  # type: ignore[attr-defined]
+        running = unfinished.filter(status__in=Operation.UNFINISHED).count()
+    return {
+        "request": request,
+        "user": user,
+        "csrf_token": context.get("csrf_token"),
+        "projects": projects,
+        "project": request.GET.get("project", ""),
+        "container_count": containers,
+        "running_count": running,
+        "here": request.path,
+        "LANGUAGE_CODE": context.get("LANGUAGE_CODE", ""),
+        "may_audit": user.is_authenticated and (user.host_admin or _administers(user)),
+    }
+
+
+def _administers(user: Any) -> bool:
+    """Return whether the user is an administrator of any project."""
+    return bool(user.memberships.filter(role="administrator").exists())
