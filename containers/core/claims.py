@@ -1,7 +1,6 @@
 """Which ids and subnets each instance on this host holds, so that several instances never clash.
 
-One JSON file per instance in /run/boxroom/registry: ``{"instance", "boot_id", "state_dir", "id_block_base", "subnets"}``, changed
-under one lock. A claim counts while it is of this boot and its state directory still exists: what a deleted or rebooted
+One JSON file per instance in /run/boxroom/registry (the fields of Claim), changed under one lock. A claim counts while it is of this boot and its state directory still exists: what a deleted or rebooted
 instance held is free again by itself.
 """
 
@@ -19,6 +18,7 @@ from typing import Final
 
 from .errors import HostUnsupported, InUse
 from .host import IDS_PER_CONTAINER, RUN_ROOT, SLOTS, Host
+from .network.subnets import overlaps
 
 REGISTRY_DIR: Final = RUN_ROOT / "registry"
 ID_BLOCK_SIZE: Final = SLOTS * IDS_PER_CONTAINER
@@ -151,16 +151,6 @@ def release(host: Host, *, registry: Path = REGISTRY_DIR) -> None:
         (registry / f"{host.instance}.json").unlink(missing_ok=True)
 
 
-def overlaps(subnet: str, others: Iterable[str]) -> bool:
-    """Whether subnet shares an address with one of the others. Pure."""
-    one = ipaddress.ip_network(subnet, strict=False)
-    for text in others:
-        other = ipaddress.ip_network(text, strict=False)
-        if one.version == other.version and one.overlaps(other):  # type: ignore[arg-type]
-            return True
-    return False
-
-
 @contextlib.contextmanager
 def _own_claim(host: Host, registry: Path) -> Iterator[tuple[Claim, list[Claim]]]:
     """Hold the lock; yield the instance's own claim (a new one where it has none) and those of the others."""
@@ -169,7 +159,7 @@ def _own_claim(host: Host, registry: Path) -> Iterator[tuple[Claim, list[Claim]]
         own = known.pop(host.instance, None)
         if own is not None and own.state_dir != str(host.state_dir):
             raise InUse(
-                f"{own.state_dir} is the same instance ({host.instance}): a state directory cannot be used beside its copy.",
+                f"{own.state_dir} is the same instance ({host.instance}): use either it or its copy.",
                 users=[own.state_dir],
             )
         fresh = Claim(instance=host.instance, boot_id=current_boot_id(), state_dir=str(host.state_dir))

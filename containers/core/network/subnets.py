@@ -7,7 +7,6 @@ import ipaddress
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from ..claims import overlaps
 from ..errors import HostUnsupported
 from ..host import Host
 from ..spec import Nic
@@ -33,10 +32,18 @@ def pick(seed: str, avoid: Collection[str]) -> Subnets:
     ipv4 = next((net for net in _ipv4_candidates(seed) if not overlaps(str(net), avoid)), None)
     ipv6 = next((net for net in _ipv6_candidates(seed) if not overlaps(str(net), avoid)), None)
     if ipv4 is None or ipv6 is None:
-        raise HostUnsupported(
-            "No private subnet is free on this host: give one yourself.", feature="subnet", field="ipv4"
-        )
+        raise HostUnsupported("No private subnet is free: give one yourself.", feature="subnet", field="ipv4")
     return Subnets(f"{ipv4[1]}/{ipv4.prefixlen}", f"{ipv6[1]}/{ipv6.prefixlen}")
+
+
+def overlaps(subnet: str, others: Iterable[str]) -> bool:
+    """Whether subnet shares an address with one of the others. Pure."""
+    one = ipaddress.ip_network(subnet, strict=False)
+    for text in others:
+        other = ipaddress.ip_network(text, strict=False)
+        if one.version == other.version and one.overlaps(other):
+            return True
+    return False
 
 
 def _digest(*parts: object) -> int:
@@ -148,17 +155,3 @@ def routed(routes: Iterable[tuple[str, int]]) -> list[str]:
 def check_free(subnet: str, avoid: Iterable[str]) -> str | None:
     """Return the first of avoid that the subnet shares an address with, or None."""
     return next((other for other in avoid if overlaps(subnet, (other,))), None)
-
-
-__all__ = [
-    "Subnets",
-    "check_free",
-    "choose_address",
-    "eui64",
-    "host_side_mac",
-    "link_local",
-    "mac_address",
-    "pick",
-    "plan_nic",
-    "routed",
-]
