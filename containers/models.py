@@ -29,6 +29,9 @@ class Host(models.Model):
     facts = models.JSONField(default=dict, blank=True)
     """What the worker last said of it: memory_bytes, cpus, pids, doctor, kernel …"""
     seen_at = models.DateTimeField(null=True, blank=True)
+    """When its worker last answered a doorbell."""
+    next_slot = models.PositiveSmallIntegerField(default=0)
+    """Where the search for a container's slot begins, so that a slot rests before it is used again."""
 
     def __str__(self) -> str:
         return self.name
@@ -131,6 +134,9 @@ class Container(models.Model):
     next_snapshot = models.PositiveIntegerField(default=0)
     """The N of the next snapN: never reused."""
     restart_count = models.PositiveIntegerField(default=0)
+    """How often in a row the restart policy has started it; 0 again after a healthy run or a person's start."""
+    restart_at = models.DateTimeField(null=True, blank=True)
+    """When the restart policy starts it next."""
     created_at = models.DateTimeField(default=timezone.now)
 
     objects: ClassVar[models.Manager[Container]] = ContainerQuerySet.as_manager()  # type: ignore[assignment]
@@ -208,12 +214,16 @@ class Operation(models.Model):
     image-build image-delete; network-create network-delete."""
     container = models.ForeignKey(Container, models.SET_NULL, null=True, blank=True, related_name="operations")
     container_name = models.CharField(max_length=63, blank=True)
+    target = models.ForeignKey(Container, models.SET_NULL, null=True, blank=True, related_name="clone_operations")
+    """The container that a clone makes; held by the operation as its source is."""
     image = models.ForeignKey(Image, models.SET_NULL, null=True, blank=True, related_name="operations")
     network = models.ForeignKey(Network, models.SET_NULL, null=True, blank=True, related_name="operations")
     object_name = models.CharField(max_length=63)
     """The container's, image's or network's name at that time."""
     project = models.ForeignKey(Project, models.SET_NULL, null=True, blank=True, related_name="operations")
     arguments = models.JSONField(default=dict)
+    journal = models.JSONField(default=dict, blank=True)
+    """What a handler needs to know when it is resumed, such as whether the container ran before."""
     actor = models.ForeignKey(User, models.SET_NULL, null=True, blank=True)
     actor_name = models.CharField(max_length=63)
     source_ip = models.GenericIPAddressField(null=True, blank=True)
@@ -242,6 +252,9 @@ class Operation(models.Model):
                 fields=["container"], condition=Q(status__in=("queued", "running")), name="one_operation_per_container"
             ),
             models.UniqueConstraint(
+                fields=["target"], condition=Q(status__in=("queued", "running")), name="one_operation_per_target"
+            ),
+            models.UniqueConstraint(
                 fields=["image"], condition=Q(status__in=("queued", "running")), name="one_operation_per_image"
             ),
             models.UniqueConstraint(
@@ -250,7 +263,9 @@ class Operation(models.Model):
             models.UniqueConstraint(fields=["actor", "idempotency_key"], name="one_operation_per_key"),
         )
         indexes = (
-            models.Index(fields=["host", "created_at"], name="unfinished", condition=Q(status__in=("queued", "running"))),
+            models.Index(
+                fields=["host", "created_at"], name="unfinished", condition=Q(status__in=("queued", "running"))
+            ),
             models.Index(fields=["-created_at"], name="newest_first"),
         )
         ordering = ("-created_at",)

@@ -1,0 +1,196 @@
+"""Tells every open page that something changed: tiny JSON over one Redis channel, {"kind", "id", ...}.
+
+A notice carries no data: who gets it reads the row again, under the rights of whoever looks. Notices may be lost; after
+a loss of Redis every subscriber gets a `resync`, and reads everything again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from functools import cache, partial
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import redis
+import redis.asyncio
+from django.conf import settings
+from django.db import transaction
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from .outbox import Outbox
+
+CHANNEL: Final = "boxroom.notices"
+TIMEOUT_SEC: Final = 1.0
+QUEUE_MAX: Final = 1000
+"""Different objects that may wait for one subscriber; past that it gets a resync instead."""
+RESYNC: Final[dict[str, Any]] = {"kind": "resync", "id": ""}
+RECONNECT_SEC: Final = (0.1, 0.3, 1.0)
+PING_SEC: Final = 5.0
+
+Notice = dict[str, Any]
+
+log = logging.getLogger(__name__)
+_outbox = Outbox("notices")
+
+
+def redis_url() -> str:
+    """Return the address of Redis as redis-py writes it, empty where there is none."""
+    return settings.REDIS_URL.replace("redis+socket://", "unix://", 1)
+
+
+def notify(kind: str, object_id: object, **more: Any) -> None:
+    """Tell that an object changed, once the present transaction is committed. Never waits, never fails.
+
+    kind: container, operation, event, image, network, project. more: small JSON values that say which, not what.
+    """
+    if settings.REDIS_URL:
+        notice = {"kind": kind, "id": str(object_id), **more}
+        transaction.on_commit(partial(_post, notice), robust=True)
+
+
+def flush(timeout_sec: float = TIMEOUT_SEC) -> bool:
+    """Wait until what was told has been sent; return whether it has."""
+    return _outbox.flush(timeout_sec)
+
+
+def _post(notice: Notice) -> None:
+    _outbox.post(_key(notice), partial(_publish, json.dumps(notice, separators=(",", ":"))))
+
+
+def _key(notice: Notice) -> tuple[str, ...]:
+    """Return what makes two notices one: all their words."""
+    return tuple(f"{name}={notice[name]}" for name in sorted(notice))
+
+
+def _publish(text: str) -> None:
+    _client().publish(CHANNEL, text)
+
+
+@cache
+def _client() -> redis.Redis:
+    return redis.Redis.from_url(
+        redis_url(), socket_timeout=TIMEOUT_SEC, socket_connect_timeout=TIMEOUT_SEC, retry=Retry(NoBackoff(), 0)
+    )
+
+
+class Subscription:
+    """One subscriber's queue: bounded, and the same notice waits in it only once."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[tuple[str, ...], Notice] = OrderedDict()
+        self._ready = asyncio.Event()
+
+    def put(self, notice: Notice) -> None:
+        """Add a notice; when there are too many they all become one resync."""
+        if notice["kind"] == "resync" or len(self._waiting) >= QUEUE_MAX:
+            self._waiting.clear()
+            notice = RESYNC
+        if _key(RESYNC) not in self._waiting:
+            self._waiting[_key(notice)] = notice
+        self._ready.set()
+
+    async def get(self) -> Notice:
+        """Return the next notice, waiting for one."""
+        while not self._waiting:
+            self._ready.clear()
+            await self._ready.wait()
+        return self._waiting.popitem(last=False)[1]
+
+    async def __aiter__(self) -> AsyncIterator[Notice]:
+        while True:
+            yield await self.get()
+
+
+class Hub:
+    """Hears the channel once for a whole process, and passes on what it hears. Starts with its first subscriber."""
+
+    def __init__(self) -> None:
+        self._subscriptions: set[Subscription] = set()
+        self._listener: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def subscribe(self) -> Iterator[Subscription]:
+        """Give a queue of everything told from now on. Use it within the loop that the hub belongs to."""
+        subscription = Subscription()
+        self._subscriptions.add(subscription)
+        if settings.REDIS_URL and (self._listener is None or self._listener.done()):
+            self._listener = asyncio.get_running_loop().create_task(self._listen(), name="notices")
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+            if not self._subscriptions and self._listener is not None:
+                self._listener.cancel()
+                self._listener = None
+
+    def tell(self, notice: Notice) -> None:
+        """Give a notice to every subscriber of this process."""
+        for subscription in self._subscriptions:
+            subscription.put(notice)
+
+    async def _listen(self) -> None:
+        failures = 0
+        while True:
+            client = redis.asyncio.Redis.from_url(
+                redis_url(), socket_connect_timeout=TIMEOUT_SEC, retry=_no_retry(), health_check_interval=0
+            )
+            try:
+                async with client.pubsub() as channel:
+                    await channel.subscribe(CHANNEL)
+                    failures = 0
+                    # what was told while nobody listened is lost: let everybody look again
+                    self.tell(RESYNC)
+                    await self._pass_on(channel)
+            except (redis.RedisError, OSError, TimeoutError) as error:
+                if failures == 0:
+                    log.warning("notices: %s: %s", type(error).__name__, error)
+            finally:
+                with contextlib.suppress(redis.RedisError, OSError):
+                    await client.aclose()
+            await asyncio.sleep(RECONNECT_SEC[min(failures, len(RECONNECT_SEC) - 1)])
+            failures += 1
+
+    async def _pass_on(self, channel: Any) -> None:
+        """Pass on until the connection is lost; a ping every few seconds finds a Redis that hangs."""
+        unanswered = False
+        while True:
+            message = await channel.get_message(timeout=PING_SEC)
+            if message is None:
+                if unanswered:
+                    raise TimeoutError("Redis does not answer")
+                await asyncio.wait_for(channel.ping(), TIMEOUT_SEC)
+                unanswered = True
+                continue
+            unanswered = False
+            if message["type"] == "message" and (notice := _parse(message["data"])):
+                self.tell(notice)
+
+
+def _no_retry() -> Any:
+    from redis.asyncio.retry import Retry as AsyncRetry
+
+    return AsyncRetry(NoBackoff(), 0)
+
+
+def _parse(data: bytes) -> Notice | None:
+    """Return a notice, or None for what is none: any holder of a Redis password could publish."""
+    try:
+        notice = json.loads(data)
+    except ValueError:
+        return None
+    good = isinstance(notice, dict) and isinstance(notice.get("kind"), str) and isinstance(notice.get("id"), str)
+    return notice if good else None
+
+
+_hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
+
+
+def hub() -> Hub:
+    """Return the hub of the running event loop: one per process in the web server."""
+    return _hubs.setdefault(asyncio.get_running_loop(), Hub())
