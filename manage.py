@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parent
 
 def main() -> int:
     """Run one command; the exit status is the command's."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  the interpreter that was typed may be any
         sys.stderr.write(f"Boxroom needs Python 3.11 or later; this is {sys.version.split()[0]}.\n")
         return 1
     sys.path.insert(0, str(PROJECT))
@@ -27,16 +27,16 @@ def main() -> int:
 
     if not environment.inside(PROJECT, command):
         python = environment.prepare(PROJECT, command)
-        os.execv(python, [str(python), str(PROJECT / "manage.py"), *arguments])  # noqa: S606
+        os.execv(python, [str(python), str(PROJECT / "manage.py"), *arguments])
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "panel.settings")
     if command == "test":
         from panel.instance import testing
 
         return testing.run(PROJECT, arguments[1:])
-    from panel.instance.options import take_state_dir
-
     from django.core.management import execute_from_command_line
+
+    from panel.instance.options import take_state_dir
 
     take_state_dir(arguments)
     execute_from_command_line(sys.argv)

@@ -76,7 +76,9 @@ def missing_packages(command: str) -> list[str]:
         text=True,
         check=False,
     )
-    installed = {name for name, _, status in (row.partition(" ") for row in query.stdout.splitlines()) if status == "installed"}
+    installed = {
+        name for name, _, status in (row.partition(" ") for row in query.stdout.splitlines()) if status == "installed"
+    }
     return [name for name in wanted if name not in installed]
 
 
@@ -151,7 +153,10 @@ def _make_venv(project: Path, command: str) -> Path:
         return python
     # the web process runs as another user and must be able to read what is made here
     os.umask(0o022)
-    usable = python.exists() and subprocess.run([python, "-c", "import pip"], capture_output=True, check=False).returncode == 0
+    usable = (
+        python.exists()
+        and subprocess.run([python, "-c", "import pip"], capture_output=True, check=False).returncode == 0
+    )
     if not usable:
         _say(f"Making a virtual environment in {venv}")
         subprocess.run([str(_interpreter()), "-m", "venv", "--clear", str(venv)], check=True)
@@ -162,7 +167,11 @@ def _make_venv(project: Path, command: str) -> Path:
     if done.returncode:
         _say(done.stderr[-4000:])
         sys.exit(f"pip failed (exit status {done.returncode}); its last words are above. Nothing else was changed.")
-    kept = [line for line in (stamp.read_text().splitlines() if stamp.exists() else ()) if line.split()[0] != requirements.name]
+    kept = [
+        line
+        for line in (stamp.read_text().splitlines() if stamp.exists() else ())
+        if line.split()[0] != requirements.name
+    ]
     stamp.write_text("\n".join([*kept, wanted]) + "\n")
     return python
 

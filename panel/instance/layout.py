@@ -39,13 +39,13 @@ class Bind:
     @property
     def address(self) -> str:
         """The address to open in a browser on this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def origins(self) -> list[str]:
         """Every full origin under which a browser may reach this address."""
         names = {self.host, "localhost"} if self.host in ("127.0.0.1", "::1") else {self.host}
-        if self.host in ("0.0.0.0", "::"):  # noqa: S104
+        if self.host in ("0.0.0.0", "::"):
             names = {"127.0.0.1", "localhost", socket.gethostname(), *_own_addresses()}
         return sorted(f"http://{f'[{name}]' if ':' in name else name}:{self.port}" for name in names)
 

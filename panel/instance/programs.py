@@ -69,7 +69,8 @@ def launcher(host: Host, project: Path) -> Program:
 def worker(host: Host, project: Path, name: str) -> Program:
     """Return the root worker on the host's queue."""
     command = [sys.executable, "-m", "celery", "-A", "panel", "worker", "-Q", f"host.{name}", "-n", f"worker@{name}",
-               "-P", "threads", "-c", "8", "--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "INFO"]  # fmt: skip
+               "-P", "threads", "-c", "8", "--without-gossip", "--without-mingle",
+               "--without-heartbeat", "-l", "INFO"]  # fmt: skip
     settings = {**environment(host, "worker"), "PYTHONPATH": str(project)}
     return Program("worker", command, settings, stop_sec=15.0)
 

@@ -5,6 +5,8 @@ Doorbells (Celery queues) and change notices pass through it. What was asked for
 
 from __future__ import annotations
 
+import re
+import subprocess
 from typing import Final
 
 from containers.core.host import Host
@@ -15,7 +17,7 @@ MEMORY_MAX: Final = "128mb"
 
 # What kombu needs of a publisher, and what the notices and the liveness key need; found by running with ACL LOG empty.
 WEB_COMMANDS: Final = (
-    "+ping +hello +auth +select +client|setname +client|setinfo +client|id +multi +exec +discard +sadd +smembers "
+    "+ping +hello +auth +select +client|setname +client|id +multi +exec +discard +sadd +smembers "
     "+llen +lpush +publish +subscribe +unsubscribe +psubscribe +punsubscribe +get +set +del +exists +pttl +expire +incr"
 )
 WORKER_COMMANDS: Final = (
@@ -24,11 +26,21 @@ WORKER_COMMANDS: Final = (
 )
 
 
+def _newer_commands() -> str:
+    """Return the ACL words that this server knows: CLIENT SETINFO came with Redis 7.2."""
+    said = subprocess.run(["/usr/bin/redis-server", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"v=(\d+)\.(\d+)", said)
+    return " +client|setinfo" if found and (int(found[1]), int(found[2])) >= (7, 2) else ""
+
+
 def config(host: Host) -> str:
     """Return redis-server's configuration; it is given on standard input, so that no secret is in a file or argv."""
     web = read_json(host.web_dir / "web.json")["redis_password"]
     worker = read_json(host.state_dir / "root.json")["redis_password"]
+    newer = _newer_commands()
     queue_keys = "~host.* ~_kombu.binding.host.* ~_kombu.binding_permanent.host.*"
+    unacked = "~unacked ~unacked_index ~unacked_mutex"
+    shared = "~boxroom.* &boxroom.*"
     return "\n".join(
         [
             "port 0",
@@ -44,9 +56,8 @@ def config(host: Host) -> str:
             "databases 1",
             "loglevel notice",
             "user default off",
-            f"user web on >{web} resetkeys resetchannels {queue_keys} ~boxroom.* &boxroom.* -@all {WEB_COMMANDS}",
-            f"user worker on >{worker} resetkeys resetchannels {queue_keys} ~boxroom.* ~unacked ~unacked_index "
-            f"~unacked_mutex &boxroom.* -@all {WORKER_COMMANDS}",
+            f"user web on >{web} resetkeys resetchannels {queue_keys} {shared} -@all {WEB_COMMANDS}{newer}",
+            f"user worker on >{worker} resetkeys resetchannels {queue_keys} {unacked} {shared} -@all {WORKER_COMMANDS}{newer}",
             "",
         ]
     )

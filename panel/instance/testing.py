@@ -69,7 +69,7 @@ def _postgresql(scratch: Path) -> Iterator[str]:
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 30
-        ready = [programs / "pg_isready", "-q", "-h", sockets, "-U", "boxroom"]
+        ready: list[str | Path] = [programs / "pg_isready", "-q", "-h", sockets, "-U", "boxroom"]
         while subprocess.run(ready, check=False).returncode:
             if time.monotonic() > deadline:
                 raise RuntimeError("PostgreSQL did not start within 30 s")

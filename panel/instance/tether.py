@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from containers.core import syscalls  # noqa: E402
+from containers.core import syscalls
 
 
 def bind(source: str, target: str, *, read_only: bool) -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(1)
-    os.execvpe(command[0], command, os.environ)  # noqa: S606
+    os.execvpe(command[0], command, os.environ)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,12 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help=f"default {DEFAULT_STATE_DIR}")
-        parser.add_argument("--containers", action="store_true", help="stop the containers too, and leave nothing behind")
+        parser.add_argument(
+            "--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help=f"default {DEFAULT_STATE_DIR}"
+        )
+        parser.add_argument(
+            "--containers", action="store_true", help="stop the containers too, and leave nothing behind"
+        )
         parser.add_argument("--timeout", type=float, default=60.0, help="seconds for a clean stop (60), then by force")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -27,12 +27,16 @@ READY_SEC: Final = 60.0
 
 
 class Command(BaseCommand):
-    help = "Set everything up and run the panel: web, worker, ticker, launcher, Redis. Ctrl-C leaves containers running."
+    help = (
+        "Set everything up and run the panel: web, worker, ticker, launcher, Redis. Ctrl-C leaves containers running."
+    )
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--bind", default=None, metavar="HOST:PORT", help="default 127.0.0.1:8080")
-        parser.add_argument("--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help=f"default {DEFAULT_STATE_DIR}")
+        parser.add_argument(
+            "--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help=f"default {DEFAULT_STATE_DIR}"
+        )
         parser.add_argument("--detach", action="store_true", help="return once the panel is ready")
         parser.add_argument(
             "--origin", action="append", default=[], metavar="URL",
@@ -136,7 +140,7 @@ class Command(BaseCommand):
         while time.monotonic() < deadline and not stopping:
             watcher.tend()
             try:
-                with urllib.request.urlopen(f"{bind.address}/healthz", timeout=2) as response:  # noqa: S310
+                with urllib.request.urlopen(f"{bind.address}/healthz", timeout=2) as response:
                     if response.status == 200:
                         return
             except urllib.error.HTTPError as error:
