@@ -185,8 +185,8 @@ USE_I18N = True
 USE_TZ = True
 TIME_ZONE = "UTC"
 
-REDIS_URL: str = ""
-if BOXROOM_INSTANCE:
+REDIS_URL: str = os.environ.get("BOXROOM_REDIS_URL", "")
+if BOXROOM_INSTANCE and not REDIS_URL:
     # the root processes hold the worker's ACL user, the web holds its own
     _root = _json_file(STATE_DIR / "root.json") if os.geteuid() == 0 else {}
     _user, _password = ("worker", _root["redis_password"]) if _root else ("web", _web.get("redis_password", ""))

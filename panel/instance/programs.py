@@ -35,7 +35,7 @@ class Program:
 
 def environment(host: Host, role: str) -> dict[str, str]:
     """Return a clean environment for a process of the instance."""
-    kept = ("LANG", "LC_ALL", "TZ", "BOXROOM_FAILPOINTS", "BOXROOM_DEBUG")
+    kept = ("LANG", "LC_ALL", "TZ", "BOXROOM_FAILPOINTS", "BOXROOM_DEBUG", "BOXROOM_REDIS_URL")
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

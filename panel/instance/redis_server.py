@@ -57,7 +57,9 @@ def config(host: Host) -> str:
             "loglevel notice",
             "user default off",
             f"user web on >{web} resetkeys resetchannels {queue_keys} {shared} -@all {WEB_COMMANDS}{newer}",
-            f"user worker on >{worker} resetkeys resetchannels {queue_keys} {unacked} {shared} -@all {WORKER_COMMANDS}{newer}",
+            f"user worker on >{worker} resetkeys resetchannels {queue_keys} {unacked} {shared} -@all "
+            + WORKER_COMMANDS
+            + newer,
             "",
         ]
     )

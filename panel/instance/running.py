@@ -20,11 +20,11 @@ ROLES: Final = ("daphne", "celery", "redis-server", "ticker", "launcher.py")
 
 
 class Lock:
-    """The lock of the one `up` on a state directory; it dies with its holder."""
+    """The lock of the one `up` on a state directory; it dies with its holder. name: another for some parts only."""
 
-    def __init__(self, host: Host) -> None:
-        self._path = host.run_dir / "up.lock"
-        self._info = host.run_dir / "up.json"
+    def __init__(self, host: Host, name: str = "up") -> None:
+        self._path = host.run_dir / f"{name}.lock"
+        self._info = host.run_dir / f"{name}.json"
         self._fd: int | None = None
 
     def take(self) -> bool:

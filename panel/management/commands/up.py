@@ -24,6 +24,7 @@ from panel.instance.processes import Watcher
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
 READY_SEC: Final = 60.0
+PARTS: Final = ("redis", "launcher", "worker", "ticker", "web")
 
 
 class Command(BaseCommand):
@@ -39,6 +40,10 @@ class Command(BaseCommand):
         )
         parser.add_argument("--detach", action="store_true", help="return once the panel is ready")
         parser.add_argument(
+            "--parts", default=",".join(PARTS), metavar="PART,PART",
+            help=f"run these only, for a panel spread over several machines or containers: {','.join(PARTS)}",
+        )  # fmt: skip
+        parser.add_argument(
             "--origin", action="append", default=[], metavar="URL",
             help="an address under which a reverse proxy serves the panel, such as https://panel.example.org",
         )  # fmt: skip
@@ -47,10 +52,13 @@ class Command(BaseCommand):
         if os.geteuid() != 0:
             raise CommandError("`up` needs root: run it with sudo.")
         state_dir = Path(options["state_dir"]).resolve()
+        self.parts = [part for part in options["parts"].split(",") if part]
+        if unknown := set(self.parts) - set(PARTS):
+            raise CommandError(f"--parts: {', '.join(sorted(unknown))} is none of {', '.join(PARTS)}.")
         os.umask(0o022)
         bind = self._bind(state_dir, options["bind"])
         host = layout.ensure(state_dir, bind, extra_origins=options["origin"])
-        lock = running.Lock(host)
+        lock = running.Lock(host, "up" if set(self.parts) == set(PARTS) else "up-" + "-".join(sorted(self.parts)))
         if not lock.take():
             info = lock.holder() or {}
             self.stdout.write(f"Boxroom runs already on {state_dir}: {info.get('address', 'it is starting')}")
@@ -77,9 +85,12 @@ class Command(BaseCommand):
         return bind
 
     def _run(self, host: Host, lock: running.Lock, bind: layout.Bind) -> None:
-        self._check_host(host)
-        running.end(running.panel_processes(host), timeout_sec=5.0)
-        self._check_port(bind)
+        if "launcher" in self.parts:
+            self._check_host(host)
+        if set(self.parts) == set(PARTS):
+            running.end(running.panel_processes(host), timeout_sec=5.0)
+        if "web" in self.parts:
+            self._check_port(bind)
         lock.announce(address=bind.address)
         watcher = Watcher(host, PROJECT, self._say)
         stopping: list[int] = []
@@ -87,13 +98,14 @@ class Command(BaseCommand):
             signal.signal(number, lambda got, _frame: stopping.append(got))
         try:
             name = layout.read_json(host.state_dir / "instance.json")["host"]
-            watcher.add(programs.redis(host))
-            watcher.add(programs.launcher(host, PROJECT))
-            link = self._prepare(host)
-            watcher.add(programs.worker(host, PROJECT, name))
-            watcher.add(programs.ticker(host, PROJECT))
-            watcher.add(programs.web(host, PROJECT, bind))
-            self._wait_ready(watcher, bind, stopping)
+            link = ""
+            for part in PARTS:
+                if part == "worker" and "worker" in self.parts:
+                    link = self._prepare()
+                if part in self.parts:
+                    watcher.add(self._program(part, host, bind, name))
+            if "web" in self.parts:
+                self._wait_ready(watcher, bind, stopping)
             if not stopping:
                 self._greet(host, bind, link)
                 self._follow(watcher, stopping)
@@ -123,11 +135,22 @@ class Command(BaseCommand):
                     f"Cannot listen on {bind.host}:{bind.port}: {error.strerror}. Choose another with --bind HOST:PORT."
                 ) from None
 
-    def _prepare(self, host: Host) -> str:
+    def _program(self, part: str, host: Host, bind: layout.Bind, name: str) -> programs.Program:
+        if part == "redis":
+            return programs.redis(host)
+        if part == "launcher":
+            return programs.launcher(host, PROJECT)
+        if part == "worker":
+            return programs.worker(host, PROJECT, name)
+        if part == "ticker":
+            return programs.ticker(host, PROJECT)
+        return programs.web(host, PROJECT, bind)
+
+    def _prepare(self) -> str:
         """Bring the database and the static files up to date; return a sign-in link's path, or an empty string."""
         done = subprocess.run(
             [sys.executable, str(PROJECT / "manage.py"), "prepare", "--json"],
-            env=programs.environment(host, "command"), capture_output=True, text=True, check=False,
+            env={**os.environ, "BOXROOM_ROLE": "command"}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
             raise CommandError(f"Preparing the database failed:\n{done.stderr[-4000:]}")
