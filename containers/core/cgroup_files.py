@@ -1,0 +1,104 @@
+"""Limits as ordered writes to cgroup files, for both versions. Pure: nothing here touches a file.
+
+Sources: kernel Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/{memory,blkio-controller,pids}.rst,
+scheduler/sched-bwc.rst.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from .spec import Limits
+
+CPU_PERIOD_USEC: Final = 100_000
+CPU_QUOTA_MIN_USEC: Final = 1_000
+"""The kernel refuses less than a millisecond."""
+UNLIMITED_V1: Final = 2**62
+"""memory.limit_in_bytes reads PAGE_COUNTER_MAX, which is above this, where there is no limit."""
+TREE_BOUNDS: Final = {"cgroup.max.depth": "16", "cgroup.max.descendants": "512"}
+"""What a container may make below its own cgroup2 root: each costs unaccounted kernel memory."""
+DELEGATE: Final = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
+"""The files that are a container's own, besides those the kernel names in /sys/kernel/cgroup/delegate."""
+CONTROLLERS_V2: Final = ("cpu", "cpuset", "io", "memory", "pids")
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write. controller: whose v1 hierarchy the file is in; the v2 writes name it too."""
+
+    controller: str
+    file: str
+    value: str
+
+    def describe(self) -> str:
+        """Return the write as one line for a person."""
+        return f"{self.controller}: {self.value!r} to {self.file}"
+
+
+def cpu_quota_usec(cpus: float) -> int:
+    """Return the CPU time that `cpus` cores give in one period, in microseconds."""
+    return max(CPU_QUOTA_MIN_USEC, round(cpus * CPU_PERIOD_USEC))
+
+
+def limits_v2(limits: Limits, *, io_device: str | None, fresh: bool, swap: bool) -> tuple[Write, ...]:
+    """Return the writes that put limits in force on v2.
+
+    io_device: "MAJOR:MINOR" of the disk below the state directory, or None where there is none to throttle.
+    fresh: the cgroup is new, so that what is unlimited needs no write. swap: memory.swap.max is there.
+    With a memory limit the container may not swap: the limit is what it costs the host, wherever the pages are.
+    """
+    writes: list[Write] = []
+    memory = limits.memory_bytes
+    if memory is not None or not fresh:
+        writes.append(Write("memory", "memory.max", "max" if memory is None else str(memory)))
+        if swap:
+            writes.append(Write("memory", "memory.swap.max", "max" if memory is None else "0"))
+    if limits.cpus is not None or not fresh:
+        quota = "max" if limits.cpus is None else str(cpu_quota_usec(limits.cpus))
+        writes.append(Write("cpu", "cpu.max", f"{quota} {CPU_PERIOD_USEC}"))
+    if limits.pids is not None or not fresh:
+        writes.append(Write("pids", "pids.max", "max" if limits.pids is None else str(limits.pids)))
+    read, write = limits.io_read_bytes_per_sec, limits.io_write_bytes_per_sec
+    if io_device is not None and (read or write or not fresh):
+        writes.append(Write("io", "io.max", f"{io_device} rbps={read or 'max'} wbps={write or 'max'}"))
+    return tuple(writes)
+
+
+def limits_v1(
+    limits: Limits, *, io_device: str | None, fresh: bool, swap: bool, memory_now_bytes: int
+) -> tuple[Write, ...]:
+    """Return the writes that put limits in force on v1, in an order that the kernel takes.
+
+    memory.limit_in_bytes may never be above memory.memsw.limit_in_bytes: raising begins with memsw, lowering with
+    the limit. memory_now_bytes: what memory.limit_in_bytes reads now. swap: memory.memsw.* is there. See limits_v2.
+    """
+    writes: list[Write] = []
+    if limits.memory_bytes is not None or not fresh:
+        value = "-1" if limits.memory_bytes is None else str(limits.memory_bytes)
+        memory = [Write("memory", "memory.limit_in_bytes", value)]
+        if swap:
+            memory.append(Write("memory", "memory.memsw.limit_in_bytes", value))
+        raising = limits.memory_bytes is None or limits.memory_bytes > memory_now_bytes
+        writes += reversed(memory) if raising else memory
+    if limits.cpus is not None or not fresh:
+        quota = "-1" if limits.cpus is None else str(cpu_quota_usec(limits.cpus))
+        writes.append(Write("cpu", "cpu.cfs_period_us", str(CPU_PERIOD_USEC)))
+        writes.append(Write("cpu", "cpu.cfs_quota_us", quota))
+    if limits.pids is not None or not fresh:
+        writes.append(Write("pids", "pids.max", "max" if limits.pids is None else str(limits.pids)))
+    rates = (("read", limits.io_read_bytes_per_sec), ("write", limits.io_write_bytes_per_sec))
+    for way, rate in rates:
+        if io_device is not None and (rate or not fresh):
+            writes.append(Write("blkio", f"blkio.throttle.{way}_bps_device", f"{io_device} {rate or 0}"))
+    return tuple(writes)
+
+
+def parse_keyed(text: str) -> dict[str, int]:
+    """Parse "KEY NUMBER" lines, as in cgroup.events, memory.events, memory.stat and cpu.stat."""
+    values: dict[str, int] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if value.isdigit():
+            values[key] = int(value)
+    return values

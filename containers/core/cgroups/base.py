@@ -1,0 +1,356 @@
+"""What both cgroup versions share: the container's own cgroup2 tree, freezing, killing, removing.
+
+Layout, below the root of a hierarchy::
+
+    boxroom-INSTANCE/
+        supervisors          every supervisor of the instance
+        c-ID/                limits; owned by root
+            ns/              the container's cgroup namespace begins here; owned by its root
+            attach/          commands and terminals started from outside
+
+On v1 c-ID stands in every hierarchy, and the cgroup2 hierarchy, which holds no controllers there, has the same layout.
+Freezing, killing and "who is left" always go through cgroup2, which every kernel that Boxroom runs on has (5.14 for
+cgroup.kill): tasks frozen by v1's freezer could not even be killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..cgroup_files import DELEGATE, TREE_BOUNDS, parse_keyed
+from ..errors import AlreadyExists, NotFound, SetupFailed, TimedOut
+from ..spec import Limits
+
+CONTAINER_PREFIX: Final = "c-"
+SUPERVISORS: Final = "supervisors"
+REMOVE_TIMEOUT_SEC: Final = 5.0
+_DELEGATE_LIST: Final = "/sys/kernel/cgroup/delegate"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The cgroup.procs files that put a process where it belongs; a pid is written to each, in order.
+
+    init_procs: the container's first process, before its namespaces are made. attach_procs: a process that joins a
+    running container. supervisor_procs: its supervisor (or the launcher, whose children inherit the place).
+    """
+
+    init_procs: tuple[str, ...]
+    attach_procs: tuple[str, ...]
+    supervisor_procs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatPaths:
+    """Files that tell what one container uses; None where this host has none. v1 tells the formats apart."""
+
+    v1: bool
+    cpu: str
+    memory: str
+    memory_stat: str
+    swap: str | None
+    memory_limit: str
+    memory_events: str
+    pids: str
+    io: str | None
+    pressure: tuple[str, str, str] | None
+    """cpu.pressure, memory.pressure, io.pressure; None where the kernel has PSI off."""
+
+
+def write_file(path: str, value: str) -> None:
+    """Write value to a cgroup file in one write(2); raises OSError naming the file, with the value as a note."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        located = OSError(error.errno, os.strerror(error.errno or 0), path)
+        located.add_note(f"writing {value!r} to {path}")
+        raise located from None
+
+
+def read_file(path: str) -> str:
+    """Return a cgroup file's text; raises OSError naming the file."""
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read()
+
+
+def join(pid: int, procs: Iterable[str]) -> None:
+    """Move a process (all its threads) into cgroups; procs: files of Joined."""
+    for path in procs:
+        write_file(path, str(pid))
+
+
+class Cgroups(ABC):
+    """One instance's cgroups. tree: the instance's directory in the cgroup2 hierarchy."""
+
+    version: int
+
+    def __init__(self, name: str, tree_root: Path, state_dir: Path) -> None:
+        self.name = name
+        self.state_dir = state_dir
+        self.tree = tree_root / name
+        self._prepared = False
+
+    @abstractmethod
+    def _instance_dirs(self) -> tuple[Path, ...]:
+        """Return the instance's directory in every hierarchy, the cgroup2 tree last."""
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make the instance's directories so that containers' may be made in them."""
+
+    @abstractmethod
+    def _make(self, container_id: str, limits: Limits, owner_uid: int, *, privileged: bool) -> None:
+        """Make a container's directories, set limits and device rules."""
+
+    @abstractmethod
+    def apply(self, container_id: str, limits: Limits) -> None:
+        """Put limits in force, all or none.
+
+        Raises InUse (field limits.memory_bytes) where the kernel cannot reclaim down to the memory limit, NotFound
+        where the container has no cgroup, HostUnsupported for an I/O limit without a disk to throttle.
+        """
+
+    @abstractmethod
+    def joined(self, container_id: str) -> Joined:
+        """Return where the container's processes go; its cgroups must be there."""
+
+    @abstractmethod
+    def stat_paths(self, container_id: str) -> StatPaths:
+        """Return the files that tell what a container uses."""
+
+    @abstractmethod
+    def oom_kills(self, container_id: str) -> int:
+        """Return how many processes of the container the kernel killed for want of memory; 0 when it is gone."""
+
+    def prepare(self) -> None:
+        """Make the instance's own directories; the first create() does it too."""
+        if not self._prepared:
+            self._prepare()
+            self._prepared = True
+
+    def create(self, container_id: str, *, limits: Limits, owner_uid: int, privileged: bool) -> Joined:
+        """Make a container's cgroups with its limits in force, and nothing in them.
+
+        owner_uid: the host's id of the container's root, who gets the delegated files of ns. What an earlier run
+        left empty is removed first. Raises AlreadyExists while processes are in there, SetupFailed with the path.
+        """
+        try:
+            self.prepare()
+            if any((base / f"{CONTAINER_PREFIX}{container_id}").exists() for base in self._instance_dirs()):
+                if self.populated(container_id):
+                    raise AlreadyExists(f"Processes of container {container_id} are still there.")
+                self.remove(container_id)
+            try:
+                self._make(container_id, limits, owner_uid, privileged=privileged)
+            except BaseException as error:
+                with contextlib.suppress(TimedOut):
+                    self.remove(container_id)
+                raise error
+        except OSError as error:
+            raise SetupFailed.from_oserror("cgroups", error) from error
+        return self.joined(container_id)
+
+    def supervisor_procs(self) -> tuple[str, ...]:
+        """Return the files that put the launcher or a supervisor beside, not into, the panel's own cgroup."""
+        self.prepare()
+        return (str(self.tree / SUPERVISORS / "cgroup.procs"),)
+
+    def container_tree(self, container_id: str) -> Path:
+        """Return the container's directory in the cgroup2 hierarchy."""
+        return self.tree / f"{CONTAINER_PREFIX}{container_id}"
+
+    def namespace_dir(self, container_id: str) -> Path:
+        """Return the directory that the container sees as the root of its cgroup2 tree."""
+        return self.container_tree(container_id) / "ns"
+
+    def ids(self) -> set[str]:
+        """Return the ids of every container of the instance that has a cgroup in any hierarchy."""
+        found: set[str] = set()
+        for base in self._instance_dirs():
+            with contextlib.suppress(FileNotFoundError), os.scandir(base) as entries:
+                found.update(
+                    entry.name.removeprefix(CONTAINER_PREFIX)
+                    for entry in entries
+                    if entry.name.startswith(CONTAINER_PREFIX) and entry.is_dir(follow_symlinks=False)
+                )
+        return found
+
+    def orphans(self, known_ids: Collection[str]) -> tuple[str, ...]:
+        """Return the ids of containers that have a cgroup and are not among known_ids; remove() takes them."""
+        return tuple(sorted(self.ids() - set(known_ids)))
+
+    def freeze(self, container_id: str, timeout_sec: float) -> None:
+        """Stop every process of the container and wait until all have stopped.
+
+        Raises TimedOut, and lets them run on, where one does not stop in time (it waits in the kernel for a disk,
+        say); NotFound where the container has no cgroup.
+        """
+        path = self.container_tree(container_id)
+        self._request(container_id, "cgroup.freeze", "1")
+        if not self._wait_event(path, "frozen", 1, timeout_sec):
+            with contextlib.suppress(OSError):
+                write_file(f"{path}/cgroup.freeze", "0")
+            raise TimedOut(
+                "Not every process could be frozen in time; the container runs on.", step="freeze", path=str(path)
+            )
+
+    def thaw(self, container_id: str, timeout_sec: float = 10.0) -> None:
+        """Let the processes run on, and wait until they do. Raises NotFound, TimedOut."""
+        self._request(container_id, "cgroup.freeze", "0")
+        path = self.container_tree(container_id)
+        if not self._wait_event(path, "frozen", 0, timeout_sec):
+            raise TimedOut("The container could not be thawed in time.", step="thaw", path=str(path))
+
+    def kill(self, container_id: str) -> None:
+        """Send SIGKILL to every process of the container at once, frozen ones too; nothing can fork out of it.
+
+        Returns before they are gone (see wait_empty). Of a container without a cgroup there is nothing to kill.
+        """
+        with contextlib.suppress(NotFound):
+            self._request(container_id, "cgroup.kill", "1")
+
+    def wait_empty(self, container_id: str, timeout_sec: float) -> bool:
+        """Wait until no process is left in the container's cgroups; returns whether that is so."""
+        return self._wait_event(self.container_tree(container_id), "populated", 0, timeout_sec)
+
+    def frozen(self, container_id: str) -> bool:
+        """Return whether all of the container's processes are frozen now (not merely asked to)."""
+        return self._events(self.container_tree(container_id)).get("frozen") == 1
+
+    def populated(self, container_id: str) -> bool:
+        """Return whether any live process is in the container's cgroups."""
+        return self._events(self.container_tree(container_id)).get("populated") == 1
+
+    def clean(self, container_id: str, *, owner_uid: int) -> None:
+        """Remove what the container made below its own root, and keep its limits: for the next boot inside.
+
+        Every process must be gone. Raises TimedOut while one is not.
+        """
+        path = self.container_tree(container_id)
+        deadline = time.monotonic() + REMOVE_TIMEOUT_SEC
+        for child in ("ns", "attach"):
+            _remove_tree(path / child, deadline)
+        self._make_tree_leaves(path, owner_uid)
+
+    def remove(self, container_id: str) -> None:
+        """Remove the container's cgroups and what it made in them, never another's.
+
+        A dying process holds its cgroup for some milliseconds: EBUSY is retried. Raises TimedOut when processes stay.
+        Removing what is gone succeeds.
+        """
+        deadline = time.monotonic() + REMOVE_TIMEOUT_SEC
+        for base in reversed(self._instance_dirs()):
+            _remove_tree(base / f"{CONTAINER_PREFIX}{container_id}", deadline)
+
+    def remove_instance(self) -> None:
+        """Remove the instance's own directories where no container and no supervisor is left in them."""
+        for base in self._instance_dirs():
+            for path in (base / SUPERVISORS, base):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+        self._prepared = False
+
+    def _make_tree(self, container_id: str) -> Path:
+        """Make the container's part of the cgroup2 hierarchy."""
+        path = self.container_tree(container_id)
+        path.mkdir(mode=0o755)
+        for file, value in TREE_BOUNDS.items():
+            write_file(f"{path}/{file}", value)
+        return path
+
+    def _make_tree_leaves(self, path: Path, owner_uid: int) -> None:
+        for child in ("ns", "attach"):
+            (path / child).mkdir(mode=0o755)
+        delegate(path / "ns", owner_uid)
+
+    def _request(self, container_id: str, file: str, value: str) -> None:
+        try:
+            write_file(f"{self.container_tree(container_id)}/{file}", value)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV):
+                raise NotFound(f"Container {container_id} has no cgroup: it does not run.") from error
+            raise
+
+    @staticmethod
+    def _events(path: Path) -> dict[str, int]:
+        try:
+            return parse_keyed(read_file(f"{path}/cgroup.events"))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV):
+                return {}
+            raise
+
+    @staticmethod
+    def _wait_event(path: Path, key: str, wanted: int, timeout_sec: float) -> bool:
+        """Wait for a value in cgroup.events; a cgroup that is gone has 0 of everything."""
+        deadline = time.monotonic() + timeout_sec
+        try:
+            fd = os.open(path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return wanted == 0
+        try:
+            poll = select.poll()
+            poll.register(fd, select.POLLPRI)
+            while True:
+                try:
+                    value = parse_keyed(os.pread(fd, 4096, 0).decode()).get(key, 0)
+                except OSError as error:
+                    if error.errno != errno.ENODEV:
+                        raise
+                    value = 0
+                if value == wanted:
+                    return True
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                # the kernel may fold changes within 10 ms into one notice: look again now and then
+                poll.poll(min(left, 0.5) * 1000)
+        finally:
+            os.close(fd)
+
+
+def delegate(path: Path, owner_uid: int) -> None:
+    """Give a cgroup2 directory to a user as the kernel means it: who may make cgroups below, not who sets limits."""
+    names = set(DELEGATE)
+    with contextlib.suppress(FileNotFoundError):
+        names.update(read_file(_DELEGATE_LIST).split())
+    os.chown(path, owner_uid, owner_uid)
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.chown(path / name, owner_uid, owner_uid)
+
+
+def _remove_tree(path: Path, deadline: float) -> None:
+    """Remove a cgroup directory and all below it, deepest first; deadline: monotonic seconds."""
+    while True:
+        try:
+            for entry in os.scandir(path):
+                if entry.is_dir(follow_symlinks=False):
+                    _remove_tree(Path(entry.path), deadline)
+            path.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            # ENOTEMPTY: the container made one more while we looked
+            if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+                raise
+            if time.monotonic() >= deadline:
+                raise TimedOut(
+                    "Processes that do not end hold the container's cgroup.", step="remove cgroup", path=str(path)
+                ) from error
+            time.sleep(0.005)
+        else:
+            return

@@ -1,0 +1,162 @@
+"""cgroup v1 beside a cgroup2 tree without controllers ("hybrid").
+
+Limits sit in the v1 hierarchies, where an unprivileged container may look but not write: the files belong to the
+host's root. A privileged container's root is the host's, so its processes sit one level deeper (c-ID/ns): what its
+cgroup namespace lets it mount begins below the limits.
+
+Source: kernel Documentation/admin-guide/cgroup-v1/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from .. import devices
+from ..cgroup_files import Write, limits_v1, parse_keyed
+from ..errors import NotFound
+from ..spec import Limits
+from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups, Joined, StatPaths, read_file, write_file
+from .blockdev import throttled_device
+from .v2 import refused
+
+
+class CgroupsV1(Cgroups):
+    """An instance's cgroups on a hybrid host. hierarchies: mount point → the controllers (or name=…) there."""
+
+    version = 1
+
+    def __init__(self, name: str, tree_root: Path, state_dir: Path, hierarchies: Mapping[Path, frozenset[str]]) -> None:
+        super().__init__(name, tree_root, state_dir)
+        self._hierarchies = {point / name: controllers for point, controllers in hierarchies.items()}
+        self._controllers = {
+            controller: base for base, controllers in self._hierarchies.items() for controller in controllers
+        }
+
+    def _instance_dirs(self) -> tuple[Path, ...]:
+        return (*self._hierarchies, self.tree)
+
+    def _prepare(self) -> None:
+        for base, controllers in self._hierarchies.items():
+            base.mkdir(mode=0o755, exist_ok=True)
+            # a release agent of the host's must not run for every container that ends
+            write_file(f"{base}/notify_on_release", "0")
+            if "cpuset" in controllers:
+                _fill_cpuset(base)
+        self.tree.mkdir(mode=0o755, exist_ok=True)
+        (self.tree / SUPERVISORS).mkdir(mode=0o755, exist_ok=True)
+
+    def _container_dir(self, controller: str, container_id: str) -> Path:
+        return self._controllers[controller] / f"{CONTAINER_PREFIX}{container_id}"
+
+    def _make(self, container_id: str, limits: Limits, owner_uid: int, *, privileged: bool) -> None:
+        for base in self._hierarchies:
+            (base / f"{CONTAINER_PREFIX}{container_id}").mkdir(mode=0o755)
+        self._make_tree_leaves(self._make_tree(container_id), owner_uid)
+        if "devices" in self._controllers:
+            path = self._container_dir("devices", container_id)
+            for file, value in devices.v1_writes():
+                write_file(f"{path}/{file}", value)
+        for write in self._plan(container_id, limits, fresh=True):
+            write_file(self._file(container_id, write), write.value)
+        if privileged:  # after the rules above, which a new directory takes over
+            for base in self._hierarchies:
+                (base / f"{CONTAINER_PREFIX}{container_id}" / "ns").mkdir(mode=0o755)
+
+    def _file(self, container_id: str, write: Write) -> str:
+        return f"{self._container_dir(write.controller, container_id)}/{write.file}"
+
+    def _plan(self, container_id: str, limits: Limits, *, fresh: bool) -> tuple[Write, ...]:
+        memory = self._container_dir("memory", container_id)
+        return limits_v1(
+            limits,
+            io_device=throttled_device(self.state_dir, limits) if "blkio" in self._controllers else None,
+            fresh=fresh,
+            swap=os.path.exists(memory / "memory.memsw.limit_in_bytes"),
+            memory_now_bytes=int(read_file(f"{memory}/memory.limit_in_bytes")),
+        )
+
+    def apply(self, container_id: str, limits: Limits) -> None:
+        if not self._container_dir("memory", container_id).exists():
+            raise NotFound(f"Container {container_id} has no cgroup: it does not run.")
+        done: list[tuple[str, str]] = []
+        try:
+            for write in self._plan(container_id, limits, fresh=False):
+                file = self._file(container_id, write)
+                old = read_file(file).strip()
+                self._write_limit(container_id, file, write, limits)
+                if write.controller != "blkio":  # comes last, and is written in another form than it is read in
+                    done.append((file, old))
+        except BaseException as error:
+            for file, old in reversed(done):
+                try:
+                    write_file(file, old)
+                except OSError as failed:
+                    error.add_note(f"undo failed: {failed}")
+            raise
+
+    def _write_limit(self, container_id: str, file: str, write: Write, limits: Limits) -> None:
+        try:
+            write_file(file, write.value)
+        except OSError as error:
+            # the kernel has tried to reclaim, and left the old limit in force
+            if error.errno == errno.EBUSY and write.controller == "memory":
+                used = int(read_file(f"{self._container_dir('memory', container_id)}/memory.usage_in_bytes"))
+                raise refused(used, limits.memory_bytes or 0) from error
+            raise
+
+    def joined(self, container_id: str) -> Joined:
+        tree = self.container_tree(container_id)
+        places = []
+        for base in self._hierarchies:
+            path = base / f"{CONTAINER_PREFIX}{container_id}"
+            inner = path / "ns"
+            places.append(f"{inner if inner.exists() else path}/cgroup.procs")
+        return Joined(
+            init_procs=(*places, f"{tree}/ns/cgroup.procs"),
+            attach_procs=(*places, f"{tree}/attach/cgroup.procs"),
+            supervisor_procs=self.supervisor_procs(),
+        )
+
+    def supervisor_procs(self) -> tuple[str, ...]:
+        places = super().supervisor_procs()
+        return (*(f"{base}/cgroup.procs" for base in self._hierarchies), *places)
+
+    def stat_paths(self, container_id: str) -> StatPaths:
+        tree = self.container_tree(container_id)
+        memory = self._container_dir("memory", container_id)
+        pressure = (f"{tree}/cpu.pressure", f"{tree}/memory.pressure", f"{tree}/io.pressure")
+        blkio = self._controllers.get("blkio")
+        throttle = f"{CONTAINER_PREFIX}{container_id}/blkio.throttle.io_service_bytes_recursive"
+        return StatPaths(
+            v1=True,
+            cpu=f"{tree}/cpu.stat",
+            memory=f"{memory}/memory.usage_in_bytes",
+            memory_stat=f"{memory}/memory.stat",
+            swap=None,  # memory.stat tells it
+            memory_limit=f"{memory}/memory.limit_in_bytes",
+            memory_events=f"{memory}/memory.oom_control",
+            pids=f"{self._container_dir('pids', container_id)}/pids.current",
+            io=str(blkio / throttle) if blkio else None,
+            pressure=pressure if os.path.exists(pressure[0]) else None,
+        )
+
+    def oom_kills(self, container_id: str) -> int:
+        """Return the sum over the container's memory cgroups: v1 counts where the victim was, not above."""
+        kills = 0
+        for directory, _children, _files in os.walk(self._container_dir("memory", container_id)):
+            with contextlib.suppress(FileNotFoundError):
+                kills += parse_keyed(read_file(f"{directory}/memory.oom_control")).get("oom_kill", 0)
+        return kills
+
+
+def _fill_cpuset(base: Path) -> None:
+    """Give a new cpuset its parent's CPUs and memory nodes: it has none at first, and then takes no process."""
+    for name in ("cpus", "mems"):
+        if not read_file(f"{base}/cpuset.{name}").strip():
+            write_file(f"{base}/cpuset.{name}", read_file(f"{base.parent}/cpuset.effective_{name}").strip())
+    # what is made below copies from here
+    write_file(f"{base}/cgroup.clone_children", "1")

@@ -1,0 +1,158 @@
+"""cgroup v2: one hierarchy with every controller in it.
+
+Source: kernel Documentation/admin-guide/cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from .. import bpf, devices
+from ..cgroup_files import CONTROLLERS_V2, Write, limits_v2, parse_keyed
+from ..errors import HostUnsupported, InUse, NotFound
+from ..spec import Limits
+from ..units import format_bytes
+from .base import SUPERVISORS, Cgroups, Joined, StatPaths, read_file, write_file
+from .blockdev import throttled_device
+
+
+class CgroupsV2(Cgroups):
+    """An instance's cgroups on a host with v2 alone."""
+
+    version = 2
+
+    def _instance_dirs(self) -> tuple[Path, ...]:
+        return (self.tree,)
+
+    def _prepare(self) -> None:
+        root = self.tree.parent
+        there = set(read_file(f"{root}/cgroup.controllers").split())
+        missing = {"cpu", "memory", "pids"} - there
+        if missing:
+            raise HostUnsupported(
+                f"The kernel offers no {', '.join(sorted(missing))} controller on cgroup v2.", feature="cgroup-v2"
+            )
+        wanted = " ".join(f"+{name}" for name in CONTROLLERS_V2 if name in there)
+        write_file(f"{root}/cgroup.subtree_control", wanted)
+        self.tree.mkdir(mode=0o755, exist_ok=True)
+        write_file(f"{self.tree}/cgroup.subtree_control", wanted)
+        (self.tree / SUPERVISORS).mkdir(mode=0o755, exist_ok=True)
+
+    def _make(self, container_id: str, limits: Limits, owner_uid: int, *, privileged: bool) -> None:
+        path = self._make_tree(container_id)
+        self._attach_device_rules(path)
+        for write in self._plan(path, limits, fresh=True):
+            write_file(f"{path}/{write.file}", write.value)
+        # for the children: only now may the container's own directories be made, with controllers in them
+        controllers = read_file(f"{path}/cgroup.controllers").split()
+        enabled = " ".join(f"+{name}" for name in CONTROLLERS_V2 if name in controllers)
+        write_file(f"{path}/cgroup.subtree_control", enabled)
+        self._make_tree_leaves(path, owner_uid)
+
+    @staticmethod
+    def _attach_device_rules(path: Path) -> None:
+        cgroup_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            program_fd = bpf.load_device_program(devices.v2_program())
+            try:
+                bpf.attach_device_program(cgroup_fd, program_fd)
+            finally:
+                os.close(program_fd)
+        finally:
+            os.close(cgroup_fd)
+
+    def _plan(self, path: Path, limits: Limits, *, fresh: bool) -> tuple[Write, ...]:
+        return limits_v2(
+            limits,
+            io_device=throttled_device(self.state_dir, limits) if os.path.exists(path / "io.max") else None,
+            fresh=fresh,
+            swap=os.path.exists(path / "memory.swap.max"),
+        )
+
+    def apply(self, container_id: str, limits: Limits) -> None:
+        path = self.container_tree(container_id)
+        if not path.exists():
+            raise NotFound(f"Container {container_id} has no cgroup: it does not run.")
+        done: list[tuple[str, str]] = []
+        try:
+            for write in self._plan(path, limits, fresh=False):
+                file = f"{path}/{write.file}"
+                old = read_file(file).strip()
+                if write.file == "memory.max" and write.value != "max":
+                    _lower_memory(path, int(write.value))
+                else:
+                    write_file(file, write.value)
+                if write.file != "io.max":  # comes last, and is written in another form than it is read in
+                    done.append((file, old))
+        except BaseException as error:
+            for file, old in reversed(done):
+                try:
+                    write_file(file, old)
+                except OSError as failed:
+                    error.add_note(f"undo failed: {failed}")
+            raise
+
+    def joined(self, container_id: str) -> Joined:
+        path = self.container_tree(container_id)
+        return Joined(
+            init_procs=(f"{path}/ns/cgroup.procs",),
+            attach_procs=(f"{path}/attach/cgroup.procs",),
+            supervisor_procs=self.supervisor_procs(),
+        )
+
+    def stat_paths(self, container_id: str) -> StatPaths:
+        path = self.container_tree(container_id)
+        pressure = (f"{path}/cpu.pressure", f"{path}/memory.pressure", f"{path}/io.pressure")
+        return StatPaths(
+            v1=False,
+            cpu=f"{path}/cpu.stat",
+            memory=f"{path}/memory.current",
+            memory_stat=f"{path}/memory.stat",
+            swap=f"{path}/memory.swap.current" if os.path.exists(path / "memory.swap.current") else None,
+            memory_limit=f"{path}/memory.max",
+            memory_events=f"{path}/memory.events",
+            pids=f"{path}/pids.current",
+            io=f"{path}/io.stat" if os.path.exists(path / "io.stat") else None,
+            pressure=pressure if os.path.exists(pressure[0]) else None,
+        )
+
+    def oom_kills(self, container_id: str) -> int:
+        try:
+            return parse_keyed(read_file(f"{self.container_tree(container_id)}/memory.events")).get("oom_kill", 0)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV):
+                return 0
+            raise
+
+
+def _lower_memory(path: Path, limit_bytes: int) -> None:
+    """Set memory.max without killing anybody: v2 itself would rather kill than refuse.
+
+    memory.high makes the kernel reclaim, in the writer, and slows down whoever grows meanwhile; what is then in use
+    decides. Raises InUse with the old limit left in force.
+    """
+    if int(read_file(f"{path}/memory.current")) > limit_bytes:
+        high = read_file(f"{path}/memory.high").strip()
+        try:
+            write_file(f"{path}/memory.high", str(limit_bytes))
+            current = int(read_file(f"{path}/memory.current"))
+            if current > limit_bytes:
+                raise refused(current, limit_bytes)
+            write_file(f"{path}/memory.max", str(limit_bytes))
+        finally:
+            write_file(f"{path}/memory.high", high)
+    else:
+        write_file(f"{path}/memory.max", str(limit_bytes))
+
+
+def refused(current_bytes: int, limit_bytes: int) -> InUse:
+    """Return the error for a memory limit below what the container cannot give back."""
+    return InUse(
+        f"The container uses {format_bytes(current_bytes)} that the kernel cannot take back: "
+        f"{format_bytes(limit_bytes)} is too little. Choose a higher limit, or stop something inside first.",
+        field="limits.memory_bytes",
+        users=[],
+        memory_bytes=current_bytes,
+    )
