@@ -5,8 +5,8 @@ The state directory (root, 0711)::
     instance.json            {"id": "k3v9q", "host": "local", ...}
     policy.toml              the floor under every role; root only writes it
     host/                    0700: the host store
-        containers/ID/       spec.json, upper/, work/, snapshots/NAME.json, console.log, last_exit.json
-        layers/ID/           read-only layers: rootfs/, layer.json
+        containers/ID/       spec.json, root.json, snapshots/NAME.json, console.log, last_exit.json
+        layers/ID/           rootfs/, layer.json, and work/ while it is some container's writable layer
         images/NAME.json     which layers an image is made of
         tmp/ trash/          what is being made, what is being removed
     stats/                   0700: samples, one file per container

@@ -1,0 +1,232 @@
+"""Files and directories that survive a power cut, and the removal of trees that somebody else filled.
+
+Whatever becomes visible does so by one rename after it is complete and on disk. Trees that a container wrote are
+hostile: they are entered by directory descriptors only, symbolic links are never followed, mounts never crossed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import json
+import os
+import secrets
+import stat
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from .errors import InUse, SetupFailed, StorageFull
+
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_GETFLAGS: Final = 0x80086601
+_SETFLAGS: Final = 0x40086602
+_UNREMOVABLE: Final = 0x10 | 0x20
+"""FS_IMMUTABLE_FL and FS_APPEND_FL of linux/fs.h: with either, not even root may remove the file."""
+
+
+def sync_dir(path: str | os.PathLike[str]) -> None:
+    """Bring a directory's entries to the disk."""
+    directory_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory_fd)
+    finally:
+        os.close(directory_fd)
+
+
+def write(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = True) -> None:
+    """Replace a file's whole content: readers see the old or the new, also after a power cut (with sync).
+
+    sync False leaves it to the caller to bring file and directory to the disk before anything refers to them.
+    Raises StorageFull where there is no room, otherwise OSError; the old content is untouched then.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        file_fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            os.fchmod(file_fd, mode)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file_fd, view) :]
+            if sync:
+                os.fsync(file_fd)
+        finally:
+            os.close(file_fd)
+        os.rename(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise translated(error, "write", path) from error
+    if sync:
+        sync_dir(path.parent)
+
+
+def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
+    """Replace a file by the JSON text of value; as write()."""
+    write(path, (json.dumps(value, sort_keys=True, indent=1) + "\n").encode(), sync=sync)
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON value of a file; raises FileNotFoundError, or SetupFailed where it is no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise SetupFailed(f"{path.name} is damaged: {error}", step="read", path=str(path)) from error
+
+
+def translated(error: OSError, step: str, path: str | os.PathLike[str]) -> Exception:
+    """Return StorageFull with the path where the file system is full or over quota, else the error itself."""
+    if error.errno not in NO_SPACE:
+        return error
+    return full(step, path, error.errno)
+
+
+def full(step: str, path: str | os.PathLike[str], number: int | None = errno.ENOSPC) -> StorageFull:
+    """Return the error that says where the room ran out."""
+    return StorageFull(
+        f"{step} failed: no space left for {os.fspath(path)}. Free some, or remove snapshots and images.",
+        step=step,
+        path=os.fspath(path),
+        errno=number,
+    )
+
+
+def disk_bytes(path: str | os.PathLike[str]) -> int:
+    """Return what a tree takes on disk, hard links counted once, without leaving its file system.
+
+    Done by du: its walk holds trees of any depth, which a recursion in Python does not.
+    """
+    done = subprocess.run(
+        ["/usr/bin/du", "-sx", "-B1", "--", os.fspath(path)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
+        check=False,
+    )
+    try:
+        return int(done.stdout.split(b"\t")[0])
+    except ValueError:
+        reason = done.stderr.decode(errors="replace").strip()
+        raise SetupFailed(f"The size of {path} is unknown: {reason}", step="measure", path=os.fspath(path)) from None
+
+
+def sync_tree(path: Path) -> None:
+    """Bring the whole file system that holds path to the disk (syncfs): cheaper than a walk that syncs each file."""
+    subprocess.run(["/usr/bin/sync", "-f", "--", path], check=True, stdin=subprocess.DEVNULL, timeout=600)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a tree that nobody is writing to target, which must not exist, and bring it to the disk.
+
+    Everything is kept: owners, modes, times, ACLs, extended attributes, hard links, holes, devices, sockets, FIFOs.
+    cp dies with the calling thread. Raises StorageFull, or SetupFailed with cp's last words.
+    """
+    tie = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"]
+    copy = ["/usr/bin/cp", "-a", "--reflink=auto", "--one-file-system", "-T", "--"]
+    done = subprocess.run(
+        [*tie, *copy, os.fspath(source), os.fspath(target)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
+        check=False,
+    )
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip()[-2000:]
+        if "No space left on device" in words or "Disk quota exceeded" in words:
+            raise full("copy", target)
+        raise SetupFailed(f"Copying the root file system failed: {words}", step="copy", path=os.fspath(source))
+    sync_tree(target)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file or a directory with everything in it; nothing there is fine.
+
+    path's parent must be a directory of the store on the same file system that only root may enter: directories are
+    first moved up into it, one by one, so that no tree is too deep. A crash on the way leaves only such entries, so the
+    parent has to be one that is swept (trash). Clears the immutable flag. Raises InUse where a mount lies below.
+    """
+    parent_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        waiting = [path.name]
+        while waiting:
+            name = waiting.pop()
+            try:
+                _remove_flat(parent_fd, name, waiting)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno in (errno.EBUSY, errno.EXDEV):
+                    raise InUse(f"Something is mounted below {path}; unmount it first.", users=[str(path)]) from error
+                raise
+    finally:
+        os.close(parent_fd)
+
+
+def _remove_flat(parent_fd: int, name: str, waiting: list[str]) -> None:
+    """Remove parent_fd's entry; its sub-directories become entries of parent_fd and are added to waiting."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+        _insist(parent_fd, name, lambda: os.unlink(name, dir_fd=parent_fd))
+        return
+    with _opened(parent_fd, name) as directory_fd:
+        while True:
+            with os.scandir(directory_fd) as entries:
+                batch = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in itertools.islice(entries, 4096)]
+            if not batch:
+                break
+            for child, is_directory in batch:
+                if is_directory:
+                    lifted = f"{secrets.token_hex(8)}.d"
+                    _insist(
+                        directory_fd,
+                        child,
+                        lambda child=child, lifted=lifted: os.rename(
+                            child, lifted, src_dir_fd=directory_fd, dst_dir_fd=parent_fd
+                        ),
+                    )
+                    waiting.append(lifted)
+                else:
+                    _insist(directory_fd, child, lambda child=child: os.unlink(child, dir_fd=directory_fd))
+    os.rmdir(name, dir_fd=parent_fd)
+
+
+def _insist(directory_fd: int, name: str, act: Any) -> None:
+    """Call act(); where the kernel refuses, clear the flags of the entry and its directory and call it once more."""
+    try:
+        act()
+    except PermissionError:
+        _clear_flags(directory_fd)
+        status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            entry_fd = os.open(name, flags, dir_fd=directory_fd)
+            try:
+                _clear_flags(entry_fd)
+            finally:
+                os.close(entry_fd)
+        act()
+
+
+def _clear_flags(fd: int) -> None:
+    """Take the immutable and append-only flags away; file systems without flags are left alone."""
+    try:
+        (flags,) = struct.unpack("i", fcntl.ioctl(fd, _GETFLAGS, struct.pack("i", 0)))
+        if flags & _UNREMOVABLE:
+            fcntl.ioctl(fd, _SETFLAGS, struct.pack("i", flags & ~_UNREMOVABLE))
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP):
+            raise
+
+
+@contextlib.contextmanager
+def _opened(parent_fd: int, name: str) -> Iterator[int]:
+    """Open a directory below parent_fd, never through a symbolic link."""
+    directory_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        yield directory_fd
+    finally:
+        os.close(directory_fd)

@@ -1,0 +1,37 @@
+"""Root file systems that containers are made from, and the ways of making them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..errors import SpecError
+from ..host import Host
+from . import busybox
+from .base import Builder, BuiltImage, Log, Order, Progress, make
+
+BUILDERS: Final[dict[str, Builder]] = {"busybox": busybox.build}
+
+
+def build(
+    host: Host,
+    name: str,
+    source: dict[str, Any],
+    *,
+    progress: Progress = lambda _pct, _message: None,
+    log: Log = lambda _line: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> BuiltImage:
+    """Make an image as its source says, record it in the store and return it; an older one of that name is replaced.
+
+    source: as in the API, ``{"type": "busybox"}`` or
+    ``{"type": "debootstrap", "suite", "variant"?, "packages"?, "mirror"?}``.
+    progress: told percentages and what is done. log: told lines of output. cancelled: asked at least twice a second.
+    Raises SpecError naming the field, Busy while the same image is being made, Cancelled, SetupFailed with the step
+    and the last lines, StorageFull; in all of these nothing is left.
+    """
+    builder = BUILDERS.get(source.get("type", ""))
+    if builder is None:
+        raise SpecError(f"An image can be made by: {', '.join(BUILDERS)}.", field="source.type")
+    order = Order(host=host, name=name, source=source, progress=progress, log=log, cancelled=cancelled)
+    return make(order, builder)

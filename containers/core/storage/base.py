@@ -1,0 +1,54 @@
+"""What a kind of storage does for a container's root file system. One file per kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ..host import Host
+from ..spec import Spec
+from ..store import Root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootPlan:
+    """The directories of a container's root, absolute; owners unshifted (0..65535), to be mounted idmapped.
+
+    lowers: read-only trees, top first, as overlay wants them. writable: the directory that holds upper and work, both
+    of which have to be reached through one and the same mount.
+    """
+
+    lowers: tuple[str, ...]
+    writable: str
+    upper: str
+    work: str
+
+    def describe(self) -> str:
+        """Return the plan in one line."""
+        return f"overlay: {len(self.lowers)} read-only layers below {self.upper}"
+
+
+class Storage(Protocol):
+    """A module of this package. The caller holds the container's lock; what is unreferenced afterwards is collected."""
+
+    DISK_LIMIT: bool
+    """Whether limits.disk_bytes can be held."""
+
+    def plan(self, host: Host, spec: Spec) -> RootPlan:
+        """Return what to mount as the container's root."""
+
+    def fresh(self, host: Host, layers: tuple[str, ...], *, made_for: str) -> Root:
+        """Make an empty writable layer above layers. The caller holds the layers lock until something refers to it."""
+
+    def seal(self, host: Host, container_id: str) -> tuple[str, ...]:
+        """Turn what a stopped container wrote into a read-only layer; return the stack that is its root now."""
+
+    def copy(self, host: Host, container_id: str, into: Path) -> Root:
+        """Copy what a frozen container wrote into a directory in the making; return the root it was made from."""
+
+    def publish(self, host: Host, directory: Path) -> str:
+        """Make a finished directory a read-only layer; return its id."""
+
+    def reset(self, host: Host, container_id: str, layers: tuple[str, ...]) -> Root:
+        """Make a stopped container's root layers with nothing written above."""

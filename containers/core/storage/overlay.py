@@ -1,0 +1,159 @@
+"""Storage by overlay: a stack of read-only layers and a writable one on top.
+
+Layers lie on disk with the owners that the container sees (0..65535) below a directory that only root may enter.
+The container mounts the overlay itself, idmapped and with ``userxattr``: whiteouts are 0/0 character devices,
+opaque marks are ``user.overlay.opaque``. A tree that was an upper directory is therefore a valid lower one, as it stands.
+Source: kernel Documentation/filesystems/overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from .. import files, store
+from ..errors import SetupFailed
+from ..failpoints import failpoint
+from ..host import Host
+from ..spec import Spec
+from ..store import Root
+from .base import RootPlan
+
+DISK_LIMIT: Final = False
+LAYERS_MAX: Final = 100
+"""A deeper stack is merged at its next snapshot. The kernel's own ceiling is 500 (OVL_MAX_STACK)."""
+
+_OWN_XATTRS: Final = "user.overlay."
+
+
+def plan(host: Host, spec: Spec) -> RootPlan:
+    """Return what to mount as a container's root, read from the store, not from spec.layers.
+
+    Raises NotFound, or SetupFailed naming the layer that is missing.
+    """
+    root = store.load_root(host, spec.id)
+    for layer in (*root.layers, root.writable):
+        require(host, layer)
+    writable = host.layers_dir / root.writable
+    return RootPlan(
+        lowers=tuple(str(store.rootfs(host, layer)) for layer in reversed(root.layers)),
+        writable=str(writable),
+        upper=str(writable / "rootfs"),
+        work=str(writable / "work"),
+    )
+
+
+def require(host: Host, layer: str) -> None:
+    """Raise SetupFailed where a layer is not on this host."""
+    path = store.rootfs(host, layer)
+    if not path.is_dir():
+        raise SetupFailed(f"The layer {layer} is missing on this host.", step="find-layers", path=str(path))
+
+
+def fresh(host: Host, layers: tuple[str, ...], *, made_for: str) -> Root:
+    """Make an empty writable layer above layers.
+
+    Nothing refers to it yet: the caller holds the layers lock (shared) until something does. made_for: its id.
+    """
+    for layer in layers:
+        require(host, layer)
+    writable = store.new_layer_id()
+    directory = host.layers_dir / writable
+    directory.mkdir(mode=0o700)
+    try:
+        (directory / "work").mkdir(mode=0o700)
+        (directory / "rootfs").mkdir(mode=0o700)
+        _copy_attributes(store.rootfs(host, layers[-1]), directory / "rootfs")
+        describe(directory, made_for=made_for, kind="writable")
+    except BaseException:
+        store.discard(host, directory)
+        raise
+    files.sync_dir(directory)
+    files.sync_dir(host.layers_dir)
+    return Root(layers=layers, writable=writable)
+
+
+def describe(directory: Path, *, made_for: str, kind: str) -> None:
+    """Write a layer's layer.json: for people and fsck, nothing is decided by it."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    files.write_json(directory / "layer.json", {"made_for": made_for, "kind": kind, "created_at": now}, sync=False)
+
+
+def seal(host: Host, container_id: str) -> tuple[str, ...]:
+    """Turn what a stopped container wrote into a read-only layer, and give it an empty writable one: by renames alone.
+
+    Returns the container's read-only stack, which is its whole root now. One that wrote nothing is left as it is.
+    The commit point is the rename of root.json. The caller holds the container's lock.
+    """
+    root = store.load_root(host, container_id)
+    if _untouched(host, root):
+        return root.layers
+    stack = (*root.layers, root.writable)
+    with store.lock(host, "layers", shared=True):
+        new = fresh(host, stack, made_for=container_id)
+        failpoint(host.state_dir, "seal.fresh")
+        store.save_root(host, container_id, new)
+    failpoint(host.state_dir, "seal.committed")
+    # overlay's scratch space is of no more use below; what a crash leaves of it goes with the layer
+    work = host.layers_dir / root.writable / "work"
+    store.discard(host, work)
+    return stack
+
+
+def copy(host: Host, container_id: str, into: Path) -> Root:
+    """Copy what a frozen container wrote into an empty directory (of `store.making`), a layer to be published.
+
+    Keeps owners, modes, times, ACLs, extended attributes (overlay's marks too), hard links, holes and device nodes
+    (whiteouts); shares the data where the file system can. Returns the root it was made from.
+    """
+    root = store.load_root(host, container_id)
+    files.copy_tree(store.rootfs(host, root.writable), into / "rootfs")
+    describe(into, made_for=container_id, kind="copy")
+    return root
+
+
+def publish(host: Host, directory: Path) -> str:
+    """Make a finished directory of tmp/ a read-only layer by one rename, after it is on the disk; return its id.
+
+    Nothing refers to it yet: the caller holds the layers lock (shared) until something does.
+    """
+    os.rename(directory, host.layers_dir / directory.name)
+    files.sync_dir(host.layers_dir)
+    return directory.name
+
+
+def reset(host: Host, container_id: str, layers: tuple[str, ...]) -> Root:
+    """Make a stopped container's root be layers with nothing written above: the old or the new, never between.
+
+    The commit point is the rename of root.json; what it wrote before is litter then. The caller holds its lock.
+    """
+    with store.lock(host, "layers", shared=True):
+        root = fresh(host, layers, made_for=container_id)
+        failpoint(host.state_dir, "reset.fresh")
+        store.save_root(host, container_id, root)
+    failpoint(host.state_dir, "reset.committed")
+    return root
+
+
+def _untouched(host: Host, root: Root) -> bool:
+    """Tell whether a writable layer says nothing that the stack below does not."""
+    upper, below = store.rootfs(host, root.writable), store.rootfs(host, root.layers[-1])
+    with os.scandir(upper) as entries:
+        if next(entries, None) is not None:
+            return False
+    mine, theirs = os.stat(upper), os.stat(below)
+    return (mine.st_mode, mine.st_uid, mine.st_gid) == (theirs.st_mode, theirs.st_uid, theirs.st_gid)
+
+
+def _copy_attributes(source: Path, target: Path) -> None:
+    """Give a new directory the owner, mode, times and extended attributes of another, overlay's own marks excepted."""
+    status = os.stat(source)
+    os.chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+    for name in os.listxattr(source):
+        if not name.startswith(_OWN_XATTRS):
+            os.setxattr(target, name, os.getxattr(source, name))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
