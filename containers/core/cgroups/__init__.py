@@ -1,6 +1,6 @@
 """Cgroups of one instance: open(host) gives the API for the version this host has."""
 
-from .base import Cgroups, Joined, StatPaths, join
+from .base import Cgroups, Joined, join
 from .detect import open, open_named
 
-__all__ = ["Cgroups", "Joined", "StatPaths", "join", "open", "open_named"]
+__all__ = ["Cgroups", "Joined", "join", "open", "open_named"]

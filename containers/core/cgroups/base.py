@@ -28,6 +28,7 @@ from typing import Final
 
 from ..cgroup_files import DELEGATE, TREE_BOUNDS, parse_keyed
 from ..errors import AlreadyExists, NotFound, SetupFailed, TimedOut
+from ..samples import StatPaths
 from ..spec import Limits
 
 CONTAINER_PREFIX: Final = "c-"
@@ -47,23 +48,6 @@ class Joined:
     init_procs: tuple[str, ...]
     attach_procs: tuple[str, ...]
     supervisor_procs: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StatPaths:
-    """Files that tell what one container uses; None where this host has none. v1 tells the formats apart."""
-
-    v1: bool
-    cpu: str
-    memory: str
-    memory_stat: str
-    swap: str | None
-    memory_limit: str
-    memory_events: str
-    pids: str
-    io: str | None
-    pressure: tuple[str, str, str] | None
-    """cpu.pressure, memory.pressure, io.pressure; None where the kernel has PSI off."""
 
 
 def write_file(path: str, value: str) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from .. import devices
 from ..cgroup_files import Write, limits_v1, parse_keyed
 from ..errors import NotFound
+from ..samples import StatPaths
 from ..spec import Limits
-from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups, Joined, StatPaths, read_file, write_file
+from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups, Joined, read_file, write_file
 from .blockdev import throttled_device
 from .v2 import refused
 

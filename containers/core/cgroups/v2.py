@@ -12,9 +12,10 @@ from pathlib import Path
 from .. import bpf, devices
 from ..cgroup_files import CONTROLLERS_V2, Write, limits_v2, parse_keyed
 from ..errors import HostUnsupported, InUse, NotFound
+from ..samples import StatPaths
 from ..spec import Limits
 from ..units import format_bytes
-from .base import SUPERVISORS, Cgroups, Joined, StatPaths, read_file, write_file
+from .base import SUPERVISORS, Cgroups, Joined, read_file, write_file
 from .blockdev import throttled_device
 
 
