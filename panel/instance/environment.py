@@ -39,6 +39,8 @@ TEST_PACKAGES: Final[dict[str, str]] = {
     "cpio": "the test machine's initial file system",
     "zstd": "unpacking the test machine's kernel",
     "iputils-ping": "the network tests",
+    "kmod": "the test machine's kernel modules",
+    "e2fsprogs": "the test machine's disk",
     "git": "checking what is in the tree",
 }
 

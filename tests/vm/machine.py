@@ -1,0 +1,169 @@
+"""A machine with Debian's own kernel and cgroup v2 only, under qemu, that sees this host's files.
+
+The host's root directory is shared read-only over 9p and covered by an overlay on a scratch disk (ext4, so that user
+xattrs and idmapped mounts work), so a test runs in there with the same interpreter, packages and tree as outside.
+Everything is software emulation: no KVM is asked for. What comes from Debian is downloaded, never installed.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+CACHE: Final = Path("/var/cache/boxroom-tests")
+EXIT_MARK: Final = "boxroom-vm-exit"
+DISK_BYTES: Final = 8 * 1024**3
+EARLY_MODULES: Final = ("virtio_pci", "virtio_blk", "9pnet_virtio", "9p", "crc32c_generic", "ext4", "overlay")
+"""What must be there before the root directory is; everything else is loaded on demand."""
+
+INIT: Final = r"""#!/bin/busybox sh
+export PATH=/bin
+/bin/busybox --install -s /bin
+mkdir -p /proc /sys /dev /lower /disk /new
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+while read module; do insmod "$module" || echo "insmod $module failed"; done < /modules.list
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro host /lower || echo "9p failed"
+mount -t ext4 -o noatime /dev/vda /disk || echo "disk failed"
+mkdir -p /disk/upper /disk/work /disk/tmp /disk/state
+mount -t overlay -o lowerdir=/lower,upperdir=/disk/upper,workdir=/disk/work overlay /new || echo "overlay failed"
+mount --move /proc /new/proc
+mount --move /sys /new/sys
+mount --move /dev /new/dev
+mkdir -p /new/dev/pts /new/dev/shm
+mount -t devpts devpts /new/dev/pts
+mount -t tmpfs tmpfs /new/dev/shm
+mount -t tmpfs -o mode=755 tmpfs /new/run
+chmod 1777 /disk/tmp
+mount --bind /disk/tmp /new/tmp
+mount -t cgroup2 -o nsdelegate cgroup2 /new/sys/fs/cgroup
+mkdir -p /new/lib/modules
+mount -t tmpfs tmpfs /new/lib/modules
+mkdir -p "/new/lib/modules/$(uname -r)"
+mount --bind "/new$(cat /modules.dir)" "/new/lib/modules/$(uname -r)"
+cp /bin/busybox /new/run/busybox
+ln -s busybox /new/run/modprobe
+echo /run/modprobe > /new/proc/sys/kernel/modprobe
+ip link set lo up
+hostname boxroom-vm
+cp /command /new/run/command
+chroot /new /bin/sh /run/command
+echo "boxroom-vm-exit $?"
+sync
+poweroff -f
+"""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An unpacked kernel. modules: the directory with modules.dep."""
+
+    image: Path
+    modules: Path
+
+
+def fetch_kernel() -> Kernel:
+    """Return Debian's current kernel, downloading and unpacking it into the cache at first use."""
+    depends = subprocess.run(
+        ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, check=True
+    ).stdout
+    found = re.search(r"Depends: (linux-image-(\S+))", depends)
+    if not found:
+        subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True)
+        depends = subprocess.run(
+            ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, check=True
+        ).stdout
+        found = re.search(r"Depends: (linux-image-(\S+))", depends)
+    if not found:
+        raise RuntimeError("apt knows no linux-image-amd64")
+    package, version = found[1], found[2]
+    target = CACHE / package
+    if not target.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            subprocess.run(["apt-get", "-q", "download", package], cwd=scratch, check=True, capture_output=True)
+            (archive,) = Path(scratch).glob("*.deb")
+            fresh = Path(scratch) / "root"
+            subprocess.run(["dpkg-deb", "-x", archive, fresh], check=True)
+            subprocess.run(["depmod", "-b", fresh, version], check=True)
+            fresh.rename(target)
+    return Kernel(target / f"boot/vmlinuz-{version}", target / f"lib/modules/{version}")
+
+
+def _early_modules(kernel: Kernel) -> list[Path]:
+    """Return the files of EARLY_MODULES and of what they need, in an order in which insmod takes them."""
+    needs: dict[str, tuple[Path, list[Path]]] = {}
+    for line in (kernel.modules / "modules.dep").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        path = Path(name)
+        needs[path.name.split(".")[0].replace("-", "_")] = (path, [Path(word) for word in rest.split()])
+    order: list[Path] = []
+    for module in EARLY_MODULES:
+        path, before = needs[module]
+        for one in (*reversed(before), path):
+            if one not in order:
+                order.append(one)
+    return [kernel.modules / path for path in order]
+
+
+def _initial_file_system(kernel: Kernel, command: str, target: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        (root / "bin").mkdir()
+        (root / "lib").mkdir()
+        shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
+        listed = []
+        for path in _early_modules(kernel):
+            shutil.copy(path, root / "lib" / path.name)
+            listed.append(f"/lib/{path.name}")
+        (root / "modules.list").write_text("\n".join(listed) + "\n")
+        (root / "modules.dir").write_text(str(kernel.modules))
+        (root / "command").write_text(command)
+        (root / "init").write_text(INIT)
+        (root / "init").chmod(0o755)
+        names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
+        with target.open("wb") as image:
+            subprocess.run(
+                ["cpio", "--quiet", "-o", "-H", "newc"], input=names.encode(), stdout=image, cwd=root, check=True
+            )
+
+
+def run(command: str, *, timeout_sec: float, memory_mib: int = 3072, kernel_arguments: str = "") -> tuple[int, str]:
+    """Boot, run a shell command as root in there, and return (its exit status, everything printed).
+
+    The exit status is -1 where the machine ended without saying one. Raises subprocess.TimeoutExpired.
+    """
+    kernel = fetch_kernel()
+    with tempfile.TemporaryDirectory(prefix="boxroom-vm-") as scratch:
+        initrd, disk = Path(scratch) / "initrd", Path(scratch) / "disk"
+        _initial_file_system(kernel, command, initrd)
+        with disk.open("wb") as file:
+            file.truncate(DISK_BYTES)
+        subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=1,nodiscard", disk], check=True)
+        arguments = f"console=ttyS0 quiet panic=-1 cgroup_no_v1=all psi=1 {kernel_arguments}"
+        qemu = [
+            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(memory_mib),
+            "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio",
+            "-kernel", str(kernel.image), "-initrd", str(initrd), "-append", arguments,
+            "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe",
+            "-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
+            "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
+        ]  # fmt: skip
+        done = subprocess.run(
+            qemu, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_sec,
+            check=False,
+        )  # fmt: skip
+    said = re.search(rf"{EXIT_MARK} (\d+)", done.stdout)
+    return (int(said[1]) if said else -1), done.stdout + done.stderr
+
+
+def shell(*words: str | Path) -> str:
+    """Return one shell command line from words."""
+    return shlex.join(str(word) for word in words)

@@ -1,0 +1,31 @@
+"""The kernel's tests once more, on a machine with cgroup v2 only (this host may have the v1-hybrid layout)."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from . import machine
+
+PROJECT = Path(__file__).resolve().parents[2]
+TIMEOUT_SEC = 1500
+
+
+@pytest.mark.vm
+def test_kernel_tests_pass_on_cgroup_v2() -> None:
+    command = f"""
+    export BOXROOM_ROLE=test BOXROOM_STATE_DIR=/tmp/state BOXROOM_TEST_STRICT=1 BOXROOM_TEST_SLOW=10 HOME=/root
+    export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8
+    mkdir -p /tmp/state
+    test ! -d /sys/fs/cgroup/memory && test -f /sys/fs/cgroup/cgroup.controllers || exit 99
+    cd {machine.shell(PROJECT)}
+    {machine.shell(sys.executable)} -m pytest -q -p no:cacheprovider tests/kernel
+    """
+    status, output = machine.run(command, timeout_sec=TIMEOUT_SEC)
+    assert status == 0, output[-12000:]
+    passed = re.search(r"(\d+) passed", output)
+    assert passed, output[-12000:]
+    assert int(passed[1]) > 0
