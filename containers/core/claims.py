@@ -1,7 +1,8 @@
 """Which ids and subnets each instance on this host holds, so that several instances never clash.
 
-One JSON file per instance in /run/boxroom/registry (the fields of Claim), changed under one lock. A claim counts while it is of this boot and its state directory still exists: what a deleted or rebooted
-instance held is free again by itself.
+One JSON file per instance in /run/boxroom/registry (the fields of Claim), changed under one lock. A claim counts
+while it is of this boot and its state directory still exists: what a deleted or rebooted instance held is free
+again by itself.
 """
 
 from __future__ import annotations

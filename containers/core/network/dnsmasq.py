@@ -1,0 +1,332 @@
+"""DHCP, router advertisements and names: one dnsmasq per instance, on its bridges and nowhere else.
+
+It serves only what is registered: a container gets the address reserved for its MAC and nobody else gets any; the
+names it gives are the containers' own names, never what a client says it is called. It runs in a session of its own and
+outlives the panel. Source: dnsmasq(8), version 2.90.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import ipaddress
+import json
+import os
+import pwd
+import select
+import signal
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from ..errors import HostUnsupported, SetupFailed, TimedOut
+from ..host import Host
+from ..spec import Spec
+from .base import DOMAIN, NetworkConfig, plain
+
+LEASE_SEC: Final = 3600
+START_SEC: Final = 10.0
+_ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+
+
+def directory(host: Host) -> Path:
+    """Return where dnsmasq's files of the instance are."""
+    return host.run_dir / "dnsmasq"
+
+
+def render(host: Host, configs: Sequence[NetworkConfig], user: str) -> str:
+    """Return the configuration file. Pure: made of validated names, numbers and addresses only."""
+    here = directory(host)
+    lines = [
+        f"pid-file={here}/dnsmasq.pid",
+        f"user={user}",
+        "bind-dynamic",
+        f"interface=boxbr{host.instance}*",
+        "except-interface=lo",
+        "no-hosts",
+        f"hostsdir={here}/names",
+        f"dhcp-hostsdir={here}/reservations",
+        f"dhcp-leasefile={here}/leases",
+        "dhcp-authoritative",
+        "dhcp-ignore-names",
+        "domain-needed",
+        "localise-queries",
+        f"domain={DOMAIN}",
+        f"local=/{DOMAIN}/",
+        "cache-size=1000",
+        "dns-forward-max=500",
+        "quiet-dhcp",
+        "quiet-dhcp6",
+        "quiet-ra",
+    ]
+    if any(config.ipv6 for config in configs):
+        lines.append("enable-ra")
+    for config in sorted(configs, key=lambda config: config.number):
+        tag = f"n{config.number}"
+        if config.ipv4:
+            network = ipaddress.IPv4Interface(config.ipv4).network
+            lines.append(f"dhcp-range=set:{tag},{network.network_address},static,{network.netmask},{LEASE_SEC}")
+        if config.ipv6:
+            subnet = ipaddress.IPv6Interface(config.ipv6).network
+            lines.append(f"dhcp-range=set:{tag},{subnet.network_address},static,slaac,64,{LEASE_SEC}")
+            lines.append(f"dhcp-option=tag:{tag},option6:dns-server,[{plain(config.ipv6)}]")
+            lines.append(f"dhcp-option=tag:{tag},option6:domain-search,{DOMAIN}")
+        lines.append(f"dhcp-option=tag:{tag},option:domain-search,{DOMAIN}")
+    return "\n".join(lines) + "\n"
+
+
+def reservations(spec: Spec) -> str:
+    """Return the container's lines for dhcp-hostsdir. Pure."""
+    lines = []
+    for nic in spec.nics:
+        addresses = [plain(nic.ipv4)] if nic.ipv4 else []
+        addresses += [f"[{plain(nic.ipv6)}]"] if nic.ipv6 else []
+        # id:*: what a client calls itself does not matter; clones may still share a DUID
+        lines.append(",".join([nic.mac, "id:*", *addresses, spec.name]))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def names(spec: Spec) -> str:
+    """Return the container's lines for hostsdir: its names from the moment it exists, running or not. Pure."""
+    addresses = [plain(text) for nic in spec.nics for text in (nic.ipv4, nic.ipv6) if text]
+    return "".join(f"{address} {spec.name}.{DOMAIN} {spec.name}\n" for address in addresses)
+
+
+def ensure(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) -> None:
+    """Make dnsmasq run with exactly these networks and containers; without any network it does not run.
+
+    Raises HostUnsupported where it is not installed, SetupFailed with its own words where it refuses.
+    """
+    if not any(config.ipv4 or config.ipv6 for config in configs):
+        stop(host)
+        return
+    user = _user()
+    _make_directories(host)
+    changed = _write_all(host, specs)
+    text = render(host, configs, user)
+    path = directory(host) / "dnsmasq.conf"
+    same = _write(path, text) is False
+    if pid := running(host, configuration=_digest(text) if same else None):
+        if changed:
+            _signal(host, pid, signal.SIGHUP)
+        return
+    stop(host)
+    _start(host, text)
+
+
+def register(host: Host, spec: Spec) -> None:
+    """Let DHCP and DNS know a container; what is known already changes nothing."""
+    if not spec.nics:
+        unregister(host, spec.id)
+        return
+    _make_directories(host)
+    here = directory(host)
+    changed = _write(here / "reservations" / spec.id, reservations(spec))
+    changed |= _write(here / "names" / spec.id, names(spec))
+    if changed:
+        reload(host)
+
+
+def unregister(host: Host, container_id: str) -> None:
+    """Forget a container; twice is once."""
+    here = directory(host)
+    found = False
+    for path in (here / "reservations" / container_id, here / "names" / container_id):
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            found = True
+    if found:
+        reload(host)
+
+
+def registered(host: Host) -> set[str]:
+    """Return the ids of the containers that DHCP or DNS know."""
+    here = directory(host)
+    found: set[str] = set()
+    for name in ("reservations", "names"):
+        with contextlib.suppress(FileNotFoundError):
+            found |= {entry for entry in os.listdir(here / name) if not entry.startswith(".")}
+    return found
+
+
+def reload(host: Host) -> None:
+    """Make dnsmasq read its reservations and names again; nothing where it does not run."""
+    if pid := running(host):
+        _signal(host, pid, signal.SIGHUP)
+
+
+def running(host: Host, *, configuration: str | None = None) -> int | None:
+    """Return the pid of the instance's dnsmasq, or None.
+
+    configuration: only one that was started with this configuration counts. A pid that was reused is never taken for
+    it: the start time and the command line must fit.
+    """
+    try:
+        state = json.loads((directory(host) / "state.json").read_text())
+        pid = int(state["pid"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    if _start_time(pid) != state.get("start_time"):
+        return None
+    if configuration is not None and state.get("configuration") != configuration:
+        return None
+    return pid
+
+
+def stop(host: Host) -> None:
+    """End the instance's dnsmasq; twice is once. Raises TimedOut where it does not end."""
+    pid = running(host)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                if running(host) == pid:
+                    signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+                    _wait_gone(pidfd)
+            finally:
+                os.close(pidfd)
+    for name in ("state.json", "dnsmasq.pid"):
+        (directory(host) / name).unlink(missing_ok=True)
+
+
+def nameservers(path: Path) -> list[str]:
+    """Return the addresses of a resolv.conf that are not the host's own loopback."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver":
+            with contextlib.suppress(ValueError):
+                address = ipaddress.ip_address(words[1].partition("%")[0])
+                if not address.is_loopback:
+                    found.append(str(address))
+    return found
+
+
+def _user() -> str:
+    for name in ("dnsmasq", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    raise HostUnsupported("The host has neither a user dnsmasq nor nobody.", feature="dnsmasq")
+
+
+def _make_directories(host: Host) -> None:
+    # dnsmasq reads its directories again after it has dropped its privileges
+    for path in (host.run_dir, directory(host), directory(host) / "names", directory(host) / "reservations"):
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+def _write(path: Path, text: str) -> bool:
+    """Replace a file's content; return whether it changed. dnsmasq skips the names that begin with a dot."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.read_text() == text:
+            return False
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.chmod(0o644)
+    temporary.replace(path)
+    return True
+
+
+def _write_all(host: Host, specs: Iterable[Spec]) -> bool:
+    here = directory(host)
+    known = {spec.id: spec for spec in specs if spec.nics}
+    changed = False
+    for spec in known.values():
+        changed |= _write(here / "reservations" / spec.id, reservations(spec))
+        changed |= _write(here / "names" / spec.id, names(spec))
+    for container_id in registered(host) - set(known):
+        changed = True
+        for name in ("reservations", "names"):
+            (here / name / container_id).unlink(missing_ok=True)
+    return changed
+
+
+def _start(host: Host, text: str) -> None:
+    here = directory(host)
+    pid_path = here / "dnsmasq.pid"
+    command = ["dnsmasq", f"--conf-file={here}/dnsmasq.conf"]
+    environment = {**_ENVIRONMENT, "BOXROOM_STATE_DIR": str(host.state_dir)}
+    try:
+        # it goes to the background by itself, once its sockets are open and its files read
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+            timeout=START_SEC,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise HostUnsupported("dnsmasq is not installed: apt install dnsmasq-base.", feature="dnsmasq") from None
+    except subprocess.TimeoutExpired:
+        raise TimedOut(f"dnsmasq did not start within {START_SEC} s.", step="dnsmasq") from None
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip()
+        raise SetupFailed(f"dnsmasq does not start: {words}", step="dnsmasq", console=words)
+    pid = int(pid_path.read_text())
+    _leave_service(host, pid)
+    state = {"pid": pid, "start_time": _start_time(pid), "configuration": _digest(text)}
+    _write(here / "state.json", json.dumps(state))
+
+
+def _leave_service(host: Host, pid: int) -> None:
+    """Move dnsmasq out of the panel's service into the instance's own cgroup: it outlives the service.
+
+    Where the panel runs in no service (the root cgroup) nothing is to be done.
+    """
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _number, controllers, path = line.split(":", 2)
+        mount = {"": _first_dir("/sys/fs/cgroup/unified", "/sys/fs/cgroup"), "name=systemd": "/sys/fs/cgroup/systemd"}
+        root = mount.get(controllers)
+        if path == "/" or root is None or not (Path(root) / "cgroup.procs").exists():
+            continue
+        own = Path(root) / host.cgroup_name / "dnsmasq"
+        own.mkdir(parents=True, exist_ok=True)
+        (own / "cgroup.procs").write_text(str(pid))
+
+
+def _first_dir(*paths: str) -> str:
+    return next((path for path in paths if Path(path, "cgroup.procs").exists()), paths[-1])
+
+
+def _signal(host: Host, pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            # looked at again while the pidfd holds the pid: it is still ours
+            if running(host) == pid:
+                signal.pidfd_send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)
+
+
+def _wait_gone(pidfd: int) -> None:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    if not poller.poll(5000):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if not poller.poll(5000):
+            raise TimedOut("dnsmasq does not end.", step="dnsmasq")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _start_time(pid: int) -> int | None:
+    """Return a process's start in clock ticks since boot; None where it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    columns = text.rpartition(")")[2].split()
+    return None if columns[0] in "ZX" else int(columns[19])

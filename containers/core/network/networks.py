@@ -1,0 +1,162 @@
+"""The network of an instance as its callers see it: networks, registered containers, attached NICs.
+
+Order of a start: the packet filter's elements are in the kernel, then the link comes up. What is called twice does
+nothing the second time. Root; the first call loads pyroute2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .. import claims
+from ..errors import InUse, SetupFailed
+from ..host import Host
+from ..spec import Spec
+from . import bridge, dnsmasq, nft, ruleset, subnets, veth
+from .base import NetworkConfig
+
+
+@contextlib.contextmanager
+def _lock(host: Host) -> Iterator[None]:
+    host.locks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(host.locks_dir / "network", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def ensure_all(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) -> list[str]:
+    """Make the host have these networks and know these containers, and nothing else of this instance.
+
+    Returns in words what was changed of the host's own settings. Raises InUse where a subnet belongs to another
+    instance, SetupFailed where the kernel or dnsmasq refuses.
+    """
+    with _lock(host):
+        claims.claim_subnets(host, [subnet for config in configs for subnet in config.subnets()])
+        nft.ensure_whole(host, configs, specs)
+        changed = [text for config in configs for text in bridge.ensure(host, config)]
+        dnsmasq.ensure(host, configs, specs)
+    return changed
+
+
+def ensure(host: Host, config: NetworkConfig, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) -> list[str]:
+    """Make one network, beside those that are there; configs: all of the instance, this one too.
+
+    Returns what was changed of the host's own settings. Raises InUse where the subnet is another's or routed elsewhere.
+    """
+    config.check()
+    with _lock(host):
+        refuse_routed(host, config)
+        claims.claim_subnets(host, [subnet for one in configs for subnet in one.subnets()])
+        nft.ensure_network(host, config)
+        changed = bridge.ensure(host, config)
+        dnsmasq.ensure(host, configs, specs)
+    return changed
+
+
+def remove(host: Host, config: NetworkConfig, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) -> None:
+    """Take a network away; configs, specs: what stays. The caller has seen that no container is on it."""
+    with _lock(host):
+        bridge.remove(host, config.number)
+        nft.forget_network(host, config)
+        dnsmasq.ensure(host, configs, specs)
+        claims.claim_subnets(host, [subnet for one in configs for subnet in one.subnets()])
+
+
+def remove_all(host: Host) -> None:
+    """Take everything of the instance's network away: links, bridges, tables, dnsmasq, claims."""
+    with _lock(host):
+        dnsmasq.stop(host)
+        with bridge.netlink("removing the network") as ip:
+            names = [message.get("ifname") for message in ip.get_links()]
+        ours = (f"vb{host.instance}", f"boxbr{host.instance}")
+        veth.delete(host, sorted((name for name in names if name.startswith(ours)), reverse=True))
+        nft.remove_tables(host)
+        claims.claim_subnets(host, ())
+
+
+def choose_subnets(host: Host, taken: Iterable[str] = (), seed: str = "") -> subnets.Subnets:
+    """Choose gateways for a new network: an IPv4 /24 and an IPv6 /64 that nothing on this host routes or claims.
+
+    taken: the subnets of the instance's other networks, and whatever else is to be avoided. seed: the network's name.
+    """
+    return subnets.pick(f"{host.instance} {seed}", _avoid(host, taken))
+
+
+def refuse_routed(host: Host, config: NetworkConfig) -> None:
+    """Raise InUse where the host reaches one of the network's subnets by another way than the network's bridge."""
+    with bridge.netlink("reading routes") as ip:
+        index = bridge.link_index(ip, host.bridge_name(config.number))
+        other = [
+            f"{message.get('dst')}/{message['dst_len']}"
+            for message in ip.get_routes()
+            if message.get("dst") and message["dst_len"] and message.get("oif") != index and message["type"] == 1
+        ]
+    for subnet in config.subnets():
+        clash = subnets.check_free(subnet, other)
+        if clash:
+            raise InUse(f"The host already routes {clash}.", field="ipv6" if ":" in subnet else "ipv4", users=[clash])
+
+
+def _avoid(host: Host, taken: Iterable[str]) -> list[str]:
+    with bridge.netlink("reading routes") as ip:
+        found = bridge.routes(ip)
+        gateways = [message.get("gateway") for message in ip.get_default_routes()]
+    found += [text for text in (*gateways, *dnsmasq.nameservers(Path("/etc/resolv.conf"))) if text]
+    return [*found, *claims.foreign_subnets(host), *taken]
+
+
+def register(host: Host, spec: Spec) -> None:
+    """Let the packet filter, DHCP and DNS know a container, and forget what its links' names stood for before."""
+    nft.register(host, spec)
+    dnsmasq.register(host, spec)
+
+
+def unregister(host: Host, container_id: str) -> None:
+    """Forget a container; twice is once."""
+    nft.unregister(host, container_id)
+    dnsmasq.unregister(host, container_id)
+
+
+def attach(host: Host, spec: Spec, netns_fd: int) -> None:
+    """Make the container's NICs in its network namespace; netns_fd is borrowed.
+
+    The packet filter is in place before a link comes up. Inside, the links are there and down. Raises SetupFailed, and
+    then leaves no link.
+    """
+    if not spec.nics:
+        return
+    # nft works beside us while the links, still down, are made
+    filters = nft.Transaction(ruleset.container(host, spec))
+    try:
+        indexes = veth.create(host, spec, netns_fd)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            filters.wait()
+        raise
+    try:
+        _filters_in_place(host, spec, filters)
+        veth.bring_up(host, spec, indexes)
+    except BaseException:
+        veth.delete(host, [nic.host_link for nic in spec.nics])
+        raise
+    dnsmasq.register(host, spec)
+
+
+def _filters_in_place(host: Host, spec: Spec, filters: nft.Transaction) -> None:
+    try:
+        filters.wait()
+    except SetupFailed:
+        # somebody flushed the whole ruleset: make the tables anew; the next ensure_all brings the networks' elements
+        nft.register(host, spec)
+
+
+def detach(host: Host, spec: Spec) -> None:
+    """Delete the container's links; twice is once. Takes about 20 ms."""
+    veth.delete(host, [nic.host_link for nic in spec.nics])

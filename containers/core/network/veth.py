@@ -1,0 +1,118 @@
+"""A container's NIC: a veth pair with one end on the bridge and one straight in the container's network namespace."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SetupFailed
+from ..host import Host
+from ..spec import Nic, Spec
+from .bridge import link_index, netlink
+from .subnets import host_side_mac
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+
+def create(host: Host, spec: Spec, netns_fd: int) -> list[int]:
+    """Make every NIC of the container, host sides down and on their bridges; return the host sides' indexes.
+
+    netns_fd: the container's network namespace; borrowed. A leftover link of the same name is deleted first. Raises
+    SetupFailed, and then leaves no link.
+    """
+    made: list[int] = []
+    with netlink(f"network of {spec.name}") as ip:
+        try:
+            for nic in spec.nics:
+                made.append(_create(ip, host, spec, nic, netns_fd))
+        except BaseException:
+            for index in made:
+                ip.link("del", index=index)
+            raise
+    return made
+
+
+def bring_up(host: Host, spec: Spec, indexes: Iterable[int]) -> None:
+    """Let traffic through: call it when the packet filter is in place."""
+    with netlink(f"network of {spec.name}") as ip:
+        for index in indexes:
+            ip.link("set", index=index, state="up")
+
+
+def delete(host: Host, names: Iterable[str]) -> None:
+    """Delete links by name; what is gone already is fine. Takes about 20 ms each (a grace period of the kernel)."""
+    with netlink("deleting links") as ip:
+        for name in names:
+            _delete(ip, name)
+
+
+def _delete(ip: IPRoute, name: str) -> None:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    index = link_index(ip, name)
+    if index is None:
+        return
+    try:
+        ip.link("del", index=index)
+    except NetlinkError as error:
+        # the kernel's own cleanup of a dead network namespace may have come first
+        if error.code != errno.ENODEV:
+            raise
+
+
+def _create(ip: IPRoute, host: Host, spec: Spec, nic: Nic, netns_fd: int) -> int:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        bridge = ip.link("get", ifname=nic.bridge)[0]
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
+        raise SetupFailed(
+            f"The bridge {nic.bridge} of network {nic.network} is not there.", step="network", path=nic.bridge
+        ) from None
+    mtu = bridge.get("mtu")
+    request: dict[str, Any] = {
+        "ifname": nic.host_link,
+        "kind": "veth",
+        "address": host_side_mac(nic.mac),
+        "mtu": mtu,
+        "peer": {"ifname": nic.name, "address": nic.mac, "mtu": mtu, "net_ns_fd": netns_fd},
+    }
+    try:
+        ip.link("add", **request)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
+        _delete(ip, nic.host_link)
+        ip.link("add", **request)
+    index = link_index(ip, nic.host_link)
+    if index is None:
+        raise SetupFailed(f"The link {nic.host_link} went away while it was made.", step="network", path=nic.host_link)
+    try:
+        _settle(ip, host, spec, nic, index, bridge["index"])
+    except BaseException:
+        ip.link("del", index=index)
+        raise
+    return index
+
+
+def _settle(ip: IPRoute, host: Host, spec: Spec, nic: Nic, index: int, bridge: int) -> None:
+    # before it is up, so that the host never speaks IPv6 on it
+    _disable_ipv6(nic.host_link)
+    ip.link("set", index=index, master=bridge, ifalias=host.link_alias(spec.id))
+    # the one known MAC is entered by hand: a container can neither learn its way in nor receive what is for others
+    ip.brport("set", index=index, learning=0, unicast_flood=0, guard=1, isolated=0)
+    ip.fdb("append", ifindex=index, lladdr=nic.mac, master=1)
+
+
+def _disable_ipv6(link: str) -> None:
+    try:
+        Path(f"/proc/sys/net/ipv6/conf/{link}/disable_ipv6").write_text("1")
+    except FileNotFoundError:
+        return  # a host without IPv6
+    except OSError as error:
+        raise SetupFailed.from_oserror("network", error) from error
