@@ -61,7 +61,7 @@ class Image(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     built_at = models.DateTimeField(null=True, blank=True)
 
-    objects: ClassVar[models.Manager[Image]] = ImageQuerySet.as_manager()  # type: ignore[assignment]
+    objects = ImageQuerySet.as_manager()
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["host", "name"], name="image_name_per_host"),)
@@ -86,7 +86,7 @@ class Network(models.Model):
     nat = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now)
 
-    objects: ClassVar[models.Manager[Network]] = NetworkQuerySet.as_manager()  # type: ignore[assignment]
+    objects = NetworkQuerySet.as_manager()
 
     class Meta:
         constraints = (
@@ -139,7 +139,7 @@ class Container(models.Model):
     """When the restart policy starts it next."""
     created_at = models.DateTimeField(default=timezone.now)
 
-    objects: ClassVar[models.Manager[Container]] = ContainerQuerySet.as_manager()  # type: ignore[assignment]
+    objects = ContainerQuerySet.as_manager()
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["host", "slot"], name="slot_per_host"),)
@@ -244,7 +244,7 @@ class Operation(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
-    objects: ClassVar[models.Manager[Operation]] = OperationQuerySet.as_manager()  # type: ignore[assignment]
+    objects = OperationQuerySet.as_manager()
 
     class Meta:
         constraints = (

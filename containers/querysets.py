@@ -16,6 +16,8 @@ from .permissions import roles_that_may
 if TYPE_CHECKING:
     from panel.accounts.models import User
 
+    from .models import Container, Image, Network, Operation  # noqa: F401  named in bases, as text
+
 _M = TypeVar("_M", bound=models.Model)
 
 
@@ -40,22 +42,22 @@ class _Visible(models.QuerySet[_M]):
         return Q(pk__in=())
 
 
-class ContainerQuerySet(_Visible[Any]):
+class ContainerQuerySet(_Visible["Container"]):
     """Containers, seen through their projects."""
 
 
-class OperationQuerySet(_Visible[Any]):
+class OperationQuerySet(_Visible["Operation"]):
     """Operations, seen through their projects; those of no project by host administrators only."""
 
 
-class NetworkQuerySet(_Visible[Any]):
+class NetworkQuerySet(_Visible["Network"]):
     """Networks: a project's own, and those of no project, which everybody may use."""
 
     def _everybodys(self, action: str) -> Q:
         return Q(project__isnull=True) if action in ("view", "use") else Q(pk__in=())
 
 
-class ImageQuerySet(models.QuerySet[Any]):
+class ImageQuerySet(models.QuerySet["Image"]):
     """Images: everybody who is signed in may see and use them; host administrators change them."""
 
     def visible_to(self, user: User, action: str = "view") -> Self:

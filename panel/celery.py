@@ -14,7 +14,8 @@ import django
 from celery import Celery
 from celery.app.amqp import AMQP
 from django.conf import settings
-from kombu import Connection, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
 
 TASK: Final = "boxroom.run"
 RETRY_MAX_SEC: Final = 1.0
@@ -29,13 +30,13 @@ def queue_name(host: str) -> str:
     return f"host.{host}"
 
 
-class _EagerConnection(Connection):  # type: ignore[misc]
+class _EagerConnection(Connection):
     """Tries again at once when Redis is gone: kombu's own pauses grow to half a minute."""
 
     def _ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.update(interval_start=0.1, interval_step=0.2, interval_max=RETRY_MAX_SEC)
         # errback, max_retries are the only ones that Celery gives by position
-        return super()._ensure_connection(*args[:2], **kwargs)
+        return super()._ensure_connection(*args[:2], **kwargs)  # type: ignore[no-untyped-call]
 
 
 class _EagerAMQP(AMQP):  # type: ignore[misc]
@@ -66,7 +67,7 @@ def _worker_app() -> Celery:
         **_COMMON,
         include=["containers.tasks"],
         task_default_queue=name,
-        task_queues=[Queue(name)],
+        task_queues=[Queue(name)],  # type: ignore[no-untyped-call]
         task_create_missing_queues=False,
         task_acks_late=False,
         task_time_limit=None,

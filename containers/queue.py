@@ -1,0 +1,111 @@
+"""How an operation comes into being: its row, its audit record and what it reserves in one transaction, then a ring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from panel.accounts import audit
+from panel.accounts.actor import Actor
+from panel.accounts.models import Project
+
+from . import doorbell, records
+from .core.errors import AlreadyExists, Busy, SpecError
+from .models import Container, Host, Image, Network, Operation
+
+IDEMPOTENCY_KEY_MAX: Final = 255
+
+
+def unfinished(container: Container) -> Operation | None:
+    """Return the operation that holds the container now, as its own or as the clone that it makes."""
+    return (
+        Operation.objects.filter(Q(container=container) | Q(target=container), status__in=Operation.UNFINISHED)
+        .order_by("created_at")
+        .first()
+    )
+
+
+def known(actor: Actor | None, key: str | None) -> Operation | None:
+    """Return the operation that the actor has asked for with this key before."""
+    if key is None or actor is None:
+        return None
+    if not 1 <= len(key) <= IDEMPOTENCY_KEY_MAX or not key.isprintable():
+        raise SpecError(f"Use 1 to {IDEMPOTENCY_KEY_MAX} printable characters.", field="Idempotency-Key")
+    return Operation.objects.filter(actor=actor.user, idempotency_key=key).first()
+
+
+def committed(actor: Actor | None, key: str | None, make: Callable[[], Operation]) -> Operation:
+    """Run make() in a transaction; once more where another's rows came in between, which its checks now see."""
+    try:
+        with transaction.atomic():
+            return make()
+    except IntegrityError:
+        if earlier := known(actor, key):
+            return earlier
+        with transaction.atomic():
+            return make()
+
+
+def insert(
+    actor: Actor | None,
+    action: str,
+    host: Host,
+    key: str | None,
+    *,
+    container: Container | None = None,
+    target: Container | None = None,
+    image: Image | None = None,
+    network: Network | None = None,
+    project: Project | None = None,
+    arguments: dict[str, Any] | None = None,
+    cancellable: bool = False,
+) -> Operation:
+    """Insert an operation with its pending audit record, in the caller's transaction, and ring on commit."""
+    name = str(container or image or network)
+    operation = Operation.objects.create(
+        host=host,
+        action=action,
+        container=container,
+        container_name=container.name if container else "",
+        target=target,
+        image=image,
+        network=network,
+        object_name=name,
+        project=project,
+        arguments=arguments or {},
+        actor=actor.user if actor else None,
+        actor_name=actor.name if actor else audit.SYSTEM_NAME,
+        source_ip=actor.source_ip if actor else None,
+        cancellable=cancellable,
+        idempotency_key=key if actor else None,
+        rung_at=timezone.now(),
+    )
+    audit.record(
+        actor,
+        records.audit_action(action),
+        records.audit_object(action),
+        name,
+        project=project.name if project else "",
+        outcome=audit.Outcome.PENDING,
+        operation=operation.pk,
+    )
+    doorbell.ring(operation.pk, host.name)
+    records.tell_of(operation)
+    return operation
+
+
+def refuse_taken(name: str) -> None:
+    """Raise AlreadyExists where a container has the name."""
+    if Container.objects.filter(name=name).exists():
+        # the name is all that is told: the container may be another project's
+        raise AlreadyExists(f"The name {name} is taken.", field="name")
+
+
+def refuse_busy(operation: Operation | None) -> None:
+    """Raise Busy where there is an operation."""
+    if operation is not None:
+        raise Busy(f"Another operation ({operation.action}) is not finished yet.", operation=str(operation.pk))

@@ -1,0 +1,211 @@
+"""The rows' side of what happens: claim an operation, tell its progress, finish it, move a status, write an Event.
+
+Every change of a status and every end of an operation is a compare-and-set, with what belongs to it in the same
+transaction, and with a notice once that is committed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import Any, Final
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from panel.accounts import audit
+
+from .core.states import Status
+from .models import Container, Event, Image, Network, Operation
+from .notices import notify
+
+LOG_MAX_CHARS: Final = 64 * 1024
+MESSAGE_MAX_CHARS: Final = 500
+
+AUDIT_ACTIONS: Final[dict[str, str]] = {
+    "snapshot": "snapshot.create",
+    "snapshot-delete": "snapshot.delete",
+    "restore": "snapshot.restore",
+    "image-build": "image.build",
+    "image-delete": "image.delete",
+    "network-create": "network.create",
+    "network-delete": "network.delete",
+}
+
+
+def audit_action(action: str) -> str:
+    """Return the audit trail's word for an operation's action."""
+    return AUDIT_ACTIONS.get(action, f"container.{action}")
+
+
+def audit_object(action: str) -> str:
+    """Return the kind of object that an operation's action is about."""
+    return action.partition("-")[0] if action.startswith(("image-", "network-")) else "container"
+
+
+# operations
+
+
+def claim(operation_id: UUID, owner: dict[str, Any]) -> Operation | None:
+    """Take a queued operation for a process; None where it is not queued (any more)."""
+    taken = Operation.objects.filter(pk=operation_id, status=Operation.Status.QUEUED).update(
+        status=Operation.Status.RUNNING, owner=owner, started_at=timezone.now(), attempts=F("attempts") + 1
+    )
+    if not taken:
+        return None
+    notify("operation", operation_id)
+    return Operation.objects.select_related("host", "container", "target", "image", "network", "project", "actor").get(
+        pk=operation_id
+    )
+
+
+def requeue(operation: Operation, *, message: str) -> bool:
+    """Give a running operation back whose owner is gone; False where it has moved meanwhile."""
+    moved = Operation.objects.filter(
+        pk=operation.pk, status=Operation.Status.RUNNING, owner=operation.owner, attempts=operation.attempts
+    ).update(status=Operation.Status.QUEUED, owner=None, message=message[:MESSAGE_MAX_CHARS], rung_at=timezone.now())
+    if moved:
+        notify("operation", operation.pk)
+    return bool(moved)
+
+
+def save_progress(operation: Operation, **fields: Any) -> None:
+    """Write what a running operation tells of itself: progress_pct, message, log, journal, cancellable."""
+    Operation.objects.filter(pk=operation.pk, status=Operation.Status.RUNNING).update(**fields)
+    if fields.keys() & {"progress_pct", "message", "log", "cancellable"}:
+        notify("operation", operation.pk)
+
+
+def finish(
+    operation: Operation,
+    status: str,
+    *,
+    message: str = "",
+    error: dict[str, Any] | None = None,
+    was: Iterable[str] = (Operation.Status.RUNNING,),
+) -> bool:
+    """End an operation and close its audit record; False where it had ended already."""
+    values: dict[str, Any] = {
+        "status": status,
+        "message": message[:MESSAGE_MAX_CHARS],
+        "error": error,
+        "cancellable": False,
+        "finished_at": timezone.now(),
+    }
+    if status == Operation.Status.SUCCEEDED:
+        values["progress_pct"] = 100
+    with transaction.atomic():
+        ended = Operation.objects.filter(pk=operation.pk, status__in=list(was)).update(**values)
+        if not ended:
+            return False
+        for name, value in values.items():
+            setattr(operation, name, value)
+        detail = {"code": error["code"], "message": error["message"]} if error else None
+        audit.close(operation.pk, status, detail)
+        tell_of(operation)
+    return True
+
+
+def tell_of(operation: Operation) -> None:
+    """Send the notices of an operation's beginning or end: itself, and what it holds."""
+    notify("operation", operation.pk)
+    for kind, object_id in (
+        ("container", operation.container_id),
+        ("container", operation.target_id),
+        ("image", operation.image_id),
+        ("network", operation.network_id),
+    ):
+        if object_id:
+            notify(kind, object_id)
+
+
+def undo_reservation(operation: Operation) -> None:
+    """Remove the rows that an operation had reserved for what it did not make."""
+    with transaction.atomic():
+        if operation.action == "create" and operation.container_id:
+            forget_container(operation.container_id)
+        elif operation.action == "clone" and operation.target_id:
+            forget_container(operation.target_id)
+        elif operation.action == "network-create" and operation.network_id:
+            Network.objects.filter(pk=operation.network_id).delete()
+            notify("network", operation.network_id)
+        elif operation.action == "image-build" and operation.image_id:
+            Image.objects.filter(pk=operation.image_id, state=Image.State.BUILDING).update(state=Image.State.AVAILABLE)
+
+
+def forget_container(container_id: str) -> None:
+    """Remove a container's row, with all that hangs on it; nothing there is fine."""
+    row = Container.objects.filter(pk=container_id).values_list("name", "project__name", "project_id").first()
+    if row is None:
+        return
+    Container.objects.filter(pk=container_id).delete()
+    notify("container-deleted", container_id, name=row[0], project=row[1], project_id=row[2])
+
+
+# containers
+
+
+def set_status(
+    container: Container,
+    new: str,
+    reason: str,
+    *,
+    operation: Operation | None = None,
+    seen_at: dt.datetime | None = None,
+    detail: dict[str, Any] | None = None,
+    **fields: Any,
+) -> bool:
+    """Move a container from the status it was loaded with to what was observed; False where it has moved meanwhile.
+
+    seen_at: the status_at it was loaded with, where a change there and back must count too. fields: more columns to
+    write at the same time (init_pid, started_at, last_exit …). The same status again writes the fields and no Event.
+    """
+    guard = {"status_at": seen_at} if seen_at else {}
+    old, now = container.status, timezone.now()
+    changed = old != new
+    values: dict[str, Any] = {**fields}
+    if changed:
+        values.update(status=new, status_reason=reason[:500], status_at=now)
+    if not values:
+        return True
+    with transaction.atomic():
+        if not Container.objects.filter(pk=container.pk, status=old, **guard).update(**values):
+            return False
+        for name, value in values.items():
+            setattr(container, name, value)
+        if changed:
+            add_event(container, "status", old=old, new=new, reason=reason, operation=operation, detail=detail)
+        notify("container", container.pk)
+    return True
+
+
+def add_event(
+    container: Container,
+    kind: str,
+    *,
+    old: str = "",
+    new: str = "",
+    reason: str = "",
+    operation: Operation | None = None,
+    detail: dict[str, Any] | None = None,
+) -> Event:
+    """Write an Event, in the caller's transaction if there is one, and tell of it."""
+    event = Event.objects.create(
+        container=container,
+        kind=kind,
+        old=old,
+        new=new,
+        reason=reason[:500],
+        actor_name=operation.actor_name if operation else audit.SYSTEM_NAME,
+        operation=operation,
+        detail=detail or {},
+    )
+    notify("event", event.pk, container=container.pk, event=kind)
+    return event
+
+
+def gone(container: Container) -> bool:
+    """Whether the host has nothing of the container (yet, or any more)."""
+    return container.status == Status.ABSENT

@@ -1,0 +1,229 @@
+"""What people ask for, as typed values, and the checks that need no database."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import re
+import signal
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlparse
+
+from .core.errors import PolicyDenied, SpecError
+from .core.names import check_name
+from .core.network.base import NetworkConfig
+from .core.spec import (
+    RESTART_POLICIES,
+    Limits,
+    build,
+    check_environment,
+    check_init_command,
+    check_text,
+)
+from .models import Container, Host
+
+STOP_TIMEOUT_SEC: Final = 60
+STOP_TIMEOUT_MAX_SEC: Final = 3600
+TAGS_MAX: Final = 32
+NOTE_MAX: Final = 500
+_NO_CEILING: Final = 2**50
+
+CHANGEABLE: Final = frozenset(
+    {
+        "description",
+        "tags",
+        "limits",
+        "ephemeral",
+        "autostart",
+        "privileged",
+        "init_command",
+        "environment",
+        "halt_signal",
+        "restart",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRequest:
+    """A container that somebody wants. init_command, environment, halt_signal None: the image's own."""
+
+    name: str
+    image: str
+    project: str = "default"
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    limits: dict[str, Any] = field(default_factory=dict)
+    network: str = "default"
+    privileged: bool = False
+    start: bool = False
+    ephemeral: bool = False
+    autostart: bool = False
+    init_command: tuple[str, ...] | None = None
+    environment: dict[str, str] | None = None
+    halt_signal: str | None = None
+    restart: str = "no"
+
+
+def check_request(data: ContainerRequest, host: Host) -> dict[str, Any]:
+    """Return the columns of the new container's row; raises SpecError naming the field, or PolicyDenied."""
+    check_name(data.name)
+    check_name(data.project, field="project")
+    check_name(data.image, field="image")
+    check_name(data.network, field="network")
+    values = {name: getattr(data, name) for name in CHANGEABLE}
+    return {"name": data.name, "image_name": data.image, **check_changes(values, host)}
+
+
+def check_changes(changes: dict[str, Any], host: Host, present: Container | None = None) -> dict[str, Any]:
+    """Return changes as columns of a container's row; raises SpecError naming the field, or PolicyDenied.
+
+    present: the container that is changed; of its limits those that are not named stay.
+    """
+    for name in changes:
+        if name not in CHANGEABLE:
+            raise SpecError(f"{name} cannot be changed.", field=name)
+    columns: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name == "limits":
+            columns["limits"] = check_limits({**(present.limits if present else {}), **_plain_limits(value)}, host)
+        elif name == "tags":
+            columns["tags"] = _tags(value)
+        elif name == "description":
+            columns["description"] = check_text(value, field="description", most=500, lines=True)
+        elif name == "init_command":
+            if value is not None:
+                check_init_command(tuple(value))
+            columns["init_command"] = list(value or ())
+        elif name == "environment":
+            check_environment(value or {})
+            columns["environment"] = dict(value or {})
+        elif name == "halt_signal":
+            columns["halt_signal"] = check_signal(value) if value else ""
+        elif name == "restart":
+            if value not in RESTART_POLICIES:
+                raise SpecError("Use no, on-failure or always.", field="restart")
+            columns["restart"] = value
+        else:
+            columns[name] = bool(value)
+    if columns.get("privileged") and not (present and present.privileged):
+        check_privileged(host)
+    return columns
+
+
+def check_privileged(host: Host) -> None:
+    """Raise PolicyDenied unless the host's policy, as its worker last told it, allows privileged containers."""
+    if not host.facts.get("policy", {}).get("privileged"):
+        raise PolicyDenied("This host's policy does not allow privileged containers.", field="privileged")
+
+
+def _plain_limits(value: Limits | dict[str, Any]) -> dict[str, Any]:
+    return dataclasses.asdict(value) if isinstance(value, Limits) else dict(value)
+
+
+def check_limits(values: dict[str, Any], host: Host) -> dict[str, Any]:
+    """Return the limits that are set, checked against what the host has; raises SpecError naming the field."""
+    limits = build(Limits, values, "limits")
+    facts = host.facts
+    limits.check(
+        host_memory_bytes=facts.get("memory_bytes") or _NO_CEILING,
+        host_cpus=facts.get("cpus") or _NO_CEILING,
+        host_pids=facts.get("pids") or _NO_CEILING,
+    )
+    if limits.disk_bytes is not None and not facts.get("disk_limits"):
+        raise SpecError("This host's storage cannot hold a container to a size.", field="limits.disk_bytes")
+    return {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
+
+
+def _tags(value: Any) -> list[str]:
+    tags = list(dict.fromkeys(value))
+    if len(tags) > TAGS_MAX:
+        raise SpecError(f"Use at most {TAGS_MAX} tags.", field="tags")
+    return [check_name(tag, field="tags") for tag in tags]
+
+
+def check_signal(text: str, *, field: str = "halt_signal") -> str:
+    """Return text if it is a signal: SIGPWR, SIGRTMIN+3, SIGRTMAX-1, or a number from 1 to 64; raises SpecError."""
+    real_time = re.fullmatch(r"SIGRTM(?:IN\+|AX-)([0-9]{1,2})", text, re.ASCII)
+    number = re.fullmatch(r"[1-9][0-9]?", text, re.ASCII)
+    good = int(real_time[1]) <= 30 if real_time else int(text) <= 64 if number else text in signal.Signals.__members__
+    if not good:
+        raise SpecError("Name a signal, such as SIGPWR or SIGRTMIN+3.", field=field)
+    return text
+
+
+def check_stop(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a stop, with their defaults; raises SpecError."""
+    timeout = arguments.get("timeout", STOP_TIMEOUT_SEC)
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0 <= timeout <= STOP_TIMEOUT_MAX_SEC:
+        raise SpecError(f"timeout must be between 0 and {STOP_TIMEOUT_MAX_SEC} seconds.", field="timeout")
+    return {
+        "timeout": timeout,
+        "force": bool(arguments.get("force", False)),
+        "kill": bool(arguments.get("kill", True)),
+    }
+
+
+def check_network(name: str, kind: str, ipv4: str, ipv6: str, number: int, *, nat: bool) -> NetworkConfig:
+    """Return a network's configuration; "auto" and "none" are None there. Raises SpecError naming the field."""
+    if kind != "bridge":
+        raise SpecError("Use bridge.", field="type")
+    config = NetworkConfig(
+        name=name,
+        number=number,
+        ipv4=_gateway(ipv4, "ipv4", 4),
+        ipv6=_gateway(ipv6, "ipv6", 6),
+        nat=nat,
+    )
+    config.check()
+    return config
+
+
+def _gateway(text: str, where: str, version: int) -> str | None:
+    """Return a gateway with prefix length; a subnet's own address stands for the first address in it."""
+    if text in ("auto", "none"):
+        return None
+    if "/" not in text:
+        raise SpecError("Give a subnet with prefix length, auto or none.", field=where)
+    try:
+        interface = ipaddress.ip_interface(text)
+    except ValueError:
+        raise SpecError("Give a subnet with prefix length, auto or none.", field=where) from None
+    if interface.version != version:
+        raise SpecError(f"This is not an IPv{version} subnet.", field=where)
+    network = interface.network
+    if interface.ip == network.network_address and network.num_addresses > 2:
+        return f"{network.network_address + 1}/{network.prefixlen}"
+    return text
+
+
+def check_source(source: dict[str, Any]) -> dict[str, Any]:
+    """Return an image's source; raises SpecError for a kind that this version does not know, or a local mirror."""
+    kind = source.get("type")
+    if kind == "busybox":
+        return {"type": "busybox"}
+    if kind != "debootstrap":
+        raise SpecError(f"Images cannot be made from {kind!r} yet: use debootstrap.", field="source.type")
+    if not source.get("suite"):
+        raise SpecError("Name the distribution's release, such as bookworm.", field="source.suite")
+    if mirror := source.get("mirror"):
+        check_remote(mirror, field="source.mirror")
+    return {name: value for name, value in source.items() if value is not None}
+
+
+def check_remote(url: str, *, field: str) -> None:
+    """Raise PolicyDenied where a URL's host is written as a loopback or private address.
+
+    A name may still lead to one: whoever fetches it looks again at what it resolves to.
+    """
+    parts = urlparse(url)
+    host = (parts.hostname or "").rstrip(".").lower()
+    if parts.scheme not in ("http", "https") or not host:
+        raise SpecError("Give an http or https address.", field=field)
+    try:
+        private = not ipaddress.ip_address(host).is_global
+    except ValueError:
+        private = host == "localhost" or host.endswith(".localhost")
+    if private:
+        raise PolicyDenied("Loopback and private addresses are not allowed as sources.", field=field)

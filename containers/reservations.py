@@ -1,0 +1,86 @@
+"""Slots and addresses: what a new container is given, in the transaction that makes its row."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.conf import settings
+
+from .core.errors import HostUnsupported
+from .core.host import SLOTS
+from .core.host import Host as CoreHost
+from .core.network.base import MAX_NETWORKS, NetworkConfig
+from .core.network.subnets import plan_nic
+from .models import Container, Host, Network, NetworkInterface
+
+
+def core_host() -> CoreHost:
+    """Return the instance's names and paths. The web process may name them, not open them."""
+    return CoreHost(settings.STATE_DIR, settings.BOXROOM_INSTANCE)
+
+
+def lock_host(host: Host) -> Host:
+    """Hold the host's row until the transaction ends, so that two at once cannot be given the same."""
+    return Host.objects.select_for_update().get(pk=host.pk)
+
+
+def free_slot(host: Host) -> int:
+    """Return a slot that no container has, and not the one that was freed last. The caller holds lock_host()."""
+    taken = set(Container.objects.filter(host=host).values_list("slot", flat=True))
+    for step in range(SLOTS):
+        slot = (host.next_slot + step) % SLOTS
+        if slot not in taken:
+            host.next_slot = (slot + 1) % SLOTS
+            host.save(update_fields=["next_slot"])
+            return slot
+    raise HostUnsupported(f"This host holds {SLOTS} containers already.", feature="slot")
+
+
+def free_network_number(host: Host) -> int:
+    """Return the lowest number that no network has. The caller holds lock_host()."""
+    taken = set(Network.objects.filter(host=host).values_list("number", flat=True))
+    for number in range(MAX_NETWORKS):
+        if number not in taken:
+            return number
+    raise HostUnsupported(f"This host holds {MAX_NETWORKS} networks already.", feature="network-number")
+
+
+def config_of(network: Network) -> NetworkConfig:
+    """Return a network's row as the runtime wants it."""
+    return NetworkConfig(
+        name=network.name,
+        number=network.number,
+        ipv4=network.ipv4 or None,
+        ipv6=network.ipv6 or None,
+        nat=network.nat,
+    )
+
+
+def add_container(host: Host, columns: dict[str, Any], network: Network) -> Container:
+    """Make a container's row with its slot, its machine-id and its NIC. The caller holds lock_host()."""
+    container: Container = Container.objects.create(
+        host=host, slot=free_slot(host), machine_id=uuid.uuid4().hex, **columns
+    )
+    taken = NetworkInterface.objects.filter(network=network).exclude(ipv4=None).values_list("ipv4", flat=True)
+    nic = plan_nic(
+        core_host(),
+        config_of(network),
+        container_id=container.pk,
+        slot=container.slot,
+        taken=[address for address in taken if address],
+    )
+    NetworkInterface.objects.create(
+        container=container,
+        network=network,
+        index=0,
+        name=nic.name,
+        mac=nic.mac,
+        ipv4=_address(nic.ipv4),
+        ipv6=_address(nic.ipv6),
+    )
+    return container
+
+
+def _address(text: str | None) -> str | None:
+    return text.partition("/")[0] if text else None
