@@ -6,7 +6,11 @@ import logging
 from typing import Any, Protocol
 from uuid import UUID
 
-from .models import AuditRecord, User
+from django.db.models import Q, QuerySet
+
+from containers.permissions import roles_that_may
+
+from .models import AuditRecord, Project, User
 
 Outcome = AuditRecord.Outcome
 SYSTEM_NAME = "system"
@@ -79,3 +83,12 @@ def close(operation: UUID, outcome: str, detail: dict[str, Any] | None = None) -
 def printable(text: str) -> str:
     """Return text with every control and direction character written as \\x.. or \\u...., so that no reader is fooled."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def visible_to(user: User) -> QuerySet[AuditRecord]:
+    """Return the records that user may read: all, or those of projects that he administers, and his own."""
+    rows = AuditRecord.objects.all()
+    if user.host_admin:
+        return rows
+    administered = Project.objects.filter(memberships__user=user, memberships__role__in=roles_that_may("audit"))
+    return rows.filter(Q(actor=user) | Q(project__in=administered.values("name")))

@@ -1,0 +1,75 @@
+"""Answers of calls that make an operation: 202 at once, or 200 when `wait` saw its end."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from ninja import Header, Query
+from pydantic import AfterValidator
+
+from containers import notices, present
+from containers.core.errors import SpecError
+from containers.models import Operation
+
+WAIT_MAX_SEC: Final = 60.0
+LOOK_EVERY_SEC: Final = 0.5
+"""Notices may be lost, so the row is read again this often anyway."""
+
+
+def _clamp(seconds: float) -> float:
+    if math.isnan(seconds):
+        raise ValueError("Give a number of seconds.")
+    return min(max(seconds, 0.0), WAIT_MAX_SEC)
+
+
+Wait = Annotated[float, AfterValidator(_clamp), Query(description="Seconds to hold the answer, clamped to 0..60.")]
+Key = Annotated[str | None, Header(alias="Idempotency-Key")]
+
+
+def checked_key(key: str | None) -> str | None:
+    """Return an Idempotency-Key that fits its column; raises SpecError."""
+    if key is not None and not (0 < len(key) <= 255 and key.isprintable()):
+        raise SpecError("Use 1 to 255 printable characters.", field="Idempotency-Key")
+    return key
+
+
+async def operation(request: HttpRequest, wait: float, ask: Callable[[], Operation]) -> HttpResponse:
+    """Run `ask` (which makes an operation, or raises) in a thread, wait as asked, and answer."""
+    row = await sync_to_async(ask)()
+    if wait and not row.finished:
+        row = await ended(row.pk, wait)
+    shape: dict[str, Any] = await sync_to_async(present.operation)(row)
+    response = JsonResponse(shape, status=200 if wait and row.finished else 202)
+    response["Location"] = f"/api/v1/operations/{row.pk}"
+    return response
+
+
+async def ended(operation_id: UUID, seconds: float) -> Operation:
+    """Return the operation's row as soon as it has ended, or as it is when the time is up. Holds no thread."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    # listen first, look afterwards: what ends in between is seen
+    with notices.hub().subscribe() as subscription:
+        while True:
+            row: Operation = await sync_to_async(Operation.objects.get)(pk=operation_id)
+            left = deadline - loop.time()
+            if row.finished or left <= 0:
+                return row
+            await _news(subscription, str(operation_id), min(left, LOOK_EVERY_SEC))
+
+
+async def _news(subscription: notices.Subscription, operation_id: str, seconds: float) -> None:
+    """Return when something was told about the operation, at the latest after these seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            async for notice in subscription:
+                if notice["kind"] == "resync" or notice["id"] == operation_id:
+                    return
+    except TimeoutError:
+        return

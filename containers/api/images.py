@@ -1,0 +1,91 @@
+"""/images and /uploads: what containers are made from."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from ninja import Query, Router, Status
+from typing import Annotated
+
+from pydantic import Field
+
+from containers import present, services, uploads
+from containers.core.errors import NotFound
+from containers.models import Image
+
+from . import answers, lists
+from .answers import Key, Wait, checked_key
+from .auth import actor
+from .errors import TooLarge
+from .lists import PageQuery
+from .schemas import ImageIn, UploadIn
+
+router = Router(tags=["images"])
+
+
+@router.get("/images", summary="Images")
+def list_images(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
+    """The images of this installation, by name."""
+    rows = Image.objects.visible_to(actor(request).user)  # type: ignore[attr-defined]
+    return lists.answer(request, rows, page, present.image)
+
+
+@router.get("/images/{name}", summary="An image")
+def get_image(request: HttpRequest, name: str) -> dict[str, Any]:
+    """One image."""
+    row = Image.objects.visible_to(actor(request).user).filter(name=name).first()  # type: ignore[attr-defined]
+    if row is None:
+        raise NotFound("There is no such image.")
+    return present.image(row)
+
+
+@router.post("/images", summary="Make an image")
+async def create_image(request: HttpRequest, body: ImageIn, wait: Wait = 0, key: Key = None) -> HttpResponse:
+    """Make an image from a distribution's packages, an archive, a registry or a container."""
+    ask = partial(
+        services.build_image,
+        actor(request),
+        body.name,
+        body.source.model_dump(exclude_none=True),
+        description=body.description,
+        idempotency_key=checked_key(key),
+    )
+    return await answers.operation(request, wait, ask)
+
+
+@router.delete("/images/{name}", summary="Delete an image")
+async def delete_image(request: HttpRequest, name: str, wait: Wait = 0, key: Key = None) -> HttpResponse:
+    """Delete an image; containers made from it stay as they are."""
+    ask = partial(services.delete_image, actor(request), name, idempotency_key=checked_key(key))
+    return await answers.operation(request, wait, ask)
+
+
+@router.post("/uploads", summary="Begin an upload")
+def begin_upload(request: HttpRequest, body: UploadIn) -> Status:
+    """Begin to send an archive of this size."""
+    return Status(201, {"id": uploads.begin(actor(request), body.size_bytes).id})
+
+
+@router.put("/uploads/{upload_id}", summary="Send a piece of an upload")
+def put_piece(
+    request: HttpRequest, upload_id: str, offset: Annotated[int, Field(ge=0), Query()] = 0
+) -> dict[str, Any]:
+    """Send the next bytes, at most 8 MiB. offset: how many were sent before. A piece may be sent again."""
+    if len(request.body) > uploads.PIECE_MAX_BYTES:
+        raise TooLarge(f"Send at most {uploads.PIECE_MAX_BYTES} bytes at once.")
+    return uploads.write(actor(request), upload_id, offset, request.body).as_dict()
+
+
+@router.get("/uploads/{upload_id}", summary="How far an upload is")
+def get_upload(request: HttpRequest, upload_id: str) -> dict[str, Any]:
+    """How many bytes have arrived: where to go on after a break."""
+    return uploads.find(actor(request), upload_id).as_dict()
+
+
+@router.delete("/uploads/{upload_id}", summary="Give an upload up")
+def delete_upload(request: HttpRequest, upload_id: str) -> Status:
+    """Remove what has arrived."""
+    uploads.remove(actor(request), upload_id)
+    return Status(204, None)

@@ -1,0 +1,53 @@
+"""/networks: bridges that containers are attached to."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from ninja import Router
+
+from containers import present, services
+from containers.core.errors import NotFound
+from containers.models import Network
+
+from . import answers, lists
+from .answers import Key, Wait, checked_key
+from .auth import actor
+from .lists import PageQuery
+from .schemas import NetworkIn
+
+router = Router(tags=["networks"])
+
+
+@router.get("/networks", summary="Networks")
+def list_networks(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
+    """The networks that the caller may see, by name."""
+    rows = Network.objects.visible_to(actor(request).user)  # type: ignore[attr-defined]
+    return lists.answer(request, rows.select_related("project"), page, present.network)
+
+
+@router.get("/networks/{name}", summary="A network")
+def get_network(request: HttpRequest, name: str) -> dict[str, Any]:
+    """One network."""
+    row = Network.objects.visible_to(actor(request).user).filter(name=name).first()  # type: ignore[attr-defined]
+    if row is None:
+        raise NotFound("There is no such network.")
+    return present.network(row)
+
+
+@router.post("/networks", summary="Make a network")
+async def create_network(request: HttpRequest, body: NetworkIn, wait: Wait = 0, key: Key = None) -> HttpResponse:
+    """Make a bridge with subnets of its own."""
+    ask = partial(
+        services.create_network, actor(request), **body.model_dump(), idempotency_key=checked_key(key)
+    )
+    return await answers.operation(request, wait, ask)
+
+
+@router.delete("/networks/{name}", summary="Delete a network")
+async def delete_network(request: HttpRequest, name: str, wait: Wait = 0, key: Key = None) -> HttpResponse:
+    """Delete a network that no container uses."""
+    ask = partial(services.delete_network, actor(request), name, idempotency_key=checked_key(key))
+    return await answers.operation(request, wait, ask)

@@ -1,0 +1,111 @@
+"""/projects, /users, /tokens: who may do what."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from django.http import HttpRequest
+from ninja import Router, Status
+
+from containers import present
+from containers.core.errors import NotFound
+from panel.accounts import links, services, tokens
+
+from . import lists
+from .auth import actor
+from .lists import PageQuery
+from .schemas import MemberIn, ProjectIn, TokenIn, UserChanges, UserIn
+
+router = Router(tags=["people"])
+
+
+@router.get("/projects", summary="Projects")
+def list_projects(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
+    """The projects that the caller is a member of, all for host administrators."""
+    rows = services.visible_projects(actor(request).user).prefetch_related("memberships__user")
+    return lists.answer(request, rows, page, present.project)
+
+
+@router.get("/projects/{name}", summary="A project")
+def get_project(request: HttpRequest, name: str) -> dict[str, Any]:
+    """One project with its members."""
+    return present.project(services.find_project(actor(request), name))
+
+
+@router.post("/projects", summary="Make a project")
+def create_project(request: HttpRequest, body: ProjectIn) -> Status:
+    """Make a project. Host administrators only."""
+    row = services.create_project(actor(request), body.name, description=body.description)
+    return Status(201, present.project(row))
+
+
+@router.put("/projects/{name}/members/{username}", summary="Give a user a role")
+def set_member(request: HttpRequest, name: str, username: str, body: MemberIn) -> dict[str, Any]:
+    """Give a user a role in a project, in the place of the one he had."""
+    return present.member(services.set_member(actor(request), name, username, body.role))
+
+
+@router.delete("/projects/{name}/members/{username}", summary="Take a user's role away")
+def remove_member(request: HttpRequest, name: str, username: str) -> Status:
+    """End a user's membership."""
+    services.remove_member(actor(request), name, username)
+    return Status(204, None)
+
+
+@router.get("/users", summary="Users")
+def list_users(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
+    """All users for host administrators; for others those who share a project with them."""
+    rows = services.visible_users(actor(request).user)
+    return lists.answer(request, rows, page, present.user, order=("username",))
+
+
+@router.get("/users/{username}", summary="A user")
+def get_user(request: HttpRequest, username: str) -> dict[str, Any]:
+    """One user."""
+    row = services.visible_users(actor(request).user).filter(username=username).first()
+    if row is None:
+        raise NotFound("There is no such user.")
+    return present.user(row)
+
+
+@router.post("/users", summary="Make a user")
+def create_user(request: HttpRequest, body: UserIn) -> Status:
+    """Make a user; `sign_in_link` works once, for 24 hours."""
+    row, secret = services.create_user(actor(request), body.username, host_admin=body.host_admin)
+    return Status(201, {**present.user(row), "sign_in_link": links.url(secret)})
+
+
+@router.patch("/users/{username}", summary="Let a user in, or shut him out")
+def change_user(request: HttpRequest, username: str, body: UserChanges) -> dict[str, Any]:
+    """Disabling ends the user's sessions and sockets, and stops his tokens."""
+    return present.user(services.set_active(actor(request), username, active=body.active))
+
+
+@router.post("/users/{username}/link", summary="Make a new sign-in link")
+def create_link(request: HttpRequest, username: str) -> Status:
+    """Make a link that signs the user in once, within 24 hours. Host administrators only."""
+    return Status(201, {"sign_in_link": links.url(services.new_link(actor(request), username))})
+
+
+@router.get("/tokens", summary="Tokens")
+def list_tokens(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
+    """The caller's own tokens, newest first."""
+    return lists.answer(request, actor(request).user.api_tokens.all(), page, present.token, order=lists.NEWEST)
+
+
+@router.post("/tokens", summary="Make a token")
+def create_token(request: HttpRequest, body: TokenIn) -> Status:
+    """Make a token for oneself; `token` is shown this once."""
+    expires_at = dt.datetime.fromisoformat(body.expires_at) if body.expires_at else None
+    row, secret = tokens.create(actor(request), name=body.name, expires_at=expires_at, read_only=body.read_only)
+    return Status(201, {**present.token(row), "token": secret})
+
+
+@router.delete("/tokens/{token_id}", summary="Delete a token")
+def delete_token(request: HttpRequest, token_id: str) -> Status:
+    """Delete one of one's own tokens; it stops working at once."""
+    if not (token_id.isascii() and token_id.isdecimal() and len(token_id) < 19):
+        raise NotFound("You have no such token.")
+    tokens.delete(actor(request), int(token_id))
+    return Status(204, None)

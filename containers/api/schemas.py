@@ -1,0 +1,253 @@
+"""What the API's calls take. Answers are made in containers.present; docs/api.md tells of both."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+
+from containers.core.spec import RestartPolicy
+from panel.accounts.models import Role
+
+from .parsing import Body, Name, Text
+
+
+class LimitsIn(Body):
+    """Ceilings; null = none."""
+
+    memory_bytes: int | None = None
+    cpus: float | None = Field(None, allow_inf_nan=False)
+    pids: int | None = None
+    disk_bytes: int | None = None
+    io_read_bytes_per_sec: int | None = None
+    io_write_bytes_per_sec: int | None = None
+
+
+Tags = Annotated[list[Name], Field(max_length=32)]
+Arguments = Annotated[list[Text], Field(max_length=64)]
+Environment = Annotated[dict[Text, Text], Field(max_length=256)]
+
+
+class ContainerIn(Body):
+    """A container to make."""
+
+    name: Name
+    image: Name
+    project: Name | None = None
+    description: Text = ""
+    tags: Tags = []
+    limits: LimitsIn = LimitsIn()
+    network: Name | None = None
+    privileged: bool = False
+    start: bool = False
+    ephemeral: bool = False
+    autostart: bool = False
+    init_command: Arguments | None = None
+    environment: Environment | None = None
+    halt_signal: Text | None = None
+    restart: RestartPolicy = "no"
+
+
+class ContainerChanges(Body):
+    """What to change of a container; what is left out stays. limits: only those named change."""
+
+    name: Name | None = None
+    description: Text | None = None
+    tags: Tags | None = None
+    limits: LimitsIn | None = None
+    ephemeral: bool | None = None
+    autostart: bool | None = None
+    privileged: bool | None = None
+    init_command: Arguments | None = None
+    environment: Environment | None = None
+    halt_signal: Text | None = None
+    restart: RestartPolicy | None = None
+
+    @field_validator("name", "description", "tags", "limits", "ephemeral", "autostart", "privileged", "restart")
+    @classmethod
+    def _not_null(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("null is not a value for this; leave it out to keep what it is.")
+        return value
+
+
+class Nothing(Body):
+    """A call that takes no fields."""
+
+
+class StopIn(Body):
+    """How to stop. timeout: seconds for a clean stop. force: kill at once. kill false: fail instead of killing."""
+
+    timeout: int = Field(60, ge=0, le=3600)
+    force: bool = False
+    kill: bool = True
+
+
+class CloneIn(Body):
+    """The clone's name, and the snapshot to make it from (its present state otherwise)."""
+
+    name: Name
+    snapshot: Name | None = None
+
+
+class SnapshotIn(Body):
+    """A snapshot's name (snap0, snap1, … otherwise) and note."""
+
+    name: Name | None = None
+    note: Annotated[Text, Field(max_length=500)] = ""
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("Give an absolute path.")
+    return value
+
+
+class ExecIn(Body):
+    """A command to run inside, and how its bytes travel in JSON."""
+
+    command: Annotated[list[Text], Field(min_length=1, max_length=1024)]
+    user: Annotated[str, Field(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.:-]*\Z")] | None = None
+    cwd: Annotated[Text, Field(max_length=4096), AfterValidator(_absolute)] | None = None
+    environment: Environment = {}
+    stdin: str | None = None
+    timeout: float = Field(60, gt=0, le=3600, allow_inf_nan=False)
+    encoding: Literal["utf-8", "base64"] = "utf-8"
+    max_output_bytes: int = Field(4 * 1024**2, ge=0, le=16 * 1024**2)
+
+    @field_validator("command")
+    @classmethod
+    def _program(cls, value: list[str]) -> list[str]:
+        if not value[0]:
+            raise ValueError("The command's first word may not be empty.")
+        return value
+
+
+Suite = Annotated[str, Field(pattern=r"\A[a-z][a-z0-9.-]{0,62}\Z")]
+Package = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9+.-]{0,127}\Z")]
+Url = Annotated[str, Field(max_length=2000, pattern=r"\Ahttps?://[^\s\x00-\x20\x7f]+\Z")]
+
+
+class DebootstrapSource(Body):
+    type: Literal["debootstrap"]
+    suite: Suite
+    variant: Literal["minbase", "buildd"] | None = None
+    packages: Annotated[list[Package], Field(max_length=256)] | None = None
+    mirror: Url | None = None
+
+
+class OciSource(Body):
+    type: Literal["oci"]
+    reference: Annotated[Text, Field(min_length=1, max_length=500)]
+
+
+class SimplestreamsSource(Body):
+    type: Literal["simplestreams"]
+    server: Url
+    alias: Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+class UrlSource(Body):
+    type: Literal["url"]
+    url: Url
+    sha256: Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")] | None = None
+
+
+class UploadSource(Body):
+    type: Literal["upload"]
+    upload: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\Z")]
+
+
+class ContainerSource(Body):
+    type: Literal["container"]
+    container: Name
+    snapshot: Name | None = None
+
+
+class BusyboxSource(Body):
+    type: Literal["busybox"]
+
+
+ImageSource = Annotated[
+    BusyboxSource | DebootstrapSource | OciSource | SimplestreamsSource | UrlSource | UploadSource | ContainerSource,
+    Field(discriminator="type"),
+]
+
+
+class ImageIn(Body):
+    """An image to make, and from what."""
+
+    name: Name
+    description: Annotated[Text, Field(max_length=500)] = ""
+    source: ImageSource
+
+
+class UploadIn(Body):
+    """The size of an archive that will be sent in pieces."""
+
+    size_bytes: int = Field(ge=1, le=64 * 1024**3)
+
+
+class NetworkIn(Body):
+    """A network to make. ipv4, ipv6: a gateway's address with prefix length, a subnet, "auto" or "none"."""
+
+    name: Name
+    type: Literal["bridge"]
+    project: Name | None = None
+    ipv4: Annotated[Text, Field(max_length=64)] = "auto"
+    ipv6: Annotated[Text, Field(max_length=64)] = "auto"
+    nat: bool = True
+
+
+class ProjectIn(Body):
+    """A project to make."""
+
+    name: Name
+    description: Annotated[Text, Field(max_length=500)] = ""
+
+
+RoleName = Literal["viewer", "operator", "administrator"]
+
+
+class MemberIn(Body):
+    """A member's role."""
+
+    role: RoleName
+
+
+class UserIn(Body):
+    """A user to make. Nobody chooses another's password: the answer holds a one-time sign-in link."""
+
+    username: Name
+    host_admin: bool = False
+
+
+class UserChanges(Body):
+    """Whether the user may use the panel at all."""
+
+    active: bool
+
+
+def _aware(value: str) -> str:
+    try:
+        at = dt.datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("Give a time as RFC 3339, such as 2030-01-31T12:00:00Z.") from None
+    if at.tzinfo is None:
+        raise ValueError("Give the time with its zone, such as 2030-01-31T12:00:00Z.")
+    return value
+
+
+Time = Annotated[str, Field(max_length=40), AfterValidator(_aware)]
+
+
+class TokenIn(Body):
+    """A token to make for oneself. expires_at: null = never."""
+
+    name: Annotated[Text, Field(min_length=1, max_length=63)]
+    expires_at: Time | None = None
+    read_only: bool = False
+
+
+assert set(RoleName.__args__) == set(Role.values)  # type: ignore[attr-defined]  # one list of roles

@@ -1,0 +1,155 @@
+"""Archives that are sent in pieces. They lie in the web's own directory; the worker reads them when it makes an image.
+
+Each upload is two files: ID.json (who, how large) and ID.part (what has arrived).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+
+from panel.accounts.actor import Actor, Forbidden
+
+from .core.errors import CoreError, NotFound, SpecError
+
+PIECE_MAX_BYTES: Final = 8 * 1024**2
+UNFINISHED_MAX: Final = 8
+LIFETIME_SEC: Final = 24 * 3600
+SPARE_BYTES: Final = 1024**3
+"""What an upload leaves free on the disk."""
+
+
+class NoRoom(CoreError):
+    """The disk would be full."""
+
+    code = "storage-full"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One archive. received_bytes: how much has arrived, without gaps."""
+
+    id: str
+    user_id: int
+    size_bytes: int
+    directory: Path
+
+    @property
+    def path(self) -> Path:
+        """The file with what has arrived."""
+        return self.directory / f"{self.id}.part"
+
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes have arrived."""
+        return self.path.stat().st_size
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the API's shape."""
+        received = self.received_bytes
+        return {
+            "id": self.id,
+            "size_bytes": self.size_bytes,
+            "received_bytes": received,
+            "complete": received == self.size_bytes,
+        }
+
+
+def directory() -> Path:
+    """Return the directory of uploads, making it at the first call."""
+    path: Path = settings.WEB_DIR / "uploads"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def begin(actor: Actor, size_bytes: int) -> Upload:
+    """Begin an upload; only who may make images may send archives. Raises Forbidden, SpecError, NoRoom."""
+    if not actor.user.host_admin:
+        raise Forbidden("Only host administrators make images.")
+    where = directory()
+    _sweep(where)
+    mine = [upload for upload in _all(where) if upload.user_id == actor.user.pk]
+    if len(mine) >= UNFINISHED_MAX:
+        raise SpecError(f"You have {UNFINISHED_MAX} uploads; delete one first.")
+    if shutil.disk_usage(where).free < size_bytes + SPARE_BYTES:
+        raise NoRoom("There is not enough room on the disk for an archive of this size.", field="size_bytes")
+    upload = Upload(secrets.token_hex(16), actor.user.pk, size_bytes, where)
+    os.close(os.open(upload.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    about = {"user_id": upload.user_id, "size_bytes": size_bytes}
+    temporary = where / f"{upload.id}.tmp"
+    temporary.write_text(json.dumps(about))
+    temporary.rename(where / f"{upload.id}.json")
+    return upload
+
+
+def find(actor: Actor, upload_id: str) -> Upload:
+    """Return one of the actor's own uploads; raises NotFound."""
+    upload = _read(directory(), upload_id) if len(upload_id) == 32 and upload_id.isalnum() else None
+    if upload is None or upload.user_id != actor.user.pk:
+        raise NotFound("You have no such upload.")
+    return upload
+
+
+def write(actor: Actor, upload_id: str, offset: int, piece: bytes) -> Upload:
+    """Write a piece at an offset; pieces come in order, and one may be sent again.
+
+    Raises SpecError where it would leave a gap or exceed the size, NoRoom where the disk is full.
+    """
+    upload = find(actor, upload_id)
+    received = upload.received_bytes
+    if offset > received:
+        raise SpecError(f"Go on at offset {received}: nothing may be left out.", field="offset")
+    if offset + len(piece) > upload.size_bytes:
+        raise SpecError(f"This piece goes past the size of {upload.size_bytes} bytes.", field="offset")
+    fd = os.open(upload.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        view = memoryview(piece)
+        while view:
+            written = os.pwrite(fd, view, offset)
+            view, offset = view[written:], offset + written
+    except OSError as error:
+        raise NoRoom(f"The piece could not be written: {error.strerror}.") from error
+    finally:
+        os.close(fd)
+    return upload
+
+
+def remove(actor: Actor, upload_id: str) -> None:
+    """Remove one of the actor's own uploads; raises NotFound."""
+    _remove(find(actor, upload_id))
+
+
+def _remove(upload: Upload) -> None:
+    (upload.directory / f"{upload.id}.json").unlink(missing_ok=True)
+    upload.path.unlink(missing_ok=True)
+
+
+def _read(where: Path, upload_id: str) -> Upload | None:
+    try:
+        about = json.loads((where / f"{upload_id}.json").read_text())
+        (where / f"{upload_id}.part").stat()
+    except FileNotFoundError:
+        return None
+    return Upload(upload_id, about["user_id"], about["size_bytes"], where)
+
+
+def _all(where: Path) -> list[Upload]:
+    return [upload for path in where.glob("*.json") if (upload := _read(where, path.stem))]
+
+
+def _sweep(where: Path) -> None:
+    """Remove uploads that nobody has gone on with for a day."""
+    for upload in _all(where):
+        try:
+            if time.time() - upload.path.stat().st_mtime > LIFETIME_SEC:
+                _remove(upload)
+        except FileNotFoundError:
+            continue

@@ -1,0 +1,42 @@
+"""The web process's entry: HTTP to Django, WebSockets to their consumers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "panel.settings")
+
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+# what follows reads models, so Django must be up
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+
+from panel import bodies
+from panel.routing import websocket_urlpatterns
+
+
+class FixedRoot:
+    """ASGI middleware: the root path is empty, whatever a client's Daphne-Root-Path header says."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Pass the request on with an empty root path."""
+        await self._inner({**scope, "root_path": ""}, receive, send)
+
+
+bodies.install()
+
+application = FixedRoot(
+    ProtocolTypeRouter(
+        {
+            "http": bodies.BodyLimit(django_application),
+            "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns)),
+        }
+    )
+)
