@@ -157,14 +157,15 @@ def _bridge_chains(table: Table, host: Host, *, ipv6: bool) -> None:
     )
     rule(_is(kind, "arp"), _COUNTER, _DROP)
     ip_source = _field("ip", "saddr")
-    rule(
+    asks = (
         _is(ip_source, "0.0.0.0"),
         _is(_field("ip", "daddr"), "255.255.255.255"),
         _is(_field("udp", "sport"), 68),
         _is(_field("udp", "dport"), 67),
-        own,
-        _ACCEPT,
     )
+    # a jump comes back to the next rule, not to the rest of its own
+    rule(*asks, own)
+    rule(*asks, _ACCEPT)
     rule(_is(_join(link, source, ip_source), "@v4", "!="), _COUNTER, _DROP)
     rule(_is(_field("udp", "sport"), _in_set([67, 547])), _COUNTER, _DROP)
     rule(_is(_field("udp", "dport"), _in_set([67, 547])), own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import SetupFailed
 from ..host import Host
@@ -15,6 +15,11 @@ from .subnets import host_side_mac
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
+
+
+NTF_MASTER: Final = 0x04
+NUD_NOARP: Final = 0x40
+"""With NTF_MASTER: a static entry of the bridge. (NUD_PERMANENT would mean the host itself.)"""
 
 
 def create(host: Host, spec: Spec, netns_fd: int) -> list[int]:
@@ -106,7 +111,7 @@ def _settle(ip: IPRoute, host: Host, spec: Spec, nic: Nic, index: int, bridge: i
     ip.link("set", index=index, master=bridge, ifalias=host.link_alias(spec.id))
     # the one known MAC is entered by hand: a container can neither learn its way in nor receive what is for others
     ip.brport("set", index=index, learning=0, unicast_flood=0, guard=1, isolated=0)
-    ip.fdb("append", ifindex=index, lladdr=nic.mac, master=1)
+    ip.fdb("append", ifindex=index, lladdr=nic.mac, flags=NTF_MASTER, state=NUD_NOARP)
 
 
 def _disable_ipv6(link: str) -> None:
