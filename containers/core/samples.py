@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .cgroup_files import CPU_PERIOD_USEC
+
 _UNLIMITED_BYTES: Final = 2**62
 """v1 writes "no limit" as PAGE_COUNTER_MAX, which is above this."""
 
@@ -20,6 +22,7 @@ class StatPaths:
 
     v1: bool
     cpu: str
+    cpu_limit: str
     memory: str
     memory_stat: str
     swap: str | None
@@ -43,6 +46,7 @@ class Sample:
     monotonic: float
     cpu_usage_usec: int
     cpu_throttled_usec: int
+    cpu_limit_cores: float | None
     memory_bytes: int
     cache_bytes: int
     memory_limit_bytes: int | None
@@ -102,6 +106,14 @@ def parse_limit(text: str) -> int | None:
         return None
     value = int(text)
     return None if value >= _UNLIMITED_BYTES else value
+
+
+def parse_cpu_limit(text: str) -> float | None:
+    """Parse cpu.max ("QUOTA PERIOD") or cpu.cfs_quota_us (of the period that cgroup_files sets), in cores."""
+    quota, _, period = text.strip().partition(" ")
+    if quota in ("max", "-1"):
+        return None
+    return int(quota) / int(period or CPU_PERIOD_USEC)
 
 
 def find_number(text: bytes, key: bytes) -> int:
@@ -181,6 +193,7 @@ def public(sample: Sample, rate: Rates | None, *, disk_used_bytes: int | None) -
         "cpu_usage_usec": sample.cpu_usage_usec,
         "cpu_throttled_usec": sample.cpu_throttled_usec,
         "cpu_pct": round(rate.cpu_cores * 100, 2) if rate else None,
+        "cpu_limit_cores": sample.cpu_limit_cores,
         "memory_bytes": sample.memory_bytes,
         "cache_bytes": sample.cache_bytes,
         "memory_limit_bytes": sample.memory_limit_bytes,

@@ -18,6 +18,7 @@ from .samples import (
     StatPaths,
     container_view,
     find_number,
+    parse_cpu_limit,
     parse_io_v1,
     parse_io_v2,
     parse_limit,
@@ -27,7 +28,7 @@ from .samples import (
 
 _READ_BYTES: Final = 16384
 """memory.stat, the longest, has about 2 kB."""
-_FILES: Final = ("cpu", "memory", "memory_stat", "swap", "memory_limit", "memory_events", "pids", "io")
+_FILES: Final = ("cpu", "cpu_limit", "memory", "memory_stat", "swap", "memory_limit", "memory_events", "pids", "io")
 
 
 class Gone(Exception):
@@ -72,6 +73,7 @@ class Reader:
         pread, fds = os.pread, self._fds
         try:
             cpu = pread(fds["cpu"], _READ_BYTES, 0)
+            cpu_limit = pread(fds["cpu_limit"], 64, 0)
             usage = int(pread(fds["memory"], 64, 0))
             stat = pread(fds["memory_stat"], _READ_BYTES, 0)
             limit = pread(fds["memory_limit"], 64, 0)
@@ -101,6 +103,7 @@ class Reader:
             monotonic=monotonic,
             cpu_usage_usec=find_number(cpu, b"usage_usec"),
             cpu_throttled_usec=find_number(cpu, b"throttled_usec"),
+            cpu_limit_cores=parse_cpu_limit(cpu_limit.decode()),
             memory_bytes=max(0, usage - cache),
             cache_bytes=cache,
             memory_limit_bytes=parse_limit(limit.decode()),

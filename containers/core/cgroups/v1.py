@@ -135,6 +135,7 @@ class CgroupsV1(Cgroups):
         return StatPaths(
             v1=True,
             cpu=f"{tree}/cpu.stat",
+            cpu_limit=f"{self._container_dir('cpu', container_id)}/cpu.cfs_quota_us",
             memory=f"{memory}/memory.usage_in_bytes",
             memory_stat=f"{memory}/memory.stat",
             swap=None,  # memory.stat tells it

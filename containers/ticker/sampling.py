@@ -1,0 +1,229 @@
+"""The sampling thread: every second, whatever else the ticker is doing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ..core.cgroups import Cgroups
+from ..core.errors import CoreError
+from ..core.host import Host
+from ..core.samples import Rates, Sample, public, rates
+from ..core.spec import Spec
+from ..core.stats import HostSample, Sampler, public_host, sample_host
+from .rings import Rings, Values
+
+log = logging.getLogger(__name__)
+
+HOST_ID: Final = "host"
+"""The name of the host's own history among those of its containers."""
+_PURGE_SEC: Final = 60
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one second brought. containers and host: JSON text, encoded once for all who listen."""
+
+    at: float
+    containers: dict[str, str]
+    host: str
+
+
+class Samples:
+    """Takes samples, keeps their history, and hands each second's to `publish` (called in the sampling thread).
+
+    disk_used: what a container's writable layer takes, or None. Only one thread calls tick(); history() and latest
+    may be used from others.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        cgroups: Cgroups,
+        *,
+        disk_used: Callable[[str], int | None],
+        publish: Callable[[Tick], None],
+    ) -> None:
+        self._host = host
+        self._cgroups = cgroups
+        self._disk_used = disk_used
+        self._publish = publish
+        self._sampler = Sampler(cgroups.stat_paths, self._links_of)
+        self._links: dict[str, tuple[str, ...]] = {}
+        self._last: dict[str, Sample] = {}
+        self._last_host: HostSample | None = None
+        self._rings: dict[str, Rings] = {}
+        self._lock = threading.Lock()
+        self._purged_at = float("-inf")
+        self._disk_full = False
+        self.latest = Tick(0.0, {}, "{}")
+        host.stats_dir.mkdir(mode=0o700, exist_ok=True)
+
+    def tick(self) -> None:
+        """Sample everything once, record it and publish it."""
+        ids = self._cgroups.running_ids()
+        for gone in self._links.keys() - set(ids):
+            del self._links[gone]
+        samples = self._sampler.sample(ids)
+        host_sample = sample_host(self._host.state_dir)
+        host_public = public_host(self._last_host, host_sample)
+        encoded: dict[str, str] = {}
+        for container_id, sample in samples.items():
+            old = self._last.get(container_id)
+            rate = rates(old, sample) if old else None
+            used = self._disk_used(container_id)
+            encoded[container_id] = json.dumps(public(sample, rate, disk_used_bytes=used), separators=(",", ":"))
+            self._record(container_id, sample.at, _columns(sample, rate, used))
+        self._record(HOST_ID, host_sample.at, _host_columns(host_public))
+        self._last, self._last_host = samples, host_sample
+        self.latest = Tick(host_sample.at, encoded, json.dumps(host_public, separators=(",", ":")))
+        self._publish(self.latest)
+        if host_sample.monotonic - self._purged_at > _PURGE_SEC:
+            self._purged_at = host_sample.monotonic
+            self._purge(set(ids))
+
+    def history(self, container_id: str, begin: int, end: int, points: int) -> dict[str, Any]:
+        """Return a container's history, as Rings.query does; nothing but None for one that never ran."""
+        with self._lock:
+            rings = self._rings.get(container_id)
+            path = self._path(container_id)
+            if rings is None and not path.exists():
+                return {"from": begin, "step_sec": 1, "count": 0, "series": {}}
+            opened = rings or Rings(path)
+            try:
+                return opened.query(begin, end, points, now=int(time.time()))
+            finally:
+                if rings is None:
+                    opened.close()
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        self._sampler.close()
+        with self._lock:
+            while self._rings:
+                self._rings.popitem()[1].close()
+
+    def _path(self, container_id: str) -> Path:
+        return self._host.stats_dir / f"{container_id}.rings"
+
+    def _links_of(self, container_id: str) -> Collection[str]:
+        """Return the host's side of a container's NICs; a container without a spec (yet) has none."""
+        links = self._links.get(container_id)
+        if links is None:
+            try:
+                spec = Spec.from_json(self._host.spec_path(container_id).read_text())
+            except (OSError, ValueError, CoreError):
+                return ()
+            links = self._links[container_id] = tuple(nic.host_link for nic in spec.nics)
+        return links
+
+    def _record(self, name: str, at: float, values: Values) -> None:
+        """Append to a history; a full disk costs samples, not the ticker."""
+        try:
+            with self._lock:
+                rings = self._rings.get(name)
+                if rings is None:
+                    rings = self._rings[name] = Rings(self._path(name))
+                rings.append(int(at), values)
+        except OSError as error:
+            if not self._disk_full:
+                log.error("samples cannot be kept: %s", error)
+            self._disk_full = True
+        else:
+            self._disk_full = False
+
+    def _purge(self, running: set[str]) -> None:
+        """Close the histories of what stopped, and remove those of what was deleted."""
+        with self._lock:
+            for name in self._rings.keys() - running - {HOST_ID}:
+                self._rings.pop(name).close()
+        try:
+            kept = {path.name for path in self._host.containers_dir.iterdir()} | running | {HOST_ID}
+        except FileNotFoundError:
+            return
+        for path in self._host.stats_dir.glob("*.rings"):
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+
+
+def _columns(sample: Sample, rate: Rates | None, disk_used: int | None) -> Values:
+    """Return a sample in the order of rings.COLUMNS."""
+    psi = rate.psi_pct if rate and rate.psi_pct else (None, None, None)
+    return (
+        rate.cpu_cores if rate else None,
+        rate.cpu_cores if rate else None,
+        sample.cpu_limit_cores,
+        sample.memory_bytes,
+        sample.memory_bytes,
+        sample.memory_limit_bytes,
+        sample.swap_bytes,
+        sample.cache_bytes,
+        sample.processes,
+        rate.network_rx_bytes_per_sec if rate else None,
+        rate.network_tx_bytes_per_sec if rate else None,
+        rate.disk_read_bytes_per_sec if rate else None,
+        rate.disk_write_bytes_per_sec if rate else None,
+        disk_used,
+        *psi,
+    )
+
+
+def _host_columns(host: dict[str, Any]) -> Values:
+    """Return the host's sample in the order of rings.COLUMNS; what only a container has is None."""
+    cores = None if host["cpu_pct"] is None else host["cpu_pct"] / 100 * host["cpus"]
+    psi = host["psi_pct"] or (None, None, None)
+    memory = host["memory_bytes"]
+    fixed = (cores, cores, host["cpus"], memory, memory, host["memory_limit_bytes"], host["swap_bytes"])
+    return (*fixed, None, None, None, None, None, None, host["disk_used_bytes"], *psi)
+
+
+class SamplingThread(threading.Thread):
+    """Calls tick() in the middle of every second of the wall clock, by the monotonic clock.
+
+    The middle, so that neither a late wake-up nor the clock's slewing puts two samples into one second's record.
+    """
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        super().__init__(name="sampling", daemon=True)
+        self._tick = tick
+        self._stop_event = threading.Event()
+        self.late = 0
+        """Seconds that were left out because the one before took too long."""
+
+    def stop(self) -> None:
+        """Ask the thread to end after the present sample."""
+        self._stop_event.set()
+
+    def run(self) -> None:
+        """Sample until stop()."""
+        due = next_due(None, time.monotonic(), time.time())
+        while not self._stop_event.wait(max(0.0, due - time.monotonic())):
+            try:
+                self._tick()
+            except Exception:
+                log.exception("a sample failed")
+            now = time.monotonic()
+            following = next_due(due, now, time.time())
+            self.late += max(0, round(following - due) - 1)
+            due = following
+
+
+def next_due(due: float | None, monotonic: float, wall: float) -> float:
+    """Return the monotonic time of the sample after the one that was due at `due` (None: the first).
+
+    One second later, moved to the middle of a wall-clock second where it is no longer near it (the clock was stepped);
+    seconds that have passed already are left out.
+    """
+    following = monotonic if due is None else due + 1
+    if following <= monotonic and due is not None:
+        following += int(monotonic - following) + 1
+    phase = (wall + following - monotonic) % 1
+    if not 0.3 <= phase <= 0.7:
+        following += (0.5 - phase) % 1
+    return following
