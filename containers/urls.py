@@ -1,0 +1,27 @@
+"""Addresses of the container pages. A path that begins with _ is never a container's: names begin otherwise."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from .views import acting, creating, detail, listing
+
+app_name = "containers"
+urlpatterns = [
+    path("", listing.containers, name="list"),
+    path("_create", creating.create, name="create"),
+    path("_rows", listing.some_rows, name="rows"),
+    path("_bulk", acting.bulk, name="bulk"),
+    path("<slug:name>", detail.overview, name="detail"),
+    path("<slug:name>/terminal", detail.terminal, name="terminal"),
+    path("<slug:name>/graphs", detail.graphs, name="graphs"),
+    path("<slug:name>/snapshots", detail.snapshots, name="snapshots"),
+    path("<slug:name>/network", detail.network, name="network"),
+    path("<slug:name>/settings", detail.settings, name="settings"),
+    path("<slug:name>/log", detail.log, name="log"),
+    path("<slug:name>/_header", detail.header, name="header"),
+    path("<slug:name>/_panel", listing.panel, name="panel"),
+    path("<slug:name>/_rename", detail.rename, name="rename"),
+    path("<slug:name>/_dialog/<slug:action>", acting.dialog_either, name="dialog"),
+    path("<slug:name>/<slug:action>", acting.act, name="act"),
+]

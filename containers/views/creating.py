@@ -1,0 +1,66 @@
+"""The form for a new container."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+
+from containers import services
+from containers.core.errors import CoreError
+from containers.forms import RESTARTS, UNITS, CreateForm, ranges, suggested_name
+from containers.models import Image, Network, local_host
+from containers.views.listing import projects_of
+from panel.accounts.actor import Forbidden
+from panel.accounts.models import User
+from panel.pages.web import actor_of, go, page, user_of
+
+
+@page
+def create(request: HttpRequest) -> HttpResponse:
+    """Show the form, or make the container and go to the list; on an error the form comes back as it was."""
+    user = user_of(request)
+    if request.method != "POST":
+        return render(request, "containers/create.html", _context(user, request.GET))
+    form = CreateForm(request.POST)
+    try:
+        wanted = form.request()
+        services.create_container(actor_of(request), wanted)
+    except Forbidden:
+        raise
+    except CoreError as error:
+        form.take(error)
+        context = _context(user, request.POST) | {"form": form}
+        return render(request, "containers/create.html", context, status=422)
+    where = reverse("containers:list")
+    return go(request, f"{where}?project={wanted.project}" if request.POST.get("back_to_project") else where)
+
+
+def _context(user: User, values: Any) -> dict[str, Any]:
+    """Return what the form's template shows; values are the form's own, or the address bar's first ones."""
+    host = local_host()
+    projects = projects_of(user, role="administrator")
+    images = list(Image.objects.visible_to(user, "use").filter(host=host))  # type: ignore[attr-defined]
+    networks = Network.objects.visible_to(user, "use").filter(host=host)  # type: ignore[attr-defined]
+    chosen = values.get("image") or ("" if len(images) != 1 else images[0].name)
+    shown = {name: values.get(name, "") for name in CreateForm.base_fields}
+    shown["name"] = values.get("name", suggested_name())
+    shown["image"] = chosen
+    shown["memory_unit"] = values.get("memory_unit", "MiB")
+    first = "default" if any(p.name == "default" for p in projects) else next((p.name for p in projects), "")
+    shown["project"] = values.get("project") or first
+    shown["network"] = values.get("network") or "default"
+    advanced = any(shown[name] for name in ("init_command", "environment", "ephemeral", "privileged"))
+    return {
+        "values": shown,
+        "images": sorted(images, key=lambda image: (image.state != "ready", image.name)),
+        "networks": networks,
+        "projects": projects,
+        "ranges": ranges(host),
+        "units": UNITS,
+        "restarts": RESTARTS,
+        "advanced": advanced or shown["restart"] not in ("", "no"),
+        "may_privileged": bool(host.facts.get("policy", {}).get("privileged")),
+    }

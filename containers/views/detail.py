@@ -1,0 +1,209 @@
+"""One container: its header and its tabs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from containers import services
+from containers.core.errors import CoreError
+from containers.core.units import format_bytes
+from containers.forms import LIMITS, RESTARTS, changes_of, ranges
+from containers.models import Event, Network, Operation
+from containers.rows import Row, listed, row_of
+from panel.accounts.models import User
+from panel.pages.web import actor_of, done, page, unknown, user_of, wants_fragment
+
+TABS = (
+    ("detail", gettext_lazy("Overview")),
+    ("terminal", gettext_lazy("Terminal")),
+    ("graphs", gettext_lazy("Graphs")),
+    ("snapshots", gettext_lazy("Snapshots")),
+    ("network", gettext_lazy("Network")),
+    ("settings", gettext_lazy("Settings")),
+    ("log", gettext_lazy("Log")),
+)
+FIELDS_OF_LIMITS = {f"limits.{limit}": name for name, limit in LIMITS.items()}
+
+
+def the_row(user: User, name: str) -> Row:
+    """Return the container for the viewer; 404 where he may not see it, or there is none."""
+    container = listed(user).filter(name=name).first()
+    if container is None:
+        raise unknown()
+    return row_of(user, container)
+
+
+def tab(key: str, template: str, more: Callable[[Row], dict[str, Any]]) -> Callable[..., HttpResponse]:
+    """Return the view of one tab. more: what its template needs besides the row."""
+
+    @page
+    def show(request: HttpRequest, name: str) -> HttpResponse:
+        row = the_row(user_of(request), name)
+        return render(request, template, {"row": row, "tabs": TABS, "tab": key} | more(row))
+
+    return show
+
+
+@page
+def header(request: HttpRequest, name: str) -> HttpResponse:
+    """Show the header alone, after something changed."""
+    return render(request, "containers/header.html", {"row": the_row(user_of(request), name)})
+
+
+def _overview(row: Row) -> dict[str, Any]:
+    """Return the last events and operations of a container."""
+    events = Event.objects.filter(container=row.container).select_related("operation")
+    last = Operation.objects.filter(container=row.container).defer("log").first()
+    return {"events": events[:12], "last": last if last and last.status == "failed" else None}
+
+
+def _snapshots(row: Row) -> dict[str, Any]:
+    """Return a container's snapshots, newest first."""
+    return {"snapshots": row.container.snapshots.all()}
+
+
+def _network(row: Row) -> dict[str, Any]:
+    """Return a container's interfaces with their networks, and the neighbours it can reach by name."""
+    interfaces = list(row.container.interfaces.select_related("network"))
+    networks = Network.objects.filter(pk__in=[nic.network_id for nic in interfaces])
+    return {"interfaces": interfaces, "networks": networks}
+
+
+def _log(row: Row) -> dict[str, Any]:
+    """Return what was asked of a container and how it went, and the end of its console."""
+    operations = Operation.objects.filter(container=row.container).order_by("-created_at")
+    events = Event.objects.filter(container=row.container).select_related("operation")
+    return {"operations": operations[:50], "events": events[:100]}
+
+
+def _terminal(row: Row) -> dict[str, Any]:
+    """Return whether the viewer may open a terminal, and if not why."""
+    return {"may_open": row.may("terminal"), "reason": "" if row.may("terminal") else row.reason("terminal")}
+
+
+def _nothing(row: Row) -> dict[str, Any]:
+    return {}
+
+
+overview = tab("detail", "containers/tab_overview.html", _overview)
+terminal = tab("terminal", "containers/tab_terminal.html", _terminal)
+graphs = tab("graphs", "containers/tab_graphs.html", _nothing)
+snapshots = tab("snapshots", "containers/tab_snapshots.html", _snapshots)
+network = tab("network", "containers/tab_network.html", _network)
+log = tab("log", "containers/tab_log.html", _log)
+
+
+@page
+def settings(request: HttpRequest, name: str) -> HttpResponse:
+    """Show the settings, or save those that somebody edited; an error comes back beside its field."""
+    row = the_row(user_of(request), name)
+    errors: dict[str, str] = {}
+    if request.method == "POST":
+        try:
+            changes = changes_of(request.POST)
+            if changes:
+                services.act(actor_of(request), name, "update", changes)
+            where = reverse("containers:settings", args=[name])
+            return done(request, where, container=name, settings=name)
+        except CoreError as error:
+            field = FIELDS_OF_LIMITS.get(error.field or "", (error.field or "").split(".")[0])
+            errors[field or "all"] = error.message
+    context = {"row": row, "tabs": TABS, "tab": "settings", "groups": setting_groups(row), "errors": errors}
+    context |= {"edited": request.POST if errors else {}, "reason": row.reason("update"), "restarts": RESTARTS}
+    template = "containers/settings_form.html" if wants_fragment(request) else "containers/tab_settings.html"
+    return render(request, template, context, status=422 if errors and not wants_fragment(request) else 200)
+
+
+@page
+def rename(request: HttpRequest, name: str) -> HttpResponse:
+    """Give a stopped container another name."""
+    row = the_row(user_of(request), name)
+    context: dict[str, Any] = {"row": row, "reason": row.rename_reason, "value": name}
+    if request.method == "POST":
+        new = context["value"] = request.POST.get("name", "").strip()
+        try:
+            services.act(actor_of(request), name, "rename", {"name": new})
+            return HttpResponse(status=204, headers={"HX-Redirect": reverse("containers:list") + f"?q={new}"})
+        except CoreError as error:
+            context["error"] = error.message
+    return render(request, "containers/dialog_rename.html", context)
+
+
+def setting_groups(row: Row) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the settings as groups of rows: name, label, shown value, raw value, kind, help."""
+    c = row.container
+    limits = c.limits
+    none, allowed = _("no limit"), ranges(c.host)
+    memory, cpus, pids = (limits.get(name) for name in ("memory_bytes", "cpus", "pids"))
+
+    def setting(name: str, label: str, shown: Any, raw: Any, kind: str, help_text: str = "", stat: str = "") -> Any:
+        return {"name": name, "label": label, "shown": shown, "raw": raw, "kind": kind, "help": help_text, "stat": stat}
+
+    return [
+        (
+            _("Limits"),
+            [
+                setting(
+                    "memory",
+                    _("Memory"),
+                    format_bytes(memory) if memory else none,
+                    f"{memory / 1024**2:g}" if memory else "",
+                    "memory",
+                    allowed["memory"],
+                    "memory_limit_bytes",
+                ),
+                setting("cpus", _("CPUs"), cpus or none, cpus or "", "number", allowed["cpus"], "cpu_limit"),
+                setting("pids", _("Processes"), pids or none, pids or "", "number", allowed["pids"], "pids_limit"),
+            ],
+        ),
+        (
+            _("About"),
+            [
+                setting("description", _("Description"), c.description or "–", c.description, "text"),
+                setting("tags", _("Tags"), ", ".join(c.tags) or "–", " ".join(c.tags), "text", _("Separate by spaces.")),
+            ],
+        ),
+        (
+            _("Start and end"),
+            [
+                setting("autostart", _("Start with the host"), _yes(c.autostart), c.autostart, "check"),
+                setting("restart", _("When it ends by itself"), dict(RESTARTS).get(c.restart, c.restart), c.restart, "restart"),
+                setting("ephemeral", _("Deleted when it stops"), _yes(c.ephemeral), c.ephemeral, "check"),
+                setting(
+                    "init_command",
+                    _("Init command"),
+                    " ".join(c.init_command) or _("the image's own"),
+                    " ".join(c.init_command),
+                    "text",
+                    _("Takes effect at the next start."),
+                ),
+                setting(
+                    "environment",
+                    _("Environment"),
+                    "\n".join(f"{k}={v}" for k, v in c.environment.items()) or "–",
+                    "\n".join(f"{k}={v}" for k, v in c.environment.items()),
+                    "lines",
+                    _("One NAME=value on each line. Takes effect at the next start."),
+                ),
+                setting(
+                    "halt_signal",
+                    _("Signal for a clean stop"),
+                    c.halt_signal or _("the image's own"),
+                    c.halt_signal,
+                    "text",
+                    _("Such as SIGPWR or SIGRTMIN+3."),
+                ),
+            ],
+        ),
+    ]
+
+
+def _yes(value: bool) -> str:  # noqa: FBT001  a word for a yes or no
+    return _("yes") if value else _("no")

@@ -1,0 +1,125 @@
+"""The list of containers: server-rendered rows in blocks, of which only those in view are in the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.translation import gettext_lazy
+
+from containers.models import Image, Network
+from containers.rows import ICONS, LABELS, SORTS, Filters, Row, counts, listed, row_of, rows_of
+from panel.accounts.models import Project, User
+from panel.pages.web import page, unknown, user_of, whole_number
+
+BLOCK = 20
+"""Rows in a block. The page holds the blocks in view and their neighbours: 60 rows of 40 nodes stay under 3 000."""
+FIRST = 2
+"""Blocks in the first answer: more than a screen of 900 px."""
+
+STATUSES = (
+    ("running", gettext_lazy("Running")),
+    ("frozen", gettext_lazy("Frozen")),
+    ("stopped", gettext_lazy("Stopped")),
+    ("error", gettext_lazy("Error")),
+    ("working", gettext_lazy("In progress")),
+)
+
+
+@dataclass
+class Block:
+    """Some consecutive rows of the list; rows is None where the page asks for them when they come into view."""
+
+    number: int
+    size: int
+    rows: list[Row] | None
+
+
+@page
+def containers(request: HttpRequest) -> HttpResponse:
+    """Show the list; a script that asks for blocks gets the list alone."""
+    user = user_of(request)
+    filters = Filters.of(request.GET)
+    wanted = {int(n) for n in request.GET.get("blocks", "").split(",") if n.isascii() and n.isdigit()}
+    context = list_context(user, filters, wanted or set(range(FIRST)))
+    if request.headers.get("HX-Target") == "list":
+        return render(request, "containers/list_table.html", context)
+    panel = request.GET.get("panel", "")
+    chosen = listed(user).filter(name=panel).first() if panel else None
+    context["bulk_actions"] = [(a, LABELS.get(a, a), ICONS[a]) for a in ("start", "stop", "restart", "freeze", "unfreeze", "snapshot", "delete")]
+    context |= {"panel": row_of(user, chosen) if chosen else None, "may_create": may_create(user, filters.project)}
+    if not context["total"] and not filters.narrowed:
+        context["images"] = Image.objects.order_by("name")
+        context["networks"] = Network.objects.visible_to(user).count()  # type: ignore[attr-defined]
+    return render(request, "containers/list.html", context)
+
+
+def list_context(user: User, filters: Filters, wanted: set[int]) -> dict[str, Any]:
+    """Return what the list's template needs, with the wanted blocks filled."""
+    rows = filters.apply(listed(user)).order_by(*SORTS[filters.sort])
+    by_status = counts(user, filters)
+    total = by_status.get(filters.status, 0) if filters.status else by_status["all"]
+    number_of_blocks = -(-total // BLOCK)
+    filled: dict[int, list[Row]] = {}
+    inside = sorted(n for n in wanted if n < number_of_blocks)[:6]
+    if inside:
+        first, last = inside[0], inside[-1]
+        found = rows_of(user, rows[first * BLOCK : (last + 1) * BLOCK])
+        for n in range(first, last + 1):
+            filled[n] = found[(n - first) * BLOCK : (n - first + 1) * BLOCK]
+    blocks = [
+        Block(n, min(BLOCK, total - n * BLOCK), filled.get(n) if n in inside else None) for n in range(number_of_blocks)
+    ]
+    return {
+        "filters": filters,
+        "blocks": blocks,
+        "total": total,
+        "all": by_status["all"],
+        "chips": [(key, word, by_status.get(key, 0)) for key, word in STATUSES],
+        "show_project": not filters.project and len(projects_of(user)) > 1,
+    }
+
+
+@page
+def some_rows(request: HttpRequest) -> HttpResponse:
+    """Answer with one block (?block=N) or with the named rows (?names=a,b) and the counts of the chips."""
+    user = user_of(request)
+    filters = Filters.of(request.GET)
+    if "names" in request.GET:
+        names = request.GET["names"].split(",")[:200]
+        context = list_context(user, filters, set())
+        found = filters.apply(listed(user)).filter(name__in=names)
+        context["rows"] = rows_of(user, found)
+    else:
+        number = whole_number(request.GET.get("block"), 0, least=0, most=10_000)
+        context = list_context(user, filters, {number})
+        context["rows"] = next((block.rows for block in context["blocks"] if block.number == number), None) or []
+        context["plain"] = True
+    return render(request, "containers/some_rows.html", context)
+
+
+@page
+def panel(request: HttpRequest, name: str) -> HttpResponse:
+    """Show the essentials of one container beside the list."""
+    user = user_of(request)
+    found = listed(user).filter(name=name).first()
+    if found is None:
+        raise unknown()
+    return render(request, "containers/panel.html", {"row": row_of(user, found)})
+
+
+def projects_of(user: User, *, role: str = "") -> list[Project]:
+    """Return the projects that the user is in (all of them for a host administrator), or only those with a role."""
+    rows = Project.objects.order_by("name")
+    if user.host_admin:
+        return list(rows)
+    fitting = user.memberships.filter(role=role) if role else user.memberships.all()
+    return list(rows.filter(pk__in=fitting.values("project_id")))
+
+
+def may_create(user: User, project: str) -> bool:
+    """Return whether the user may make containers in the project, or in any where none is named."""
+    names = [found.name for found in projects_of(user, role="administrator")]
+    return project in names if project else bool(names)
