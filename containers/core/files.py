@@ -9,20 +9,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import itertools
 import json
 import os
+import re
 import secrets
 import stat
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from .errors import InUse, SetupFailed, StorageFull
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{8}")
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GETFLAGS: Final = 0x80086601
 _SETFLAGS: Final = 0x40086602
 _UNREMOVABLE: Final = 0x10 | 0x20
@@ -44,25 +48,58 @@ def write(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = True) -> N
     sync False leaves it to the caller to bring file and directory to the disk before anything refers to them.
     Raises StorageFull where there is no room, otherwise OSError; the old content is untouched then.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        file_fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        try:
-            os.fchmod(file_fd, mode)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(file_fd, view) :]
-            if sync:
-                os.fsync(file_fd)
-        finally:
-            os.close(file_fd)
+        temporary, file_fd = _temporary(path, mode)
+    except OSError as error:
+        raise translated(error, "write", path) from error
+    try:
+        os.fchmod(file_fd, mode)  # whatever the umask is
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file_fd, view) :]
+        if sync:
+            os.fsync(file_fd)
         os.rename(temporary, path)
     except OSError as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise translated(error, "write", path) from error
+    finally:
+        os.close(file_fd)
     if sync:
         sync_dir(path.parent)
+
+
+def _temporary(path: Path, mode: int) -> tuple[Path, int]:
+    """Make the file that will be renamed to path, held by flock while its writer lives; the caller owns the fd."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        file_fd = os.open(temporary, flags, mode)
+        fcntl.flock(file_fd, fcntl.LOCK_EX)
+        if os.fstat(file_fd).st_nlink:
+            return temporary, file_fd
+        os.close(file_fd)  # a sweeper was between the two calls and took it for abandoned
+
+
+def remove_abandoned(directory: Path) -> list[Path]:
+    """Remove what interrupted writes left in a directory, and return it."""
+    removed = []
+    for path in half_written(directory):
+        path.unlink(missing_ok=True)
+        removed.append(path)
+    return removed
+
+
+def half_written(directory: Path) -> Iterator[Path]:
+    """Yield the temporary files in a directory whose writer is gone; each is held (flock) while the caller has it."""
+    for name in sorted(os.listdir(directory)):
+        if not _TEMPORARY.fullmatch(name):
+            continue
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            with open(directory / name, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield directory / name
 
 
 def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
@@ -120,7 +157,7 @@ def sync_tree(path: Path) -> None:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy a tree that nobody is writing to target, which must not exist, and bring it to the disk.
+    """Copy a tree that nobody is writing to target, or over what is there, and bring it to the disk.
 
     Everything is kept: owners, modes, times, ACLs, extended attributes, hard links, holes, devices, sockets, FIFOs.
     cp dies with the calling thread. Raises StorageFull, or SetupFailed with cp's last words.
@@ -170,31 +207,26 @@ def remove_tree(path: Path) -> None:
 def _remove_flat(parent_fd: int, name: str, waiting: list[str]) -> None:
     """Remove parent_fd's entry; its sub-directories become entries of parent_fd and are added to waiting."""
     if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
-        _insist(parent_fd, name, lambda: os.unlink(name, dir_fd=parent_fd))
+        _insist(parent_fd, name, functools.partial(os.unlink, name, dir_fd=parent_fd))
         return
-    with _opened(parent_fd, name) as directory_fd:
+    with opened(name, dir_fd=parent_fd) as directory_fd:
         while True:
             with os.scandir(directory_fd) as entries:
                 batch = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in itertools.islice(entries, 4096)]
             if not batch:
                 break
             for child, is_directory in batch:
-                if is_directory:
-                    lifted = f"{secrets.token_hex(8)}.d"
-                    _insist(
-                        directory_fd,
-                        child,
-                        lambda child=child, lifted=lifted: os.rename(
-                            child, lifted, src_dir_fd=directory_fd, dst_dir_fd=parent_fd
-                        ),
-                    )
-                    waiting.append(lifted)
-                else:
-                    _insist(directory_fd, child, lambda child=child: os.unlink(child, dir_fd=directory_fd))
+                if not is_directory:
+                    _insist(directory_fd, child, functools.partial(os.unlink, child, dir_fd=directory_fd))
+                    continue
+                lifted = f"{secrets.token_hex(8)}.d"
+                lift = functools.partial(os.rename, child, lifted, src_dir_fd=directory_fd, dst_dir_fd=parent_fd)
+                _insist(directory_fd, child, lift)
+                waiting.append(lifted)
     os.rmdir(name, dir_fd=parent_fd)
 
 
-def _insist(directory_fd: int, name: str, act: Any) -> None:
+def _insist(directory_fd: int, name: str, act: Callable[[], object]) -> None:
     """Call act(); where the kernel refuses, clear the flags of the entry and its directory and call it once more."""
     try:
         act()
@@ -223,10 +255,24 @@ def _clear_flags(fd: int) -> None:
 
 
 @contextlib.contextmanager
-def _opened(parent_fd: int, name: str) -> Iterator[int]:
-    """Open a directory below parent_fd, never through a symbolic link."""
-    directory_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+def opened(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> Iterator[int]:
+    """Open a directory for the time being; its last name may not be a symbolic link."""
+    directory_fd = os.open(path, _DIRECTORY, dir_fd=dir_fd)
     try:
         yield directory_fd
     finally:
         os.close(directory_fd)
+
+
+@contextlib.contextmanager
+def entered(top_fd: int, names: Iterable[str]) -> Iterator[int]:
+    """Open a directory some levels below top_fd, one name at a time, never through a symbolic link."""
+    here_fd = os.dup(top_fd)
+    try:
+        for name in names:
+            next_fd = os.open(name, _DIRECTORY, dir_fd=here_fd)
+            os.close(here_fd)
+            here_fd = next_fd
+        yield here_fd
+    finally:
+        os.close(here_fd)

@@ -49,6 +49,3 @@ class Storage(Protocol):
 
     def publish(self, host: Host, directory: Path) -> str:
         """Make a finished directory a read-only layer; return its id."""
-
-    def reset(self, host: Host, container_id: str, layers: tuple[str, ...]) -> Root:
-        """Make a stopped container's root layers with nothing written above."""

@@ -2,7 +2,7 @@
 
 Layers lie on disk with the owners that the container sees (0..65535) below a directory that only root may enter.
 The container mounts the overlay itself, idmapped and with ``userxattr``: whiteouts are 0/0 character devices,
-opaque marks are ``user.overlay.opaque``. A tree that was an upper directory is therefore a valid lower one, as it stands.
+opaque marks are ``user.overlay.opaque``. What was an upper directory is therefore a valid lower one, as it stands.
 Source: kernel Documentation/filesystems/overlayfs.rst.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +20,11 @@ from ..host import Host
 from ..spec import Spec
 from ..store import Root
 from .base import RootPlan
+from .stack import copy_root_attributes
 
 DISK_LIMIT: Final = False
 LAYERS_MAX: Final = 100
 """A deeper stack is merged at its next snapshot. The kernel's own ceiling is 500 (OVL_MAX_STACK)."""
-
-_OWN_XATTRS: Final = "user.overlay."
 
 
 def plan(host: Host, spec: Spec) -> RootPlan:
@@ -66,7 +64,7 @@ def fresh(host: Host, layers: tuple[str, ...], *, made_for: str) -> Root:
     try:
         (directory / "work").mkdir(mode=0o700)
         (directory / "rootfs").mkdir(mode=0o700)
-        _copy_attributes(store.rootfs(host, layers[-1]), directory / "rootfs")
+        copy_root_attributes(store.rootfs(host, layers[-1]), directory / "rootfs")
         describe(directory, made_for=made_for, kind="writable")
     except BaseException:
         store.discard(host, directory)
@@ -125,19 +123,6 @@ def publish(host: Host, directory: Path) -> str:
     return directory.name
 
 
-def reset(host: Host, container_id: str, layers: tuple[str, ...]) -> Root:
-    """Make a stopped container's root be layers with nothing written above: the old or the new, never between.
-
-    The commit point is the rename of root.json; what it wrote before is litter then. The caller holds its lock.
-    """
-    with store.lock(host, "layers", shared=True):
-        root = fresh(host, layers, made_for=container_id)
-        failpoint(host.state_dir, "reset.fresh")
-        store.save_root(host, container_id, root)
-    failpoint(host.state_dir, "reset.committed")
-    return root
-
-
 def _untouched(host: Host, root: Root) -> bool:
     """Tell whether a writable layer says nothing that the stack below does not."""
     upper, below = store.rootfs(host, root.writable), store.rootfs(host, root.layers[-1])
@@ -146,14 +131,3 @@ def _untouched(host: Host, root: Root) -> bool:
             return False
     mine, theirs = os.stat(upper), os.stat(below)
     return (mine.st_mode, mine.st_uid, mine.st_gid) == (theirs.st_mode, theirs.st_uid, theirs.st_gid)
-
-
-def _copy_attributes(source: Path, target: Path) -> None:
-    """Give a new directory the owner, mode, times and extended attributes of another, overlay's own marks excepted."""
-    status = os.stat(source)
-    os.chown(target, status.st_uid, status.st_gid)
-    os.chmod(target, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(source):
-        if not name.startswith(_OWN_XATTRS):
-            os.setxattr(target, name, os.getxattr(source, name))
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

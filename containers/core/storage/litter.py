@@ -1,0 +1,95 @@
+"""What nothing refers to any more: found, listed, removed. A crash leaves litter at worst, never half a container."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import files, store
+from ..errors import Busy
+from ..failpoints import failpoint
+from ..host import Host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """Something in the store that leads back to no container and no image. path: absolute."""
+
+    path: str
+    why: str
+
+
+def used_layers(host: Host) -> set[str]:
+    """Return every layer that an image, a container or a snapshot refers to.
+
+    Raises where one of them can't be read: what it refers to is unknown then, and nothing may be removed.
+    """
+    used: set[str] = set()
+    for image in store.images(host).values():
+        used.update(image.layers)
+    for container_id in store.container_ids(host):
+        root = store.load_root(host, container_id)
+        used.update(root.layers, (root.writable,))
+        for snapshot in store.snapshots(host, container_id):
+            used.update(snapshot.layers)
+    return used
+
+
+def collect(host: Host, *, wait_sec: float = 10.0) -> list[str]:
+    """Remove the layers that nothing refers to, and empty the trash; return the ids of those layers.
+
+    Raises Busy where something is being made for longer than wait_sec: collect again later, nothing is lost.
+    """
+    with store.lock(host, "layers", wait_sec=wait_sec):
+        unused = sorted(store.layer_ids(host) - used_layers(host))
+        for layer in unused:
+            store.to_trash(host, host.layers_dir / layer)
+    failpoint(host.state_dir, "collect.trashed")
+    store.empty_trash(host)
+    return unused
+
+
+def sweep(host: Host) -> list[str]:
+    """Remove everything that a killed process left in the store; return what it was, in words."""
+    found = [f"unfinished: {path.name}" for path in store.abandoned(host) if store.to_trash(host, path)]
+    for directory in _record_dirs(host):
+        found += [f"half written: {path.name}" for path in files.remove_abandoned(directory)]
+    found += [f"in the trash: {name}" for name in sorted(os.listdir(host.trash_dir))]
+    return found + [f"unused layer: {layer}" for layer in collect(host)]
+
+
+def orphans(host: Host) -> list[Orphan]:
+    """Return what sweep() would remove now, and what belongs to nothing at all. What is being made is none.
+
+    Empty as soon as the last operation has ended.
+    """
+    found = [Orphan(path=str(path), why="Left by a process that was killed.") for path in store.abandoned(host)]
+    for directory in _record_dirs(host):
+        for path in files.half_written(directory):
+            found.append(Orphan(path=str(path), why="Left by a write that was cut short."))
+    try:
+        with store.lock(host, "trash", wait_sec=0):
+            found += _entries(host.trash_dir, "Waits for its removal.")
+        with store.lock(host, "layers", wait_sec=0):
+            for layer in sorted(store.layer_ids(host) - used_layers(host)):
+                found.append(Orphan(path=str(host.layers_dir / layer), why="No image, container or snapshot uses it."))
+    except Busy:
+        pass  # something is at work right now: what it makes or removes is not litter
+    known = {*store.container_ids(host)}
+    found += _entries(host.containers_dir, "Not a container.", but=known)
+    return found + _entries(host.layers_dir, "Not a layer.", but=store.layer_ids(host))
+
+
+def _entries(directory: Path, why: str, *, but: Iterable[str] = ()) -> list[Orphan]:
+    names = sorted(set(os.listdir(directory)) - set(but))
+    return [Orphan(path=str(directory / name), why=why) for name in names]
+
+
+def _record_dirs(host: Host) -> list[Path]:
+    """Return the directories in which records are replaced."""
+    found = [host.images_dir]
+    for container_id in store.container_ids(host):
+        found += [host.container_dir(container_id), store.snapshots_dir(host, container_id)]
+    return [directory for directory in found if directory.is_dir()]

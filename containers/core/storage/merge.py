@@ -1,0 +1,64 @@
+"""One layer out of many: what keeps a stack from growing without end."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from .. import files, store
+from ..failpoints import failpoint
+from ..host import Host
+from . import overlay
+from .stack import is_opaque
+
+
+def bounded(host: Host, layers: tuple[str, ...], *, made_for: str) -> tuple[str, ...]:
+    """Return a stack with the same content and at most overlay.LAYERS_MAX layers.
+
+    A deeper one keeps its bottom layer, which is an image's and large; all the others become one. Their data is copied
+    (shared where the file system can), because hard links would show. The caller holds the layers lock (shared) until
+    something refers to the result; the old layers stay for the snapshots that refer to them.
+    """
+    if len(layers) <= overlay.LAYERS_MAX:
+        return layers
+    with store.making(host) as directory:
+        files.copy_tree(store.rootfs(host, layers[1]), directory / "rootfs")
+        for layer in layers[2:]:
+            _lay_over(host, store.rootfs(host, layer), directory / "rootfs")
+        overlay.describe(directory, made_for=made_for, kind="merged")
+        files.sync_tree(directory)
+        failpoint(host.state_dir, "merge.merged")
+        return (layers[0], overlay.publish(host, directory))
+
+
+def _lay_over(host: Host, upper: Path, lower: Path) -> None:
+    """Change lower, a layer in the making, into what the two together are; whiteouts and opaque marks stay in force."""
+    with files.opened(upper) as upper_fd, files.opened(lower) as lower_fd:
+        _clear(host, upper_fd, lower_fd)
+    store.empty_trash(host)
+    files.copy_tree(upper, lower)
+
+
+def _clear(host: Host, upper_fd: int, lower_fd: int) -> None:
+    """Take away from lower what upper replaces or hides, so that a plain copy over it gives the merged tree."""
+    waiting: list[tuple[str, ...]] = [()]
+    while waiting:
+        path = waiting.pop()
+        with files.entered(upper_fd, path) as above_fd, files.entered(lower_fd, path) as below_fd:
+            for name in os.listdir(above_fd):
+                try:
+                    below = os.stat(name, dir_fd=below_fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                above = os.stat(name, dir_fd=above_fd, follow_symlinks=False)
+                both = stat.S_ISDIR(above.st_mode) and stat.S_ISDIR(below.st_mode)
+                if both and not _opaque_entry(above_fd, name):
+                    waiting.append((*path, name))
+                else:
+                    os.rename(name, host.trash_dir / store.new_layer_id(), src_dir_fd=below_fd)
+
+
+def _opaque_entry(directory_fd: int, name: str) -> bool:
+    with files.opened(name, dir_fd=directory_fd) as child_fd:
+        return is_opaque(child_fd)
