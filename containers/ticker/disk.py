@@ -42,7 +42,7 @@ class DiskMeter(threading.Thread):
         self._directories = directories
         self._used: dict[str, int] = {}
         self._measured_at: dict[str, float] = {}
-        self._stop = threading.Event()
+        self._stop_requested = threading.Event()
 
     def used_bytes(self, container_id: str) -> int | None:
         """Return what was last measured, or None."""
@@ -50,12 +50,12 @@ class DiskMeter(threading.Thread):
 
     def stop(self) -> None:
         """Ask the thread to end; a measurement under way is not waited for."""
-        self._stop.set()
+        self._stop_requested.set()
 
     def run(self) -> None:
         """Measure until stop(): those never measured first, then the oldest figure."""
         pause = 1.0
-        while not self._stop.wait(pause):
+        while not self._stop_requested.wait(pause):
             try:
                 pause = self._next()
             except OSError:

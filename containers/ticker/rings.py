@@ -179,4 +179,9 @@ def _fill(series: list[list[float | None]], place: int, records: list[tuple[floa
     if records and 0 <= place < len(series[0]):
         for column, value in enumerate(merge(records)):
             # single precision holds 7 digits: more would be noise that costs bytes
-            series[column][place] = None if value is None else float(f"{value:.7g}")
+            series[column][place] = None if value is None else _short(value)
+
+
+def _short(value: float) -> float:
+    short = float(f"{value:.7g}")
+    return int(short) if short.is_integer() else short

@@ -1,0 +1,252 @@
+"""What the web asks the ticker for: the history of a container, the latest samples, and each second's as it comes.
+
+Frames of core/protocol.py on host.ticker_socket. A client sends CONTROL frames, one after the other::
+
+    {"cmd": "history", "container": ID, "from": T, "to": T, "points": N}   ID may be "host"; T: Unix time
+    {"cmd": "latest", "containers": [ID, ...] | "all"}
+    {"cmd": "subscribe", "containers": [ID, ...] | "all"}                  a new one replaces the one before
+
+and gets, for each, CONTROL {"type": "history" | "stats", "bytes": N} followed by DATA frames with N bytes of JSON; for
+a subscription one such answer every second. {"type": "error", "code", "message"} ends the conversation.
+The JSON of stats: {"at", "containers": {ID: sample}, "host": sample}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import pwd
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from ..core.host import WEB_USER
+from ..core.protocol import FRAME_MAX_BYTES, Decoder, Kind, ProtocolError, control, encode, parse_control
+from .sampling import Tick
+
+log = logging.getLogger(__name__)
+
+BACKLOG_MAX_BYTES: Final = 1024 * 1024
+"""A subscriber with more than this unsent misses seconds instead of growing the ticker."""
+STALLED_SEC: Final = 30
+_SUBSCRIBED_MAX: Final = 10_000
+
+History = Callable[[str, int, int, int], dict[str, Any]]
+
+
+class Refused(Exception):
+    """The client asked for what is no request."""
+
+
+def answer(kind: str, body: str) -> bytes:
+    """Return the frames of one answer."""
+    data = body.encode()
+    frames = [control(type=kind, bytes=len(data))]
+    frames += [encode(Kind.DATA, data[i : i + FRAME_MAX_BYTES]) for i in range(0, len(data), FRAME_MAX_BYTES)]
+    return b"".join(frames)
+
+
+def stats_body(tick: Tick, wanted: frozenset[str] | None) -> str:
+    """Return the JSON text of one second for a client that wants these containers; None: all."""
+    chosen: Iterable[tuple[str, str]] = tick.containers.items()
+    if wanted is not None:
+        chosen = ((name, text) for name, text in chosen if name in wanted)
+    containers = ",".join(f"{json.dumps(name)}:{text}" for name, text in chosen)
+    return f'{{"at":{tick.at},"containers":{{{containers}}},"host":{tick.host}}}'
+
+
+class _Client:
+    """One connection."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.subscribed = False
+        self.wanted: frozenset[str] | None = None
+        self.stalled_sec = 0
+
+    def push(self, tick: Tick) -> None:
+        """Send one second to a subscriber, unless it has too much unread."""
+        if not self.subscribed:
+            return
+        if self.writer.transport.get_write_buffer_size() > BACKLOG_MAX_BYTES:
+            self.stalled_sec += 1
+            if self.stalled_sec >= STALLED_SEC:
+                self.writer.transport.abort()
+            return
+        self.stalled_sec = 0
+        self.writer.write(answer("stats", stats_body(tick, self.wanted)))
+
+
+class Server(threading.Thread):
+    """Serves the ticker's socket in a thread of its own.
+
+    on_event: called, in this thread, with each datagram that a supervisor sent to events_path.
+    """
+
+    def __init__(
+        self,
+        socket_path: Path,
+        events_path: Path,
+        *,
+        history: History,
+        latest: Callable[[], Tick],
+        on_event: Callable[[dict[str, Any]], None],
+    ) -> None:
+        super().__init__(name="ticker-server", daemon=True)
+        self._socket_path = socket_path
+        self._events_path = events_path
+        self._history = history
+        self._latest = latest
+        self._on_event = on_event
+        self._clients: set[_Client] = set()
+        self._web_uid = _web_uid()
+        self._listener = _listen(socket_path, socket.SOCK_STREAM, 0o660)
+        self._events = _listen(events_path, socket.SOCK_DGRAM, 0o600)
+        self._loop = asyncio.new_event_loop()
+        self._stop_requested = asyncio.Event()
+
+    def publish(self, tick: Tick) -> None:
+        """Send a second to every subscriber; called from another thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left
+            self._loop.call_soon_threadsafe(self._push, tick)
+
+    def stop(self) -> None:
+        """Ask the thread to end; called from another thread."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stop_requested.set)
+
+    def run(self) -> None:
+        """Serve until stop()."""
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+        for path in (self._socket_path, self._events_path):
+            path.unlink(missing_ok=True)
+
+    async def _serve(self) -> None:
+        self._loop.add_reader(self._events.fileno(), self._read_events)
+        server = await asyncio.start_unix_server(self._client, sock=self._listener)
+        await self._stop_requested.wait()
+        self._loop.remove_reader(self._events.fileno())
+        self._events.close()
+        server.close()
+        for client in tuple(self._clients):
+            client.writer.transport.abort()
+
+    def _push(self, tick: Tick) -> None:
+        for client in tuple(self._clients):
+            client.push(tick)
+
+    def _read_events(self) -> None:
+        while True:
+            try:
+                data = self._events.recv(65536)
+            except (BlockingIOError, InterruptedError):
+                return
+            try:
+                self._on_event(parse_control(data))
+            except ProtocolError as error:
+                log.warning("not an event: %s", error)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = _Client(writer)
+        self._clients.add(client)
+        try:
+            if _peer_uid(writer) not in (0, self._web_uid):
+                raise Refused("Only root and the web may ask.")
+            decoder = Decoder()
+            while data := await reader.read(65536):
+                for kind, payload in decoder.feed(data):
+                    if kind is not Kind.CONTROL:
+                        raise Refused("Only control frames are expected.")
+                    await self._command(client, parse_control(payload))
+        except (Refused, ProtocolError) as error:
+            writer.write(control(type="error", code="bad-request", message=str(error)))
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        except Exception:
+            log.exception("a client of the ticker failed")
+            writer.write(control(type="error", code="internal-error", message="See the ticker's log."))
+        finally:
+            self._clients.discard(client)
+            writer.close()
+
+    async def _command(self, client: _Client, message: dict[str, Any]) -> None:
+        command = message.get("cmd")
+        if command == "history":
+            arguments = _history_arguments(message)
+            # off the loop: a year of records takes some milliseconds to read
+            found = await asyncio.to_thread(self._history, *arguments)
+            client.writer.write(answer("history", json.dumps(found, separators=(",", ":"))))
+        elif command == "latest":
+            client.writer.write(answer("stats", stats_body(self._latest(), _wanted(message))))
+        elif command == "subscribe":
+            client.wanted, client.subscribed = _wanted(message), True
+            client.push(self._latest())
+        else:
+            raise Refused(f"There is no command {command!r}.")
+        await client.writer.drain()
+
+
+def _history_arguments(message: dict[str, Any]) -> tuple[str, int, int, int]:
+    container, begin, end, points = (message.get(key) for key in ("container", "from", "to", "points"))
+    if not isinstance(container, str) or not container.isalnum() or not container.isascii():
+        raise Refused("container: an id is expected.")
+    if not all(isinstance(number, int) and 0 <= number < 2**32 for number in (begin, end, points)):
+        raise Refused("from, to, points: whole numbers are expected.")
+    assert isinstance(begin, int)
+    assert isinstance(end, int)
+    assert isinstance(points, int)
+    return container, begin, end, points
+
+
+def _wanted(message: dict[str, Any]) -> frozenset[str] | None:
+    containers = message.get("containers")
+    if containers == "all":
+        return None
+    if not isinstance(containers, list) or len(containers) > _SUBSCRIBED_MAX:
+        raise Refused('containers: a list of ids, or "all", is expected.')
+    if not all(isinstance(name, str) for name in containers):
+        raise Refused("containers: ids are text.")
+    return frozenset(containers)
+
+
+def _web_uid() -> int:
+    """Return the web's uid, root's where there is no such user (in tests of the socket alone)."""
+    try:
+        return pwd.getpwnam(WEB_USER).pw_uid
+    except KeyError:
+        return 0
+
+
+def _peer_uid(writer: asyncio.StreamWriter) -> int:
+    peer = writer.get_extra_info("socket")
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid
+
+
+def _listen(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
+    """Return a bound socket (root:boxroom); what a killed ticker left there is replaced."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        mask = os.umask(0o777 & ~mode)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        if mode & 0o060:
+            with contextlib.suppress(KeyError):
+                os.chown(path, 0, pwd.getpwnam(WEB_USER).pw_gid)
+        if kind == socket.SOCK_STREAM:
+            listener.listen(64)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,76 @@
+"""The ticker put together: three threads that never wait for one another.
+
+sampling, every second; the server of the ticker's socket; the chores, of which one may take as long as it likes.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core import cgroups
+from ..core.host import Host
+from .chores import Chore, Chores
+from .disk import DiskMeter
+from .sampling import Samples, SamplingThread
+from .server import Server
+
+log = logging.getLogger(__name__)
+
+
+class Ticker:
+    """All of it, for one instance. start() returns at once; stop() ends every thread and removes the sockets."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        chores: Sequence[Chore] = (),
+        on_event: Callable[[dict[str, Any]], object] = lambda _message: None,
+        after_each: Callable[[], object] = lambda: None,
+    ) -> None:
+        _raise_descriptor_limit()
+        self._host = host
+        self._disk = DiskMeter(self._writable_layers)
+        self._chores = Chores(chores, on_event=on_event, after_each=after_each)
+        self.samples = Samples(
+            host, cgroups.open(host), disk_used=self._disk.used_bytes, publish=lambda tick: self._server.publish(tick)
+        )
+        self._server = Server(
+            host.ticker_socket,
+            host.events_socket,
+            history=self.samples.history,
+            latest=lambda: self.samples.latest,
+            on_event=self._chores.event,
+        )
+        self._sampling = SamplingThread(self.samples.tick)
+
+    def start(self) -> None:
+        """Start every thread."""
+        for thread in (self._server, self._sampling, self._disk, self._chores):
+            thread.start()
+
+    def stop(self, timeout_sec: float = 5.0) -> None:
+        """End the threads; a chore that takes longer than timeout_sec ends with the process."""
+        for thread in (self._chores, self._disk, self._sampling, self._server):
+            thread.stop()
+        for thread in (self._sampling, self._server, self._disk, self._chores):
+            thread.join(timeout_sec)
+        self.samples.close()
+
+    def _writable_layers(self) -> Mapping[str, Path]:
+        """Return the directory of each container's own layer: only what it wrote, not the image."""
+        try:
+            names = [path.name for path in self._host.containers_dir.iterdir()]
+        except FileNotFoundError:
+            return {}
+        return {name: self._host.container_dir(name) / "upper" for name in names}
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as the host lets: each running container takes a dozen."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
