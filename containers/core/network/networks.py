@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .. import claims
-from ..errors import InUse, SetupFailed
+from ..errors import InUse
 from ..host import Host
 from ..spec import Spec
-from . import bridge, dnsmasq, nft, ruleset, subnets, veth
+from . import bridge, dnsmasq, nft, subnets, veth
 from .base import NetworkConfig
 
 
@@ -76,7 +76,7 @@ def remove_all(host: Host) -> None:
         with bridge.netlink("removing the network") as ip:
             names = [message.get("ifname") for message in ip.get_links()]
         ours = (f"vb{host.instance}", f"boxbr{host.instance}")
-        veth.delete(host, sorted((name for name in names if name.startswith(ours)), reverse=True))
+        veth.delete(sorted((name for name in names if name.startswith(ours)), reverse=True))
         nft.remove_tables(host)
         claims.claim_subnets(host, ())
 
@@ -132,31 +132,24 @@ def attach(host: Host, spec: Spec, netns_fd: int) -> None:
     """
     if not spec.nics:
         return
-    # nft works beside us while the links, still down, are made
-    filters = nft.Transaction(ruleset.container(host, spec))
-    try:
-        indexes = veth.create(host, spec, netns_fd)
-    except BaseException:
-        with contextlib.suppress(Exception):
-            filters.wait()
-        raise
-    try:
-        _filters_in_place(host, spec, filters)
-        veth.bring_up(host, spec, indexes)
-    except BaseException:
-        veth.delete(host, [nic.host_link for nic in spec.nics])
-        raise
+    # nft looks beside us while the links, still down, are made; writing what is there already would cost a grace period
+    filters = nft.Listing("table", "bridge", host.nft_table)
+    with bridge.netlink(f"network of {spec.name}") as ip:
+        try:
+            indexes = veth.create(ip, host, spec, netns_fd)
+        finally:
+            entries = filters.entries()
+        try:
+            if not nft.complete(host, spec, entries):
+                nft.register(host, spec)
+            veth.bring_up(ip, indexes)
+        except BaseException:
+            for index in indexes:
+                ip.link("del", index=index)
+            raise
     dnsmasq.register(host, spec)
-
-
-def _filters_in_place(host: Host, spec: Spec, filters: nft.Transaction) -> None:
-    try:
-        filters.wait()
-    except SetupFailed:
-        # somebody flushed the whole ruleset: make the tables anew; the next ensure_all brings the networks' elements
-        nft.register(host, spec)
 
 
 def detach(host: Host, spec: Spec) -> None:
     """Delete the container's links; twice is once. Takes about 20 ms."""
-    veth.delete(host, [nic.host_link for nic in spec.nics])
+    veth.delete([nic.host_link for nic in spec.nics])

@@ -67,18 +67,51 @@ def run(commands: Sequence[Json]) -> None:
     Transaction(commands).wait()
 
 
+class Listing:
+    """An `nft list` that works beside the caller."""
+
+    def __init__(self, *what: str) -> None:
+        try:
+            self._process = subprocess.Popen(
+                ["nft", "-j", "list", *what], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_ENVIRONMENT
+            )
+        except FileNotFoundError:
+            raise HostUnsupported("nft is not installed: apt install nftables.", feature="nftables") from None
+
+    def entries(self) -> list[Json]:
+        """Return what it said, without the header; empty where there is no such table or set."""
+        try:
+            out, _errors = self._process.communicate(timeout=TIMEOUT_SEC)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise SetupFailed(f"nft did not end within {TIMEOUT_SEC} s.", step="packet filter") from None
+        if self._process.returncode:
+            return []
+        objects: list[Json] = json.loads(out)["nftables"]
+        return [entry for entry in objects if "metainfo" not in entry]
+
+
 def listing(*what: str) -> list[Json]:
-    """Return what `nft -j list WHAT` says, without the header; empty where there is no such table, or no nft."""
-    try:
-        done = subprocess.run(
-            ["nft", "-j", "list", *what], capture_output=True, env=_ENVIRONMENT, timeout=TIMEOUT_SEC, check=False
-        )
-    except FileNotFoundError:
-        return []
-    if done.returncode:
-        return []
-    objects: list[Json] = json.loads(done.stdout)["nftables"]
-    return [entry for entry in objects if "metainfo" not in entry]
+    """Return what `nft -j list WHAT` says, without the header; empty where there is no such table or set."""
+    return Listing(*what).entries()
+
+
+def complete(host: Host, spec: Spec, entries: Sequence[Json]) -> bool:
+    """Whether a listing of the bridge table shows its rules, and everything of this container."""
+    filled = {entry["rule"]["chain"] for entry in entries if "rule" in entry}
+    chains = {ruleset.own_chain(spec.id, index) for index in range(len(spec.nics))}
+    found = set(_elements(entries))
+    return {"prerouting", "container"} | chains <= filled and _wanted(spec) <= found
+
+
+def _wanted(spec: Spec) -> set[tuple[str, tuple[str, ...]]]:
+    """Return the (set, element) that the container needs."""
+    wanted: set[tuple[str, tuple[str, ...]]] = set()
+    for index, nic in enumerate(spec.nics):
+        wanted.add(("own", (nic.host_link, ruleset.own_chain(spec.id, index))))
+        wanted |= {(name, element) for name, all_ in ruleset.nic_elements(nic).items() for element in all_}
+    return wanted
 
 
 def ensure_whole(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) -> None:
@@ -112,38 +145,45 @@ def remove_tables(host: Host) -> None:
 
 def register(host: Host, spec: Spec) -> None:
     """Add a container's elements, and take out what its links' names had before (another MAC, another container)."""
-    commands = ruleset.base(host, ipv6=host_has_ipv6()) if not present(host) else []
+    entries = listing("table", "bridge", host.nft_table)
+    if complete(host, spec, entries) and not _stale(spec, entries):
+        return
+    commands = [] if entries and present(host) else ruleset.base(host, ipv6=host_has_ipv6())
+    run(commands + _deletions(host, _stale(spec, entries)) + ruleset.container(host, spec))
+
+
+def _stale(spec: Spec, entries: Sequence[Json]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the elements of this container's link names that are not this container's."""
+    wanted = _wanted(spec)
     links = {nic.host_link for nic in spec.nics}
-    wanted = [ruleset.nic_elements(nic) for nic in spec.nics]
-    stale = [
-        (name, element)
-        for name, element in elements(host)
-        if element[0] in links and name != "own" and not any(element in one.get(name, []) for one in wanted)
-    ]
-    chains = {ruleset.own_chain(spec.id, index) for index in range(len(spec.nics))}
-    foreign = [
-        (name, element)
-        for name, element in elements(host)
-        if name == "own" and element[0] in links and element[1] not in chains
-    ]
-    run(commands + _deletions(host, stale + foreign) + ruleset.container(host, spec))
+    return [one for one in _elements(entries) if one[1][0] in links and one not in wanted]
 
 
 def unregister(host: Host, container_id: str) -> None:
     """Take out everything that leads to the container; twice is once."""
-    found = elements(host)
+    entries = listing("table", "bridge", host.nft_table)
+    found = _elements(entries)
     prefix = ruleset.own_chain(container_id, 0).removesuffix("0")
     links = {element[0] for name, element in found if name == "own" and element[1].startswith(prefix)}
     gone = [(name, element) for name, element in found if element[0] in links]
-    chains = [name for name in own_chains(host) if name.startswith(prefix)]
+    chains = [name for name in _own_chains(entries) if name.startswith(prefix)]
     if gone or chains:
         run(_deletions(host, gone) + _chain_deletions(host, chains))
 
 
 def elements(host: Host) -> list[tuple[str, tuple[str, ...]]]:
     """Return (set, element) of the bridge table; an element of `own` is (link, chain)."""
+    return _elements(listing("table", "bridge", host.nft_table))
+
+
+def own_chains(host: Host) -> list[str]:
+    """Return the names of the per-NIC chains (own_ID_INDEX)."""
+    return _own_chains(listing("table", "bridge", host.nft_table))
+
+
+def _elements(entries: Sequence[Json]) -> list[tuple[str, tuple[str, ...]]]:
     found: list[tuple[str, tuple[str, ...]]] = []
-    for entry in listing("table", "bridge", host.nft_table):
+    for entry in entries:
         holder = entry.get("set") or entry.get("map")
         if holder is None:
             continue
@@ -156,9 +196,7 @@ def elements(host: Host) -> list[tuple[str, tuple[str, ...]]]:
     return found
 
 
-def own_chains(host: Host) -> list[str]:
-    """Return the names of the per-NIC chains (own_ID_INDEX)."""
-    entries = listing("table", "bridge", host.nft_table)
+def _own_chains(entries: Sequence[Json]) -> list[str]:
     names = [entry["chain"]["name"] for entry in entries if "chain" in entry]
     return [name for name in names if name.startswith("own_")]
 

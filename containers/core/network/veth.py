@@ -22,32 +22,30 @@ NUD_NOARP: Final = 0x40
 """With NTF_MASTER: a static entry of the bridge. (NUD_PERMANENT would mean the host itself.)"""
 
 
-def create(host: Host, spec: Spec, netns_fd: int) -> list[int]:
+def create(ip: IPRoute, host: Host, spec: Spec, netns_fd: int) -> list[int]:
     """Make every NIC of the container, host sides down and on their bridges; return the host sides' indexes.
 
-    netns_fd: the container's network namespace; borrowed. A leftover link of the same name is deleted first. Raises
-    SetupFailed, and then leaves no link.
+    ip: rtnetlink of the host's namespace. netns_fd: the container's network namespace; borrowed. A leftover link of the
+    same name is deleted first. Raises SetupFailed or NetlinkError, and then leaves no link.
     """
     made: list[int] = []
-    with netlink(f"network of {spec.name}") as ip:
-        try:
-            for nic in spec.nics:
-                made.append(_create(ip, host, spec, nic, netns_fd))
-        except BaseException:
-            for index in made:
-                ip.link("del", index=index)
-            raise
+    try:
+        for nic in spec.nics:
+            made.append(_create(ip, host, spec, nic, netns_fd))
+    except BaseException:
+        for index in made:
+            ip.link("del", index=index)
+        raise
     return made
 
 
-def bring_up(host: Host, spec: Spec, indexes: Iterable[int]) -> None:
+def bring_up(ip: IPRoute, indexes: Iterable[int]) -> None:
     """Let traffic through: call it when the packet filter is in place."""
-    with netlink(f"network of {spec.name}") as ip:
-        for index in indexes:
-            ip.link("set", index=index, state="up")
+    for index in indexes:
+        ip.link("set", index=index, state="up")
 
 
-def delete(host: Host, names: Iterable[str]) -> None:
+def delete(names: Iterable[str]) -> None:
     """Delete links by name; what is gone already is fine. Takes about 20 ms each (a grace period of the kernel)."""
     with netlink("deleting links") as ip:
         for name in names:
@@ -84,6 +82,7 @@ def _create(ip: IPRoute, host: Host, spec: Spec, nic: Nic, netns_fd: int) -> int
         "ifname": nic.host_link,
         "kind": "veth",
         "address": host_side_mac(nic.mac),
+        "master": bridge["index"],
         "mtu": mtu,
         "peer": {"ifname": nic.name, "address": nic.mac, "mtu": mtu, "net_ns_fd": netns_fd},
     }
@@ -98,17 +97,17 @@ def _create(ip: IPRoute, host: Host, spec: Spec, nic: Nic, netns_fd: int) -> int
     if index is None:
         raise SetupFailed(f"The link {nic.host_link} went away while it was made.", step="network", path=nic.host_link)
     try:
-        _settle(ip, host, spec, nic, index, bridge["index"])
+        _settle(ip, host, spec, nic, index)
     except BaseException:
         ip.link("del", index=index)
         raise
     return index
 
 
-def _settle(ip: IPRoute, host: Host, spec: Spec, nic: Nic, index: int, bridge: int) -> None:
+def _settle(ip: IPRoute, host: Host, spec: Spec, nic: Nic, index: int) -> None:
     # before it is up, so that the host never speaks IPv6 on it
     _disable_ipv6(nic.host_link)
-    ip.link("set", index=index, master=bridge, ifalias=host.link_alias(spec.id))
+    ip.link("set", index=index, ifalias=host.link_alias(spec.id))
     # the one known MAC is entered by hand: a container can neither learn its way in nor receive what is for others
     ip.brport("set", index=index, learning=0, unicast_flood=0, guard=1, isolated=0)
     ip.fdb("append", ifindex=index, lladdr=nic.mac, flags=NTF_MASTER, state=NUD_NOARP)

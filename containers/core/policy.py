@@ -1,0 +1,218 @@
+"""The floor under every role: the host's policy file, and the check that no configuration passes by. Pure.
+
+``policy.toml`` in the state directory belongs to root and is not written by the panel. Without it the defaults hold::
+
+    [containers]
+    privileged = false            # may there be privileged containers
+    nesting = false               # may containers make user namespaces
+    parent_nics = []              # the host's network cards that containers may sit on
+
+    [images]
+    sources = []                  # private hosts and subnets that images may come from, too
+
+    [ceilings]                    # of every project that has no table of its own
+    containers = 100
+    memory_bytes = 68719476736
+    cpus = 16.0
+
+    [projects.web.ceilings]       # of one project
+    containers = 10
+
+A key that is not known is refused, so that a misspelt rule is not a missing one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, TypeVar
+
+from .errors import PolicyDenied, SpecError
+from .names import check_name
+from .spec import Spec
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Containers:
+    """What a container may be."""
+
+    privileged: bool = False
+    nesting: bool = False
+    parent_nics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Where images may come from, beside public addresses: host names and subnets."""
+
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceilings:
+    """The most that one project may have; None means no ceiling.
+
+    memory_bytes and cpus are sums over the limits of the project's containers; a container without that limit is then
+    refused, because it could use any amount.
+    """
+
+    containers: int | None = None
+    memory_bytes: int | None = None
+    cpus: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The whole policy of a host. projects: ceilings that replace the general ones, by project."""
+
+    containers: Containers = field(default_factory=Containers)
+    images: Images = field(default_factory=Images)
+    ceilings: Ceilings = field(default_factory=Ceilings)
+    projects: Mapping[str, Ceilings] = field(default_factory=dict)
+
+    def ceilings_of(self, project: str) -> Ceilings:
+        """Return the ceilings that hold for a project."""
+        return self.projects.get(project, self.ceilings)
+
+
+DEFAULT: Final = Policy()
+_TABLES: Final = ("containers", "images", "ceilings", "projects")
+
+
+def parse(text: str) -> Policy:
+    """Return the policy that a policy file says.
+
+    Raises SpecError (field ``policy.TABLE.KEY``) for what is no TOML, an unknown key, a value of the wrong type.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"policy.toml is not valid TOML: {error}", field="policy") from None
+    _refuse_unknown(tables, _TABLES, "policy")
+    projects = {}
+    for name, table in _table(tables.get("projects", {}), "policy.projects").items():
+        check_name(name, field=f"policy.projects.{name}")
+        _refuse_unknown(_table(table, f"policy.projects.{name}"), ("ceilings",), f"policy.projects.{name}")
+        projects[name] = _build(Ceilings, table.get("ceilings", {}), f"policy.projects.{name}.ceilings")
+    policy = Policy(
+        containers=_build(Containers, tables.get("containers", {}), "policy.containers"),
+        images=_build(Images, tables.get("images", {}), "policy.images"),
+        ceilings=_build(Ceilings, tables.get("ceilings", {}), "policy.ceilings"),
+        projects=projects,
+    )
+    for source in policy.images.sources:
+        if "/" in source:
+            _subnet(source)
+    return policy
+
+
+def check(policy: Policy, spec: Spec, others: Iterable[Spec] = (), *, parent_nics: Iterable[str] = ()) -> None:
+    """Raise PolicyDenied naming the field where the final, merged spec is more than the policy allows.
+
+    others: the specs of the host's other containers, of whatever project; spec itself may be among them and is not
+    counted twice. parent_nics: cards of the host that the container would sit on.
+    """
+    if spec.privileged and not policy.containers.privileged:
+        raise _denied("This host's policy does not allow privileged containers.", "privileged")
+    if spec.nesting and not policy.containers.nesting:
+        raise _denied("This host's policy does not allow nesting.", "nesting")
+    for nic in parent_nics:
+        if nic not in policy.containers.parent_nics:
+            raise _denied(f"This host's policy does not let containers use the card {nic}.", "network")
+    _check_ceilings(policy.ceilings_of(spec.project), spec, others)
+
+
+def _check_ceilings(ceilings: Ceilings, spec: Spec, others: Iterable[Spec]) -> None:
+    same = [other for other in others if other.project == spec.project and other.id != spec.id]
+    if ceilings.containers is not None and len(same) + 1 > ceilings.containers:
+        raise _denied(
+            f"Project {spec.project} may have {ceilings.containers} containers.", "project", ceiling=ceilings.containers
+        )
+    for name, ceiling in (("memory_bytes", ceilings.memory_bytes), ("cpus", ceilings.cpus)):
+        if ceiling is None:
+            continue
+        own = getattr(spec.limits, name)
+        if own is None:
+            raise _denied(
+                f"Project {spec.project} has a ceiling of {name}: give the container a limit.",
+                f"limits.{name}",
+                ceiling=ceiling,
+            )
+        used = sum(getattr(other.limits, name) or 0 for other in same)
+        if used + own > ceiling:
+            raise _denied(
+                f"Project {spec.project} may have {ceiling} {name} in all; {max(ceiling - used, 0)} are left.",
+                f"limits.{name}",
+                ceiling=ceiling,
+                left=max(ceiling - used, 0),
+            )
+
+
+def check_source(policy: Policy, host_name: str, addresses: Iterable[str]) -> None:
+    """Raise PolicyDenied unless an image may come from this host.
+
+    host_name: as the source's address says it. addresses: every address it resolves to, and that will be connected to:
+    each must be public, or the policy must name the host or a subnet that holds the address.
+    """
+    if host_name.lower().rstrip(".") in {source.lower() for source in policy.images.sources if "/" not in source}:
+        return
+    subnets = [_subnet(source) for source in policy.images.sources if "/" in source]
+    for text in addresses:
+        address = ipaddress.ip_address(text.partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        if any(address.version == subnet.version and address in subnet for subnet in subnets):
+            continue
+        if not address.is_global or address.is_multicast or address.is_reserved:
+            raise _denied(
+                f"Images may not come from {host_name} ({address}): name it under images.sources in the host's policy.",
+                "source",
+            )
+
+
+def _denied(message: str, field: str, **details: Any) -> PolicyDenied:
+    return PolicyDenied(message, field=field, **details)
+
+
+def _subnet(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise SpecError(f"policy.toml: {error}.", field="policy.images.sources") from None
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SpecError(f"{where} must be a table.", field=where)
+    return value
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    for name in table:
+        if name not in known:
+            raise SpecError(f"{where} has no key {name!r}; it has {', '.join(known)}.", field=f"{where}.{name}")
+
+
+def _build(cls: type[_T], table: Any, where: str) -> _T:
+    known = {entry.name: str(entry.type) for entry in fields(cls)}  # type: ignore[arg-type]
+    _refuse_unknown(_table(table, where), known, where)
+    return cls(**{name: _value(value, known[name], f"{where}.{name}") for name, value in table.items()})
+
+
+def _value(value: Any, kind: str, where: str) -> Any:
+    # bool is an int to Python, not to a policy
+    if kind == "bool" and isinstance(value, bool):
+        return value
+    if kind.startswith("tuple") and isinstance(value, list) and all(isinstance(one, str) and one for one in value):
+        return tuple(value)
+    if kind.startswith("int") and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if kind.startswith("float") and isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    names = {"bool": "true or false", "tuple": "a list of strings", "int": "a whole number", "float": "a number"}
+    wanted = next(words for prefix, words in names.items() if kind.startswith(prefix))
+    raise SpecError(f"{where} must be {wanted}, not {value!r}.", field=where)

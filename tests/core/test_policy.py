@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from containers.core import policy
+from containers.core.errors import PolicyDenied, SpecError
+from containers.core.spec import Limits, Spec
+
+SPEC = Spec(
+    id="0123456789ab",
+    name="web-1",
+    project="web",
+    slot=0,
+    image="busybox",
+    layers=(),
+    machine_id="0" * 32,
+    created_at="2026-11-21T00:00:00+00:00",
+)
+
+
+def spec(**changes: object) -> Spec:
+    return dataclasses.replace(SPEC, **changes)
+
+
+def test_an_empty_file_is_the_default() -> None:
+    assert policy.parse("") == policy.DEFAULT
+
+
+def test_the_example_in_the_documentation_is_valid() -> None:
+    example = (policy.__doc__ or "").split("::", 1)[1].rpartition("A key that")[0]
+    parsed = policy.parse("\n".join(line.strip() for line in example.splitlines()))
+    assert parsed.ceilings.containers == 100
+    assert parsed.ceilings_of("web") == policy.Ceilings(containers=10)
+    assert parsed.ceilings_of("other").cpus == 16.0
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("[container]", "policy.container"),
+        ("[containers]\nprivilged = true", "policy.containers.privilged"),
+        ("[containers]\nprivileged = 1", "policy.containers.privileged"),
+        ('[containers]\nprivileged = "no"', "policy.containers.privileged"),
+        ("[ceilings]\ncontainers = true", "policy.ceilings.containers"),
+        ("[ceilings]\ncontainers = -1", "policy.ceilings.containers"),
+        ("[ceilings]\ncpus = nan", "policy.ceilings.cpus"),
+        ("[projects]\nweb = 3", "policy.projects.web"),
+        ("[projects.web]\nlimit = 3", "policy.projects.web.limit"),
+        ("[projects.Web.ceilings]\ncontainers = 3", "policy.projects.Web"),
+        ('[images]\nsources = "10.0.0.1"', "policy.images.sources"),
+        ('[images]\nsources = ["10.0.0.1/8"]', "policy.images.sources"),
+        ("images = 3", "policy.images"),
+        ("[", "policy"),
+    ],
+)
+def test_what_is_not_understood_is_refused(text: str, field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        policy.parse(text)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("name", ["privileged", "nesting"])
+def test_privileged_and_nesting_need_the_policy(name: str) -> None:
+    with pytest.raises(PolicyDenied) as caught:
+        policy.check(policy.DEFAULT, spec(**{name: True}))
+    assert caught.value.field == name
+    policy.check(policy.parse(f"[containers]\n{name} = true"), spec(**{name: True}))
+
+
+def test_parent_nics_need_the_policy() -> None:
+    with pytest.raises(PolicyDenied):
+        policy.check(policy.DEFAULT, SPEC, parent_nics=["eth1"])
+    policy.check(policy.parse('[containers]\nparent_nics = ["eth1"]'), SPEC, parent_nics=["eth1"])
+
+
+def test_ceilings_count_the_project_and_not_the_container_itself() -> None:
+    rules = policy.parse("[ceilings]\ncontainers = 2")
+    one, other = spec(id="a" * 12), spec(id="b" * 12, project="db")
+    policy.check(rules, SPEC, [one, other, SPEC])
+    with pytest.raises(PolicyDenied) as caught:
+        policy.check(rules, SPEC, [one, spec(id="c" * 12)])
+    assert caught.value.field == "project"
+
+
+def test_memory_and_cpu_ceilings_are_sums_and_need_limits() -> None:
+    rules = policy.parse("[ceilings]\nmemory_bytes = 1000\ncpus = 2")
+    half = Limits(memory_bytes=600, cpus=1.0)
+    policy.check(rules, spec(limits=half))
+    with pytest.raises(PolicyDenied) as caught:
+        policy.check(rules, spec(limits=half), [spec(id="a" * 12, limits=half)])
+    assert (caught.value.field, caught.value.details["left"]) == ("limits.memory_bytes", 400)
+    with pytest.raises(PolicyDenied) as caught:
+        policy.check(rules, spec(limits=Limits(memory_bytes=1)))
+    assert caught.value.field == "limits.cpus"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "192.168.1.1",
+        "169.254.169.254",
+        "::1",
+        "fd00::1",
+        "fe80::1%eth0",
+        "::ffff:10.0.0.1",
+        "0.0.0.0",
+        "100.64.0.1",
+        "224.0.0.1",
+        "240.0.0.1",
+    ],
+)
+def test_private_sources_are_refused_unless_named(address: str) -> None:
+    with pytest.raises(PolicyDenied):
+        policy.check_source(policy.DEFAULT, "images.example.org", ["93.184.216.34", address])
+    policy.check_source(policy.parse('[images]\nsources = ["images.example.org"]'), "Images.example.org.", [address])
+
+
+def test_public_sources_and_named_subnets_are_fine() -> None:
+    policy.check_source(policy.DEFAULT, "images.example.org", ["93.184.216.34", "2606:2800:220:1::1"])
+    policy.check_source(policy.parse('[images]\nsources = ["10.0.0.0/8"]'), "mirror", ["10.1.2.3"])
