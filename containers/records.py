@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
@@ -18,7 +19,7 @@ from django.utils import timezone
 from panel.accounts import audit
 
 from .core.states import Status
-from .models import Container, Event, Image, Network, Operation
+from .models import Container, Event, Host, Image, Network, Operation
 from .notices import notify
 
 LOG_MAX_CHARS: Final = 64 * 1024
@@ -209,3 +210,8 @@ def add_event(
 def gone(container: Container) -> bool:
     """Whether the host has nothing of the container (yet, or any more)."""
     return container.status == Status.ABSENT
+
+
+def worker_seen() -> None:
+    """Write down that this host's worker answers."""
+    Host.objects.filter(name=settings.BOXROOM_HOST).update(seen_at=timezone.now())

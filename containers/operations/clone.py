@@ -1,0 +1,37 @@
+"""clone: a container of another's present state, or of a snapshot of it, with an identity of its own."""
+
+from __future__ import annotations
+
+from .. import records
+from ..core.errors import NotFound
+from ..core.states import Status
+from ..models import Container
+from .job import Job
+
+
+def run(job: Job) -> None:
+    """Make the clone; what an earlier process made of it is kept."""
+    source, target = job.container, job.target
+    name = job.arguments.get("snapshot")
+    if job.observe(target).status == Status.ABSENT:
+        snapshot = source.snapshots.filter(name=name).first() if name else None
+        if name and snapshot is None:
+            raise NotFound(f"The snapshot {name} is gone.")
+        target.layers = list(snapshot.layers if snapshot else source.layers)
+        Container.objects.filter(pk=target.pk).update(layers=target.layers)
+        spec = job.final_spec(target)
+        job.progress(20, "Copying")
+        job.runtime.clone(source.pk, spec, name)
+    if not job.journal.get("created"):
+        job.remember(created=True)
+        job.settle(target, "created")
+    job.settle(source)
+    job.message = f"Cloned to {target.name}."
+
+
+def undo(job: Job) -> None:
+    """Remove what there is of the clone, and its row."""
+    if job.journal.get("created") or job.operation.target is None:
+        return
+    job.runtime.delete(job.target.pk)
+    records.undo_reservation(job.operation)

@@ -1,0 +1,47 @@
+"""create: the image if it is not made yet, the container on disk, and the first start if it was asked for."""
+
+from __future__ import annotations
+
+from .. import records
+from ..core.states import Status
+from ..models import Container, Image
+from . import images, lifecycle
+from .job import Job
+
+
+def run(job: Job) -> None:
+    """Make the container; what an earlier process made of it is kept."""
+    container = job.container
+    if job.observe(container).status == Status.ABSENT:
+        image = images.ensure(job, job.arguments["image"])
+        job.no_more_cancel()
+        take_over(container, image)
+        spec = job.final_spec(container)
+        job.progress(85, "Making the container")
+        job.runtime.create(spec, lambda pct, text: job.progress(85 + pct // 20, text))
+    if not job.journal.get("created"):
+        job.remember(created=True)
+        job.settle(container, "created")
+    if job.arguments.get("start"):
+        job.progress(92, "Starting")
+        lifecycle.start_container(job, container)
+        job.message = "Created and started."
+    else:
+        job.message = "Created."
+
+
+def undo(job: Job) -> None:
+    """Remove what there is of it, and its row; one that was made, and only did not start, stays."""
+    if job.journal.get("created") or job.operation.container is None:
+        return
+    job.runtime.delete(job.container.pk)
+    records.undo_reservation(job.operation)
+
+
+def take_over(container: Container, image: Image) -> None:
+    """Write into the row what it takes over from its image: the layers, and what was not asked for otherwise."""
+    container.layers = list(image.layers)
+    container.init_command = container.init_command or list(image.defaults.get("init_command") or ())
+    container.halt_signal = container.halt_signal or str(image.defaults.get("halt_signal") or "")
+    container.environment = {**dict(image.defaults.get("environment") or {}), **container.environment}
+    container.save(update_fields=["layers", "init_command", "halt_signal", "environment"])

@@ -1,0 +1,180 @@
+"""image-build and image-delete, and the image that a create finds missing.
+
+One build per image: whoever needs an image that is not there makes (or finds) its image-build operation, and either
+runs it himself or waits for whoever does. So nobody waits for a worker's thread that he holds himself.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from .. import records
+from ..core.errors import Cancelled, NotFound, SetupFailed
+from ..models import Image, Operation
+from ..notices import notify
+from .job import Job
+from .owner import this_process
+
+POLL_SEC: Final = 0.3
+SHARE_PCT: Final = 80
+"""How much of a create's progress is its image."""
+
+
+def build(job: Job) -> None:
+    """Make the image, from the beginning."""
+    _build(job, job)
+    job.message = "Made."
+
+
+def undo_build(job: Job) -> None:
+    """Say in the row that there is no image: available again where it was cancelled, failed otherwise."""
+    if job.operation.image is None:
+        return
+    state = Image.State.AVAILABLE if job.cancelled() else Image.State.FAILED
+    _set_state(job.image, state)
+
+
+def delete(job: Job) -> None:
+    """Forget the image; what containers use of it stays."""
+    image = job.image
+    job.runtime.remove_image(image.name)
+    Image.objects.filter(pk=image.pk).delete()
+    notify("image", image.pk)
+    job.message = "Deleted."
+
+
+def ensure(job: Job, name: str) -> Image:
+    """Return the image, made now if it is not there yet; its progress and log are the operation's own meanwhile.
+
+    Raises what the build raised; Cancelled where this operation is cancelled, whoever runs the build.
+    """
+    while True:
+        job.refuse_if_cancelled()
+        image = Image.objects.filter(host=job.operation.host, name=name).first()
+        if image is None:
+            raise NotFound(f"The image {name} is gone.")
+        if image.state == Image.State.READY:
+            return image
+        operation = _build_operation(job, image)
+        if operation is None:
+            continue
+        claimed = records.claim(operation.pk, this_process())
+        if claimed is not None:
+            _run_for(job, claimed)
+        else:
+            _wait_for(job, operation)
+
+
+def _build_operation(job: Job, image: Image) -> Operation | None:
+    """Return the image's unfinished build, made here if there is none; None where somebody was faster."""
+    found = Operation.objects.filter(image=image, action="image-build", status__in=Operation.UNFINISHED).first()
+    if found is not None:
+        return found
+    try:
+        with transaction.atomic():
+            # not rung: whoever makes it runs it; if he dies before, it is rung as every forgotten one is
+            return Operation.objects.create(
+                host=job.operation.host,
+                action="image-build",
+                image=image,
+                object_name=image.name,
+                arguments={"implicit": True, "for": str(job.operation.pk)},
+                actor=job.operation.actor,
+                actor_name=job.operation.actor_name,
+                source_ip=job.operation.source_ip,
+                cancellable=True,
+                rung_at=timezone.now(),
+            )
+    except IntegrityError:
+        return None
+
+
+def _run_for(job: Job, operation: Operation) -> None:
+    """Run a build within the operation that needs it."""
+    inner = Job(operation, job.runtime, job.host)
+    try:
+        _build(inner, job)
+    except Cancelled as error:
+        _set_state(inner.image, Image.State.AVAILABLE)
+        records.finish(operation, Operation.Status.CANCELLED, message="Cancelled.", error=error.as_dict())
+        job.refuse_if_cancelled(at_once=True)
+        # the build alone was cancelled: for this operation that is a failure, not to be tried again and again
+        raise SetupFailed("The making of the image was cancelled.", step="image") from error
+    except BaseException as error:
+        from .runner import describe
+
+        _set_state(inner.image, Image.State.FAILED)
+        inner.tell_now()
+        records.finish(operation, Operation.Status.FAILED, message=str(error), error=describe(error))
+        raise
+    inner.tell_now()
+    records.finish(operation, Operation.Status.SUCCEEDED, message="Made.")
+
+
+def _build(inner: Job, outer: Job) -> None:
+    """Make the image of `inner`, telling both operations (which may be one)."""
+    image = inner.image
+    if image.state == Image.State.READY:
+        return
+    known = inner.runtime.images().get(image.name)
+    _set_state(image, Image.State.BUILDING)
+    both = inner is not outer
+
+    def progress(pct: int, message: str) -> None:
+        inner.progress(pct, message)
+        if both:
+            outer.progress(pct * SHARE_PCT // 100, f"{image.name}: {message}")
+
+    def log(text: str) -> None:
+        inner.log(text)
+        if both:
+            outer.log(text)
+
+    def cancelled() -> bool:
+        return inner.cancelled() or (both and outer.cancelled())
+
+    if known is None:
+        known = inner.runtime.build_image(image.name, image.source, progress, log, cancelled)
+    with transaction.atomic():
+        Image.objects.filter(pk=image.pk).update(
+            state=Image.State.READY,
+            layers=list(known.layers),
+            size_bytes=known.size_bytes,
+            defaults=known.defaults,
+            built_at=timezone.now(),
+        )
+        notify("image", image.pk)
+
+
+def _wait_for(job: Job, operation: Operation) -> None:
+    """Wait until another's build has ended, telling what it tells; raises SetupFailed where it failed."""
+    while True:
+        operation.refresh_from_db()
+        if operation.status == Operation.Status.QUEUED:
+            # nobody runs it (any more): the caller looks again, and takes it himself
+            return
+        if operation.finished:
+            break
+        job.refuse_if_cancelled()
+        job.progress(operation.progress_pct * SHARE_PCT // 100, f"{operation.object_name}: {operation.message}")
+        job.copy_log(operation.log)
+        time.sleep(POLL_SEC)
+    if operation.status == Operation.Status.FAILED:
+        error = operation.error or {}
+        raise SetupFailed(
+            str(error.get("message") or "The image could not be made."),
+            step=str(error.get("step") or "image"),
+            path=error.get("path"),
+            errno=error.get("errno"),
+            console=error.get("console"),
+        )
+
+
+def _set_state(image: Image, state: str) -> None:
+    image.state = state
+    Image.objects.filter(pk=image.pk).update(state=state)
+    notify("image", image.pk)

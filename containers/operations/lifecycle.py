@@ -1,0 +1,120 @@
+"""start, stop, restart, freeze, unfreeze, delete."""
+
+from __future__ import annotations
+
+from django.utils import timezone
+
+from .. import records
+from ..core.errors import CoreError, InvalidTransition
+from ..core.states import Status
+from ..models import Container
+from .job import Job
+
+LIVE = (Status.RUNNING, Status.FROZEN)
+
+
+def start(job: Job) -> None:
+    """Start; one that runs already is done."""
+    start_container(job, job.container)
+    job.message = "Started."
+
+
+def stop(job: Job) -> None:
+    """Stop; one that is stopped already is done."""
+    stop_container(job, job.container)
+    job.message = "Stopped."
+
+
+def restart(job: Job) -> None:
+    """Stop and start again."""
+    container = job.container
+    if not job.journal.get("stopped"):
+        if job.observe(container).status in LIVE:
+            job.progress(10, "Stopping")
+            stop_container(job, container)
+        job.remember(stopped=True)
+    job.progress(50, "Starting")
+    start_container(job, container)
+    job.message = "Restarted."
+
+
+def freeze(job: Job) -> None:
+    """Freeze; one that is frozen already is done."""
+    container = job.container
+    if _now(job, container, "freeze") != Status.FROZEN:
+        job.runtime.freeze(container.pk)
+    job.settle(container)
+    job.message = "Frozen."
+
+
+def unfreeze(job: Job) -> None:
+    """Let it go on; one that runs already is done."""
+    container = job.container
+    if _now(job, container, "unfreeze") != Status.RUNNING:
+        job.runtime.thaw(container.pk)
+    job.settle(container)
+    job.message = "Unfrozen."
+
+
+def _now(job: Job, container: Container, action: str) -> Status:
+    """Return running or frozen; raises InvalidTransition where it has ended meanwhile."""
+    status = job.observe(container).status
+    if status not in LIVE:
+        raise InvalidTransition(
+            f"A container that is {status} cannot be asked to {action}.", status=str(status), action=action
+        )
+    return status
+
+
+def delete(job: Job) -> None:
+    """Remove the container from the host, then its row; one that is gone already is done."""
+    container = job.container
+    if job.observe(container).status in LIVE:
+        if not job.arguments.get("force"):
+            raise InvalidTransition("It runs: stop it first.", status="running", action="delete")
+        job.progress(10, "Stopping")
+        job.runtime.stop(container.pk, timeout_sec=0, force=True, kill=True)
+    job.progress(40, "Removing")
+    job.runtime.delete(container.pk)
+    records.forget_container(container.pk)
+    job.message = "Deleted."
+
+
+def start_container(job: Job, container: Container) -> None:
+    """Start a container and write down that it runs, or why it did not start."""
+    by_person = job.operation.actor_id is not None
+    if job.observe(container).status in LIVE:
+        job.settle(container)
+        return
+    spec = job.final_spec(container)
+    try:
+        job.runtime.start(spec, job.progress, job.cancelled)
+    except (CoreError, OSError) as error:
+        console = error.details.get("console") if isinstance(error, CoreError) else None
+        job.settle(
+            container,
+            "start-failed",
+            last_exit={
+                "at": timezone.now().isoformat(),
+                "reason": "start-failed",
+                "exit_code": None,
+                "signal": None,
+                "console": console,
+            },
+        )
+        raise
+    fresh = {"restart_count": 0, "restart_at": None} if by_person else {"restart_at": None}
+    job.settle(container, **fresh)
+
+
+def stop_container(job: Job, container: Container, *, timeout_sec: float | None = None) -> None:
+    """Stop a container as the operation's arguments say, and write down that it is stopped."""
+    arguments = job.arguments
+    if job.observe(container).status != Status.STOPPED:
+        job.runtime.stop(
+            container.pk,
+            timeout_sec=float(arguments.get("timeout", 60) if timeout_sec is None else timeout_sec),
+            force=bool(arguments.get("force", False)),
+            kill=bool(arguments.get("kill", True)),
+        )
+    job.settle(container, restart_at=None)

@@ -1,0 +1,163 @@
+"""Runs one operation: claim it, look at rights and policy again, call its handler, record how it ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+from uuid import UUID
+
+from django.conf import settings
+
+from panel.accounts import audit
+from panel.accounts.actor import Forbidden
+from panel.accounts.models import User
+
+from .. import records
+from ..core.errors import Cancelled, CoreError, SetupFailed, StorageFull
+from ..core.host import Host
+from ..models import Container, Network, Operation
+from ..permissions import roles_that_may
+from . import clone, create, images, lifecycle, networks, snapshots, update
+from .job import Job
+from .owner import this_process
+from .runtime import Runtime
+
+ATTEMPTS_MAX: Final = 3
+"""How often an operation is begun; when its worker dies each time it is rolled back instead."""
+_NO_SPACE: Final = (28, 122)
+"""ENOSPC, EDQUOT."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """run does it, or what is left of it; undo takes back what a failed or cancelled run has left."""
+
+    run: Callable[[Job], None]
+    undo: Callable[[Job], None] | None = None
+
+
+HANDLERS: Final[dict[str, Handler]] = {
+    "create": Handler(create.run, create.undo),
+    "start": Handler(lifecycle.start),
+    "stop": Handler(lifecycle.stop),
+    "restart": Handler(lifecycle.restart),
+    "freeze": Handler(lifecycle.freeze),
+    "unfreeze": Handler(lifecycle.unfreeze),
+    "delete": Handler(lifecycle.delete),
+    "update": Handler(update.run),
+    "rename": Handler(update.run),
+    "snapshot": Handler(snapshots.take),
+    "snapshot-delete": Handler(snapshots.remove),
+    "restore": Handler(snapshots.restore, snapshots.undo_restore),
+    "clone": Handler(clone.run, clone.undo),
+    "image-build": Handler(images.build, images.undo_build),
+    "image-delete": Handler(images.delete),
+    "network-create": Handler(networks.create, networks.undo_create),
+    "network-delete": Handler(networks.delete),
+}
+
+
+@cache
+def local_runtime() -> Runtime:
+    """Return the runtime of the host that this process runs on."""
+    from .kernel import KernelRuntime
+
+    return KernelRuntime(Host.open(settings.STATE_DIR))
+
+
+def run(operation_id: UUID, runtime: Runtime | None = None, host: Host | None = None) -> bool:
+    """Run a queued operation to its end; False where it is not queued (any more)."""
+    operation = records.claim(operation_id, this_process())
+    if operation is None:
+        return False
+    runtime = runtime or local_runtime()
+    job = Job(operation, runtime, host or Host(settings.STATE_DIR, settings.BOXROOM_INSTANCE))
+    handler = HANDLERS[operation.action]
+    try:
+        if operation.attempts > ATTEMPTS_MAX:
+            raise SetupFailed(f"Its worker was lost {ATTEMPTS_MAX} times.", step=operation.action)
+        authorise(operation)
+        handler.run(job)
+    except Cancelled as error:
+        rolled_back = _undo(job, handler)
+        _end(job, Operation.Status.CANCELLED, f"Cancelled.{rolled_back}", describe(error))
+    except Exception as error:
+        if not isinstance(error, (CoreError, OSError)):
+            log.exception("%s of %s", operation.action, operation.object_name)
+        described = describe(error)
+        rolled_back = _undo(job, handler)
+        _end(job, Operation.Status.FAILED, f"{described['message']}{rolled_back}", described)
+    else:
+        _end(job, Operation.Status.SUCCEEDED, job.message, None)
+    return True
+
+
+def _undo(job: Job, handler: Handler) -> str:
+    """Take back what was done; return what to add to the message."""
+    if handler.undo is None:
+        return ""
+    try:
+        handler.undo(job)
+    except Exception:  # the first error is the outcome; this one is for the log, and for the next full reconcile
+        log.exception("rolling back %s of %s", job.operation.action, job.operation.object_name)
+        return " Rolling back failed too; see the log."
+    return " Rolled back."
+
+
+def _end(job: Job, status: str, message: str, error: dict[str, Any] | None) -> None:
+    job.tell_now()
+    if status != Operation.Status.SUCCEEDED and job.operation.container_id:
+        _settle_row(job)
+    if 1 < job.operation.attempts <= ATTEMPTS_MAX:
+        message += " (Its worker was lost on the way; it was resumed.)"
+    records.finish(job.operation, status, message=message, error=error)
+
+
+def _settle_row(job: Job) -> None:
+    """Whatever went wrong, the row says afterwards what the host says."""
+    row = Container.objects.filter(pk=job.operation.container_id).first()
+    if row is None:
+        return
+    try:
+        job.settle(row)
+    except (CoreError, OSError):
+        log.exception("observing %s", row.name)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Return an error as operations keep it: code, message, field, step, path, errno, console and what else it has."""
+    if isinstance(error, OSError):
+        kind = StorageFull if error.errno in _NO_SPACE else SetupFailed
+        error = kind.from_oserror("working on the host", error)
+    if not isinstance(error, CoreError):
+        name = type(error).__name__
+        error = SetupFailed(f"Something unexpected went wrong ({name}); the worker's log has it.", step="unexpected")
+    return {"step": None, "path": None, "errno": None, "console": None, **error.as_dict()}
+
+
+def authorise(operation: Operation) -> None:
+    """Look at the actor's rights again: between the click and now they may have been withdrawn. Raises Forbidden."""
+    if operation.actor_id is None and operation.actor_name == audit.SYSTEM_NAME:
+        return
+    user = User.objects.filter(pk=operation.actor_id, is_active=True).first() if operation.actor_id else None
+    if user is None or not _may(user, operation):
+        raise Forbidden("The right to do this was withdrawn before it began.", action=operation.action)
+
+
+def _may(user: User, operation: Operation) -> bool:
+    action = operation.action
+    if user.host_admin:
+        return True
+    if operation.container_id:
+        return Container.objects.visible_to(user, action).filter(pk=operation.container_id).exists()
+    if operation.network_id:
+        return Network.objects.visible_to(user, action).filter(pk=operation.network_id).exists()
+    if operation.project_id:
+        return user.memberships.filter(project=operation.project_id, role__in=roles_that_may(action)).exists()
+    # an image is made for whoever first needs it
+    return action == "image-build" and bool(operation.arguments.get("implicit"))

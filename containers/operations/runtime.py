@@ -1,0 +1,146 @@
+"""What the handlers ask of the host: the one seam between operations and the runtime."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..core.network.base import NetworkConfig
+from ..core.spec import Limits, Spec
+from ..core.states import Status
+
+Progress = Callable[[int, str], None]
+Log = Callable[[str], None]
+Cancelled = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What the kernel and the store say of one container, now. last_exit: as in the API."""
+
+    status: Status
+    reason: str = ""
+    init_pid: int | None = None
+    started_at: dt.datetime | None = None
+    last_exit: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A snapshot that is there now. layers: bottom first."""
+
+    layers: tuple[str, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """An image that is there now. defaults: init_command, halt_signal, environment, where it has them."""
+
+    layers: tuple[str, ...]
+    size_bytes: int
+    defaults: dict[str, Any]
+
+
+class Runtime(Protocol):
+    """One host. Every call raises CoreError or OSError; every change made twice is made once."""
+
+    def observe(self, container_id: str | None = None) -> dict[str, Observed]:
+        """Return what is there, by id; of one container only where an id is given."""
+        ...
+
+    def stored(self) -> dict[str, Spec]:
+        """Return the specs in the store, by id."""
+        ...
+
+    def check_policy(self, spec: Spec) -> None:
+        """Raise PolicyDenied where the host's policy forbids the spec."""
+        ...
+
+    def create(self, spec: Spec, progress: Progress) -> None:
+        """Make the container on disk, and let the network know it."""
+        ...
+
+    def save(self, spec: Spec) -> None:
+        """Replace the spec in the store, and what the network knows of it."""
+        ...
+
+    def delete(self, container_id: str) -> None:
+        """Remove a stopped container and everything that leads back to it; nothing there is fine."""
+        ...
+
+    def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
+        """Start a stopped container; SetupFailed says which step failed, and nothing is left running then."""
+        ...
+
+    def stop(self, container_id: str, *, timeout_sec: float, force: bool, kill: bool) -> None:
+        """Stop, thawing first; TimedOut where it does not end in time and kill is false."""
+        ...
+
+    def freeze(self, container_id: str) -> None:
+        """Freeze all processes of a running container."""
+        ...
+
+    def thaw(self, container_id: str) -> None:
+        """Let a frozen container go on."""
+        ...
+
+    def apply_limits(self, container_id: str, limits: Limits) -> None:
+        """Change the limits of a running container; InUse where it needs more than that."""
+        ...
+
+    def snapshot(self, container_id: str, name: str, note: str) -> Taken:
+        """Keep the container's present state; one of that name that is there already is returned."""
+        ...
+
+    def remove_snapshot(self, container_id: str, name: str) -> None:
+        """Forget a snapshot; nothing there is fine."""
+        ...
+
+    def restore(self, container_id: str, name: str) -> None:
+        """Take a stopped container back to a snapshot."""
+        ...
+
+    def clone(self, source_id: str, spec: Spec, snapshot: str | None) -> None:
+        """Make a container of another's present state, or of a snapshot of it."""
+        ...
+
+    def build_image(
+        self, name: str, source: dict[str, Any], progress: Progress, log: Log, cancelled: Cancelled
+    ) -> Built:
+        """Make an image, from the beginning; nothing is left where it fails or is cancelled (Cancelled)."""
+        ...
+
+    def images(self) -> dict[str, Built]:
+        """Return the images in the store, by name."""
+        ...
+
+    def remove_image(self, name: str) -> None:
+        """Forget an image; nothing there is fine."""
+        ...
+
+    def choose_subnets(self, taken: Sequence[str], seed: str) -> tuple[str, str]:
+        """Return gateways of a free IPv4 and a free IPv6 subnet."""
+        ...
+
+    def ensure_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
+        """Make one network; configs: all that there are, this one too."""
+        ...
+
+    def remove_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
+        """Take a network away; configs: those that stay."""
+        ...
+
+    def ensure_networks(self, configs: Sequence[NetworkConfig]) -> None:
+        """Make the host have these networks, and no other of this instance."""
+        ...
+
+    def tidy(self) -> list[str]:
+        """Remove what leads back to no container and is of no use to anybody; say what it was."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """Return what limits and policy are checked against: memory_bytes, cpus, pids, disk_limits, policy, boot_id."""
+        ...

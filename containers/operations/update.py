@@ -1,0 +1,64 @@
+"""update and rename: first the kernel, then the store, then the row; each can be taken back until the next is done."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from .. import records, specs
+from ..core.errors import AlreadyExists, InvalidTransition
+from ..core.spec import Spec
+from ..core.states import Status
+from ..models import Container
+from ..notices import notify
+from . import lifecycle
+from .job import Job
+
+
+def run(job: Job) -> None:
+    """Change what was asked for; limits at once where it runs."""
+    container = job.container
+    changes: dict[str, Any] = dict(job.arguments.get("changes") or {})
+    if name := job.arguments.get("name"):
+        changes["name"] = name
+    if name and name != container.name and job.observe(container).status != Status.STOPPED:
+        raise InvalidTransition("Stop it first.", status=container.status, action="rename")
+    before = specs.spec_of(container, job.host)
+    old = {field: getattr(container, field) for field in changes}
+    for field, value in changes.items():
+        setattr(container, field, value)
+    changed = [field for field in changes if old[field] != changes[field]]
+    if changed:
+        _apply(job, container, before, old, {field: changes[field] for field in changed})
+    job.message = "Renamed." if changed == ["name"] else "Changed." if changed else "Nothing to change."
+
+
+def _apply(job: Job, container: Container, before: Spec, old: dict[str, Any], changes: dict[str, Any]) -> None:
+    container.generation += 1
+    after = job.final_spec(container)
+    with ExitStack() as undo:
+        if after.limits != before.limits and job.observe(container).status in lifecycle.LIVE:
+            job.runtime.apply_limits(container.pk, after.limits)
+            undo.callback(job.runtime.apply_limits, container.pk, before.limits)
+        job.runtime.save(after)
+        undo.callback(job.runtime.save, before)
+        extra = {"restart_at": None, "restart_count": 0} if "restart" in changes else {}
+        try:
+            with transaction.atomic():
+                Container.objects.filter(pk=container.pk).update(**changes, **extra, generation=container.generation)
+                _tell(job, container, old, changes)
+        except IntegrityError as error:
+            raise AlreadyExists(f"The name {container.name} is taken.", field="name") from error
+        undo.pop_all()
+    notify("container", container.pk)
+
+
+def _tell(job: Job, container: Container, old: dict[str, Any], changes: dict[str, Any]) -> None:
+    if "limits" in changes:
+        detail = {"old": old["limits"], "new": changes["limits"]}
+        records.add_event(container, "limits", operation=job.operation, detail=detail)
+    if "name" in changes:
+        reason = f"{old['name']} → {changes['name']}"
+        records.add_event(container, "renamed", reason=reason, operation=job.operation)

@@ -1,0 +1,40 @@
+"""The worker's one task: somebody rang for an operation."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from celery import Task
+from django.db import connections
+
+from panel.celery import TASK, app
+
+from . import doorbell, records
+from .operations import runner
+
+log = logging.getLogger(__name__)
+
+
+class _Doorbell(Task):  # type: ignore[misc]
+    """Takes nothing of a message but the id: what else Celery's headers could ask for is dropped."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.request.update(callbacks=None, errbacks=None, chain=None, chord=None, group=None)
+        return super().__call__(*args, **kwargs)
+
+
+@app.task(name=TASK, base=_Doorbell, ignore_result=True, acks_late=False, max_retries=0)  # type: ignore[untyped-decorator]
+def run(operation_id: str) -> None:
+    """Run the operation, if its row says that it waits; a forged, doubled or late doorbell does nothing."""
+    try:
+        identity = UUID(operation_id)
+        if identity == doorbell.CANARY:
+            records.worker_seen()
+        else:
+            runner.run(identity)
+    except ValueError:
+        log.warning("a doorbell with no operation's id")
+    finally:
+        connections.close_all()
