@@ -1,0 +1,408 @@
+"""Running containers, from the worker's and the ticker's side: start, stop, restart, freeze, thaw, observe, limits.
+
+The supervisors do the work; what is here asks them, and tells what the kernel shows. Every function may be called
+again after a crash: what is done already is left as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from .. import claims, halt, store
+from ..cgroups import detect
+from ..errors import (
+    AlreadyExists,
+    Cancelled,
+    CoreError,
+    HostUnsupported,
+    InvalidTransition,
+    NotFound,
+    SetupFailed,
+    TimedOut,
+)
+from ..exits import LastExit
+from ..host import Host
+from ..proc import records, rtnl, setup
+from ..proc.records import RunFile
+from ..spec import Limits, Spec
+from ..start_plan import HANDSHAKE_SEC, NETWORK_SEC, StartPlan
+from ..states import Status
+from ..storage import overlay
+
+Progress = Callable[[int, str], None]
+FREEZE_SEC: Final = 10.0
+_ANSWER_SEC: Final = HANDSHAKE_SEC + NETWORK_SEC
+_BURY_SEC: Final = 10.0
+_ERRORS: Final = {kind.code: kind for kind in (AlreadyExists, HostUnsupported, NotFound, TimedOut)}
+_SIGNAL_AGAIN_SEC: Final = 0.05
+
+
+class NetworkPort(Protocol):
+    """What a start needs of the network. Bound to one host."""
+
+    def attach(self, spec: Spec, netns_fd: int) -> None:
+        """Put the container's NICs into its network namespace; filters are in force before a link is up."""
+
+    def detach(self, spec: Spec) -> None:
+        """Take away what attach made; what is gone already is accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """A container that runs. started_at: UTC, ISO 8601."""
+
+    init_pid: int
+    started_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What the host shows of a container now. reason: why it is not running, or what is wrong, for people."""
+
+    status: Status
+    reason: str = ""
+    init_pid: int | None = None
+    started_at: str | None = None
+    last_exit: LastExit | None = None
+
+
+def _no_progress(_percent: int, _message: str) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+def start(
+    host: Host,
+    spec: Spec,
+    *,
+    network: NetworkPort,
+    progress: Progress = _no_progress,
+    cancelled: Callable[[], bool] = _never,
+) -> RunState:
+    """Start a stopped container and return once its init has been exec'ed. One that runs already is left running.
+
+    Raises SetupFailed (step, path, errno, console) and leaves nothing behind, NotFound and SetupFailed for missing
+    layers, Cancelled, Busy.
+    """
+    with store.lock(host, "container", spec.id):
+        run = _live(host, spec.id)
+        if run is not None:
+            return RunState(init_pid=run.init.pid, started_at=run.started_at)
+        root = overlay.plan(host, spec)
+        plan = StartPlan(
+            state_dir=str(host.state_dir),
+            instance=host.instance,
+            spec=spec,
+            id_base=None if spec.privileged else claims.id_base(host, spec.slot),
+            lowers=root.lowers,
+            upper=root.upper,
+            work=root.work,
+        )
+        progress(10, "Making the namespaces")
+        with _launcher(host) as connection:
+            _ask(connection, plan)
+            try:
+                return _follow(host, connection, spec, network, progress, cancelled)
+            except BaseException:
+                # the supervisor sees the closed connection and takes everything back; what it made is gone when it is
+                connection.shutdown(socket.SHUT_WR)
+                _await_close(connection)
+                network.detach(spec)
+                raise
+
+
+@contextlib.contextmanager
+def _launcher(host: Host) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as connection:
+        connection.settimeout(_ANSWER_SEC)
+        try:
+            connection.connect(str(host.launcher_socket))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise SetupFailed(
+                "The launcher does not answer; it is started again within seconds.",
+                step="reach the launcher",
+                path=str(host.launcher_socket),
+                errno=error.errno,
+            ) from error
+        yield connection
+
+
+def _ask(connection: socket.socket, plan: StartPlan) -> None:
+    """Send the plan in a memory file: an environment may be larger than a message can be."""
+    fd = os.memfd_create("start-plan", os.MFD_CLOEXEC)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(plan.to_json())
+        file.flush()
+        file.seek(0)
+        setup.send(connection, {"cmd": "start"}, (fd,))
+
+
+def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[int]]:
+    """Return the supervisor's next message, which must be of this kind; raises what it reports."""
+    try:
+        message, fds = setup.receive(connection, fds_max=1)
+    except TimeoutError:
+        raise TimedOut("The supervisor did not answer in time.", step=f"wait for {kind}") from None
+    except ConnectionResetError:
+        message, fds = None, []
+    if message is None:
+        raise SetupFailed("The supervisor ended during the start; its log tells why.", step="start")
+    if message["type"] == "error":
+        raise _error(message)
+    if message["type"] != kind:
+        raise SetupFailed(f"The supervisor said {message['type']} instead of {kind}.", step="start")
+    return message, fds
+
+
+def _error(message: dict[str, Any]) -> CoreError:
+    values = {name: value for name, value in message.items() if name not in ("type", "code", "message", "field")}
+    kind = _ERRORS.get(message["code"])
+    if kind is not None:
+        return kind(message["message"], **values)
+    known = {name: values.get(name) for name in ("path", "errno", "console")}
+    return SetupFailed(message["message"], step=values.get("step") or "start", **known)
+
+
+def _follow(
+    host: Host,
+    connection: socket.socket,
+    spec: Spec,
+    network: NetworkPort,
+    progress: Progress,
+    cancelled: Callable[[], bool],
+) -> RunState:
+    _, (netns_fd,) = _answer(connection, "namespaces")
+    try:
+        progress(40, "Attaching the network")
+        network.attach(spec, netns_fd)
+    finally:
+        os.close(netns_fd)
+    if cancelled():
+        raise Cancelled("The start was cancelled.")
+    progress(80, "Starting init")
+    try:
+        setup.send(connection, {"cmd": "network-ready"})
+    except BrokenPipeError:
+        # it has failed meanwhile: the reason is in the next message
+        pass
+    message, _ = _answer(connection, "running")
+    return RunState(init_pid=message["pid"], started_at=message["started_at"])
+
+
+def _await_close(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while setup.receive(connection)[0] is not None:
+            pass
+
+
+def _live(host: Host, container_id: str) -> RunFile | None:
+    """Return the run file of a container whose supervisor lives; what a dead one left is cleared away."""
+    run = RunFile.read(host.run_path(container_id))
+    if run is None:
+        return None
+    pidfd = run.supervisor.open()
+    if pidfd is not None:
+        os.close(pidfd)
+        return run
+    bury(host, run)
+    return None
+
+
+def bury(host: Host, run: RunFile) -> LastExit:
+    """Clear away what a supervisor that was killed left: processes, cgroups, links, files. Returns what it records."""
+    cgroups = detect.open(host)
+    cgroups.kill(run.id)
+    cgroups.wait_empty(run.id, _BURY_SEC)
+    cgroups.remove(run.id)
+    with contextlib.suppress(CoreError):
+        for nic in store.load(host, run.id).nics:
+            rtnl.delete_link(nic.host_link)
+    last = LastExit(at=records.now(), reason="lost")
+    records.write_last_exit(host, run.id, last)
+    host.supervisor_socket(run.id).unlink(missing_ok=True)
+    records.expect_path(host, run.id).unlink(missing_ok=True)
+    host.run_path(run.id).unlink(missing_ok=True)
+    return last
+
+
+def stop(
+    host: Host,
+    container_id: str,
+    *,
+    timeout_sec: float = 30.0,
+    force: bool = True,
+    kill: bool = False,
+    progress: Progress = _no_progress,
+    cancelled: Callable[[], bool] = _never,
+) -> LastExit | None:
+    """Stop a container and return how it ended; one that is stopped already is fine (None if it never ran).
+
+    Asks init to shut down and waits timeout_sec; then, with force, kills. kill: at once, without asking. A frozen
+    container is thawed first, and the time counts once. Raises TimedOut (without force), Cancelled.
+    """
+    run = _live(host, container_id)
+    if run is None:
+        return records.read_last_exit(host, container_id)
+    supervisor_fd = run.supervisor.open()
+    if supervisor_fd is None:
+        return records.read_last_exit(host, container_id)
+    try:
+        ended = not kill and _halt(host, run, supervisor_fd, timeout_sec, cancelled)
+        if not ended:
+            if not (force or kill):
+                records.expect(host, container_id, None)
+                raise TimedOut(f"The container did not shut down within {timeout_sec:.0f} s.", step="stop")
+            progress(80, "Killing what is left")
+            _kill(host, run, supervisor_fd)
+    finally:
+        os.close(supervisor_fd)
+    _live(host, container_id)
+    return records.read_last_exit(host, container_id)
+
+
+def _halt(host: Host, run: RunFile, supervisor_fd: int, timeout_sec: float, cancelled: Callable[[], bool]) -> bool:
+    """Ask init to shut down; returns whether the container has ended in time."""
+    deadline = time.monotonic() + timeout_sec
+    with contextlib.suppress(NotFound):
+        detect.open(host).thaw(run.id, max(timeout_sec, 0.1))
+    records.expect(host, run.id, "stopped")
+    configured = _halt_signal(host, run.id)
+    asked = False
+    while (left := deadline - time.monotonic()) > 0:
+        if not asked:
+            number = configured or halt.choose_for(run.init.pid)
+            asked = number is not None and _signal(run, number)
+        if _gone(supervisor_fd, min(left, 0.5 if asked else _SIGNAL_AGAIN_SEC)):
+            return True
+        if cancelled():
+            records.expect(host, run.id, None)
+            raise Cancelled("The stop was cancelled; the container may still be shutting down.")
+    return _gone(supervisor_fd, 0)
+
+
+def _halt_signal(host: Host, container_id: str) -> int | None:
+    with contextlib.suppress(NotFound):
+        name = store.load(host, container_id).halt_signal
+        return halt.parse(name) if name else None
+    return None
+
+
+def _signal(run: RunFile, number: int) -> bool:
+    pidfd = run.init.open()
+    if pidfd is None:
+        return True
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _gone(pidfd: int, timeout_sec: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout_sec * 1000))
+
+
+def _kill(host: Host, run: RunFile, supervisor_fd: int) -> None:
+    records.expect(host, run.id, "killed")
+    detect.open(host).kill(run.id)
+    _signal(run, signal.SIGKILL)
+    if not _gone(supervisor_fd, _BURY_SEC):
+        # the supervisor itself hangs: without it there is nothing to lose any more
+        signal.pidfd_send_signal(supervisor_fd, signal.SIGKILL)
+        if not _gone(supervisor_fd, _BURY_SEC):
+            raise TimedOut("Processes of the container do not end: they wait in the kernel.", step="kill")
+
+
+def restart(
+    host: Host,
+    spec: Spec,
+    *,
+    network: NetworkPort,
+    timeout_sec: float = 30.0,
+    force: bool = True,
+    progress: Progress = _no_progress,
+    cancelled: Callable[[], bool] = _never,
+) -> RunState:
+    """Stop, then start with the spec given. Raises what either raises; a stop that fails leaves it running."""
+    stop(host, spec.id, timeout_sec=timeout_sec, force=force, progress=progress, cancelled=cancelled)
+    return start(host, spec, network=network, progress=progress, cancelled=cancelled)
+
+
+def freeze(host: Host, container_id: str) -> None:
+    """Freeze a running container; a frozen one is fine. Raises InvalidTransition when it does not run, TimedOut."""
+    if _live(host, container_id) is None:
+        raise InvalidTransition("The container is not running.", status=str(Status.STOPPED), action="freeze")
+    detect.open(host).freeze(container_id, FREEZE_SEC)
+
+
+def thaw(host: Host, container_id: str) -> None:
+    """Let a frozen container run on; a running one is fine. Raises InvalidTransition when it does not run."""
+    if _live(host, container_id) is None:
+        raise InvalidTransition("The container is not running.", status=str(Status.STOPPED), action="unfreeze")
+    detect.open(host).thaw(container_id)
+
+
+def update_limits(host: Host, container_id: str, limits: Limits) -> bool:
+    """Put limits in force on a running container; returns False where it does not run.
+
+    The caller stores the spec. Raises InUse where memory in use cannot be reclaimed.
+    """
+    if _live(host, container_id) is None:
+        return False
+    detect.open(host).apply(container_id, limits)
+    return True
+
+
+def observe(host: Host) -> dict[str, Observation]:
+    """Return what every container of the host's store is doing now, by id. Changes nothing."""
+    cgroups = detect.open(host)
+    return {container_id: _observe(host, cgroups, container_id) for container_id in store.container_ids(host)}
+
+
+def _observe(host: Host, cgroups: Any, container_id: str) -> Observation:
+    try:
+        run = RunFile.read(host.run_path(container_id))
+        if run is not None and run.boot_id == records.boot_id() and _alive(run):
+            status = Status.FROZEN if cgroups.frozen(container_id) else Status.RUNNING
+            return Observation(status=status, init_pid=run.init.pid, started_at=run.started_at)
+        last = records.read_last_exit(host, container_id)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return Observation(status=Status.ERROR, reason=f"its state cannot be read: {error}")
+    if run is not None:
+        last = LastExit(at=records.now(), reason="lost")
+    return Observation(status=Status.STOPPED, reason=last.reason if last else "", last_exit=last)
+
+
+def _alive(run: RunFile) -> bool:
+    """Tell whether the supervisor lives: it is there from before init until everything is cleared away."""
+    pidfd = run.supervisor.open()
+    if pidfd is None:
+        return False
+    os.close(pidfd)
+    return True
+
+
+def sweep(host: Host) -> tuple[str, ...]:
+    """Clear away what killed supervisors left; returns the ids of their containers. For the reconciler."""
+    dead = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted(host.supervisor_dir().glob("*.json")):
+            run = RunFile.read(path)
+            if run is not None and not _alive(run):
+                bury(host, run)
+                dead.append(run.id)
+    return tuple(dead)

@@ -1,0 +1,145 @@
+"""What a supervisor leaves on disk for others to read: the run file, the last exit, and its notices."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..exits import LastExit, Reason
+from ..host import Host
+
+
+def now() -> str:
+    """Return the time as records hold it: UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def start_time(pid: int) -> int | None:
+    """Return a process's start time in clock ticks after boot, which makes a pid unique; None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, safe against the reuse of its pid. start_time: see start_time()."""
+
+    pid: int
+    start_time: int
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        """Describe a process that is there; raises ProcessLookupError."""
+        ticks = start_time(pid)
+        if ticks is None:
+            raise ProcessLookupError(3, f"no process {pid}")
+        return cls(pid, ticks)
+
+    def open(self) -> int | None:
+        """Return a pidfd (the caller's), or None where the process is gone or the pid is another's by now."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return None
+        # checked after opening: from here on the pidfd cannot change its meaning
+        if start_time(self.pid) == self.start_time:
+            return pidfd
+        os.close(pidfd)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFile:
+    """What is known of a running container without asking its supervisor. started_at: UTC, ISO 8601."""
+
+    id: str
+    name: str
+    instance: str
+    boot_id: str
+    supervisor: Process
+    init: Process
+    started_at: str
+
+    def write(self, host: Host) -> None:
+        """Put the file in place, whole or not at all."""
+        values = {
+            **{name: getattr(self, name) for name in ("id", "name", "instance", "boot_id", "started_at")},
+            "supervisor": {"pid": self.supervisor.pid, "start_time": self.supervisor.start_time},
+            "init": {"pid": self.init.pid, "start_time": self.init.start_time},
+        }
+        write_json(host.run_path(self.id), values)
+
+    @classmethod
+    def read(cls, path: Path) -> RunFile | None:
+        """Return what a supervisor wrote, or None where there is nothing; the directory is root's, so it is trusted."""
+        try:
+            values = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        values["supervisor"] = Process(**values["supervisor"])
+        values["init"] = Process(**values["init"])
+        return cls(**values)
+
+
+def boot_id() -> str:
+    """Return the kernel's id of this boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a file by temporary name and rename."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(values))
+    os.replace(temporary, path)
+
+
+def write_last_exit(host: Host, container_id: str, last_exit: LastExit) -> None:
+    """Record how a run ended; a container directory that is gone (an ephemeral one) is accepted."""
+    with contextlib.suppress(FileNotFoundError):
+        write_json(host.container_dir(container_id) / "last_exit.json", last_exit.as_dict())
+
+
+def read_last_exit(host: Host, container_id: str) -> LastExit | None:
+    """Return how the last run ended, or None where it never ran."""
+    try:
+        return LastExit(**json.loads((host.container_dir(container_id) / "last_exit.json").read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def notify(host: Host, container_id: str, event: str) -> None:
+    """Tell the ticker, if it is there; it finds out by itself too."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        sock.sendto(json.dumps({"id": container_id, "event": event}).encode(), str(host.events_socket))
+
+
+def expect_path(host: Host, container_id: str) -> Path:
+    """Return the file by which a stop tells the supervisor that the end to come was asked for."""
+    return host.supervisor_dir() / f"{container_id}.expect"
+
+
+def expect(host: Host, container_id: str, reason: Reason | None) -> None:
+    """Tell how the end to come is to be recorded; None takes it back."""
+    if reason is None:
+        expect_path(host, container_id).unlink(missing_ok=True)
+    else:
+        write_json(expect_path(host, container_id), {"reason": reason})
+
+
+def expected(host: Host, container_id: str) -> Reason | None:
+    """Return what expect() was told last."""
+    try:
+        reason: Reason = json.loads(expect_path(host, container_id).read_text())["reason"]
+    except FileNotFoundError:
+        return None
+    return reason

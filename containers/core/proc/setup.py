@@ -1,0 +1,250 @@
+"""The child's half of a start: from the clone to the exec of init. Nothing here returns to the supervisor's code.
+
+    supervisor                                    child (root of its own namespaces)
+      writes the id maps, makes the mounts
+      ── mounts + [detached mounts] ───────────▶  becomes id 0, mounts root, /dev, /proc, /sys
+      ◀── console + [pty master, slave] ─────────  opens its console
+      joins the cgroups, waits for the network
+      ── finish ───────────────────────────────▶  cgroup namespace, links up, pivot_root, drops rights
+      ◀── end of file: the exec succeeded ───────  exec
+      ◀── error {step, path, errno, message} ────  or, from anywhere above
+
+The child is a clone without CPython's after-fork hooks: no threads, no imports, no locks, no logging.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import termios
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from .. import mount_plan
+from ..mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED
+from ..mounts import StepFailed, execute
+from ..syscalls import (
+    CLONE_NEWCGROUP,
+    CLOSE_RANGE_CLOEXEC,
+    MNT_DETACH,
+    PR_CAP_AMBIENT,
+    PR_CAP_AMBIENT_CLEAR_ALL,
+    PR_CAPBSET_DROP,
+    PR_SET_DUMPABLE,
+    PR_SET_PDEATHSIG,
+    close_range,
+    load_seccomp,
+    mount,
+    pivot_root,
+    prctl,
+    set_capabilities,
+    sethostname,
+    umount,
+    unshare,
+)
+
+MESSAGE_BYTES: Final = 64 * 1024
+MOUNTS_MAX: Final = 250
+"""SCM_RIGHTS carries at most 253 descriptors (SCM_MAX_FD)."""
+
+_IFF_UP: Final = 1
+_SIOCGIFFLAGS: Final = 0x8913
+_SIOCSIFFLAGS: Final = 0x8914
+_TIOCGPTN: Final = 0x80045430
+_TIOCSPTLCK: Final = 0x40045431
+_LIMITS: Final = (
+    (resource.RLIMIT_NOFILE, 1024, 524288),
+    (resource.RLIMIT_MEMLOCK, 8 * 1024**2, 8 * 1024**2),
+    (resource.RLIMIT_CORE, 0, 0),
+    (resource.RLIMIT_MSGQUEUE, 819200, 819200),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildPlan:
+    """What the child does, complete before the clone. scratch: a host directory that the child mounts over.
+
+    capabilities: the bounding set. last_capability: the highest that the kernel knows. links: NICs to bring up.
+    """
+
+    before: tuple[mount_plan.Operation, ...]
+    after: tuple[mount_plan.Operation, ...]
+    scratch: str
+    hostname: str
+    links: tuple[str, ...]
+    privileged: bool
+    capabilities: int
+    last_capability: int
+    seccomp: bytes
+    command: tuple[str, ...]
+    environment: dict[str, str]
+
+
+def send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+    """Send one JSON message with descriptors, which stay the sender's."""
+    socket.send_fds(connection, [json.dumps(message).encode()], fds)
+
+
+def receive(connection: socket.socket, *, fds_max: int = 0) -> tuple[dict[str, Any] | None, list[int]]:
+    """Return the next message and its descriptors (the caller's, close-on-exec); None at end of file."""
+    data, fds, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, fds_max, socket.MSG_CMSG_CLOEXEC)
+    return (json.loads(data) if data else None), fds
+
+
+def run(plan: ChildPlan, connection: socket.socket) -> NoReturn:
+    """Become the container's init, or report why not and leave with status 1."""
+    try:
+        _become(plan, connection)
+    except StepFailed as failed:
+        _report(connection, failed.step, failed.error)
+    except OSError as error:
+        _report(connection, "set up the container", error)
+    except BaseException as error:  # noqa: BLE001 - the child's last frame: everything must reach the supervisor
+        _report(connection, "set up the container", OSError(0, repr(error)))
+    os._exit(1)
+
+
+class _Step:
+    """Names what is being done in errors that come out of the block."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise StepFailed(self.name, error)
+
+
+def _report(connection: socket.socket, step: str, error: OSError) -> None:
+    path = error.filename if isinstance(error.filename, str) else None
+    message = {
+        "type": "error",
+        "step": step,
+        "path": path,
+        "errno": error.errno,
+        "message": error.strerror or str(error),
+    }
+    with contextlib.suppress(OSError):
+        send(connection, message)
+
+
+def _expect(connection: socket.socket, kind: str, *, fds_max: int = 0) -> list[int]:
+    message, fds = receive(connection, fds_max=fds_max)
+    if message is None or message["type"] != kind:
+        # the supervisor gave up, or died before the parent-death signal was set
+        os._exit(1)
+    return fds
+
+
+def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
+    mount_fds = _expect(connection, "mounts", fds_max=MOUNTS_MAX)
+    with _Step("become the container's root"):
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        prctl(PR_SET_DUMPABLE, 0)
+        # set after the ids: a change of credentials clears it (prctl(2))
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setsid()
+        os.umask(0)
+    with _Step("make a private mount tree"):
+        mount(None, "/", None, MS_REC | MS_PRIVATE)
+        mount("tmpfs", plan.scratch, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700,size=1m")
+        os.chdir(plan.scratch)
+    execute(plan.before, mount_fds)
+    with _Step("open the console"):
+        slave_fd = _console(connection)
+    _expect(connection, "finish")
+    with _Step("make a cgroup namespace"):
+        unshare(CLONE_NEWCGROUP)
+    execute(plan.after)
+    with _Step("set the host name"):
+        sethostname(plan.hostname)
+    for link in ("lo", *plan.links):
+        with _Step(f"bring the link {link} up"):
+            _link_up(link)
+    with _Step("change the root directory"):
+        pivot_root(".", ".")
+        umount(".", MNT_DETACH)
+        os.chdir("/")
+        # systemd inside expects a shared tree, and does not make one itself in a container
+        mount(None, "/", None, MS_REC | MS_SHARED)
+    _drop_rights(plan)
+    with _Step("set the standard streams"):
+        for fd in (0, 1, 2):
+            os.dup2(slave_fd, fd)
+        close_range(3, CLOSE_RANGE_CLOEXEC)
+    with _Step("set the system call filter"):
+        load_seccomp(plan.seccomp)
+    with _Step("run the init command"):
+        _exec(plan)
+
+
+def _console(connection: socket.socket) -> int:
+    """Make /dev/console from the container's own devpts; sends the master and a slave, returns another slave."""
+    master_fd = os.open("dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(master_fd, _TIOCSPTLCK, struct.pack("i", 0))
+    number = array.array("i", [-1])
+    fcntl.ioctl(master_fd, _TIOCGPTN, number)
+    slave = f"dev/pts/{number[0]}"
+    slave_fd = os.open(slave, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(slave_fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    os.fchmod(slave_fd, 0o620)
+    mount(slave, "dev/console", None, MS_BIND)
+    send(connection, {"type": "console"}, (master_fd, slave_fd))
+    os.close(master_fd)
+    return slave_fd
+
+
+def _link_up(name: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        request = struct.pack("16sH14x", name.encode(), 0)
+        flags = struct.unpack("16sH14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags | _IFF_UP))
+
+
+def _drop_rights(plan: ChildPlan) -> None:
+    with _Step("set the resource limits"):
+        for limit, soft, hard in _LIMITS:
+            most = resource.getrlimit(limit)[1]
+            most = hard if most == resource.RLIM_INFINITY else min(hard, most)
+            resource.setrlimit(limit, (min(soft, most), most))
+    with _Step("drop capabilities"):
+        for number in range(plan.last_capability + 1):
+            if not plan.capabilities >> number & 1:
+                prctl(PR_CAPBSET_DROP, number)
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+        set_capabilities(plan.capabilities & _permitted(), inheritable=0)
+
+
+def _permitted() -> int:
+    """Return what this process holds: a host may lack a capability itself."""
+    with open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"CapPrm:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def _exec(plan: ChildPlan) -> NoReturn:
+    for number in range(1, signal.NSIG):
+        # what Python ignores (SIGPIPE, SIGXFSZ) would stay ignored after exec; 32 and 33 belong to libc
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
+    try:
+        os.execve(plan.command[0], plan.command, plan.environment)
+    except OSError as error:
+        error.filename = plan.command[0]
+        raise

@@ -1,0 +1,243 @@
+"""The supervisor's half of a start: makes the child with its namespaces, and feeds it (see core.proc.setup).
+
+The child is cloned by a process whose effective ids are the container's own base for that moment: the kernel charges
+namespaces, inotify watches and the like to the creator of the user namespace in every ancestor, and so each container
+has counters of its own. Source: kernel Documentation/admin-guide/sysctl/user.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .. import capabilities, mount_plan
+from ..cgroups.base import Joined, join
+from ..errors import SetupFailed, TimedOut
+from ..idmap import for_container
+from ..start_plan import HANDSHAKE_SEC, StartPlan, environment
+from ..syscalls import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    clone3,
+    open_tree,
+    set_mount_idmap,
+)
+from . import setup
+
+_NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
+
+
+@dataclass(slots=True)
+class Child:
+    """A container's init, on its way or running. Owns its descriptors; close() frees them.
+
+    console_fd, console_slave_fd: the pty of /dev/console; -1 before the child has made it.
+    """
+
+    pid: int
+    pidfd: int
+    connection: socket.socket
+    netns_fd: int = -1
+    console_fd: int = -1
+    console_slave_fd: int = -1
+
+    def kill(self) -> int:
+        """Kill and reap the child; returns its wait status."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        return os.waitpid(self.pid, 0)[1]
+
+    def close(self) -> None:
+        """Close everything that belongs to the child."""
+        self.connection.close()
+        for fd in (self.pidfd, self.netns_fd, self.console_fd, self.console_slave_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.pidfd = self.netns_fd = self.console_fd = self.console_slave_fd = -1
+
+
+class Joining:
+    """Moves a process into its cgroups beside other work.
+
+    The first move after a quiet while waits about 10 ms for an RCU grace period (cgroup_threadgroup_rwsem).
+    """
+
+    def __init__(self, pid: int, joined: Joined) -> None:
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, args=(pid, joined), daemon=True)
+        self._thread.start()
+
+    def _run(self, pid: int, joined: Joined) -> None:
+        try:
+            join(pid, joined.init_procs)
+        except OSError as error:
+            self._error = error
+
+    def wait(self) -> None:
+        """Wait until the process is where it belongs; raises SetupFailed."""
+        self._thread.join()
+        if self._error is not None:
+            raise SetupFailed.from_oserror("join the cgroups", self._error) from self._error
+
+
+def last_capability() -> int:
+    """Return the number of the highest capability that the kernel knows."""
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+        return int(file.read())
+
+
+def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
+    """Return what the child will do. bpf: the system call filter."""
+    spec = plan.spec
+    own = os.path.commonpath((plan.upper, plan.work))
+    return setup.ChildPlan(
+        before=mount_plan.before_network(
+            layers=len(plan.lowers),
+            upper=os.path.relpath(plan.upper, own),
+            work=os.path.relpath(plan.work, own),
+            nesting=spec.nesting,
+        ),
+        after=mount_plan.after_cgroups(),
+        scratch=str(plan.host.run_dir),
+        hostname=spec.hostname or spec.name,
+        links=tuple(nic.name for nic in spec.nics),
+        privileged=spec.privileged,
+        capabilities=capabilities.kept(privileged=spec.privileged),
+        last_capability=last_capability(),
+        seccomp=bpf,
+        command=spec.init_command,
+        environment=environment(spec),
+    )
+
+
+def clone(plan: setup.ChildPlan, id_base: int | None) -> Child:
+    """Make the child, which waits for its mounts. id_base: None for a privileged container.
+
+    The caller must be single-threaded root, and owns the result.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    flags = _NAMESPACES | (CLONE_NEWUSER if id_base is not None else 0)
+    try:
+        with _effective_ids(id_base):
+            pid, pidfd = clone3(flags, exit_signal=signal.SIGCHLD)
+            if pid == 0:
+                ours.close()
+                setup.run(plan, theirs)
+    except OSError as error:
+        ours.close()
+        raise SetupFailed.from_oserror("make the namespaces", error) from error
+    finally:
+        theirs.close()
+    return Child(pid, pidfd, ours)
+
+
+@contextlib.contextmanager
+def _effective_ids(id_base: int | None) -> Iterator[None]:
+    if id_base is None:
+        yield
+        return
+    os.setresgid(-1, id_base, 0)
+    os.setresuid(-1, id_base, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(-1, 0, 0)
+        os.setresgid(-1, 0, 0)
+
+
+def equip(child: Child, plan: StartPlan) -> None:
+    """Write the id maps, open the network namespace, and hand the child its layers. Raises SetupFailed."""
+    fds: list[int] = []
+    try:
+        userns_fd = None
+        if plan.id_base is not None:
+            line = for_container(plan.id_base).line()
+            for name in ("uid_map", "gid_map"):
+                _write(f"/proc/{child.pid}/{name}", line)
+            userns_fd = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            fds.append(userns_fd)
+        child.netns_fd = os.open(f"/proc/{child.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        mounts = []
+        for path in (*plan.lowers, os.path.commonpath((plan.upper, plan.work))):
+            mounts.append(open_tree(path))
+            fds.append(mounts[-1])
+            if userns_fd is not None:
+                _idmap(mounts[-1], userns_fd, path)
+        setup.send(child.connection, {"type": "mounts"}, tuple(mounts))
+    except OSError as error:
+        raise SetupFailed.from_oserror("prepare the root file system", error) from error
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _idmap(mount_fd: int, userns_fd: int, path: str) -> None:
+    try:
+        set_mount_idmap(mount_fd, userns_fd)
+    except OSError as error:
+        error.filename = path
+        raise
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(fd)
+
+
+def await_console(child: Child) -> None:
+    """Wait until the child has mounted everything and opened its console. Raises SetupFailed, TimedOut."""
+    message, fds = _receive(child, "console", fds_max=2)
+    del message
+    child.console_fd, child.console_slave_fd = fds
+
+
+def finish(child: Child) -> None:
+    """Let the child exec init, and wait until it has. Raises SetupFailed, TimedOut."""
+    try:
+        setup.send(child.connection, {"type": "finish"})
+    except OSError as error:
+        raise _vanished() from error
+    message, _ = _receive(child, None)
+    if message is not None:
+        raise _vanished()
+
+
+def _receive(child: Child, kind: str | None, *, fds_max: int = 0) -> tuple[dict[str, Any] | None, list[int]]:
+    """Return the child's next message, which must be of that kind; kind None: its end of file."""
+    deadline = time.monotonic() + HANDSHAKE_SEC
+    poll = select.poll()
+    poll.register(child.connection, select.POLLIN)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise TimedOut(f"The container's setup took longer than {HANDSHAKE_SEC:.0f} s.", step="set up the container")
+    try:
+        message, fds = setup.receive(child.connection, fds_max=fds_max)
+    except ConnectionResetError:
+        message, fds = None, []
+    if message is not None and message.get("type") == "error":
+        error = OSError(message["errno"], message["message"], message["path"])
+        raise SetupFailed.from_oserror(message["step"], error)
+    if (message["type"] if message else None) != kind:
+        raise _vanished()
+    return message, fds
+
+
+def _vanished() -> SetupFailed:
+    return SetupFailed("The container's first process ended during its setup.", step="set up the container")

@@ -1,0 +1,271 @@
+"""One running container's supervisor: makes its init, keeps its console and sessions, and knows how it ended.
+
+Forked by the launcher, standard library only; it outlives the panel. Its life::
+
+    start: cgroups, child, id maps, layers ──▶ "namespaces" to the worker, which attaches the network
+           "network-ready" ──▶ run file, exec ──▶ "running" to the worker
+    serve: console, sessions, stop requests, until init ends
+    end:   reboot(2) inside ──▶ a new init with new namespaces, the NICs moved over
+           anything else ──▶ last_exit.json, links and cgroups removed, run file removed last
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from typing import Any, Final
+
+from ..cgroups import detect
+from ..cgroups.base import join
+from ..errors import CoreError, NotFound, SetupFailed, TimedOut
+from ..exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
+from ..spec import Spec
+from ..start_plan import NETWORK_SEC, StartPlan
+from ..syscalls import overwrite_cmdline, set_process_name
+from . import records, rtnl, seccomp_files, setup, spawn
+from .loop import Loop
+from .records import Process, RunFile
+
+OOM_SCORE_ADJ: Final = -900
+_CRASH_LOOP_SEC: Final = 1.0
+
+
+class Supervisor:
+    """The process around one container. plan: what the worker asked for."""
+
+    def __init__(self, plan: StartPlan) -> None:
+        self.plan = plan
+        self.host = plan.host
+        self.id = plan.spec.id
+        self.cgroups = detect.open(self.host)
+        self.bpf = seccomp_files.read(self.host, nesting=plan.spec.nesting)
+        self.loop = Loop()
+        self.expected: Reason | None = None
+        self.child: spawn.Child | None = None
+        self.started_at = ""
+        self._oom_kills = 0
+        self._released = 0.0
+        self._tail = bytearray()
+
+    # -- start ------------------------------------------------------------------------------------------------------
+
+    def start(self, worker: socket.socket) -> None:
+        """Start the container for a worker at the other end; raises CoreError with nothing left behind."""
+        with ExitStack() as undo:
+            warming = spawn.Joining(os.getpid(), self.cgroups.supervisor_procs())
+            owner_uid = self.plan.id_base or 0
+            undo.callback(self._remove_cgroups)
+            joined = self.cgroups.create(
+                self.id, limits=self.plan.spec.limits, owner_uid=owner_uid, privileged=self.plan.spec.privileged
+            )
+            child = self._clone(undo)
+            undo.callback(self._delete_links)
+            setup.send(worker, {"type": "namespaces", "pid": child.pid}, (child.netns_fd,))
+            warming.wait()
+            self._release(child, joined.init_procs, worker)
+            undo.pop_all()
+        with contextlib.suppress(OSError):
+            # a worker that has gone meanwhile finds the container running
+            setup.send(worker, {"type": "running", "pid": child.pid, "started_at": self.started_at})
+        records.notify(self.host, self.id, "started")
+
+    def _clone(self, undo: ExitStack) -> spawn.Child:
+        child = spawn.clone(spawn.child_plan(self.plan, self.bpf), self.plan.id_base)
+        undo.callback(child.close)
+        undo.callback(child.kill)
+        spawn.equip(child, self.plan)
+        self.child = child
+        return child
+
+    def _release(self, child: spawn.Child, init_procs: tuple[str, ...], worker: socket.socket | None) -> None:
+        """Put the child where it belongs and let it exec; raises CoreError, with the console's last lines."""
+        try:
+            join(child.pid, init_procs)
+            spawn.await_console(child)
+            if worker is not None:
+                _await_network(worker)
+            self.started_at = records.now()
+            self._released = time.monotonic()
+            self._oom_kills = self.cgroups.oom_kills(self.id)
+            RunFile(
+                id=self.id,
+                name=self.plan.spec.name,
+                instance=self.plan.instance,
+                boot_id=records.boot_id(),
+                supervisor=Process.of(os.getpid()),
+                init=Process.of(child.pid),
+                started_at=self.started_at,
+            ).write(self.host)
+            spawn.finish(child)
+        except OSError as error:
+            self.host.run_path(self.id).unlink(missing_ok=True)
+            raise SetupFailed.from_oserror("release the container's init", error) from error
+        except SetupFailed as error:
+            self.host.run_path(self.id).unlink(missing_ok=True)
+            error.details["console"] = self._drain(child) or None
+            raise
+        except CoreError:
+            self.host.run_path(self.id).unlink(missing_ok=True)
+            raise
+
+    # -- serve ------------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Look after the container until it has ended for good."""
+        while self.child is not None:
+            child = self.child
+            self.loop.watch(child.pidfd, read=self.loop.stop)
+            self.loop.watch(child.console_fd, read=self._read_console)
+            self.loop.run()
+            self.loop.forget(child.pidfd)
+            self.loop.forget(child.console_fd)
+            self.child = None
+            self._ended(child)
+
+    def _read_console(self) -> None:
+        if self.child is not None:
+            self._tail += os.read(self.child.console_fd, 65536)
+            del self._tail[:-CONSOLE_TAIL_BYTES]
+
+    def _drain(self, child: spawn.Child) -> str:
+        """Read what is left in the console's pty; returns the last lines."""
+        if child.console_fd >= 0:
+            os.set_blocking(child.console_fd, False)
+            with contextlib.suppress(BlockingIOError, OSError):
+                while data := os.read(child.console_fd, 65536):
+                    self._tail += data
+                    del self._tail[:-CONSOLE_TAIL_BYTES]
+        return self._tail.decode(errors="replace")
+
+    def status(self) -> dict[str, Any]:
+        """Return what a client may know."""
+        child = self.child
+        return {
+            "type": "status",
+            "id": self.id,
+            "name": self.plan.spec.name,
+            "init_pid": child.pid if child else None,
+            "started_at": self.started_at,
+            "expected": self.expected,
+        }
+
+    def stop(self, number: int) -> None:
+        """Send init a signal that asks it to end, and remember that somebody asked."""
+        self.expected = "stopped"
+        if self.child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.child.pidfd, number)
+
+    # -- end --------------------------------------------------------------------------------------------------------
+
+    def _ended(self, child: spawn.Child) -> None:
+        status = os.waitpid(child.pid, 0)[1]
+        console = self._drain(child)
+        oom = self.cgroups.oom_kills(self.id) > self._oom_kills
+        expected = self.expected or records.expected(self.host, self.id)
+        reason, code, number = classify(status, expected=expected, oom_killed=oom)
+        if reason == "reboot":
+            try:
+                self._reboot(child)
+            except CoreError as error:
+                print(f"reboot of {self.id} failed: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+                console = f"{console}\n{error.message}"
+            else:
+                records.notify(self.host, self.id, "rebooted")
+                return
+        child.close()
+        last = LastExit(at=records.now(), reason=reason, exit_code=code, signal=number, console=console or None)
+        records.write_last_exit(self.host, self.id, last)
+        self._remove_cgroups()
+        self._delete_links()
+        records.expect(self.host, self.id, None)
+        self.host.run_path(self.id).unlink(missing_ok=True)
+        # last: who hears it looks at once
+        records.notify(self.host, self.id, "oom" if reason == "oom" else "stopped")
+
+    def _reboot(self, old: spawn.Child) -> None:
+        """Start a new init in new namespaces; the limits stay, or follow the spec where it was changed meanwhile."""
+        # an init that reboots at once must not keep a core busy
+        time.sleep(max(0.0, self._released + _CRASH_LOOP_SEC - time.monotonic()))
+        self.cgroups.kill(self.id)
+        self.cgroups.wait_empty(self.id, 5.0)
+        self.cgroups.clean(self.id, owner_uid=self.plan.id_base or 0)
+        with ExitStack() as undo:
+            undo.callback(setattr, self, "child", None)
+            child = self._clone(undo)
+            for nic in self.plan.spec.nics:
+                index = rtnl.peer_index(nic.host_link)
+                if index is not None:
+                    rtnl.move_link(
+                        index, name=nic.name, mac=nic.mac, from_netns_fd=old.netns_fd, to_netns_fd=child.netns_fd
+                    )
+            self._release(child, self.cgroups.joined(self.id).init_procs, None)
+            undo.pop_all()
+        old.close()
+
+    def _remove_cgroups(self) -> None:
+        self.cgroups.kill(self.id)
+        try:
+            self.cgroups.remove(self.id)
+        except (TimedOut, OSError) as error:
+            print(f"cgroups of {self.id} stay: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+
+    def _delete_links(self) -> None:
+        for nic in self.plan.spec.nics:
+            try:
+                rtnl.delete_link(nic.host_link)
+            except OSError as error:
+                print(f"link {nic.host_link} stays: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+
+
+def main(connection: socket.socket) -> None:
+    """Serve the one request of a connection that the launcher accepted; returns when the container has ended."""
+    message, fds = setup.receive(connection, fds_max=1)
+    if message is None or not fds:
+        return
+    with open(fds[0], "rb") as file:
+        plan = StartPlan.from_json(file.read())
+    _become_supervisor(plan.instance, plan.spec)
+    supervisor = None
+    try:
+        supervisor = Supervisor(plan)
+        supervisor.start(connection)
+    except CoreError as error:
+        if supervisor is not None:
+            supervisor.host.run_path(plan.spec.id).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            setup.send(connection, {"type": "error", **error.as_dict()})
+        return
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            failed = SetupFailed.from_oserror("talk to the worker", error)
+            setup.send(connection, {"type": "error", **failed.as_dict()})
+        return
+    finally:
+        connection.close()
+    supervisor.serve()
+
+
+def _become_supervisor(instance: str, spec: Spec) -> None:
+    os.setsid()
+    overwrite_cmdline(f"supervisor {instance} {spec.name} {spec.id}")
+    set_process_name("boxroom-superv")
+    # lowering it needs CAP_SYS_RESOURCE, which some hosts withhold
+    with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(OOM_SCORE_ADJ))
+
+
+def _await_network(worker: socket.socket) -> None:
+    poll = select.poll()
+    poll.register(worker, select.POLLIN)
+    if not poll.poll(NETWORK_SEC * 1000):
+        raise TimedOut("The network was not attached in time.", step="attach the network")
+    message, _ = setup.receive(worker)
+    if message is None or message.get("cmd") != "network-ready":
+        raise NotFound("The worker went away before the network was attached.")

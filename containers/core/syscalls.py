@@ -1,0 +1,280 @@
+"""The system calls that Python 3.11 does not offer. ctypes is used in this module and nowhere else.
+
+A wrapper encodes, calls and checks; a failed call is OSError(errno, strerror, path). Constants keep the kernel's
+spelling. Calls go through PyDLL, which keeps the interpreter's lock: nobody else may run between clone and exec.
+Source: include/uapi/linux/{mount,sched,prctl,close_range}.h, arch/x86/entry/syscalls/syscall_64.tbl.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+AT_EMPTY_PATH: Final = 0x1000
+AT_FDCWD: Final = -100
+AT_SYMLINK_NOFOLLOW: Final = 0x100
+
+CLONE_INTO_CGROUP: Final = 0x200000000
+CLONE_NEWCGROUP: Final = 0x02000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWNET: Final = 0x40000000
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_PIDFD: Final = 0x00001000
+
+CLOSE_RANGE_CLOEXEC: Final = 4
+
+MNT_DETACH: Final = 2
+MOUNT_ATTR_IDMAP: Final = 0x00100000
+MOVE_MOUNT_F_EMPTY_PATH: Final = 4
+OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
+OPEN_TREE_CLONE: Final = 1
+
+PR_CAPBSET_DROP: Final = 24
+PR_CAP_AMBIENT: Final = 47
+PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+PR_SET_CHILD_SUBREAPER: Final = 36
+PR_SET_DUMPABLE: Final = 4
+PR_SET_NAME: Final = 15
+PR_SET_NO_NEW_PRIVS: Final = 38
+PR_SET_PDEATHSIG: Final = 1
+
+SECCOMP_SET_MODE_FILTER: Final = 1
+
+# the calls newer than 2019 have one number on every architecture; the older ones are listed per machine
+_SYS: Final = {
+    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317},
+    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277},
+}[platform.machine()]
+_SYS_CLOSE_RANGE: Final = 436
+_SYS_CLONE3: Final = 435
+_SYS_MOUNT_SETATTR: Final = 442
+_SYS_MOVE_MOUNT: Final = 429
+_SYS_OPEN_TREE: Final = 428
+
+_LIBC = ctypes.PyDLL(None, use_errno=True)
+_syscall = _LIBC.syscall
+_syscall.restype = ctypes.c_long
+_mount = _LIBC.mount
+_mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+_mount.restype = ctypes.c_int
+_umount2 = _LIBC.umount2
+_umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+_umount2.restype = ctypes.c_int
+_unshare = _LIBC.unshare
+_unshare.argtypes = [ctypes.c_int]
+_unshare.restype = ctypes.c_int
+_setns = _LIBC.setns
+_setns.argtypes = [ctypes.c_int, ctypes.c_int]
+_setns.restype = ctypes.c_int
+_prctl = _LIBC.prctl
+_prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+_prctl.restype = ctypes.c_int
+_sethostname = _LIBC.sethostname
+_sethostname.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+_sethostname.restype = ctypes.c_int
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    ]
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+
+def _check(result: int, path: str | None = None) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return result
+
+
+def _long(value: int) -> ctypes.c_long:
+    return ctypes.c_long(value)
+
+
+def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> tuple[int, int]:
+    """Fork into new namespaces; returns (pid, pidfd) in the parent and (0, -1) in the child.
+
+    flags: CLONE_NEW* bits. cgroup_fd: a cgroup2 directory in which the child is born (Linux 5.7), borrowed.
+    The child skips CPython's after-fork hooks: the caller must be single-threaded, and the child may only make
+    system calls and exec. The caller owns the pidfd, which is close-on-exec.
+    """
+    pidfd = ctypes.c_int(-1)
+    args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
+    if cgroup_fd is not None:
+        args.flags |= CLONE_INTO_CGROUP
+        args.cgroup = cgroup_fd
+    pid = _check(_syscall(_long(_SYS_CLONE3), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))))
+    return pid, pidfd.value if pid else -1
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces named by CLONE_NEW* bits for new ones."""
+    _check(_unshare(flags))
+
+
+def setns(fd: int, flags: int) -> None:
+    """Enter the namespace (or, for a pidfd, the namespaces of flags) that fd refers to; borrows fd."""
+    _check(_setns(fd, flags))
+
+
+def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
+    """mount(2); the error names the target."""
+    encoded = [None if part is None else os.fsencode(part) for part in (source, target, fstype, data)]
+    _check(_mount(encoded[0], encoded[1], encoded[2], flags, encoded[3]), target)
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_umount2(os.fsencode(target), flags), target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2); with "." twice the old root lies over the new one, to be detached."""
+    _check(_syscall(_long(_SYS["pivot_root"]), os.fsencode(new_root), os.fsencode(put_old)), new_root)
+
+
+def open_tree(path: str, *, recursive: bool = False) -> int:
+    """Return a detached copy of the mount at path (close-on-exec; the caller owns it). Needs Linux 5.2."""
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW | (0x8000 if recursive else 0)
+    return _check(
+        _syscall(_long(_SYS_OPEN_TREE), ctypes.c_int(AT_FDCWD), os.fsencode(path), ctypes.c_uint(flags)), path
+    )
+
+
+def set_mount_idmap(mount_fd: int, userns_fd: int) -> None:
+    """Translate the ids of a detached mount by a user namespace's map. Needs Linux 5.12; borrows both."""
+    attr = _MountAttr(attr_set=MOUNT_ATTR_IDMAP, userns_fd=userns_fd)
+    _check(
+        _syscall(
+            _long(_SYS_MOUNT_SETATTR),
+            ctypes.c_int(mount_fd),
+            b"",
+            ctypes.c_uint(AT_EMPTY_PATH),
+            ctypes.byref(attr),
+            ctypes.c_size_t(ctypes.sizeof(attr)),
+        )
+    )
+
+
+def move_mount(mount_fd: int, target: str) -> None:
+    """Attach a detached mount at target; borrows mount_fd."""
+    _check(
+        _syscall(
+            _long(_SYS_MOVE_MOUNT),
+            ctypes.c_int(mount_fd),
+            b"",
+            ctypes.c_int(AT_FDCWD),
+            os.fsencode(target),
+            ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
+        ),
+        target,
+    )
+
+
+def prctl(option: int, first: int = 0, second: int = 0) -> int:
+    """prctl(2) with up to two numbers; the rest is 0."""
+    return _check(_prctl(option, first, second, 0, 0))
+
+
+def set_process_name(name: str) -> None:
+    """Set what ps shows in the comm column, 15 bytes at most."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def sethostname(name: str) -> None:
+    """Set the host name of this UTS namespace."""
+    encoded = os.fsencode(name)
+    _check(_sethostname(encoded, len(encoded)))
+
+
+def close_range(first_fd: int, flags: int = 0) -> None:
+    """Close every descriptor from first_fd on, or mark it close-on-exec with CLOSE_RANGE_CLOEXEC. Linux 5.9."""
+    _check(_syscall(_long(_SYS_CLOSE_RANGE), ctypes.c_uint(first_fd), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(flags)))
+
+
+def set_capabilities(permitted: int, *, effective: int | None = None, inheritable: int = 0) -> None:
+    """Set this thread's capability sets from bit masks; effective None means all that are permitted."""
+    active = permitted if effective is None else effective
+    header = _CapHeader(version=0x20080522, pid=0)
+    data = (_CapData * 2)(
+        *(
+            _CapData(
+                effective=active >> shift & 0xFFFFFFFF,
+                permitted=permitted >> shift & 0xFFFFFFFF,
+                inheritable=inheritable >> shift & 0xFFFFFFFF,
+            )
+            for shift in (0, 32)
+        )
+    )
+    _check(_syscall(_long(_SYS["capset"]), ctypes.byref(header), ctypes.byref(data)))
+
+
+def pack_filters(programs: Iterable[bytes]) -> bytes:
+    """Join BPF programs of struct sock_filter (8 bytes each) for load_seccomp."""
+    return b"".join(struct.pack("=I", len(program)) + program for program in programs)
+
+
+def load_seccomp(packed: bytes) -> None:
+    """Install what pack_filters joined; needs CAP_SYS_ADMIN in the user namespace, or no_new_privs."""
+    while packed:
+        (size,) = struct.unpack_from("=I", packed)
+        buffer = ctypes.create_string_buffer(packed[4 : 4 + size], size)
+        packed = packed[4 + size :]
+        program = _SockFprog(length=size // 8, filter=ctypes.addressof(buffer))
+        number = _long(_SYS["seccomp"])
+        _check(_syscall(number, ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(0), ctypes.byref(program)))
+
+
+def overwrite_cmdline(title: str) -> None:
+    """Write what ps shows as this process's command line over its arguments and environment in memory.
+
+    The environment must not be used through libc any more. Source: kernel fs/proc/base.c, get_mm_cmdline.
+    """
+    with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    # fields[0] is field 3 of proc(5): arg_start, arg_end, env_start, env_end are fields 48 to 51
+    arg_start, arg_end, env_start, env_end = (int(value) for value in fields[45:49])
+    end = env_end if env_start == arg_end and env_end > env_start else arg_end
+    text = os.fsencode(title)[: end - arg_start - 1]
+    ctypes.memset(arg_start, 0, end - arg_start)
+    ctypes.memmove(arg_start, text, len(text))
+    if len(text) < arg_end - arg_start:
+        # an argument area that does not end in NUL is shown up to its first NUL: no tail of empty arguments
+        ctypes.memset(arg_end - 1, 1, 1)

@@ -1,0 +1,230 @@
+"""Fixtures over real kernel objects, and the check after every test that none of them is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from containers.core import claims, store
+from containers.core.cgroups import detect
+from containers.core.host import Host
+from containers.core.lifecycle import running, stored
+from containers.core.spec import Spec
+
+PROJECT = Path(__file__).resolve().parents[2]
+BUSYBOX = Path("/bin/busybox")
+INIT_IDLE = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 3600 & wait $!; done\n"
+"""An init that does nothing, reaps, and ends at SIGTERM."""
+
+collect_ignore: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything in this directory, and skip it by name where there is no root."""
+    here = str(Path(__file__).parent)
+    for item in items:
+        if str(item.path).startswith(here):
+            item.add_marker(pytest.mark.kernel)
+            if os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+def wait_until(condition: Callable[[], object], timeout_sec: float = 10.0, what: str = "") -> None:
+    """Wait for a condition to hold; fails the test where it does not in time."""
+    deadline = time.monotonic() + timeout_sec
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout_sec} s: {what or condition}")
+        time.sleep(0.01)
+
+
+class NoNetwork:
+    """The port for containers without NICs."""
+
+    def attach(self, spec: Spec, netns_fd: int) -> None:
+        """There is nothing to attach."""
+        assert not spec.nics
+        os.fstat(netns_fd)
+
+    def detach(self, spec: Spec) -> None:
+        """There is nothing to take away."""
+
+
+# -- what must not be left --------------------------------------------------------------------------------------------
+
+
+def leftovers(instance: str, state_dir: Path, id_block: int | None) -> list[str]:
+    """Return every kernel object of an instance that is there now, in words."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            uid = os.stat(f"/proc/{pid}").st_uid
+            ours = f"supervisor {instance} " in command or (
+                id_block is not None and id_block <= uid < id_block + claims.ID_BLOCK_SIZE
+            )
+            if ours:
+                found.append(f"process {pid} uid {uid}: {command}")
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if str(state_dir) in line or f"/run/boxroom/{instance}" in line:
+            found.append(f"mount {line}")
+    for root in (
+        Path("/sys/fs/cgroup").glob("*/")
+        if not Path("/sys/fs/cgroup/cgroup.procs").exists()
+        else [Path("/sys/fs/cgroup")]
+    ):
+        found += [f"cgroup {path}" for path in (root / f"boxroom-{instance}").glob("c-*")]
+    found += [
+        f"link {name}"
+        for name in os.listdir("/sys/class/net")
+        if name.startswith((f"vb{instance}", f"boxbr{instance}"))
+    ]
+    return found
+
+
+def open_files() -> dict[str, str]:
+    """Return this process's descriptors: number → what it is."""
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test that leaves a descriptor, a child, or a kernel object of its instance."""
+    before = open_files()
+    yield
+    extra = {fd: what for fd, what in open_files().items() if fd not in before and "/proc/" not in what}
+    assert not extra, f"descriptors left open: {extra}"
+
+
+# -- one instance -----------------------------------------------------------------------------------------------------
+
+
+def make_layer(host: Host) -> str:
+    """Make a read-only layer that holds a static busybox with all its applets; returns the layer's id."""
+    layer = store.new_layer_id()
+    rootfs = store.rootfs(host, layer)
+    for name in ("bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "root", "run", "usr/bin", "usr/sbin", "var"):
+        (rootfs / name).mkdir(parents=True, exist_ok=True)
+    (rootfs / "tmp").chmod(0o1777)
+    shutil.copy2(BUSYBOX, rootfs / "bin/busybox")
+    applets = subprocess.run([BUSYBOX, "--list-full"], check=True, capture_output=True, text=True).stdout.split()
+    for applet in applets:
+        path = rootfs / applet
+        if applet != "bin/busybox" and path.parent.is_dir() and not path.is_symlink():
+            path.symlink_to("/bin/busybox")
+    for name, text in (("idle", INIT_IDLE),):
+        (rootfs / "sbin" / name).write_text(text)
+        (rootfs / "sbin" / name).chmod(0o755)
+    (rootfs / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/tmp:/bin/sh\n")
+    (rootfs / "etc/group").write_text("root:x:0:\nalice:x:1000:\n")
+    (rootfs / "etc/inittab").write_text("::sysinit:/bin/true\n::respawn:-/bin/sh\n")
+    return layer
+
+
+def make_spec(layer: str, **changes: object) -> Spec:
+    """Return a spec for a container of that layer; every one has an id, a slot and a name of its own."""
+    number = secrets.randbelow(1024)
+    values: dict[str, object] = {
+        "id": secrets.token_hex(6),
+        "name": f"c-{number}-{secrets.token_hex(2)}",
+        "project": "default",
+        "slot": number,
+        "image": "busybox",
+        "layers": (layer,),
+        "machine_id": secrets.token_hex(16),
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "init_command": ("/sbin/idle",),
+    }
+    values.update(changes)
+    return Spec(**values)  # type: ignore[arg-type]
+
+
+class Launcher:
+    """A launcher process of a test's instance."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        script = PROJECT / "containers/core/proc/launcher.py"
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", str(script), str(host.state_dir)], stdin=subprocess.DEVNULL
+        )
+        wait_until(self._answers, what="the launcher listens")
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, "the launcher ended"
+        return self.host.launcher_socket.exists()
+
+    def stop(self) -> None:
+        """End the launcher."""
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """An instance of its own: state directory, run directory, a running launcher; all gone afterwards."""
+    state_dir = Path(tempfile.mkdtemp(prefix="boxroom-"))
+    state_dir.chmod(0o711)
+    instance = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(5))
+    (state_dir / "instance.json").write_text(json.dumps({"id": instance, "host": "local"}))
+    made = Host.open(state_dir)
+    made.run_dir.mkdir(parents=True, mode=0o755)
+    made.supervisor_dir().mkdir(mode=0o750)
+    made.log_dir.mkdir()
+    store.prepare(made)
+    launcher = Launcher(made)
+    made.__dict__["test_launcher"] = launcher
+    try:
+        yield made
+    finally:
+        for container_id in store.container_ids(made):
+            with contextlib.suppress(Exception):
+                running.stop(made, container_id, kill=True)
+        launcher = made.__dict__["test_launcher"]
+        launcher.stop()
+        claim = claims.claims().get(instance)
+        left = leftovers(instance, state_dir, claim.id_block_base if claim else None)
+        claims.release(made)
+        detect.open(made).remove_instance()
+        shutil.rmtree(made.run_dir, ignore_errors=True)
+        shutil.rmtree(state_dir, ignore_errors=True)
+        assert not left, "left behind:\n" + "\n".join(left)
+
+
+@pytest.fixture
+def layer(host: Host) -> str:
+    """A busybox layer in the host's store."""
+    return make_layer(host)
+
+
+@pytest.fixture
+def container(host: Host, layer: str) -> Callable[..., Spec]:
+    """Return a function that makes a container: ``container(init_command=...)``; the fixture host clears it away."""
+
+    def make(**changes: object) -> Spec:
+        return stored.create(host, make_spec(layer, **changes))
+
+    return make
+
+
+@pytest.fixture
+def running_container(host: Host, container: Callable[..., Spec]) -> Spec:
+    """A container that runs an idle init, without a network."""
+    spec = container()
+    running.start(host, spec, network=NoNetwork())
+    return spec
