@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import records
 from ..core.errors import NotFound
 from ..core.states import Status
-from ..models import Container
+from .create import take_layers
 from .job import Job
 
 
@@ -17,11 +17,11 @@ def run(job: Job) -> None:
         snapshot = source.snapshots.filter(name=name).first() if name else None
         if name and snapshot is None:
             raise NotFound(f"The snapshot {name} is gone.")
-        target.layers = list(snapshot.layers if snapshot else source.layers)
-        Container.objects.filter(pk=target.pk).update(layers=target.layers)
+        take_layers(target, tuple(snapshot.layers if snapshot else source.layers))
         spec = job.final_spec(target)
         job.progress(20, "Copying")
-        job.runtime.clone(source.pk, spec, name)
+        stored = job.runtime.clone(source.pk, spec, name, job.progress)
+        take_layers(target, stored.layers)
     if not job.journal.get("created"):
         job.remember(created=True)
         job.settle(target, "created")

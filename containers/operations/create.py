@@ -18,7 +18,8 @@ def run(job: Job) -> None:
         take_over(container, image)
         spec = job.final_spec(container)
         job.progress(85, "Making the container")
-        job.runtime.create(spec, lambda pct, text: job.progress(85 + pct // 20, text))
+        stored = job.runtime.create(spec, lambda pct, text: job.progress(85 + pct // 20, text))
+        take_layers(container, stored.layers)
     if not job.journal.get("created"):
         job.remember(created=True)
         job.settle(container, "created")
@@ -36,6 +37,13 @@ def undo(job: Job) -> None:
         return
     job.runtime.delete(job.container.pk)
     records.undo_reservation(job.operation)
+
+
+def take_layers(container: Container, layers: tuple[str, ...]) -> None:
+    """Write the layers of the stored spec into the row."""
+    if container.layers != list(layers):
+        container.layers = list(layers)
+        Container.objects.filter(pk=container.pk).update(layers=container.layers)
 
 
 def take_over(container: Container, image: Image) -> None:

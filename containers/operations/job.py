@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from typing import Any, Final
 
@@ -163,7 +164,7 @@ def write_observed(
     guarded: a change there and back since the row was loaded counts as moved.
     """
     new = {"init_pid": observed.init_pid, "started_at": observed.started_at, **fields}
-    if observed.last_exit is not None:
+    if "last_exit" not in fields and newer_exit(container.last_exit, observed.last_exit):
         new["last_exit"] = observed.last_exit
     values = {name: value for name, value in new.items() if getattr(container, name) != value}
     why = reason or observed.reason
@@ -177,3 +178,10 @@ def write_observed(
         seen_at=container.status_at if guarded else None,
         **values,
     )
+
+
+def newer_exit(known: dict[str, Any] | None, seen: dict[str, Any] | None) -> bool:
+    """Whether an exit that was seen is later than the one that is known (a start that failed leaves none behind)."""
+    if seen is None:
+        return False
+    return known is None or dt.datetime.fromisoformat(seen["at"]) > dt.datetime.fromisoformat(known["at"])

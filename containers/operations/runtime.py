@@ -59,8 +59,8 @@ class Runtime(Protocol):
         """Raise PolicyDenied where the host's policy forbids the spec."""
         ...
 
-    def create(self, spec: Spec, progress: Progress) -> None:
-        """Make the container on disk, and let the network know it."""
+    def create(self, spec: Spec, progress: Progress) -> Spec:
+        """Make the container on disk, and let the network know it; return its spec as stored."""
         ...
 
     def save(self, spec: Spec) -> None:
@@ -99,12 +99,12 @@ class Runtime(Protocol):
         """Forget a snapshot; nothing there is fine."""
         ...
 
-    def restore(self, container_id: str, name: str) -> None:
-        """Take a stopped container back to a snapshot."""
+    def restore(self, container_id: str, name: str) -> Spec:
+        """Take a stopped container back to a snapshot; return its spec, with other layers."""
         ...
 
-    def clone(self, source_id: str, spec: Spec, snapshot: str | None) -> None:
-        """Make a container of another's present state, or of a snapshot of it."""
+    def clone(self, source_id: str, spec: Spec, snapshot: str | None, progress: Progress) -> Spec:
+        """Make a container of another's present state, or of a snapshot of it; return its spec, with its layers."""
         ...
 
     def build_image(
@@ -135,6 +135,18 @@ class Runtime(Protocol):
 
     def ensure_networks(self, configs: Sequence[NetworkConfig]) -> None:
         """Make the host have these networks, and no other of this instance."""
+        ...
+
+    def sweep(self) -> list[str]:
+        """Clear away what killed supervisors left; return the ids of their containers."""
+        ...
+
+    def snapshots(self, container_id: str) -> dict[str, dict[str, Any]]:
+        """Return the store's snapshots of a container by name: layers, note, created_at, size_bytes, spec."""
+        ...
+
+    def register(self, spec: Spec) -> None:
+        """Let the network know a container; twice is once."""
         ...
 
     def tidy(self) -> list[str]:

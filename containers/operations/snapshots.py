@@ -11,6 +11,7 @@ from ..core.errors import CoreError, NotFound
 from ..core.states import Status
 from ..models import Snapshot
 from . import lifecycle
+from .create import take_layers
 from .job import Job
 
 STOP_BEFORE_RESTORE_SEC: Final = 20.0
@@ -62,7 +63,7 @@ def restore(job: Job) -> None:
             job.progress(10, "Stopping")
             lifecycle.stop_container(job, container, timeout_sec=STOP_BEFORE_RESTORE_SEC)
         job.progress(40, "Restoring")
-        job.runtime.restore(container.pk, name)
+        take_layers(container, job.runtime.restore(container.pk, name).layers)
         job.remember(restored=True)
         records.add_event(container, "restored", reason=name, operation=job.operation)
     if job.journal["was_running"]:

@@ -373,6 +373,13 @@ def observe(host: Host) -> dict[str, Observation]:
     return {container_id: _observe(host, cgroups, container_id) for container_id in store.container_ids(host)}
 
 
+def observe_one(host: Host, container_id: str) -> Observation | None:
+    """Return what one container is doing now; None where the host's store has none of that id."""
+    if not store.exists(host, container_id):
+        return None
+    return _observe(host, detect.open(host), container_id)
+
+
 def _observe(host: Host, cgroups: Any, container_id: str) -> Observation:
     try:
         run = RunFile.read(host.run_path(container_id))

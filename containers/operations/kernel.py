@@ -1,0 +1,194 @@
+"""The runtime of the host that this process runs on, as the handlers ask for it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ..core import images, policy, store
+from ..core.errors import AlreadyExists, NotFound
+from ..core.exits import LastExit
+from ..core.host import Host
+from ..core.lifecycle import running, stored
+from ..core.network import networks
+from ..core.network.base import NetworkConfig
+from ..core.spec import Limits, Spec
+from .owner import boot_id
+from .runtime import Built, Cancelled, Log, Observed, Progress, Taken
+
+API_REASONS: Final = {"lost": "supervisor-lost", "reboot": "exit"}
+"""The runtime's words for an exit that the API knows by another name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Port:
+    """The network as a start needs it."""
+
+    host: Host
+
+    def attach(self, spec: Spec, netns_fd: int) -> None:
+        networks.attach(self.host, spec, netns_fd)
+
+    def detach(self, spec: Spec) -> None:
+        networks.detach(self.host, spec)
+
+
+class KernelRuntime:
+    """Implements Runtime on the kernel and the store of one host."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._port = _Port(host)
+
+    def observe(self, container_id: str | None = None) -> dict[str, Observed]:
+        if container_id is None:
+            return {found: _observed(seen) for found, seen in running.observe(self.host).items()}
+        one = running.observe_one(self.host, container_id)
+        return {} if one is None else {container_id: _observed(one)}
+
+    def sweep(self) -> list[str]:
+        return list(running.sweep(self.host))
+
+    def stored(self) -> dict[str, Spec]:
+        return store.load_all(self.host)[0]
+
+    def snapshots(self, container_id: str) -> dict[str, dict[str, Any]]:
+        found = store.snapshots(self.host, container_id)
+        return {one.name: {**dataclasses.asdict(one), "layers": list(one.layers)} for one in found}
+
+    def check_policy(self, spec: Spec) -> None:
+        policy.check(self._policy(), spec, self.stored().values())
+
+    def _policy(self) -> policy.Policy:
+        try:
+            return policy.parse(self.host.policy_path.read_text())
+        except FileNotFoundError:
+            return policy.DEFAULT
+
+    def create(self, spec: Spec, progress: Progress) -> Spec:
+        made = stored.create(self.host, spec, progress=progress)
+        networks.register(self.host, made)
+        return made
+
+    def register(self, spec: Spec) -> None:
+        networks.register(self.host, spec)
+
+    def save(self, spec: Spec) -> None:
+        old = store.load(self.host, spec.id)
+        if old.name != spec.name:
+            stored.rename(self.host, spec.id, spec.name)
+        # the layers are the store's to know
+        kept = dataclasses.replace(spec, layers=old.layers)
+        with store.lock(self.host, "container", spec.id):
+            store.save(self.host, kept)
+        networks.register(self.host, kept)
+
+    def delete(self, container_id: str) -> None:
+        with contextlib.suppress(NotFound):
+            networks.detach(self.host, store.load(self.host, container_id))
+        stored.delete(self.host, container_id)
+        networks.unregister(self.host, container_id)
+
+    def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
+        running.start(self.host, spec, network=self._port, progress=progress, cancelled=cancelled)
+
+    def stop(self, container_id: str, *, timeout_sec: float, force: bool, kill: bool) -> None:
+        # the runtime's words: kill at once, force when the time is up
+        running.stop(self.host, container_id, timeout_sec=timeout_sec, force=kill, kill=force)
+
+    def freeze(self, container_id: str) -> None:
+        running.freeze(self.host, container_id)
+
+    def thaw(self, container_id: str) -> None:
+        running.thaw(self.host, container_id)
+
+    def apply_limits(self, container_id: str, limits: Limits) -> None:
+        running.update_limits(self.host, container_id, limits)
+
+    def snapshot(self, container_id: str, name: str, note: str) -> Taken:
+        try:
+            made = stored.snapshot(self.host, container_id, name, note)
+        except AlreadyExists:
+            known = store.load_snapshot(self.host, container_id, name)
+            return Taken(layers=known.layers, size_bytes=known.size_bytes)
+        return Taken(layers=made.layers, size_bytes=made.size_bytes)
+
+    def remove_snapshot(self, container_id: str, name: str) -> None:
+        stored.delete_snapshot(self.host, container_id, name)
+
+    def restore(self, container_id: str, name: str) -> Spec:
+        return stored.restore(self.host, container_id, store.load_snapshot(self.host, container_id, name).layers)
+
+    def clone(self, source_id: str, spec: Spec, snapshot: str | None, progress: Progress) -> Spec:
+        layers = store.load_snapshot(self.host, source_id, snapshot).layers if snapshot else None
+        made = stored.clone(self.host, source_id, spec, snapshot_layers=layers, progress=progress)
+        networks.register(self.host, made)
+        return made
+
+    def build_image(
+        self, name: str, source: dict[str, Any], progress: Progress, log: Log, cancelled: Cancelled
+    ) -> Built:
+        made = images.build(
+            self.host, name, source, progress=progress, log=lambda line: log(f"{line}\n"), cancelled=cancelled
+        )
+        return Built(layers=made.layers, size_bytes=made.size_bytes, defaults=made.defaults)
+
+    def images(self) -> dict[str, Built]:
+        return {
+            name: Built(layers=one.layers, size_bytes=one.size_bytes, defaults=one.defaults)
+            for name, one in store.images(self.host).items()
+        }
+
+    def remove_image(self, name: str) -> None:
+        stored.delete_image(self.host, name)
+
+    def choose_subnets(self, taken: Sequence[str], seed: str) -> tuple[str, str]:
+        chosen = networks.choose_subnets(self.host, taken, seed)
+        return chosen.ipv4, chosen.ipv6
+
+    def ensure_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
+        networks.ensure(self.host, config, configs, list(self.stored().values()))
+
+    def remove_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
+        networks.remove(self.host, config, configs, list(self.stored().values()))
+
+    def ensure_networks(self, configs: Sequence[NetworkConfig]) -> None:
+        networks.ensure_all(self.host, configs, list(self.stored().values()))
+
+    def tidy(self) -> list[str]:
+        return stored.recover(self.host)
+
+    def facts(self) -> dict[str, Any]:
+        rules = self._policy()
+        return {
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "cpus": os.cpu_count() or 1,
+            "pids": int(Path("/proc/sys/kernel/pid_max").read_text()),
+            "disk_limits": False,
+            "kernel": platform.release(),
+            "boot_id": boot_id(),
+            "policy": {"privileged": rules.containers.privileged, "sources": list(rules.images.sources)},
+        }
+
+
+def _observed(seen: running.Observation) -> Observed:
+    return Observed(
+        status=seen.status,
+        reason=API_REASONS.get(seen.reason, seen.reason),
+        init_pid=seen.init_pid,
+        started_at=dt.datetime.fromisoformat(seen.started_at) if seen.started_at else None,
+        last_exit=_exit(seen.last_exit),
+    )
+
+
+def _exit(last: LastExit | None) -> dict[str, Any] | None:
+    if last is None:
+        return None
+    values = last.as_dict()
+    return {**values, "reason": API_REASONS.get(last.reason, last.reason)}
