@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from django.db.models import Prefetch, QuerySet
 
 from panel.accounts.models import ApiToken, AuditRecord, Membership, Project, User
 
+from . import queue
 from .core.states import Status
 from .models import Container, Event, Image, Network, Operation, Snapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 LIMITS: Final = ("memory_bytes", "cpus", "pids", "disk_bytes", "io_read_bytes_per_sec", "io_write_bytes_per_sec")
 _ERROR: Final = ("code", "message", "step", "path", "errno", "console")
@@ -31,16 +29,18 @@ def with_relations(rows: QuerySet[Container]) -> QuerySet[Container]:
     """Return the query extended by all that `container` needs, so that a list costs four queries, not hundreds."""
     unfinished = Operation.objects.filter(status__in=Operation.UNFINISHED)
     return rows.select_related("project").prefetch_related(
-        "interfaces__network", Prefetch("operations", queryset=unfinished, to_attr="unfinished")
+        "interfaces__network",
+        Prefetch("operations", queryset=unfinished, to_attr="unfinished"),
+        Prefetch("clone_operations", queryset=unfinished, to_attr="unfinished_as_clone"),
     )
 
 
 def unfinished_operation(row: Container) -> Operation | None:
-    """Return the operation that is queued or runs on a container."""
-    prefetched: Iterable[Operation] | None = getattr(row, "unfinished", None)
-    if prefetched is None:
-        return row.operations.filter(status__in=Operation.UNFINISHED).first()
-    return next(iter(prefetched), None)
+    """Return the operation that holds a container now: its own, or the clone that makes it."""
+    if not hasattr(row, "unfinished"):
+        return queue.unfinished(row)
+    held: list[Operation] = [*row.unfinished, *row.unfinished_as_clone]
+    return held[0] if held else None
 
 
 def status(row: Container) -> str:

@@ -14,7 +14,6 @@ from ninja import Header, Query
 from pydantic import AfterValidator
 
 from containers import notices, present
-from containers.core.errors import SpecError
 from containers.models import Operation
 
 WAIT_MAX_SEC: Final = 60.0
@@ -30,13 +29,6 @@ def _clamp(seconds: float) -> float:
 
 Wait = Annotated[float, AfterValidator(_clamp), Query(description="Seconds to hold the answer, clamped to 0..60.")]
 Key = Annotated[str | None, Header(alias="Idempotency-Key")]
-
-
-def checked_key(key: str | None) -> str | None:
-    """Return an Idempotency-Key that fits its column; raises SpecError."""
-    if key is not None and not (0 < len(key) <= 255 and key.isprintable()):
-        raise SpecError("Use 1 to 255 printable characters.", field="Idempotency-Key")
-    return key
 
 
 async def operation(request: HttpRequest, wait: float, ask: Callable[[], Operation]) -> HttpResponse:

@@ -13,11 +13,12 @@ from ninja import Query, Router
 from pydantic import BaseModel, ConfigDict
 
 from containers import present, services
-from containers.models import Container
+from containers.models import Container, Operation
 from containers.services import ContainerRequest
+from panel.accounts import services as people
 
 from . import answers, lists
-from .answers import Key, Wait, checked_key
+from .answers import Key, Wait
 from .auth import actor
 from .lists import Filter, PageQuery
 from .schemas import CloneIn, ContainerChanges, ContainerIn, Nothing, SnapshotIn, StopIn
@@ -72,8 +73,13 @@ async def create_container(
     request: HttpRequest, body: ContainerIn, wait: Wait = 0, key: Key = None
 ) -> HttpResponse:
     """Make a container from an image; `start` starts it too."""
-    wanted = ContainerRequest(**body.given())
-    ask = partial(services.create_container, actor(request), wanted, idempotency_key=checked_key(key))
+    def ask() -> Operation:
+        who = actor(request)
+        # null says the same as leaving a field out
+        wanted = {name: value for name, value in body.given().items() if value is not None}
+        wanted.setdefault("project", people.default_project(who))
+        return services.create_container(who, ContainerRequest(**wanted), idempotency_key=key)
+
     return await answers.operation(request, wait, ask)
 
 
@@ -87,12 +93,8 @@ def get_container(request: HttpRequest, name: str) -> dict[str, Any]:
 async def change_container(
     request: HttpRequest, name: str, body: ContainerChanges, wait: Wait = 0, key: Key = None
 ) -> HttpResponse:
-    """Change what is given, live where the kernel allows; `name`, which stands alone, only while it is stopped."""
-    changes = body.given()
-    action = "update"
-    if "name" in changes:
-        action = "rename"
-    return await _act(request, name, action, changes, wait, key)
+    """Change what is given, live where the kernel allows; `name` only while it is stopped."""
+    return await _act(request, name, "update", body.given(), wait, key)
 
 
 @router.delete("/containers/{name}", summary="Delete a container")
@@ -174,7 +176,7 @@ _simple("unfreeze", "Unfreeze a container")
 async def _act(
     request: HttpRequest, name: str, action: str, arguments: dict[str, Any], wait: float, key: str | None
 ) -> HttpResponse:
-    ask = partial(services.act, actor(request), name, action, arguments, idempotency_key=checked_key(key))
+    ask = partial(services.act, actor(request), name, action, arguments, idempotency_key=key)
     return await answers.operation(request, wait, ask)
 
 

@@ -12,11 +12,10 @@ from typing import Annotated
 from pydantic import Field
 
 from containers import present, services, uploads
-from containers.core.errors import NotFound
 from containers.models import Image
 
 from . import answers, lists
-from .answers import Key, Wait, checked_key
+from .answers import Key, Wait
 from .auth import actor
 from .errors import TooLarge
 from .lists import PageQuery
@@ -35,10 +34,7 @@ def list_images(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
 @router.get("/images/{name}", summary="An image")
 def get_image(request: HttpRequest, name: str) -> dict[str, Any]:
     """One image."""
-    row = Image.objects.visible_to(actor(request).user).filter(name=name).first()  # type: ignore[attr-defined]
-    if row is None:
-        raise NotFound("There is no such image.")
-    return present.image(row)
+    return present.image(services.find_image(actor(request), name))
 
 
 @router.post("/images", summary="Make an image")
@@ -50,7 +46,7 @@ async def create_image(request: HttpRequest, body: ImageIn, wait: Wait = 0, key:
         body.name,
         body.source.model_dump(exclude_none=True),
         description=body.description,
-        idempotency_key=checked_key(key),
+        idempotency_key=key,
     )
     return await answers.operation(request, wait, ask)
 
@@ -58,7 +54,7 @@ async def create_image(request: HttpRequest, body: ImageIn, wait: Wait = 0, key:
 @router.delete("/images/{name}", summary="Delete an image")
 async def delete_image(request: HttpRequest, name: str, wait: Wait = 0, key: Key = None) -> HttpResponse:
     """Delete an image; containers made from it stay as they are."""
-    ask = partial(services.delete_image, actor(request), name, idempotency_key=checked_key(key))
+    ask = partial(services.delete_image, actor(request), name, idempotency_key=key)
     return await answers.operation(request, wait, ask)
 
 

@@ -9,11 +9,10 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from containers import present, services
-from containers.core.errors import NotFound
 from containers.models import Network
 
 from . import answers, lists
-from .answers import Key, Wait, checked_key
+from .answers import Key, Wait
 from .auth import actor
 from .lists import PageQuery
 from .schemas import NetworkIn
@@ -31,17 +30,22 @@ def list_networks(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
 @router.get("/networks/{name}", summary="A network")
 def get_network(request: HttpRequest, name: str) -> dict[str, Any]:
     """One network."""
-    row = Network.objects.visible_to(actor(request).user).filter(name=name).first()  # type: ignore[attr-defined]
-    if row is None:
-        raise NotFound("There is no such network.")
-    return present.network(row)
+    return present.network(services.find_network(actor(request), name))
 
 
 @router.post("/networks", summary="Make a network")
 async def create_network(request: HttpRequest, body: NetworkIn, wait: Wait = 0, key: Key = None) -> HttpResponse:
     """Make a bridge with subnets of its own."""
     ask = partial(
-        services.create_network, actor(request), **body.model_dump(), idempotency_key=checked_key(key)
+        services.create_network,
+        actor(request),
+        body.name,
+        project=body.project,
+        kind=body.type,
+        ipv4=body.ipv4,
+        ipv6=body.ipv6,
+        nat=body.nat,
+        idempotency_key=key,
     )
     return await answers.operation(request, wait, ask)
 
@@ -49,5 +53,5 @@ async def create_network(request: HttpRequest, body: NetworkIn, wait: Wait = 0, 
 @router.delete("/networks/{name}", summary="Delete a network")
 async def delete_network(request: HttpRequest, name: str, wait: Wait = 0, key: Key = None) -> HttpResponse:
     """Delete a network that no container uses."""
-    ask = partial(services.delete_network, actor(request), name, idempotency_key=checked_key(key))
+    ask = partial(services.delete_network, actor(request), name, idempotency_key=key)
     return await answers.operation(request, wait, ask)

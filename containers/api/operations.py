@@ -79,11 +79,7 @@ async def cancel_operation(
 
 
 def _find(request: HttpRequest, operation_id: str) -> Operation:
-    rows: QuerySet[Operation] = Operation.objects.visible_to(actor(request).user)  # type: ignore[attr-defined]
-    row = rows.filter(pk=_parse(operation_id)).first()
-    if row is None:
-        raise NotFound("There is no such operation.")
-    return row
+    return services.find_operation(actor(request), _parse(operation_id))
 
 
 def _parse(text: str) -> UUID:

@@ -108,7 +108,7 @@ class ExecIn(Body):
     """A command to run inside, and how its bytes travel in JSON."""
 
     command: Annotated[list[Text], Field(min_length=1, max_length=1024)]
-    user: Annotated[str, Field(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.:-]*\Z")] | None = None
+    user: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")] | None = None
     cwd: Annotated[Text, Field(max_length=4096), AfterValidator(_absolute)] | None = None
     environment: Environment = {}
     stdin: str | None = None
@@ -124,9 +124,9 @@ class ExecIn(Body):
         return value
 
 
-Suite = Annotated[str, Field(pattern=r"\A[a-z][a-z0-9.-]{0,62}\Z")]
-Package = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9+.-]{0,127}\Z")]
-Url = Annotated[str, Field(max_length=2000, pattern=r"\Ahttps?://[^\s\x00-\x20\x7f]+\Z")]
+Suite = Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,62}$")]
+Package = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]{0,127}$")]
+Url = Annotated[str, Field(max_length=2000, pattern=r"^https?://[^\s\x00-\x20\x7f]+$")]
 
 
 class DebootstrapSource(Body):
@@ -151,12 +151,12 @@ class SimplestreamsSource(Body):
 class UrlSource(Body):
     type: Literal["url"]
     url: Url
-    sha256: Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
 class UploadSource(Body):
     type: Literal["upload"]
-    upload: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\Z")]
+    upload: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class ContainerSource(Body):

@@ -134,6 +134,16 @@ def find_project(actor: Actor, name: str, action: str = "view") -> Project:
     return project
 
 
+def default_project(actor: Actor) -> str:
+    """Return the project that a new container goes to where none is named; raises SpecError where that is unclear."""
+    names = list(visible_projects(actor.user, "create").values_list("name", flat=True)[:2])
+    if actor.user.host_admin or len(names) == 0:
+        return DEFAULT_PROJECT
+    if len(names) > 1 and not visible_projects(actor.user, "create").filter(name=DEFAULT_PROJECT).exists():
+        raise SpecError("You may make containers in several projects: name one.", field="project")
+    return names[0] if len(names) == 1 else DEFAULT_PROJECT
+
+
 def create_project(actor: Actor, name: str, *, description: str = "") -> Project:
     """Make a project. Host administrators only."""
     if not actor.user.host_admin:

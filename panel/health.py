@@ -1,0 +1,60 @@
+"""/healthz: whether web, database, Redis and worker all answer."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import redis
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, JsonResponse
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from containers import notices, services
+from containers.models import local_host
+
+TIMEOUT_SEC = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def healthz(_request: HttpRequest) -> JsonResponse:
+    """Answer 200 {"status": "ok"}, or 503 naming the first part that does not answer."""
+    for part, answers in (("database", _database), ("redis", _redis), ("worker", _worker)):
+        problem = answers()
+        if problem:
+            body: dict[str, Any] = {"status": "unavailable", "part": part, "message": problem}
+            return JsonResponse(body, status=503)
+    return JsonResponse({"status": "ok"})
+
+
+def _database() -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        log.warning("healthz: database: %s", error)
+        return "The database does not answer."
+    return ""
+
+
+def _redis() -> str:
+    url = notices.redis_url()
+    if not url:
+        return "This installation has no Redis."
+    client = redis.Redis.from_url(
+        url, socket_timeout=TIMEOUT_SEC, socket_connect_timeout=TIMEOUT_SEC, retry=Retry(NoBackoff(), 0)
+    )
+    try:
+        client.ping()
+    except (redis.RedisError, OSError) as error:
+        log.warning("healthz: redis: %s", error)
+        return "Redis does not answer."
+    finally:
+        client.close()
+    return ""
+
+
+def _worker() -> str:
+    return "" if services.worker_answers(local_host()) else "The worker has not answered for a while."

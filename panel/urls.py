@@ -1,0 +1,17 @@
+"""Every address of the panel."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+
+from containers.api.app import urls as api_urls
+
+from .health import healthz
+
+urlpatterns = [
+    path("healthz", healthz, name="healthz"),
+    path("api/", include(api_urls)),
+    path("", include("panel.accounts.urls")),
+    path("containers/", include("containers.urls")),
+    path("", include("panel.pages.urls")),
+]
