@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from ..errors import SpecError
 from ..host import Host
-from . import busybox
+from . import busybox, debootstrap
 from .base import Builder, BuiltImage, Log, Order, Progress, make
 
-BUILDERS: Final[dict[str, Builder]] = {"busybox": busybox.build}
+BUILDERS: Final[dict[str, Builder]] = {"busybox": busybox.build, "debootstrap": debootstrap.build}
 
 
 def build(

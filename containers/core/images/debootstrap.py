@@ -1,0 +1,212 @@
+"""Debian, made on this host by debootstrap from its configured mirror, and made fit for a container."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from ..errors import HostUnsupported, SpecError
+from . import apt_sources, sandbox
+from .base import Order
+from .debian_fit import FIT
+
+SCRIPTS: Final = Path("/usr/share/debootstrap/scripts")
+KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+VARIANTS: Final = ("minbase", "standard")
+PACKAGES: Final = (
+    "ca-certificates dbus ifupdown iproute2 iputils-ping isc-dhcp-client less netbase procps systemd systemd-sysv"
+).split()
+"""What every container of it needs to boot, to have a network, and to be looked into."""
+DEFAULTS: Final = {"init_command": ["/sbin/init"], "halt_signal": "SIGRTMIN+3", "environment": {"LANG": "C.UTF-8"}}
+"""SIGRTMIN+3 is systemd's halt.target. Source: systemd(1), SIGNALS."""
+
+_PROGRAMS: Final = ("/usr/sbin/debootstrap", "/usr/bin/unshare", "/usr/bin/setpriv", "/usr/sbin/chroot")
+_SUITE: Final = re.compile(r"[a-z][a-z0-9.-]{1,40}", re.ASCII)
+_PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}", re.ASCII)
+_PACKAGES_MAX: Final = 200
+_ROLLING: Final = ("sid", "unstable", "experimental")
+_FIELDS: Final = {"type", "suite", "variant", "packages", "mirror"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A checked source. security: the mirror for security updates; None where the suite has none."""
+
+    suite: str
+    variant: str
+    packages: tuple[str, ...]
+    mirror: str
+    security: str | None
+
+
+@dataclass(slots=True)
+class Meter:
+    """Turns debootstrap's lines into a percentage; its phases come in this order, of known average lengths."""
+
+    order: Order
+    packages: int
+    seen: dict[str, int] = field(default_factory=dict)
+    highest: int = 0
+
+    # (what the line begins with, percentage at its first line, at its last one, lines for each package)
+    PHASES = (
+        ("I: Retrieving ", 2, 35, 1.0),
+        ("I: Extracting ", 35, 45, 0.7),
+        ("I: Unpacking ", 45, 68, 0.95),
+        ("I: Configuring ", 55, 90, 0.95),
+    )
+
+    def line(self, text: str) -> None:
+        """Take one line of output and tell how far it is; never backward."""
+        for begin, start, stop, share in self.PHASES:
+            if text.startswith(begin):
+                self.seen[begin] = self.seen.get(begin, 0) + 1
+                if begin == self.PHASES[0][0]:
+                    self.packages = max(self.packages, self.seen[begin])
+                part = min(1.0, self.seen[begin] / (self.packages * share))
+                self.highest = max(self.highest, int(start + (stop - start) * part))
+                self.order.progress(self.highest, text.removeprefix("I: "))
+
+
+def build(order: Order, rootfs: Path) -> dict[str, Any]:
+    """Fill rootfs with a Debian that boots in a container; one to two minutes, mostly dpkg's.
+
+    debootstrap, and every script of every package, runs in namespaces of its own (images/sandbox.py).
+    """
+    recipe = parse(order.source)
+    require_programs()
+    scratch = rootfs.parent / "scratch"
+    scratch.mkdir(mode=0o700)
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "HOME": "/root",
+        "TMPDIR": str(scratch),
+        "DEBIAN_FRONTEND": "noninteractive",
+        **proxies(),
+    }
+    order.progress(1, f"Debian {recipe.suite} from {recipe.mirror}")
+    _prepare(rootfs)
+    meter = Meter(order, packages=100 + len(recipe.packages))
+    program = arguments(recipe, rootfs)
+    sandbox.run(order, "debootstrap", program, environment=environment, watch=meter.line, room=rootfs)
+    order.progress(91, "Making it fit for a container")
+    inside = {name: value for name, value in environment.items() if name != "TMPDIR"}
+    inside |= {"SUITE": recipe.suite, "MIRROR": recipe.mirror, "SECURITY": recipe.security or ""}
+    shell = ["/usr/sbin/chroot", str(rootfs), "/bin/sh", "-eu", "-s"]
+    sandbox.run(order, "fit", shell, environment=inside, script=FIT, room=rootfs)
+    shutil.rmtree(scratch)
+    return dict(DEFAULTS)
+
+
+def parse(source: dict[str, Any]) -> Recipe:
+    """Check a source as the API gives it; raises SpecError naming the field."""
+    for name in source:
+        if name not in _FIELDS:
+            raise SpecError(f"A debootstrap source has no {name!r}.", field=f"source.{name}")
+    suite = source.get("suite", "bookworm")
+    if not isinstance(suite, str) or not _SUITE.fullmatch(suite) or not (SCRIPTS / suite).exists():
+        raise SpecError("This debootstrap does not know that suite; Debian 12 is bookworm.", field="source.suite")
+    variant = source.get("variant") or VARIANTS[0]
+    if variant not in VARIANTS:
+        raise SpecError(f"Use one of: {', '.join(VARIANTS)}.", field="source.variant")
+    packages = source.get("packages") or []
+    if not isinstance(packages, list) or len(packages) > _PACKAGES_MAX:
+        raise SpecError(f"Give at most {_PACKAGES_MAX} packages, as a list.", field="source.packages")
+    for package in packages:
+        if not isinstance(package, str) or not _PACKAGE.fullmatch(package):
+            raise SpecError(f"{package!r} is not a package's name.", field="source.packages")
+    own, security = apt_sources.mirrors()
+    mirror = check_mirror(source["mirror"]) if source.get("mirror") else own
+    return Recipe(
+        suite=suite,
+        variant=variant,
+        packages=tuple(sorted({*PACKAGES, *packages})),
+        mirror=mirror,
+        security=None if suite in _ROLLING else security,
+    )
+
+
+def check_mirror(mirror: object) -> str:
+    """Return a mirror that somebody asked for; raises SpecError unless it is an http(s) address of the public network.
+
+    The host's own mirror is not asked: whoever set it up may use what he likes.
+    """
+    field_name = "source.mirror"
+    try:
+        uri = urlsplit(mirror) if isinstance(mirror, str) else None
+        port = uri.port if uri else None
+    except ValueError:
+        uri = port = None
+    if not isinstance(mirror, str) or uri is None or uri.scheme not in ("http", "https") or not uri.hostname:
+        raise SpecError("Give the mirror as http://HOST/PATH or https://HOST/PATH.", field=field_name)
+    if uri.username is not None or uri.query or uri.fragment or re.search(r"[^!-~]", mirror):
+        raise SpecError("The mirror may hold no user, query, fragment or blanks.", field=field_name)
+    try:
+        found = socket.getaddrinfo(uri.hostname, port or uri.scheme, type=socket.SOCK_STREAM)
+    except OSError:
+        raise SpecError(f"{uri.hostname} has no address.", field=field_name) from None
+    for *_rest, address in found:
+        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global:
+            raise SpecError("Loopback and private addresses are refused as mirrors.", field=field_name)
+    return mirror.rstrip("/")
+
+
+def require_programs() -> None:
+    """Raise HostUnsupported naming what is missing."""
+    for program in _PROGRAMS:
+        if not os.access(program, os.X_OK):
+            name = program.rpartition("/")[2]
+            raise HostUnsupported(f"{program} is missing: install the package that has it.", feature=name)
+    if not KEYRING.is_file():
+        raise HostUnsupported("Install debian-archive-keyring: packages are not taken unchecked.", feature="keyring")
+
+
+def arguments(recipe: Recipe, rootfs: Path) -> list[str]:
+    """Return debootstrap's command line."""
+    variant = [] if recipe.variant == "standard" else [f"--variant={recipe.variant}"]
+    return [
+        *("/usr/sbin/debootstrap", "--verbose", *variant),
+        *(f"--include={','.join(recipe.packages)}", f"--keyring={KEYRING}", "--components=main"),
+        *(recipe.suite, str(rootfs), recipe.mirror),
+    ]
+
+
+def proxies() -> dict[str, str]:
+    """Return the proxy variables for downloads: those of the environment, else those that apt was told."""
+    names = ("http_proxy", "https_proxy", "no_proxy")
+    found = {name: os.environ[name] for name in names if os.environ.get(name)}
+    if found or not os.access("/usr/bin/apt-config", os.X_OK):
+        return found
+    asked = ["http_proxy", "Acquire::http::Proxy", "https_proxy", "Acquire::https::Proxy"]
+    command = ["/usr/bin/apt-config", "shell", *asked]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout
+    return {name: value for name, value in re.findall(r"^(\w+)='(.*)'$", told, re.MULTILINE) if value != "DIRECT"}
+
+
+def _prepare(rootfs: Path) -> None:
+    """Lay down what must be there before the first package: no service starts, and dpkg need not sync each file.
+
+    fit removes both again; the whole tree is synced at the end.
+    """
+    for directory in ("usr/sbin", "etc/dpkg/dpkg.cfg.d"):
+        path = rootfs / directory
+        path.mkdir(parents=True)
+        for part in (path, *path.parents):
+            if part == rootfs:
+                break
+            part.chmod(0o755)  # whatever the umask is
+    policy = rootfs / "usr/sbin/policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    unsafe = rootfs / "etc/dpkg/dpkg.cfg.d/boxroom-build"
+    unsafe.write_text("force-unsafe-io\n")
+    unsafe.chmod(0o644)

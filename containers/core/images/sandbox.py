@@ -1,0 +1,158 @@
+"""Running other people's programs for a build: in their own namespaces, watched by line, ended without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from .. import files
+from ..errors import SetupFailed
+from .base import Order
+
+KEPT_LINES: Final = 30
+"""How many of the last lines an error tells."""
+_POLL_SEC: Final = 0.2
+_KILL_TIMEOUT_SEC: Final = 10.0
+_DROPPED: Final = (
+    "audit_control audit_write block_suspend bpf linux_immutable mac_admin mac_override net_admin perfmon sys_boot "
+    "sys_module sys_nice sys_pacct sys_ptrace sys_rawio sys_resource sys_time sys_tty_config syslog wake_alarm"
+).split()
+_CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+_NO_ROOM: Final = ("No space left on device", "Disk quota exceeded")
+
+
+def command(program: Sequence[str]) -> list[str]:
+    """Return the command line that runs a program as root in mount, pid, uts and ipc namespaces of its own.
+
+    Nothing that it mounts is seen outside, and whatever it starts dies with it. It dies with the thread that started
+    it. It keeps the host's network, to download by, but none of the capabilities that reach past its namespaces.
+    """
+    bounding = ",".join(f"-{name}" for name in _DROPPED)
+    return [
+        *("/usr/bin/setpriv", "--pdeathsig", "KILL", "--bounding-set", bounding, "--"),
+        *("/usr/bin/unshare", "--mount", "--pid", "--uts", "--ipc", "--propagation", "private"),
+        *("--fork", "--kill-child", "--mount-proc", "--"),
+        *program,
+    ]
+
+
+def run(
+    order: Order,
+    step: str,
+    program: Sequence[str],
+    *,
+    environment: dict[str, str],
+    script: str = "",
+    watch: Callable[[str], None] = lambda _line: None,
+    room: Path,
+) -> None:
+    """Run a program in its sandbox to its end; script is its standard input.
+
+    Every line of its output goes to order.log and watch. Raises Cancelled within a second of the order's being
+    cancelled, StorageFull naming room where the disk is full, SetupFailed with step and the last lines where it fails.
+    In all cases every process of it is gone.
+    """
+    kept: deque[str] = deque(maxlen=KEPT_LINES)
+
+    def take(raw: bytes) -> None:
+        line = _CONTROL.sub("", raw.decode(errors="replace")).rstrip()
+        if line:
+            kept.append(line)
+            order.log(line)
+            watch(line)
+
+    process = subprocess.Popen(
+        command(program),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(script.encode())
+        _read_lines(order, process, take)
+        process.wait(_KILL_TIMEOUT_SEC)
+    finally:
+        end(process)
+    if process.returncode:
+        _fail(step, process.returncode, kept, room)
+
+
+def _read_lines(order: Order, process: subprocess.Popen[bytes], take: Callable[[bytes], None]) -> None:
+    """Hand on each line until the program's end; raises Cancelled."""
+    assert process.stdout is not None
+    output_fd = process.stdout.fileno()
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(output_fd, selectors.EVENT_READ)
+        asked_at = 0.0
+        while True:
+            if time.monotonic() - asked_at >= _POLL_SEC:
+                order.check_cancelled()
+                asked_at = time.monotonic()
+            if not selector.select(_POLL_SEC):
+                if process.poll() is not None:
+                    break
+                continue
+            data = os.read(output_fd, 65536)
+            if not data:
+                break
+            *lines, rest = (rest + data)[-65536:].split(b"\n")
+            for line in lines:
+                take(line)
+    take(rest)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a sandbox, if it still runs, and wait until all of it is gone; close its pipes."""
+    if process.poll() is None:
+        # The first process of the pid namespace goes first: unshare, its parent, then returns only after the kernel has
+        # ended every other process in there, and with them their mounts.
+        for child in _children(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                child_fd = os.pidfd_open(child)
+                try:
+                    if child in _children(process.pid):  # not reused in between
+                        signal.pidfd_send_signal(child_fd, signal.SIGKILL)
+                finally:
+                    os.close(child_fd)
+        try:
+            process.wait(_KILL_TIMEOUT_SEC)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _fail(step: str, code: int, kept: deque[str], room: Path) -> None:
+    console = "\n".join(kept)
+    if any(words in console for words in _NO_ROOM) or os.statvfs(room).f_bavail == 0:
+        full = files.full(step, room)
+        full.details["console"] = console
+        raise full
+    told = next((line for line in reversed(kept) if line.startswith(("E:", "error:"))), None) or (kept or [""])[-1]
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
+    raise SetupFailed(f"{step} {how}: {told}", step=step, path=os.fspath(room), console=console)
