@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import shutil
@@ -13,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from .. import policy
 from ..errors import HostUnsupported, SpecError
+from ..host import Host
 from . import apt_sources, sandbox
 from .base import Order
 from .debian_fit import FIT
@@ -81,7 +82,7 @@ def build(order: Order, rootfs: Path) -> dict[str, Any]:
 
     debootstrap, and every script of every package, runs in namespaces of its own (images/sandbox.py).
     """
-    recipe = parse(order.source)
+    recipe = parse(order.source, rules_of(order.host))
     require_programs()
     scratch = rootfs.parent / "scratch"
     scratch.mkdir(mode=0o700)
@@ -107,7 +108,7 @@ def build(order: Order, rootfs: Path) -> dict[str, Any]:
     return dict(DEFAULTS)
 
 
-def parse(source: dict[str, Any]) -> Recipe:
+def parse(source: dict[str, Any], rules: policy.Policy = policy.DEFAULT) -> Recipe:
     """Check a source as the API gives it; raises SpecError naming the field."""
     for name in source:
         if name not in _FIELDS:
@@ -125,7 +126,7 @@ def parse(source: dict[str, Any]) -> Recipe:
         if not isinstance(package, str) or not _PACKAGE.fullmatch(package):
             raise SpecError(f"{package!r} is not a package's name.", field="source.packages")
     own, security = apt_sources.mirrors()
-    mirror = check_mirror(source["mirror"]) if source.get("mirror") else own
+    mirror = check_mirror(source["mirror"], rules) if source.get("mirror") else own
     return Recipe(
         suite=suite,
         variant=variant,
@@ -135,10 +136,10 @@ def parse(source: dict[str, Any]) -> Recipe:
     )
 
 
-def check_mirror(mirror: object) -> str:
-    """Return a mirror that somebody asked for; raises SpecError unless it is an http(s) address of the public network.
+def check_mirror(mirror: object, rules: policy.Policy) -> str:
+    """Return a mirror that somebody asked for; raises SpecError unless it is an http(s) address.
 
-    The host's own mirror is not asked: whoever set it up may use what he likes.
+    Raises PolicyDenied for one that is not of the public network, unless the host's policy names it. The host's own mirror is not asked: whoever set it up may use what he likes.
     """
     field_name = "source.mirror"
     try:
@@ -154,10 +155,16 @@ def check_mirror(mirror: object) -> str:
         found = socket.getaddrinfo(uri.hostname, port or uri.scheme, type=socket.SOCK_STREAM)
     except OSError:
         raise SpecError(f"{uri.hostname} has no address.", field=field_name) from None
-    for *_rest, address in found:
-        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global:
-            raise SpecError("Loopback and private addresses are refused as mirrors.", field=field_name)
+    policy.check_source(rules, uri.hostname, [str(address[0]) for *_rest, address in found])
     return mirror.rstrip("/")
+
+
+def rules_of(host: Host) -> policy.Policy:
+    """Return the host's policy; the defaults where it has no policy file."""
+    try:
+        return policy.parse(host.policy_path.read_text())
+    except FileNotFoundError:
+        return policy.DEFAULT
 
 
 def require_programs() -> None:

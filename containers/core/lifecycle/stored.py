@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from ..errors import AlreadyExists, Busy, InvalidTransition, NotFound
 from ..failpoints import failpoint
 from ..host import Host
 from ..names import check_name
+from ..proc.records import RunFile
 from ..spec import Spec, check_text
 from ..storage import identity, litter, merge, overlay
 
@@ -304,13 +306,12 @@ def _alive(host: Host, container_id: str) -> bool:
 
 
 def _supervised(host: Host, container_id: str) -> bool:
-    try:
-        supervisor = json.loads(host.run_path(container_id).read_text())["supervisor"]
-        status = Path(f"/proc/{supervisor['pid']}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    run = RunFile.read(host.run_path(container_id))
+    pidfd = run.supervisor.open() if run is not None else None
+    if pidfd is None:
         return False
-    # field 22 counts from behind the last parenthesis: the command's name may hold anything. Source: proc(5)
-    return int(status.rpartition(")")[2].split()[19]) == int(supervisor["start_time"])
+    os.close(pidfd)
+    return True
 
 
 def _tidy(host: Host) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,7 +58,9 @@ def sweep(host: Host) -> list[str]:
     for directory in _record_dirs(host):
         found += [f"half written: {path.name}" for path in files.remove_abandoned(directory)]
     found += [f"in the trash: {name}" for name in sorted(os.listdir(host.trash_dir))]
-    return found + [f"unused layer: {layer}" for layer in collect(host)]
+    with contextlib.suppress(Busy):  # something is being made right now: the next sweep comes
+        found += [f"unused layer: {layer}" for layer in collect(host, wait_sec=1.0)]
+    return found
 
 
 def orphans(host: Host) -> list[Orphan]:
