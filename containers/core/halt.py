@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Final
+from typing import Final, NamedTuple
 
 _SYSTEMD: Final = signal.SIGRTMIN + 3
 
@@ -26,25 +26,33 @@ def parse(name: str) -> int:
         raise ValueError(f"no such signal: {name}") from None
 
 
-def choose(status: str, program: str) -> int | None:
+class Choice(NamedTuple):
+    """The signal to send. sure: init will get it; else it may have to be sent again."""
+
+    signal: int
+    sure: bool
+
+
+def choose(status: str, program: str) -> Choice | None:
     """Return the signal for an init that has no configured one; None while it would ignore every one.
 
     status: the text of /proc/PID/status. program: the name of its executable file. systemd blocks SIGRTMIN+3 to read
-    it from a signalfd. busybox init takes SIGUSR2 as poweroff (init/init.c), sysvinit SIGPWR. The kernel drops what
-    PID 1 neither blocks nor catches: an init that has not installed its handlers yet has to be asked again later.
+    it from a signalfd; sysvinit catches SIGPWR. The kernel drops what PID 1 neither blocks nor catches: an init that
+    has not installed its handlers yet has to be asked later. busybox init takes SIGUSR2 as poweroff (init/init.c), by
+    sigtimedwait(2), during which the kernel shows nothing as blocked: it cannot be seen whether it listens yet.
     """
     blocked, caught = _mask(status, "SigBlk"), _mask(status, "SigCgt")
     if _has(blocked, _SYSTEMD):
-        return _SYSTEMD
-    heard = blocked | caught
-    order = (signal.SIGUSR2, signal.SIGPWR, signal.SIGTERM, signal.SIGINT)
-    for number in order if program == "busybox" else order[1:]:
-        if _has(heard, number):
-            return number
+        return Choice(_SYSTEMD, sure=True)
+    if program == "busybox" and _field(status, "Name") in ("init", "linuxrc"):
+        return Choice(signal.SIGUSR2, sure=False)
+    for number in (signal.SIGPWR, signal.SIGTERM, signal.SIGINT):
+        if _has(blocked | caught, number):
+            return Choice(number, sure=True)
     return None
 
 
-def choose_for(pid: int) -> int | None:
+def choose_for(pid: int) -> Choice | None:
     """Choose for a process; None also where it is gone."""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
@@ -56,11 +64,15 @@ def choose_for(pid: int) -> int | None:
     return choose(status, program)
 
 
-def _mask(status: str, field: str) -> int:
+def _field(status: str, field: str) -> str:
     for line in status.splitlines():
         if line.startswith(f"{field}:"):
-            return int(line.split()[1], 16)
-    return 0
+            return line.split()[1]
+    return "0"
+
+
+def _mask(status: str, field: str) -> int:
+    return int(_field(status, field), 16)
 
 
 def _has(mask: int, number: int) -> bool:

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -167,7 +168,8 @@ class Launcher:
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, "the launcher ended"
-        return self.host.launcher_socket.exists()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+            return probe.connect_ex(str(self.host.launcher_socket)) == 0
 
     def stop(self) -> None:
         """End the launcher."""

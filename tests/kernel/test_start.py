@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from pathlib import Path
 
+import pytest
+
+from containers.core.errors import SetupFailed, TimedOut
 from containers.core.lifecycle import running
+from containers.core.proc.records import RunFile
 from containers.core.states import Status
 
-from .conftest import NoNetwork
+from .conftest import Launcher, NoNetwork, leftovers, wait_until
 
 
 def test_a_started_container_runs_in_its_own_id_range(host, container):
@@ -21,3 +27,135 @@ def test_a_started_container_runs_in_its_own_id_range(host, container):
     assert (last.reason, last.exit_code) == ("stopped", 0)
     assert running.observe(host)[spec.id].status is Status.STOPPED
     assert not Path(f"/proc/{state.init_pid}").exists()
+
+
+def wait_stopped(host, spec, timeout_sec=10.0):
+    wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, timeout_sec, "the container stops")
+    return running.observe(host)[spec.id].last_exit
+
+
+def sh(script):
+    return ("/bin/sh", "-c", script)
+
+
+def test_starting_twice_keeps_the_first(host, running_container):
+    first = running.observe(host)[running_container.id].init_pid
+    assert running.start(host, running_container, network=NoNetwork()).init_pid == first
+
+
+def test_an_init_that_is_missing_is_told_in_words(host, container):
+    spec = container(init_command=("/sbin/nothing",))
+    with pytest.raises(SetupFailed) as failed:
+        running.start(host, spec, network=NoNetwork())
+    assert failed.value.details["step"] == "run the init command"
+    assert failed.value.details["path"] == "/sbin/nothing"
+    assert failed.value.details["errno"] == errno.ENOENT
+    assert running.observe(host)[spec.id].status is Status.STOPPED
+    assert not host.run_path(spec.id).exists()
+
+
+def test_an_init_that_exits_at_once_is_a_run_with_its_status(host, container):
+    spec = container(init_command=sh("echo last words; exit 7"))
+    running.start(host, spec, network=NoNetwork())
+    last = wait_stopped(host, spec)
+    assert (last.reason, last.exit_code, last.signal) == ("exit", 7, None)
+    assert "last words" in last.console
+
+
+@pytest.mark.parametrize(("command", "reason"), [("poweroff -f", "poweroff"), ("halt -f", "poweroff")])
+def test_poweroff_inside_stops(host, container, command, reason):
+    spec = container(init_command=sh(f"{command}; sleep 100"))
+    running.start(host, spec, network=NoNetwork())
+    assert wait_stopped(host, spec).reason == reason
+
+
+def test_reboot_inside_boots_again(host, container):
+    script = "n=$(cat /boots 2>/dev/null); n=$((n+1)); echo $n > /boots; [ $n -ge 2 ] && exec sleep 1000; reboot -f"
+    spec = container(init_command=sh(script))
+    first = running.start(host, spec, network=NoNetwork()).init_pid
+    wait_until(lambda: running.observe(host)[spec.id].init_pid != first, what="a new init")
+    again = running.observe(host)[spec.id]
+    assert again.status is Status.RUNNING
+    running.stop(host, spec.id, kill=True)
+    assert running.observe(host)[spec.id].last_exit.reason == "killed"
+
+
+def test_an_init_that_ignores_the_signal_is_killed_when_the_time_is_over(host, container):
+    spec = container(init_command=sh("trap '' TERM; while :; do sleep 1; done"))
+    running.start(host, spec, network=NoNetwork())
+    begun = time.monotonic()
+    with pytest.raises(TimedOut):
+        running.stop(host, spec.id, timeout_sec=0.5, force=False)
+    assert 0.5 <= time.monotonic() - begun < 1.0
+    assert running.observe(host)[spec.id].status is Status.RUNNING
+    last = running.stop(host, spec.id, timeout_sec=0.3)
+    assert (last.reason, last.signal) == ("killed", 9)
+
+
+def test_a_frozen_container_stops_cleanly(host, running_container):
+    spec = running_container
+    running.freeze(host, spec.id)
+    running.freeze(host, spec.id)
+    assert running.observe(host)[spec.id].status is Status.FROZEN
+    begun = time.monotonic()
+    assert running.stop(host, spec.id, timeout_sec=10).reason == "stopped"
+    assert time.monotonic() - begun < 3
+
+
+def test_thawed_it_runs_on(host, running_container):
+    running.freeze(host, running_container.id)
+    running.thaw(host, running_container.id)
+    assert running.observe(host)[running_container.id].status is Status.RUNNING
+
+
+def test_a_frozen_container_can_be_killed(host, running_container):
+    running.freeze(host, running_container.id)
+    assert running.stop(host, running_container.id, kill=True).reason == "killed"
+
+
+def test_stopping_what_is_stopped_is_fine(host, container):
+    spec = container()
+    assert running.stop(host, spec.id) is None
+    running.start(host, spec, network=NoNetwork())
+    first = running.stop(host, spec.id, timeout_sec=5)
+    assert running.stop(host, spec.id) == first
+
+
+def test_busybox_init_powers_off_cleanly(host, container):
+    spec = container(init_command=("/sbin/init",))
+    running.start(host, spec, network=NoNetwork())
+    last = running.stop(host, spec.id, timeout_sec=20)
+    assert (last.reason, last.signal) == ("stopped", 2)
+
+
+def test_containers_outlive_the_launcher(host, running_container):
+    launcher = host.__dict__["test_launcher"]
+    launcher.process.kill()
+    launcher.process.wait()
+    assert running.observe(host)[running_container.id].status is Status.RUNNING
+    host.__dict__["test_launcher"] = Launcher(host)
+    assert running.stop(host, running_container.id, timeout_sec=5).reason == "stopped"
+    running.start(host, running_container, network=NoNetwork())
+
+
+def test_a_killed_supervisor_takes_its_container_along(host, running_container):
+    run = RunFile.read(host.run_path(running_container.id))
+    os.kill(run.supervisor.pid, 9)
+    wait_until(lambda: running.observe(host)[running_container.id].status is Status.STOPPED)
+    assert running.observe(host)[running_container.id].reason == "lost"
+    assert running.sweep(host) == (running_container.id,)
+    assert not Path(f"/proc/{run.init.pid}").exists()
+    running.start(host, running_container, network=NoNetwork())
+
+
+def test_a_worker_that_dies_during_a_start_leaves_nothing(host, container):
+    spec = container()
+
+    class Failing(NoNetwork):
+        def attach(self, spec, netns_fd):
+            raise RuntimeError("no bridge")
+
+    with pytest.raises(RuntimeError, match="no bridge"):
+        running.start(host, spec, network=Failing())
+    assert running.observe(host)[spec.id].status is Status.STOPPED
+    assert leftovers(host.instance, host.state_dir, None) == []

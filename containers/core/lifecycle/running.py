@@ -7,6 +7,7 @@ again after a crash: what is done already is left as it is.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -42,7 +43,9 @@ FREEZE_SEC: Final = 10.0
 _ANSWER_SEC: Final = HANDSHAKE_SEC + NETWORK_SEC
 _BURY_SEC: Final = 10.0
 _ERRORS: Final = {kind.code: kind for kind in (AlreadyExists, HostUnsupported, NotFound, TimedOut)}
-_SIGNAL_AGAIN_SEC: Final = 0.05
+_LAUNCHER_SEC: Final = 10.0
+_LOOK_SEC: Final = 0.05
+_SIGNAL_AGAIN_SEC: Final = 1.0
 
 
 class NetworkPort(Protocol):
@@ -124,17 +127,23 @@ def start(
 
 @contextlib.contextmanager
 def _launcher(host: Host) -> Iterator[socket.socket]:
+    """Connect to the launcher, and wait for one that is just being started again."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(_ANSWER_SEC)
-        try:
-            connection.connect(str(host.launcher_socket))
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise SetupFailed(
-                "The launcher does not answer; it is started again within seconds.",
-                step="reach the launcher",
-                path=str(host.launcher_socket),
-                errno=error.errno,
-            ) from error
+        deadline = time.monotonic() + _LAUNCHER_SEC
+        while True:
+            try:
+                connection.connect(str(host.launcher_socket))
+                break
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                if time.monotonic() >= deadline:
+                    raise SetupFailed(
+                        "The launcher does not run: see its log, and whether the panel's watcher runs.",
+                        step="reach the launcher",
+                        path=str(host.launcher_socket),
+                        errno=error.errno,
+                    ) from error
+            time.sleep(0.05)
         yield connection
 
 
@@ -278,12 +287,14 @@ def _halt(host: Host, run: RunFile, supervisor_fd: int, timeout_sec: float, canc
         detect.open(host).thaw(run.id, max(timeout_sec, 0.1))
     records.expect(host, run.id, "stopped")
     configured = _halt_signal(host, run.id)
-    asked = False
+    again_at = time.monotonic()
     while (left := deadline - time.monotonic()) > 0:
-        if not asked:
-            number = configured or halt.choose_for(run.init.pid)
-            asked = number is not None and _signal(run, number)
-        if _gone(supervisor_fd, min(left, 0.5 if asked else _SIGNAL_AGAIN_SEC)):
+        if time.monotonic() >= again_at:
+            choice = halt.Choice(configured, sure=True) if configured else halt.choose_for(run.init.pid)
+            if choice is not None:
+                _signal(run, choice.signal)
+                again_at += math.inf if choice.sure else _SIGNAL_AGAIN_SEC
+        if _gone(supervisor_fd, min(left, _LOOK_SEC)):
             return True
         if cancelled():
             records.expect(host, run.id, None)
@@ -298,16 +309,14 @@ def _halt_signal(host: Host, container_id: str) -> int | None:
     return None
 
 
-def _signal(run: RunFile, number: int) -> bool:
+def _signal(run: RunFile, number: int) -> None:
     pidfd = run.init.open()
-    if pidfd is None:
-        return True
-    try:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, number)
-    finally:
-        os.close(pidfd)
-    return True
+    if pidfd is not None:
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)
 
 
 def _gone(pidfd: int, timeout_sec: float) -> bool:

@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 from containers.core.host import Host
 from containers.core.proc import seccomp_files, supervisor
+from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, prctl
 
 BACKLOG: Final = 128
 ENCODINGS: Final = ("ascii", "idna", "latin-1", "utf-8", "utf-16", "utf-32")
@@ -74,6 +75,8 @@ def prepare() -> None:
     os.chdir("/")
     os.umask(0o077)
     os.setgroups([])
+    # an init whose supervisor was killed is reaped here, whatever the host's own PID 1 does
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.closerange(3, 1024)
     null_fd = os.open("/dev/null", os.O_RDWR)
     os.dup2(null_fd, 0)
@@ -85,7 +88,8 @@ def prepare() -> None:
 def peer_is_root(connection: socket.socket) -> bool:
     """Tell whether root is at the other end."""
     size = struct.calcsize("3i")
-    return struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1] == 0
+    _pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return bool(uid == 0)
 
 
 def supervise(connection: socket.socket) -> NoReturn:

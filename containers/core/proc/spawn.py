@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import capabilities, mount_plan
-from ..cgroups.base import Joined, join
+from ..cgroups.base import join
 from ..errors import SetupFailed, TimedOut
 from ..idmap import for_container
 from ..start_plan import HANDSHAKE_SEC, StartPlan, environment
@@ -74,14 +74,14 @@ class Joining:
     The first move after a quiet while waits about 10 ms for an RCU grace period (cgroup_threadgroup_rwsem).
     """
 
-    def __init__(self, pid: int, joined: Joined) -> None:
+    def __init__(self, pid: int, procs: tuple[str, ...]) -> None:
         self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._run, args=(pid, joined), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(pid, procs), daemon=True)
         self._thread.start()
 
-    def _run(self, pid: int, joined: Joined) -> None:
+    def _run(self, pid: int, procs: tuple[str, ...]) -> None:
         try:
-            join(pid, joined.init_procs)
+            join(pid, procs)
         except OSError as error:
             self._error = error
 
