@@ -154,5 +154,5 @@ class Runtime(Protocol):
         ...
 
     def facts(self) -> dict[str, Any]:
-        """Return what limits and policy are checked against: memory_bytes, cpus, pids, disk_limits, policy, boot_id."""
+        """Return what limits and policy are checked against: memory_bytes, cpus, pids, disk_limits, policy."""
         ...

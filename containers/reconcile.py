@@ -1,0 +1,269 @@
+"""Brings rows and host together: the kernel wins over the store, the store over the database.
+
+quick() is called every second, full() at start and on a timer, on_event() when a supervisor tells something. Each may
+run beside operations: what an operation works on is its own to write. Twice in a row changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from panel.accounts import audit
+
+from . import doorbell, queue, rebuild, records, services
+from .core.errors import CoreError
+from .core.host import Host as CoreHost
+from .core.states import Status
+from .models import Container, Host, Operation, local_host
+from .operations import networks as network_operations
+from .operations import owner, runner
+from .operations.job import newer_exit, write_observed
+from .operations.runtime import Observed, Runtime
+
+RING_AGAIN_SEC: Final = 3.0
+CANARY_SEC: Final = 3.0
+HEALTHY_RUN_SEC: Final = 60.0
+BACK_OFF_MAX_SEC: Final = 300.0
+EPHEMERAL_AGAIN_SEC: Final = 60.0
+LIVE: Final = (Status.RUNNING, Status.FROZEN)
+FAILURES: Final = ("signal", "oom", "supervisor-lost")
+EXPLICIT: Final = ("stopped", "killed")
+
+log = logging.getLogger(__name__)
+_rung = {"canary": 0.0}
+
+
+def quick(host: CoreHost, runtime: Runtime | None = None) -> None:
+    """Write what changed by itself, follow the policies, ring for what waits, take over from dead workers."""
+    runtime = runtime or runner.local_runtime()
+    row = local_host()
+    recover(row)
+    ring_again(row)
+    align_all(row, runtime)
+    follow_policies(row)
+
+
+def full(host: CoreHost, runtime: Runtime | None = None) -> list[str]:
+    """Do all that quick() does, and bring together what changes seldom; return in words what was mended."""
+    runtime = runtime or runner.local_runtime()
+    row = local_host()
+    mended = rebuild.mend_rows(row, runtime, host)
+    quick(host, runtime)
+    try:
+        runtime.ensure_networks(network_operations.configs(row))
+        mended += runtime.tidy()
+    except (CoreError, OSError):
+        log.exception("putting the host in order")
+    rebuild.save_facts(row, runtime.facts())
+    autostart(row)
+    if mended:
+        log.warning("mended: %s", "; ".join(mended))
+        audit.record(None, "host.reconcile", "host", row.name, detail={"mended": mended[:100]})
+    return mended
+
+
+def on_event(host: CoreHost, message: dict[str, Any], runtime: Runtime | None = None) -> None:
+    """Take a supervisor's news: {"id", "event": started, stopped, rebooted, oom}."""
+    runtime = runtime or runner.local_runtime()
+    container = Container.objects.filter(pk=str(message.get("id"))).first()
+    if container is None:
+        return
+    if message.get("event") == "oom":
+        records.add_event(container, "oom")
+        return
+    if not _held(container.host).filter(Q(container=container) | Q(target=container)).exists():
+        observed = runtime.observe(container.pk).get(container.pk) or Observed(status=Status.ABSENT)
+        align(container, observed, host_rebooted=False)
+        follow_policies(container.host)
+
+
+# what runs
+
+
+def align_all(host: Host, runtime: Runtime) -> None:
+    """Observe every container, and write what its row does not say yet."""
+    host_rebooted = host.facts.get("boot_id") not in (None, owner.boot_id())
+    # first the rows, then the host: a row that an operation moves in between is left to that operation
+    held = {held_id for pair in _held(host).values_list("container_id", "target_id") for held_id in pair}
+    rows = list(Container.objects.filter(host=host).defer("environment", "tags", "limits", "layers"))
+    runtime.sweep()
+    observed = runtime.observe()
+    for container in rows:
+        if container.pk not in held:
+            align(container, observed.get(container.pk) or Observed(status=Status.ABSENT), host_rebooted=host_rebooted)
+    if host.facts.get("boot_id") != owner.boot_id():
+        rebuild.save_facts(host, {"boot_id": owner.boot_id()})
+
+
+def _held(host: Host) -> Any:
+    """Return the operations that are being worked on; a queued one has changed nothing yet."""
+    return Operation.objects.filter(host=host, status=Operation.Status.RUNNING)
+
+
+def align(container: Container, observed: Observed, *, host_rebooted: bool) -> bool:
+    """Write what was observed; with the reason where it stopped by itself, with an Event where it rebooted."""
+    was_live = container.status in LIVE
+    fields: dict[str, Any] = {}
+    reason = observed.reason
+    if was_live and observed.status == Status.STOPPED:
+        reason, last_exit = _why_stopped(container, observed, host_rebooted=host_rebooted)
+        fields["last_exit"] = last_exit
+        if container.started_at and (timezone.now() - container.started_at).total_seconds() > HEALTHY_RUN_SEC:
+            fields["restart_count"] = 0
+    elif observed.status == Status.ABSENT and container.status != Status.ABSENT:
+        reason = "lost from the host's store"
+    rebooted = (
+        was_live and observed.status in LIVE and container.init_pid is not None
+        and observed.init_pid != container.init_pid
+    )  # fmt: skip
+    if _same(container, observed) and not fields:
+        return False
+    with transaction.atomic():
+        # an operation that began since the rows were read writes for itself
+        if _held(container.host).filter(Q(container=container) | Q(target=container)).exists():
+            return False
+        if not write_observed(container, observed, reason, guarded=True, **fields):
+            return False
+        if rebooted:
+            records.add_event(container, "rebooted")
+    return True
+
+
+def _same(container: Container, observed: Observed) -> bool:
+    return (
+        container.status == observed.status
+        and container.init_pid == observed.init_pid
+        and container.started_at == observed.started_at
+        and not newer_exit(container.last_exit, observed.last_exit)
+    )
+
+
+def _why_stopped(container: Container, observed: Observed, *, host_rebooted: bool) -> tuple[str, dict[str, Any]]:
+    """Return why a container that ran does not any more: what its supervisor wrote, if it could."""
+    last = observed.last_exit
+    told = newer_exit(container.last_exit, last) and (last or {}).get("reason") != "supervisor-lost"
+    if last is not None and told and not _before(last, container.started_at):
+        return str(last["reason"]), last
+    reason = "host-reboot" if host_rebooted else "supervisor-lost"
+    at = last["at"] if last is not None and newer_exit(container.last_exit, last) else timezone.now().isoformat()
+    return reason, {"at": at, "reason": reason, "exit_code": None, "signal": None, "console": None}
+
+
+def _before(last_exit: dict[str, Any], moment: dt.datetime | None) -> bool:
+    return moment is not None and dt.datetime.fromisoformat(last_exit["at"]) < moment
+
+
+# policies
+
+
+def follow_policies(host: Host) -> None:
+    """Start again what should run, remove what was ephemeral; with a back-off, and never after an explicit stop."""
+    now = timezone.now()
+    rows = Container.objects.filter(host=host, status=Status.STOPPED, last_exit__isnull=False)
+    for container in rows.filter(Q(ephemeral=True) | ~Q(restart="no")).select_related("host", "project"):
+        if queue.unfinished(container) is not None:
+            continue
+        if wants_restart(container):
+            _restart(container, now)
+        elif container.ephemeral and (container.last_exit or {}).get("reason") != "start-failed":
+            _remove(container, now)
+
+
+def wants_restart(container: Container) -> bool:
+    """Whether the restart policy wants a stopped container to run again."""
+    last = container.last_exit or {}
+    reason = last.get("reason")
+    if container.restart == "no" or reason in EXPLICIT or reason is None:
+        return False
+    if reason == "start-failed":
+        # a person's start that failed is his to repeat; the policy's own is tried again
+        return container.restart_count > 0
+    if container.restart == "always":
+        return True
+    return reason in FAILURES or (reason == "exit" and last.get("exit_code") != 0)
+
+
+def back_off_sec(count: int) -> float:
+    """Return how long to wait before the next start, after count starts in a row."""
+    return min(float(2 ** min(count, 16)), BACK_OFF_MAX_SEC)
+
+
+def _restart(container: Container, now: dt.datetime) -> None:
+    guarded = Container.objects.filter(pk=container.pk, status=Status.STOPPED, restart_at=container.restart_at)
+    if container.restart_at is None:
+        guarded.update(restart_at=now + dt.timedelta(seconds=back_off_sec(container.restart_count)))
+    elif container.restart_at <= now and guarded.update(restart_at=None, restart_count=container.restart_count + 1):
+        _request(container, "start")
+
+
+def _remove(container: Container, now: dt.datetime) -> None:
+    if container.restart_at is not None and container.restart_at > now:
+        return
+    again = now + dt.timedelta(seconds=EPHEMERAL_AGAIN_SEC)
+    if Container.objects.filter(pk=container.pk, restart_at=container.restart_at).update(restart_at=again):
+        _request(container, "delete")
+
+
+def _request(container: Container, action: str) -> None:
+    try:
+        services.request_by_system(container, action)
+    except CoreError as error:
+        log.info("%s of %s: %s", action, container.name, error.message)
+
+
+def autostart(host: Host) -> None:
+    """Start what is marked so, in order of age; once for each `up`, which leaves a mark in the host's facts."""
+    if not host.facts.get("autostart"):
+        return
+    rows = Container.objects.filter(host=host, status=Status.STOPPED).select_related("host", "project")
+    for container in rows.filter(autostart=True).order_by("created_at"):
+        _request(container, "start")
+    rebuild.save_facts(host, {"autostart": False})
+
+
+# operations
+
+
+def ring_again(host: Host) -> None:
+    """Ring for every operation that waits longer than a doorbell takes, and now and then to hear whether one answers."""
+    now = timezone.now()
+    late = now - dt.timedelta(seconds=RING_AGAIN_SEC)
+    waiting = Operation.objects.filter(Q(rung_at=None) | Q(rung_at__lt=late), host=host, status=Operation.Status.QUEUED)
+    for operation_id in list(waiting.order_by("created_at").values_list("pk", flat=True)):
+        if waiting.filter(pk=operation_id).update(rung_at=now):
+            doorbell.ring_now(operation_id, host.name)
+    if time.monotonic() - _rung["canary"] >= CANARY_SEC:
+        _rung["canary"] = time.monotonic()
+        doorbell.ring_now(doorbell.CANARY, host.name)
+
+
+def recover(host: Host) -> None:
+    """Give back what dead workers held: it is resumed; begun too often, it is rolled back; then given up."""
+    for operation in list(_held(host)):
+        if owner.alive(operation.owner):
+            continue
+        if operation.attempts > runner.ATTEMPTS_MAX + 1:
+            message = "Its worker was lost again and again, while it was rolled back too; given up."
+            error = {"code": "interrupted", "message": message, "field": None, "step": operation.action}
+            records.finish(operation, Operation.Status.FAILED, message=message, error=error)
+        elif records.requeue(operation, message="Its worker was lost; waiting to be resumed."):
+            log.warning("%s of %s: its worker was lost", operation.action, operation.object_name)
+            doorbell.ring_now(operation.pk, host.name)
+
+
+def disagreements(host: CoreHost, runtime: Runtime | None = None) -> list[dict[str, Any]]:
+    """Return what rows and host do not say alike, for fsck; operations that run are left out. Changes nothing."""
+    return rebuild.disagreements(local_host(), runtime or runner.local_runtime())
+
+
+def this_host() -> CoreHost:
+    """Return the instance that this process belongs to."""
+    return CoreHost.open(settings.STATE_DIR)
