@@ -139,7 +139,8 @@ def parse(source: dict[str, Any], rules: policy.Policy = policy.DEFAULT) -> Reci
 def check_mirror(mirror: object, rules: policy.Policy) -> str:
     """Return a mirror that somebody asked for; raises SpecError unless it is an http(s) address.
 
-    Raises PolicyDenied for one that is not of the public network, unless the host's policy names it. The host's own mirror is not asked: whoever set it up may use what he likes.
+    Raises PolicyDenied for one that is not of the public network, unless the host's policy names it. The host's own
+    mirror is not asked: whoever set it up may use what he likes.
     """
     field_name = "source.mirror"
     try:
