@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 HOST_ID: Final = "host"
 """The name of the host's own history among those of its containers."""
 _PURGE_SEC: Final = 60
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,11 @@ class Samples:
             old = self._last.get(container_id)
             rate = rates(old, sample) if old else None
             used = self._disk_used(container_id)
-            encoded[container_id] = json.dumps(public(sample, rate, disk_used_bytes=used), separators=(",", ":"))
+            encoded[container_id] = _encode(public(sample, rate, disk_used_bytes=used))
             self._record(container_id, sample.at, _columns(sample, rate, used))
         self._record(HOST_ID, host_sample.at, _host_columns(host_public))
         self._last, self._last_host = samples, host_sample
-        self.latest = Tick(host_sample.at, encoded, json.dumps(host_public, separators=(",", ":")))
+        self.latest = Tick(host_sample.at, encoded, _encode(host_public))
         self._publish(self.latest)
         if host_sample.monotonic - self._purged_at > _PURGE_SEC:
             self._purged_at = host_sample.monotonic
@@ -113,14 +114,15 @@ class Samples:
         return self._host.stats_dir / f"{container_id}.rings"
 
     def _links_of(self, container_id: str) -> Collection[str]:
-        """Return the host's side of a container's NICs; a container without a spec (yet) has none."""
+        """Return the host's side of a container's NICs, read when its cgroup is first seen; without a spec none."""
         links = self._links.get(container_id)
         if links is None:
             try:
                 spec = Spec.from_json(self._host.spec_path(container_id).read_text())
+                links = tuple(nic.host_link for nic in spec.nics)
             except (OSError, ValueError, CoreError):
-                return ()
-            links = self._links[container_id] = tuple(nic.host_link for nic in spec.nics)
+                links = ()
+            self._links[container_id] = links
         return links
 
     def _record(self, name: str, at: float, values: Values) -> None:
