@@ -73,7 +73,7 @@ def prepare() -> None:
     sys.path_importer_cache.clear()
     os.environ.clear()
     os.chdir("/")
-    os.umask(0o077)
+    os.umask(0o022)
     os.setgroups([])
     # an init whose supervisor was killed is reaped here, whatever the host's own PID 1 does
     prctl(PR_SET_CHILD_SUBREAPER, 1)

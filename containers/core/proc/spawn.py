@@ -33,6 +33,7 @@ from ..syscalls import (
     clone3,
     open_tree,
     set_mount_idmap,
+    set_thread_effective_ids,
 )
 from . import setup
 
@@ -148,13 +149,11 @@ def _effective_ids(id_base: int | None) -> Iterator[None]:
     if id_base is None:
         yield
         return
-    os.setresgid(-1, id_base, 0)
-    os.setresuid(-1, id_base, 0)
+    set_thread_effective_ids(id_base, id_base)
     try:
         yield
     finally:
-        os.setresuid(-1, 0, 0)
-        os.setresgid(-1, 0, 0)
+        set_thread_effective_ids(0, 0)
 
 
 def equip(child: Child, plan: StartPlan) -> None:
