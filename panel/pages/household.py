@@ -1,0 +1,143 @@
+"""Images, networks and the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Count, Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from containers import resources
+from containers.core.errors import CoreError
+from containers.models import Image, Network, Operation, local_host
+from containers.views.listing import projects_of
+from panel.accounts.models import User
+from panel.pages.web import actor_of, changes, done, page, unknown, user_of
+
+SUITES = (
+    ("bookworm", "Debian 12"),
+    ("trixie", "Debian 13"),
+    ("jammy", "Ubuntu 22.04"),
+    ("noble", "Ubuntu 24.04"),
+)
+
+
+@page
+def images(request: HttpRequest) -> HttpResponse:
+    """Show the images, or ask for a new one to be made."""
+    user = user_of(request)
+    context: dict[str, Any] = {"values": request.POST, "suites": SUITES}
+    status = 200
+    if request.method == "POST":
+        form = request.POST
+        source = {"type": "debootstrap", "suite": form.get("suite", "").strip()}
+        if form.get("mirror", "").strip():
+            source["mirror"] = form["mirror"].strip()
+        if form.get("packages", "").split():
+            source["packages"] = form["packages"].replace(",", " ").split()  # type: ignore[assignment]
+        try:
+            operation = resources.build_image(
+                actor_of(request), form.get("name", "").strip(), source, description=form.get("description", "").strip()
+            )
+            return done(request, reverse("pages:operation", args=[operation.pk]))
+        except CoreError as error:
+            context |= {"error": error.message, "field": (error.field or "").removeprefix("source.") or "all"}
+            status = 422
+    visible = Image.objects.visible_to(user).select_related("host")  # type: ignore[attr-defined]
+    rows = list(visible.annotate(used_by=Count("containers")).order_by("name"))
+    running = Operation.objects.filter(image__in=rows, status__in=Operation.UNFINISHED).defer("log")
+    by_image = {operation.image_id: operation for operation in running}
+    context["images"] = [(image, by_image.get(image.pk)) for image in rows]
+    context["may_change"] = user.host_admin
+    return render(request, "pages/images.html", context, status=status)
+
+
+@changes
+def image_action(request: HttpRequest, name: str, action: str) -> HttpResponse:
+    """Make an image that is known and not made yet, or delete one."""
+    if action == "build":
+        operation = resources.build_image(actor_of(request), name)
+        return done(request, reverse("pages:operation", args=[operation.pk]), image=name)
+    if action == "delete":
+        resources.delete_image(actor_of(request), name)
+        return done(request, reverse("pages:images"), image=name)
+    raise unknown()
+
+
+@page
+def networks(request: HttpRequest) -> HttpResponse:
+    """Show the networks, or ask for a new one."""
+    user = user_of(request)
+    context: dict[str, Any] = {"values": request.POST}
+    status = 200
+    if request.method == "POST":
+        form = request.POST
+        try:
+            resources.create_network(
+                actor_of(request),
+                form.get("name", "").strip(),
+                project=form.get("project") or None,
+                ipv4=form.get("ipv4", "").strip() or "auto",
+                ipv6=form.get("ipv6", "").strip() or "auto",
+                nat=bool(form.get("nat")),
+            )
+            return done(request, reverse("pages:networks"), network=form.get("name", ""))
+        except CoreError as error:
+            context |= {"error": error.message, "field": error.field or "all"}
+            status = 422
+    context |= _networks_context(user)
+    return render(request, "pages/networks.html", context, status=status)
+
+
+def _networks_context(user: User) -> dict[str, Any]:
+    """Return the visible networks with how many visible interfaces are on each, and what may be made."""
+    visible = Network.objects.visible_to(user).select_related("project")  # type: ignore[attr-defined]
+    mine = Q() if user.host_admin else Q(interfaces__container__project__memberships__user=user)
+    rows = list(visible.annotate(used_by=Count("interfaces", filter=mine or None, distinct=True)))
+    deletable = set(
+        Network.objects.visible_to(user, "network-delete").values_list("pk", flat=True)  # type: ignore[attr-defined]
+    )
+    running = Operation.objects.filter(network__in=rows, status__in=Operation.UNFINISHED).defer("log")
+    by_network = {operation.network_id: operation for operation in running}
+    projects = projects_of(user, role="administrator")
+    return {
+        "networks": [(row, by_network.get(row.pk), row.pk in deletable) for row in rows],
+        "projects": projects,
+        "may_create": user.host_admin or bool(projects),
+        "facts": local_host().facts,
+    }
+
+
+@changes
+def network_delete(request: HttpRequest, name: str) -> HttpResponse:
+    """Ask for a network to be removed."""
+    resources.delete_network(actor_of(request), name)
+    return done(request, reverse("pages:networks"), network=name)
+
+
+@page
+def host(request: HttpRequest) -> HttpResponse:
+    """Show what the host is, and what `doctor` found: can it, why it matters, how to mend it."""
+    row = local_host()
+    findings = row.facts.get("doctor") or []
+    if isinstance(findings, dict):
+        findings = findings.get("checks") or findings.get("items") or []
+    bad = [item for item in findings if not _good(item)]
+    context = {
+        "host": row,
+        "facts": row.facts,
+        "bad": bad,
+        "good": [item for item in findings if _good(item)],
+        "known": bool(findings),
+        "policy": row.facts.get("policy") or {},
+        "title": _("Host %(name)s") % {"name": row.name},
+    }
+    return render(request, "pages/host.html", context)
+
+
+def _good(item: dict[str, Any]) -> bool:
+    """Return whether a finding is in order."""
+    return bool(item.get("ok"))

@@ -1,0 +1,89 @@
+"""People: users, projects, members and one-time links."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+
+from containers.core.errors import CoreError
+from panel.accounts import links, services
+from panel.accounts.models import Membership, Role, User
+from panel.pages.web import actor_of, changes, done, page, unknown, user_of
+
+@page
+def people(request: HttpRequest) -> HttpResponse:
+    """Show projects with their members, and the users; or make a project or a user."""
+    user = user_of(request)
+    context: dict[str, Any] = {"values": request.POST, "link": request.session.pop("new_link", None)}
+    status = 200
+    if request.method == "POST":
+        try:
+            return _make(request)
+        except CoreError as error:
+            context |= {"error": error.message, "field": error.field or "all", "what": request.POST.get("what", "")}
+            status = 422
+    projects = list(services.visible_projects(user))
+    members: dict[int, list[Membership]] = {project.pk: [] for project in projects}
+    for row in Membership.objects.filter(project__in=projects).select_related("user").order_by("user__username"):
+        members[row.project_id].append(row)
+    invitable = {project.pk for project in services.visible_projects(user, "invite")}
+    context |= {
+        "projects": [(project, members[project.pk], project.pk in invitable) for project in projects],
+        "users": list(services.visible_users(user).prefetch_related("memberships__project")),
+        "roles": Role.choices,
+        "may_make": user.host_admin,
+    }
+    return render(request, "pages/people.html", context, status=status)
+
+
+def _make(request: HttpRequest) -> HttpResponse:
+    """Make what the form on the page asks for: a project or a user."""
+    form, actor, where = request.POST, actor_of(request), reverse("pages:people")
+    if form.get("what") == "project":
+        name = form.get("name", "").strip()
+        services.create_project(actor, name, description=form.get("description", "").strip())
+        return done(request, f"{where}#project-{name}")
+    if form.get("what") == "user":
+        user, secret = services.create_user(
+            actor, form.get("username", "").strip(), host_admin=bool(form.get("host_admin"))
+        )
+        if form.get("project"):
+            services.set_member(actor, form["project"], user.username, form.get("role", Role.VIEWER))
+        _show_link(request, user, secret)
+        return done(request, where)
+    raise unknown()
+
+
+def _show_link(request: HttpRequest, user: User, secret: str) -> None:
+    """Keep a one-time link for the next page only: it is shown once."""
+    origin = f"{request.scheme}://{request.get_host()}"
+    request.session["new_link"] = {"username": user.username, "url": links.url(secret, origin=origin)}
+
+
+@changes
+def member(request: HttpRequest, name: str) -> HttpResponse:
+    """Give somebody a role in a project, or take it away (role empty)."""
+    username, role = request.POST.get("username", "").strip(), request.POST.get("role", "")
+    if role:
+        services.set_member(actor_of(request), name, username, role)
+    else:
+        services.remove_member(actor_of(request), name, username)
+    return done(request, reverse("pages:people") + f"#project-{name}", people="")
+
+
+@changes
+def user_action(request: HttpRequest, name: str, action: str) -> HttpResponse:
+    """Let a user in or shut him out, or make a new sign-in link for him."""
+    actor, where = actor_of(request), reverse("pages:people")
+    if action == "link":
+        secret = services.new_link(actor, name)
+        _show_link(request, User.objects.get(username=name), secret)
+    elif action in ("enable", "disable"):
+        services.set_active(actor, name, active=action == "enable")
+    else:
+        raise unknown()
+    return done(request, where)
+

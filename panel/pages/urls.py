@@ -1,0 +1,27 @@
+"""Addresses of the pages that join apps."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from . import household, people, views
+
+app_name = "pages"
+urlpatterns = [
+    path("", views.overview, name="overview"),
+    path("palette.json", views.palette, name="palette"),
+    path("images/", household.images, name="images"),
+    path("images/<slug:name>/<slug:action>", household.image_action, name="image-action"),
+    path("networks/", household.networks, name="networks"),
+    path("networks/<slug:name>/delete", household.network_delete, name="network-delete"),
+    path("operations/", views.operations, name="operations"),
+    path("operations/_running", views.running_count, name="running-count"),
+    path("operations/_ended", views.ended, name="ended"),
+    path("operations/<uuid:operation_id>", views.operation, name="operation"),
+    path("operations/<uuid:operation_id>/cancel", views.cancel, name="operation-cancel"),
+    path("audit/", views.audit, name="audit"),
+    path("people/", people.people, name="people"),
+    path("people/project/<slug:name>/member", people.member, name="member"),
+    path("people/user/<slug:name>/<slug:action>", people.user_action, name="user-action"),
+    path("host/", household.host, name="host"),
+]

@@ -1,0 +1,150 @@
+/** What every page has: dialogs, copying, times, the menu, keys, and the event socket. */
+import { changed, connect } from "./events.js";
+import { openPalette } from "./palette.js";
+import { refresh } from "./refresh.js";
+import { ago, word } from "./text.js";
+import { toast } from "./toasts.js";
+
+const dialog = document.getElementById("dialog");
+
+// ---- dialogs: htmx fills #dialog, then it opens; the server closes it with boxroom:close
+document.body.addEventListener("htmx:afterSwap", (event) => {
+  if (event.detail.target !== dialog) return;
+  if (!dialog.open) dialog.showModal();
+  const field = dialog.querySelector("[data-focus]") ?? dialog.querySelector("input:not([type=hidden]), button");
+  field?.focus();
+  guard();
+});
+document.body.addEventListener("boxroom:close", () => dialog.open && dialog.close());
+document.body.addEventListener("boxroom:toast", (event) => toast(event.detail.level, event.detail.text));
+document.body.addEventListener("boxroom:changed", (event) => {
+  for (const [kind, name] of Object.entries(event.detail)) {
+    if (kind === "elt") continue;
+    if (kind === "container") changed("container", name, false);
+    else if (kind === "containers") document.dispatchEvent(new CustomEvent("boxroom:resync"));
+    else refresh(kind, `${kind}:${name}`);
+  }
+  refresh("operation");
+});
+document.body.addEventListener("htmx:sendError", () => toast("error", word("lost")));
+document.body.addEventListener("htmx:responseError", (event) => {
+  if (!event.detail.xhr.getResponseHeader("HX-Trigger")) toast("error", word("lost"));
+});
+dialog?.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+
+/** A dialog whose button waits for the right word. */
+function guard() {
+  const field = dialog.querySelector("[data-must-equal]");
+  if (!field) return;
+  const button = dialog.querySelector("button[type=submit]");
+  const check = () => { button.disabled = field.value.trim() !== field.dataset.mustEqual; };
+  field.addEventListener("input", check);
+  check();
+}
+
+// ---- a click answers at once: the row says what is being done before the server has answered
+document.body.addEventListener("htmx:beforeRequest", (event) => {
+  const { act, doing } = event.target.dataset ?? {};
+  if (!act || !doing) return;
+  for (const place of document.querySelectorAll(`#row-${CSS.escape(act)} .c-state, #container-head[data-name="${CSS.escape(act)}"] .head-name, #panel-body[data-name="${CSS.escape(act)}"] p`)) {
+    const state = place.querySelector(".state");
+    if (state) { state.className = "state state-working"; state.textContent = doing; }
+  }
+});
+
+// ---- clicks
+document.addEventListener("click", (event) => {
+  const disabled = event.target.closest("[aria-disabled=true]");
+  if (disabled) { event.preventDefault(); event.stopPropagation(); if (disabled.title) toast("info", disabled.title); return; }
+  const copy = event.target.closest("[data-copy]");
+  if (copy) { copyText(copy.dataset.copy); return; }
+  if (event.target.closest("[data-close-dialog]")) dialog.close();
+  if (event.target.closest("[data-open-palette]")) openPalette();
+  const menu = event.target.closest("[data-toggle-menu]");
+  if (menu) menu.setAttribute("aria-expanded", String(document.getElementById("sidebar").classList.toggle("open")));
+  for (const open of document.querySelectorAll("details.menu[open]")) {
+    if (!open.contains(event.target) || event.target.closest(".menu-items .btn")) open.open = false;
+  }
+}, true);
+
+async function copyText(text) {
+  try { await navigator.clipboard.writeText(text); } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    (dialog.open ? dialog : document.body).append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  toast("ok", `${word("copied")}: ${text}`);
+}
+
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-project-switch]")) {
+    const url = new URL(location.href);
+    const inside = url.pathname.startsWith("/containers/") && url.pathname !== "/containers/";
+    const next = inside ? new URL("/containers/", url) : url;
+    if (!inside) ["panel", "page", "blocks"].forEach((name) => next.searchParams.delete(name));
+    if (event.target.value) next.searchParams.set("project", event.target.value);
+    else next.searchParams.delete("project");
+    location.assign(next);
+  }
+  if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
+});
+document.addEventListener("submit", (event) => {
+  if (!event.target.matches("[data-once]")) return;
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "1";
+});
+
+// ---- keys
+document.addEventListener("keydown", (event) => {
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
+    if (document.activeElement?.closest(".xterm")) return;
+    event.preventDefault();
+    openPalette();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || document.querySelector("dialog[open]")) return;
+  if (event.key === "?") { document.getElementById("help").showModal(); event.preventDefault(); }
+  if (event.key === "/") {
+    const search = document.getElementById("search");
+    if (search) { search.focus(); search.select(); event.preventDefault(); }
+  }
+  const head = document.getElementById("container-head");
+  if (head && event.key === "c") head.querySelector("[data-verb=clone]")?.click();
+  if (head && event.key === "s") head.querySelector("[data-verb=start], [data-verb=stop]")?.click();
+  if (head && event.key === "t") document.querySelector('.tabs a[href$="/terminal"]')?.click();
+});
+
+export function typing(target) {
+  return target.closest?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable], .xterm") !== null;
+}
+
+// ---- times
+function times() {
+  for (const time of document.querySelectorAll("time[data-ago]")) {
+    const text = ago(new Date(time.dateTime));
+    if (text && time.textContent !== text) time.textContent = text;
+  }
+}
+times();
+setInterval(times, 30000);
+document.addEventListener("boxroom:morphed", times);
+
+// ---- the dot in the tab's icon
+export function favicon(state) {
+  const link = document.getElementById("favicon");
+  const known = ["running", "frozen", "stopped", "error", "working"].includes(state);
+  const href = `${document.body.dataset.favicons}favicon${known ? `-${state}` : ""}.svg`;
+  if (!link.href.endsWith(href)) link.href = href;
+}
+function dot() {
+  const head = document.getElementById("container-head");
+  if (head) favicon(head.dataset.state);
+}
+dot();
+document.addEventListener("boxroom:morphed", dot);
+document.querySelectorAll(".log").forEach((log) => { log.scrollTop = log.scrollHeight; });
+
+connect();

@@ -1,0 +1,69 @@
+/** The one event socket of a page: says what changed, reconnects by itself, and catches up after a gap. */
+import { refresh } from "./refresh.js";
+import { toast } from "./toasts.js";
+
+const finished = new Set(["succeeded", "failed", "cancelled"]);
+const ended = new Set();
+let socket = null;
+let attempt = 0;
+let lostAt = 0;
+
+export function connect() {
+  if (!document.body.dataset.user) return;
+  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+  socket = new WebSocket(`${scheme}//${location.host}/ws/events`);
+  socket.onopen = () => {
+    attempt = 0;
+    document.getElementById("connection").hidden = true;
+    if (lostAt) catchUp();
+    lostAt = 0;
+  };
+  socket.onmessage = (message) => take(JSON.parse(message.data));
+  socket.onclose = (event) => {
+    if (event.code === 4401) { location.reload(); return; }
+    lostAt ||= Date.now();
+    attempt += 1;
+    if (attempt > 2) document.getElementById("connection").hidden = false;
+    setTimeout(connect, Math.min(250 * 2 ** attempt, 8000) * (0.7 + Math.random() * 0.6));
+  };
+}
+
+/** Look again at everything: notices may have been missed. */
+function catchUp() {
+  document.dispatchEvent(new CustomEvent("boxroom:resync"));
+  for (const part of document.querySelectorAll("[data-topic]")) refresh(...part.dataset.topic.split(" "));
+}
+
+function take(event) {
+  if (event.type === "resync") { catchUp(); return; }
+  if (event.type?.startsWith("container.")) changed("container", event.name, event.type === "container.deleted");
+  if (event.type === "operation.changed") {
+    refresh("operation", `operation:${event.id}`);
+    if (event.container) changed("container", event.container, false);
+    else refresh("image", "network");
+    if (finished.has(event.status) && !ended.has(event.id)) { ended.add(event.id); tellSoon(); }
+  }
+  if (event.type?.startsWith("image.") || event.type?.startsWith("network.")) refresh(event.type.split(".")[0]);
+}
+
+/** Refresh what shows an object; other modules hear of it as boxroom:container. */
+export function changed(kind, name, gone) {
+  refresh(kind, `${kind}:${name}`);
+  if (kind === "container") document.dispatchEvent(new CustomEvent("boxroom:container", { detail: { name, gone } }));
+}
+
+let telling = null;
+const told = new Set();
+
+function tellSoon() {
+  telling ??= setTimeout(async () => {
+    telling = null;
+    const fresh = [...ended].filter((id) => !told.has(id));
+    fresh.forEach((id) => told.add(id));
+    if (!fresh.length || document.hidden) return;
+    const answer = await fetch(`/operations/_ended?ids=${fresh.slice(-20).join(",")}`, { headers: { "HX-Request": "true" } }).catch(() => null);
+    if (!answer?.ok) return;
+    const { items } = await answer.json();
+    items.slice(0, 3).forEach((item) => toast(item.level, item.text, item.href));
+  }, 400);
+}

@@ -1,0 +1,57 @@
+/** Refreshes exactly the parts of the page whose object changed.
+ *
+ *  A part names its topics (data-topic="container:web-1 operation") and where its new HTML is (data-refresh);
+ *  data-select picks a part out of a whole page, data-slow waits longer, data-keep-edits leaves a form alone that is being edited. */
+const waiting = new Map();
+const lastAt = new Map();
+
+/** Ask for every part with one of the topics to be refreshed; a topic "container" also stands for all container:NAME. */
+export function refresh(...topics) {
+  for (const part of document.querySelectorAll("[data-topic]")) {
+    const own = part.dataset.topic.split(" ");
+    if (topics.some((topic) => own.includes(topic))) schedule(part);
+  }
+}
+
+function schedule(part) {
+  const url = part.dataset.refresh;
+  if (waiting.has(url)) return;
+  const gap = "slow" in part.dataset ? 1000 : 150;
+  const wait = Math.max(20, (lastAt.get(url) ?? 0) + gap - Date.now());
+  waiting.set(url, setTimeout(() => { waiting.delete(url); lastAt.set(url, Date.now()); fetchParts(url); }, wait));
+}
+
+async function fetchParts(url) {
+  const answer = await fetch(url, { headers: { "HX-Request": "true" } }).catch(() => null);
+  if (!answer || !answer.ok) return;
+  const html = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const part of document.querySelectorAll(`[data-refresh="${CSS.escape(url)}"]`)) {
+    if ("keepEdits" in part.dataset && part.querySelector("[data-input]:not(:disabled)")) continue;
+    const fresh = html.querySelector(part.dataset.select ?? `#${CSS.escape(part.id)}`);
+    if (fresh) morph(part, fresh);
+  }
+}
+
+/** Change an element into another in place: focus, scroll and drawn canvases stay. */
+export function morph(old, fresh) {
+  const log = old.querySelector(".log");
+  const atEnd = log && log.scrollTop + log.clientHeight > log.scrollHeight - 30;
+  const made = window.Idiomorph.morph(old, fresh, {
+    morphStyle: "outerHTML",
+    ignoreActiveValue: true,
+    callbacks: {
+      beforeAttributeUpdated: (name, node, kind) => !(node.tagName === "DETAILS" && name === "open"),
+      beforeNodeMorphed: (from, to) => {
+        if (from.nodeType !== 1) return true;
+        if (from.tagName === "CANVAS") return false;
+        if (from.dataset.stat && to.dataset?.stat === from.dataset.stat && from.dataset.container === to.dataset.container) return false;
+        return true;
+      },
+    },
+  });
+  const node = made?.[0] ?? old;
+  window.htmx?.process(node);
+  const grown = node.querySelector?.(".log");
+  if (grown && (atEnd || !log)) grown.scrollTop = grown.scrollHeight;
+  document.dispatchEvent(new CustomEvent("boxroom:morphed", { detail: node }));
+}
