@@ -329,9 +329,10 @@ def _remove_tree(path: Path, deadline: float) -> None:
     """Remove a cgroup directory and all below it, deepest first; deadline: monotonic seconds."""
     while True:
         try:
-            for entry in os.scandir(path):
-                if entry.is_dir(follow_symlinks=False):
-                    _remove_tree(Path(entry.path), deadline)
+            with os.scandir(path) as entries:
+                children = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            for child in children:
+                _remove_tree(Path(child), deadline)
             path.rmdir()
         except FileNotFoundError:
             return

@@ -1,0 +1,422 @@
+"""Real cgroups, of whichever version this host has; tests/vm runs the same on the other."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from containers.core import cgroups
+from containers.core.cgroups import Cgroups
+from containers.core.errors import AlreadyExists, InUse, NotFound, TimedOut
+from containers.core.spec import Limits
+
+pytestmark = pytest.mark.kernel
+
+MIB = 1024**2
+OWNER = 3_000_000_000
+ID = "0123456789ab"
+Run = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def groups(tmp_path: Path) -> Iterator[Cgroups]:
+    opened = cgroups.open_named(f"boxroom-t{secrets.token_hex(3)}", tmp_path)
+    yield opened
+    for container_id in opened.ids():
+        opened.kill(container_id)
+        opened.remove(container_id)
+    opened.remove_instance()
+    assert not opened.tree.exists()
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/{opened.name}"))
+
+
+@pytest.fixture
+def run(groups: Cgroups) -> Iterator[Run]:
+    """Start Python code as a process inside of the container's cgroups."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(code: str, *, attach: bool = False, container_id: str = ID) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.readline(); " + code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        started.append(process)
+        joined = groups.joined(container_id)
+        cgroups.join(process.pid, joined.attach_procs if attach else joined.init_procs)
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+        return process
+
+    yield start
+    for container_id in groups.ids():
+        groups.kill(container_id)
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+SLEEP = "import time; print('up', flush=True); time.sleep(600)"
+
+
+def create(groups: Cgroups, limits: Limits | None = None, *, privileged: bool = False) -> cgroups.Joined:
+    return groups.create(ID, limits=limits or Limits(), owner_uid=OWNER, privileged=privileged)
+
+
+def up(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+
+
+def hold(mebibytes: int) -> str:
+    return f"held = bytearray({mebibytes} * 2**20); " + SLEEP
+
+
+def wait_until(condition: Callable[[], bool], timeout_sec: float = 5.0) -> None:
+    deadline = time.monotonic() + timeout_sec
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def limit_files(groups: Cgroups) -> dict[str, str]:
+    """Return what the kernel says of the limits, in the same words for both versions."""
+    paths = groups.stat_paths(ID)
+    memory = Path(paths.memory_limit).read_text().strip()
+    pids = (Path(paths.pids).parent / "pids.max").read_text().strip()
+    cpu = Path(paths.cpu_limit).read_text().split()[0]
+    unlimited = memory == "max" or int(memory) > 2**62
+    return {"memory": "max" if unlimited else memory, "pids": pids, "cpu": "max" if cpu == "-1" else cpu}
+
+
+def test_limits_are_in_force_before_anything_runs(groups: Cgroups) -> None:
+    create(groups, Limits(memory_bytes=64 * MIB, cpus=0.5, pids=20))
+    assert limit_files(groups) == {"memory": str(64 * MIB), "pids": "20", "cpu": "50000"}
+    assert not groups.populated(ID)
+
+
+def test_limits_change_live_and_go_away(groups: Cgroups, run: Run) -> None:
+    create(groups)
+    assert limit_files(groups) == {"memory": "max", "pids": "max", "cpu": "max"}
+    up(run(SLEEP))
+    for mebibytes in (128, 64, 256):
+        groups.apply(ID, Limits(memory_bytes=mebibytes * MIB, cpus=1.0, pids=30))
+        assert limit_files(groups) == {"memory": str(mebibytes * MIB), "pids": "30", "cpu": "100000"}
+    groups.apply(ID, Limits())
+    assert limit_files(groups) == {"memory": "max", "pids": "max", "cpu": "max"}
+
+
+def test_a_limit_that_cannot_be_reclaimed_to_is_refused_and_kills_nobody(groups: Cgroups, run: Run) -> None:
+    before = Limits(memory_bytes=200 * MIB, cpus=0.5, pids=40)
+    create(groups, before)
+    process = run(hold(100))
+    up(process)
+    with pytest.raises(InUse) as refused:
+        groups.apply(ID, Limits(memory_bytes=50 * MIB, cpus=1.0, pids=10))
+    assert refused.value.field == "limits.memory_bytes"
+    assert limit_files(groups) == {"memory": str(200 * MIB), "pids": "40", "cpu": "50000"}
+    assert process.poll() is None
+    assert groups.oom_kills(ID) == 0
+    high = groups.container_tree(ID) / "memory.high"
+    assert not high.exists() or high.read_text() == "max\n"
+
+
+def test_page_cache_is_reclaimed_for_a_lower_limit(groups: Cgroups, run: Run, tmp_path: Path) -> None:
+    create(groups, Limits(memory_bytes=200 * MIB))
+    code = (
+        f"f = open({str(tmp_path / 'big')!r}, 'wb'); [f.write(bytes(2**20)) for _ in range(100)]; f.flush(); "
+        "import os; os.fsync(f.fileno()); "
+    )
+    up(run(code + SLEEP))
+    groups.apply(ID, Limits(memory_bytes=40 * MIB))
+    assert limit_files(groups)["memory"] == str(40 * MIB)
+    assert groups.oom_kills(ID) == 0
+
+
+def test_too_much_memory_kills_inside_and_is_counted(groups: Cgroups, run: Run) -> None:
+    create(groups, Limits(memory_bytes=32 * MIB))
+    quiet = run(SLEEP)
+    up(quiet)
+    greedy = run(hold(100))
+    assert greedy.wait(20) == -signal.SIGKILL
+    assert groups.oom_kills(ID) >= 1
+    assert quiet.poll() is None, "one process too many must not end the whole container"
+
+
+def test_no_more_processes_than_allowed(groups: Cgroups, run: Run) -> None:
+    create(groups, Limits(pids=8))
+    code = """
+import os, time
+made = 0
+try:
+    for _ in range(20):
+        if os.fork() == 0:
+            time.sleep(600)
+        made += 1
+except BlockingIOError:
+    pass
+print(made, flush=True)
+time.sleep(600)
+"""
+    process = run(f"exec({code!r})")
+    assert process.stdout is not None
+    assert int(process.stdout.readline()) == 7
+
+
+def test_cpu_is_held_to_its_share(groups: Cgroups, run: Run) -> None:
+    create(groups, Limits(cpus=0.2))
+    code = "import time; t = time.monotonic() + 1\nwhile time.monotonic() < t: pass\nprint(time.process_time())"
+    process = run(f"exec({code!r})")
+    assert process.stdout is not None
+    assert float(process.stdout.readline()) < 0.45
+
+
+def test_freeze_stops_everything_and_thaw_lets_it_run(groups: Cgroups, run: Run) -> None:
+    create(groups)
+    code = "import time\nwhile True: print('tick', flush=True); time.sleep(0.01)"
+    process = run(f"exec({code!r})")
+    attached = run(f"exec({code!r})", attach=True)
+    for each in (process, attached):
+        assert each.stdout is not None
+        each.stdout.readline()
+    groups.freeze(ID, 5)
+    assert groups.frozen(ID)
+    before = groups_cpu(groups)
+    time.sleep(0.2)
+    assert groups_cpu(groups) == before
+    groups.thaw(ID)
+    assert not groups.frozen(ID)
+    wait_until(lambda: groups_cpu(groups) > before)
+
+
+def groups_cpu(groups: Cgroups) -> int:
+    text = Path(groups.stat_paths(ID).cpu).read_text()
+    return int(text.split()[1])
+
+
+def test_kill_takes_frozen_and_forking_processes(groups: Cgroups, run: Run) -> None:
+    create(groups)
+    bomb = run("exec('import os, time\\nfor _ in range(4): os.fork()\\nwhile True: time.sleep(1)')")
+    up(run(SLEEP))
+    wait_until(lambda: int(Path(groups.stat_paths(ID).pids).read_text()) == 17)
+    groups.freeze(ID, 5)
+    groups.kill(ID)
+    assert groups.wait_empty(ID, 5)
+    assert bomb.wait(5) == -signal.SIGKILL
+
+
+def test_remove_takes_what_the_container_made_and_nothing_else(groups: Cgroups, run: Run) -> None:
+    create(groups)
+    groups.create("ba9876543210", limits=Limits(), owner_uid=OWNER, privileged=False)
+    nested = groups.namespace_dir(ID) / "system.slice" / "some.service"
+    nested.mkdir(parents=True)
+    (groups.namespace_dir(ID) / "init.scope").mkdir()
+    process = run(SLEEP)
+    up(process)
+    (nested / "cgroup.procs").write_text(str(process.pid))
+    groups.kill(ID)
+    groups.remove(ID)
+    assert not groups.container_tree(ID).exists()
+    assert groups.ids() == {"ba9876543210"}
+    groups.remove(ID)
+
+
+def test_remove_waits_and_then_says_so(groups: Cgroups, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(groups)
+    up(run(SLEEP))
+    monkeypatch.setattr("containers.core.cgroups.base.REMOVE_TIMEOUT_SEC", 0.2)
+    with pytest.raises(TimedOut):
+        groups.remove(ID)
+
+
+def test_create_again_after_a_crash(groups: Cgroups, run: Run) -> None:
+    create(groups, Limits(pids=20))
+    create(groups, Limits(pids=30))
+    assert limit_files(groups)["pids"] == "30"
+    up(run(SLEEP))
+    with pytest.raises(AlreadyExists):
+        create(groups)
+
+
+def test_clean_keeps_limits_for_the_next_boot(groups: Cgroups) -> None:
+    create(groups, Limits(memory_bytes=64 * MIB))
+    (groups.namespace_dir(ID) / "a" / "b").mkdir(parents=True)
+    groups.clean(ID, owner_uid=OWNER)
+    assert not (groups.namespace_dir(ID) / "a").exists()
+    assert limit_files(groups)["memory"] == str(64 * MIB)
+    assert groups.namespace_dir(ID).stat().st_uid == OWNER
+
+
+def test_orphans(groups: Cgroups) -> None:
+    create(groups)
+    assert groups.orphans([ID]) == ()
+    assert groups.orphans([]) == (ID,)
+
+
+def test_what_does_not_run_is_not_found(groups: Cgroups) -> None:
+    groups.prepare()
+    for ask in (lambda: groups.freeze(ID, 1), lambda: groups.thaw(ID), lambda: groups.apply(ID, Limits())):
+        with pytest.raises(NotFound):
+            ask()
+    groups.kill(ID)
+    assert not groups.frozen(ID)
+    assert not groups.populated(ID)
+    assert groups.wait_empty(ID, 0.1)
+    assert groups.oom_kills(ID) == 0
+
+
+def as_container_root(work: Callable[[], None]) -> None:
+    """Do work in a child with the container root's ids, no capability, and no group."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setresgid(OWNER, OWNER, OWNER)
+            os.setresuid(OWNER, OWNER, OWNER)
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_the_container_has_its_own_tree(groups: Cgroups) -> None:
+    create(groups)
+    root = groups.namespace_dir(ID)
+
+    def work() -> None:
+        (root / "user.slice" / "deep").mkdir(parents=True)
+        (root / "cgroup.subtree_control").write_text("")
+        (root / "user.slice" / "deep").rmdir()
+        (root / "user.slice").rmdir()
+
+    as_container_root(work)
+
+
+def test_the_container_cannot_change_its_limits(groups: Cgroups) -> None:
+    joined = create(groups, Limits(memory_bytes=64 * MIB, cpus=0.5, pids=20))
+    paths = groups.stat_paths(ID)
+    files = [
+        paths.memory_limit,
+        paths.cpu_limit,
+        str(Path(paths.pids).parent / "pids.max"),
+        f"{groups.container_tree(ID)}/cgroup.procs",
+        f"{groups.container_tree(ID)}/cgroup.freeze",
+        f"{groups.container_tree(ID)}/cgroup.max.descendants",
+        f"{groups.namespace_dir(ID)}/memory.max",
+        *joined.supervisor_procs,
+    ]
+
+    def work() -> None:
+        for file in files:
+            if os.path.exists(file):
+                try:
+                    os.close(os.open(file, os.O_WRONLY))
+                except PermissionError:
+                    continue
+                raise AssertionError(file)
+
+    as_container_root(work)
+
+
+def test_the_container_cannot_make_cgroups_without_bound(groups: Cgroups) -> None:
+    create(groups)
+    root = groups.namespace_dir(ID)
+
+    def work() -> None:
+        made = 0
+        with contextlib.suppress(BlockingIOError):
+            for made in range(2000):
+                (root / str(made)).mkdir()
+        if made < 100 or made > 600:
+            raise AssertionError(made)
+
+    as_container_root(work)
+
+
+OPEN = """
+import os, sys
+for path in ("/dev/null", "/dev/zero", "/dev/mem", "/dev/kmsg", "/dev/port"):
+    try:
+        os.close(os.open(path, os.O_RDONLY)); print(path, "open")
+    except OSError as error:
+        print(path, error.errno)
+sys.stdout.flush()
+"""
+
+
+@pytest.mark.parametrize("privileged", [False, True])
+def test_only_listed_devices_open(groups: Cgroups, run: Run, *, privileged: bool) -> None:
+    create(groups, privileged=privileged)
+    for attach in (False, True):
+        process = run(f"exec({OPEN!r})", attach=attach)
+        output = process.stdout
+        assert output is not None
+        found = dict(line.decode().split() for line in output)
+        assert found["/dev/null"] == found["/dev/zero"] == "open"
+        for path in ("/dev/mem", "/dev/kmsg", "/dev/port"):
+            assert found[path] in (str(errno.EPERM), str(errno.ENOENT))
+        assert found["/dev/kmsg"] == str(errno.EPERM)
+
+
+def test_a_privileged_container_begins_below_its_limits(groups: Cgroups, run: Run) -> None:
+    create(groups, Limits(memory_bytes=64 * MIB), privileged=True)
+    process = run(SLEEP)
+    up(process)
+    for line in Path(f"/proc/{process.pid}/cgroup").read_text().splitlines():
+        assert line.endswith(f"/{groups.name}/c-{ID}/ns"), line
+
+
+def test_attached_processes_stand_beside_the_container_tree(groups: Cgroups, run: Run) -> None:
+    """systemd inside needs its root free of processes: on v2 those and children with controllers exclude each other."""
+    create(groups)
+    process = run(SLEEP, attach=True)
+    up(process)
+    assert (groups.namespace_dir(ID) / "cgroup.procs").read_text() == ""
+    assert groups.populated(ID)
+
+
+def test_a_supervisor_is_nobody_elses_neighbour(groups: Cgroups) -> None:
+    process = subprocess.Popen(["sleep", "600"])
+    try:
+        cgroups.join(process.pid, groups.supervisor_procs())
+        places = Path(f"/proc/{process.pid}/cgroup").read_text().splitlines()
+        assert all(f"/{groups.name}" in place for place in places if not place.startswith("0::/..")), places
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_io_limits_where_there_is_a_disk(groups: Cgroups) -> None:
+    from containers.core.cgroups.blockdev import disk_of
+
+    device = disk_of(groups.state_dir)
+    if device is None:
+        from containers.core.errors import HostUnsupported
+
+        with pytest.raises(HostUnsupported):
+            create(groups, Limits(io_write_bytes_per_sec=MIB))
+        return
+    create(groups, Limits(io_write_bytes_per_sec=MIB))
+    io = groups.stat_paths(ID).io
+    assert io is not None
+    names = ("io.max", "blkio.throttle.write_bps_device")
+    text = next((Path(io).parent / name).read_text() for name in names if (Path(io).parent / name).exists())
+    assert device in text
+    assert str(MIB) in text
+    groups.apply(ID, Limits())
+    with contextlib.suppress(StopIteration):
+        text = next((Path(io).parent / name).read_text() for name in names if (Path(io).parent / name).exists())
+        assert device not in text
