@@ -1,4 +1,4 @@
-"""What changes seldom between rows and host: lost rows made again from the store, images, snapshots, the host's facts."""
+"""What changes seldom between rows and host: rows made again from the store, images, snapshots, the facts."""
 
 from __future__ import annotations
 

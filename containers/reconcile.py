@@ -233,7 +233,7 @@ def autostart(host: Host) -> None:
 
 
 def ring_again(host: Host) -> None:
-    """Ring for every operation that waits longer than a doorbell takes, and now and then to hear whether one answers."""
+    """Ring for every operation that waits longer than a doorbell takes; and, every few seconds, the canary."""
     now = timezone.now()
     late = now - dt.timedelta(seconds=RING_AGAIN_SEC)
     waiting = Operation.objects.filter(Q(rung_at=None) | Q(rung_at__lt=late), host=host, status=Operation.Status.QUEUED)

@@ -1,0 +1,228 @@
+"""A host without a kernel, for what is above the seam between operations and the runtime; and rows to work on.
+
+FakeRuntime keeps in memory what the real one keeps in the kernel and the store. A test that wants a call to fail, to
+take its time, or to die in the middle, says so in `before`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from containers.core.errors import NotFound
+from containers.core.host import Host as CoreHost
+from containers.core.network.base import NetworkConfig
+from containers.core.spec import Limits, Spec
+from containers.core.states import Status
+from containers.models import Container, Host, Image, Network, local_host
+from containers.operations.runtime import Built, Cancelled, Log, Observed, Progress, Taken
+from panel.accounts.actor import Actor
+from panel.accounts.models import Project
+
+CORE_HOST = CoreHost(Path("/nonexistent"), "test2")
+GIB = 1024**3
+_pids = itertools.count(1000)
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def exited(reason: str = "stopped", exit_code: int | None = None, **more: Any) -> dict[str, Any]:
+    """Return a last_exit of this moment."""
+    return {"at": now().isoformat(), "reason": reason, "exit_code": exit_code, "signal": None, "console": "", **more}
+
+
+class FakeRuntime:
+    """Implements containers.operations.runtime.Runtime in memory."""
+
+    def __init__(self) -> None:
+        self.specs: dict[str, Spec] = {}
+        self.seen: dict[str, Observed] = {}
+        self.made_images: dict[str, Built] = {}
+        self.taken: dict[str, dict[str, dict[str, Any]]] = {}
+        self.networks: dict[int, NetworkConfig] = {}
+        self.limits: dict[str, Limits] = {}
+        self.registered: set[str] = set()
+        self.calls: list[tuple[str, str]] = []
+        self.before: dict[str, Callable[[], None]] = {}
+        self.policy: Callable[[Spec], None] = lambda _spec: None
+
+    def _call(self, verb: str, about: str = "") -> None:
+        self.calls.append((verb, about))
+        if verb in self.before:
+            self.before[verb]()
+
+    def count(self, verb: str) -> int:
+        return sum(1 for name, _about in self.calls if name == verb)
+
+    def observe(self, container_id: str | None = None) -> dict[str, Observed]:
+        if container_id is None:
+            return dict(self.seen)
+        return {container_id: self.seen[container_id]} if container_id in self.seen else {}
+
+    def sweep(self) -> list[str]:
+        return []
+
+    def stored(self) -> dict[str, Spec]:
+        return dict(self.specs)
+
+    def snapshots(self, container_id: str) -> dict[str, dict[str, Any]]:
+        return dict(self.taken.get(container_id, {}))
+
+    def check_policy(self, spec: Spec) -> None:
+        self.policy(spec)
+
+    def create(self, spec: Spec, progress: Progress) -> Spec:
+        self._call("create", spec.id)
+        progress(50, "half")
+        self.specs[spec.id] = spec
+        self.registered.add(spec.id)
+        self.seen[spec.id] = Observed(status=Status.STOPPED)
+        return spec
+
+    def register(self, spec: Spec) -> None:
+        self.registered.add(spec.id)
+
+    def save(self, spec: Spec) -> None:
+        self._call("save", spec.id)
+        self.specs[spec.id] = spec
+
+    def delete(self, container_id: str) -> None:
+        self._call("delete", container_id)
+        self.specs.pop(container_id, None)
+        self.seen.pop(container_id, None)
+        self.taken.pop(container_id, None)
+        self.registered.discard(container_id)
+
+    def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
+        self._call("start", spec.id)
+        if spec.id not in self.specs:
+            raise NotFound("There is no such container on this host.")
+        self.run(spec.id)
+
+    def run(self, container_id: str) -> None:
+        """Have a container run, as if its init had just begun."""
+        self.seen[container_id] = Observed(status=Status.RUNNING, init_pid=next(_pids), started_at=now())
+
+    def end(self, container_id: str, reason: str = "poweroff", exit_code: int | None = None) -> None:
+        """Have a container end by itself."""
+        last = exited(reason, exit_code)
+        self.seen[container_id] = Observed(status=Status.STOPPED, reason=reason, last_exit=last)
+
+    def stop(self, container_id: str, *, timeout_sec: float, force: bool, kill: bool) -> None:
+        self._call("stop", container_id)
+        self.end(container_id, "killed" if force else "stopped")
+
+    def freeze(self, container_id: str) -> None:
+        self._call("freeze", container_id)
+        self.seen[container_id] = dataclasses.replace(self.seen[container_id], status=Status.FROZEN)
+
+    def thaw(self, container_id: str) -> None:
+        self._call("thaw", container_id)
+        self.seen[container_id] = dataclasses.replace(self.seen[container_id], status=Status.RUNNING)
+
+    def apply_limits(self, container_id: str, limits: Limits) -> None:
+        self._call("apply_limits", container_id)
+        self.limits[container_id] = limits
+
+    def snapshot(self, container_id: str, name: str, note: str) -> Taken:
+        self._call("snapshot", container_id)
+        layers = (*self.specs[container_id].layers, f"layer-{name}")
+        self.taken.setdefault(container_id, {})[name] = {"layers": list(layers), "note": note, "size_bytes": 4096}
+        return Taken(layers=layers, size_bytes=4096)
+
+    def remove_snapshot(self, container_id: str, name: str) -> None:
+        self._call("remove_snapshot", container_id)
+        self.taken.get(container_id, {}).pop(name, None)
+
+    def restore(self, container_id: str, name: str) -> Spec:
+        self._call("restore", container_id)
+        layers = tuple(self.taken[container_id][name]["layers"])
+        self.specs[container_id] = dataclasses.replace(self.specs[container_id], layers=layers)
+        return self.specs[container_id]
+
+    def clone(self, source_id: str, spec: Spec, snapshot: str | None, progress: Progress) -> Spec:
+        self._call("clone", source_id)
+        self.specs[spec.id] = spec
+        self.seen[spec.id] = Observed(status=Status.STOPPED)
+        return spec
+
+    def build_image(
+        self, name: str, source: dict[str, Any], progress: Progress, log: Log, cancelled: Cancelled
+    ) -> Built:
+        self._call("build_image", name)
+        progress(40, "unpacking")
+        log("I: unpacking\n")
+        self.made_images[name] = Built(layers=(f"base-{name}",), size_bytes=1, defaults={"halt_signal": "SIGUSR2"})
+        return self.made_images[name]
+
+    def images(self) -> dict[str, Built]:
+        return dict(self.made_images)
+
+    def remove_image(self, name: str) -> None:
+        self._call("remove_image", name)
+        self.made_images.pop(name, None)
+
+    def choose_subnets(self, taken: Sequence[str], seed: str) -> tuple[str, str]:
+        number = 100 + len(taken)
+        return f"10.90.{number}.1/24", f"fd00:90:{number}::1/64"
+
+    def ensure_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
+        self._call("ensure_network", config.name)
+        self.networks[config.number] = config
+
+    def remove_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
+        self._call("remove_network", config.name)
+        self.networks.pop(config.number, None)
+
+    def ensure_networks(self, configs: Sequence[NetworkConfig]) -> None:
+        self.networks = {config.number: config for config in configs}
+
+    def tidy(self) -> list[str]:
+        return []
+
+    def facts(self) -> dict[str, Any]:
+        return {"memory_bytes": 8 * GIB, "cpus": 4, "pids": 32768, "disk_limits": False, "policy": {}}
+
+
+def actor(user: Any, token: Any = None) -> Actor:
+    return Actor(user, "192.0.2.7", token)
+
+
+def make_host() -> Host:
+    """Make the rows of a new installation: host, image busybox (ready), image debian-12 (not made), network."""
+    host = local_host()
+    host.facts = {"memory_bytes": 8 * GIB, "cpus": 4, "pids": 32768, "disk_limits": False, "policy": {}}
+    host.save()
+    Image.objects.create(host=host, name="busybox", source={"type": "busybox"}, state="ready", layers=["base"])
+    Image.objects.create(host=host, name="debian-12", source={"type": "debootstrap", "suite": "bookworm"})
+    Network.objects.create(host=host, name="default", number=0, ipv4="10.90.3.1/24", ipv6="fd00:90:3::1/64")
+    return host
+
+
+def make_container(
+    project: Project, name: str = "web-1", *, runtime: FakeRuntime | None = None, status: str = "stopped", **more: Any
+) -> Container:
+    """Make a container's row, and in the runtime what belongs to it."""
+    from containers import reservations, specs
+
+    host = local_host()
+    image = Image.objects.get(host=host, name="busybox")
+    columns = {"name": name, "project": project, "image": image, "image_name": "busybox", "layers": ["base"], **more}
+    container = reservations.add_container(host, columns, Network.objects.get(host=host, name="default"))
+    container.status = status
+    if runtime is not None:
+        runtime.specs[container.pk] = specs.spec_of(container, CORE_HOST)
+        runtime.seen[container.pk] = Observed(status=Status.STOPPED)
+        if status != Status.STOPPED:
+            runtime.run(container.pk)
+            seen = dataclasses.replace(runtime.seen[container.pk], status=Status(status))
+            runtime.seen[container.pk] = seen
+            container.init_pid, container.started_at = seen.init_pid, seen.started_at
+    container.save()
+    return container
