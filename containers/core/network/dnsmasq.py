@@ -105,9 +105,8 @@ def ensure(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) 
     _make_directories(host)
     changed = _write_all(host, specs)
     text = render(host, configs, user)
-    path = directory(host) / "dnsmasq.conf"
-    same = _write(path, text) is False
-    if pid := running(host, configuration=_digest(text) if same else None):
+    _write(directory(host) / "dnsmasq.conf", text)
+    if pid := running(host, configuration=_digest(text)):
         if changed:
             _signal(host, pid, signal.SIGHUP)
         return

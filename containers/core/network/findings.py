@@ -77,13 +77,20 @@ def _missing(chain: Json, entries: Sequence[Json], bridges: Sequence[str]) -> li
                 id=f"{hook}-drop-{family}-{chain['table']}-{bridge}",
                 level="warning",
                 what=f"The chain {where} drops what it does not know, and has no rule for {bridge}.",
-                why="Containers do not reach beyond this host."
-                if hook == "forward"
-                else "Containers get no address by DHCP and resolve no names.",
+                why=_why(hook),
                 mend="\n".join(_mend(chain, bridge, key) for key in lacking),
             )
         )
     return findings
+
+
+def _why(hook: str) -> str:
+    if hook == "input":
+        return "Containers get no address by DHCP and resolve no names."
+    called = _SYSCTL / "bridge/bridge-nf-call-iptables"
+    if called.exists() and called.read_text().strip() == "1":
+        return "Containers reach neither beyond this host nor each other (net.bridge.bridge-nf-call-iptables is 1)."
+    return "Containers do not reach beyond this host."
 
 
 def _mend(chain: Json, bridge: str, key: str) -> str:
@@ -233,13 +240,4 @@ def _settings(configs: Sequence[NetworkConfig]) -> Iterable[Finding]:
             what="net.ipv4.ip_forward is 0: somebody has switched forwarding off.",
             why="Containers do not reach beyond this host.",
             mend="sysctl -w net.ipv4.ip_forward=1",
-        )
-    called = _SYSCTL / "bridge/bridge-nf-call-iptables"
-    if called.exists() and called.read_text().strip() == "1":
-        yield Finding(
-            id="bridge-nf-call",
-            level="info",
-            what="net.bridge.bridge-nf-call-iptables is 1: iptables also sees what stays within a bridge.",
-            why="A FORWARD policy of DROP then also cuts containers off from each other.",
-            mend=None,
         )

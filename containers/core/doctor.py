@@ -1,0 +1,387 @@
+"""What this host can do, tried and not read from configuration files. Needs no database and no instance."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from .cgroups import detect
+from .errors import CoreError
+from .host import Host
+from .network import findings, nft
+from .units import format_bytes
+
+Level = Literal["required", "recommended", "info"]
+
+KERNEL_MIN: Final = (5, 19)
+"""Overlay over idmapped layers; cgroup.kill came with 5.14, userxattr with 5.11."""
+SPACE_MIN_BYTES: Final = 2 * 1024**3
+INODES_MIN: Final = 100_000
+INOTIFY_INSTANCES_MIN: Final = 512
+PROBE_SEC: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    what: what is so. why: what it is needed for. mend: a command or an advice, empty where there is none.
+    """
+
+    id: str
+    ok: bool
+    level: Level
+    what: str
+    why: str
+    mend: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the check as JSON values."""
+        return asdict(self)
+
+
+_PROBES: Final[dict[str, tuple[Level, str, str, str]]] = {
+    **{
+        f"namespace-{kind}": (
+            "required",
+            f"{kind} namespaces",
+            why,
+            "Use a kernel with namespaces (CONFIG_NAMESPACES).",
+        )
+        for kind, why in {
+            "cgroup": "A container sees only its own control groups.",
+            "ipc": "Containers do not share memory segments and semaphores.",
+            "mount": "A container has file systems of its own.",
+            "network": "A container has network links and addresses of its own.",
+            "pid": "A container sees only its own processes.",
+            "uts": "A container has a hostname of its own.",
+        }.items()
+    },
+    "namespace-user": (
+        "required",
+        "user namespaces",
+        "Root inside a container is nobody outside.",
+        "sysctl -w user.max_user_namespaces=15000",
+    ),
+    "id-map": (
+        "required",
+        "id maps of 65536 ids",
+        "Each container has users of its own.",
+        "sysctl -w user.max_user_namespaces=15000",
+    ),
+    "idmapped-mount": (
+        "required",
+        "idmapped mounts on the state directory's file system",
+        "Images are shared between containers without copying.",
+        "Put the state directory on ext4, xfs, btrfs or tmpfs (Linux 6.3).",
+    ),
+    "overlay": (
+        "required",
+        "overlay mounts in a user namespace on the state directory's file system",
+        "A container's own layer lies above its image.",
+        "modprobe overlay; or put the state directory on ext4, xfs or btrfs (user extended attributes).",
+    ),
+    "links": ("required", "veth pairs and bridges", "Containers are connected by them.", "modprobe veth bridge"),
+    "nftables": (
+        "required",
+        "nftables with NAT and bridge rules",
+        "No container's link comes up without its filter.",
+        "apt install nftables; modprobe -a nf_tables nft_masq nft_fib_inet nf_conntrack_bridge",
+    ),
+    "seccomp": (
+        "required",
+        "seccomp filters",
+        "Containers cannot use dangerous system calls.",
+        "apt install libseccomp2",
+    ),
+    "pidfd": (
+        "required",
+        "pidfds",
+        "A process is never confused with one that took its number.",
+        "Use Linux 5.4 or later.",
+    ),
+}
+
+_PROGRAMS: Final[tuple[tuple[str, str, Level, str, str], ...]] = (
+    ("dnsmasq", "dnsmasq", "required", "Containers get addresses and names from it.", "apt install dnsmasq-base"),
+    (
+        "redis",
+        "redis-server",
+        "required",
+        "Wakes the worker, tells open pages of changes.",
+        "apt install redis-server",
+    ),
+    ("debootstrap", "debootstrap", "recommended", "Makes Debian images.", "apt install debootstrap"),
+)
+
+
+def examine(state_dir: str | os.PathLike[str]) -> list[Check]:
+    """Look at everything; state_dir need not exist yet. Takes about half a second. Root, or the probes fail."""
+    place = _existing(Path(state_dir))
+    checks = [_root(), _kernel(), *_probes(place), *_cgroups()]
+    checks += [_program(*entry) for entry in _PROGRAMS]
+    checks += [_busybox(), *_space(place), *_limits(), _pressure(), _swap()]
+    return checks + list(_network(Path(state_dir)))
+
+
+def missing(checks: list[Check]) -> list[Check]:
+    """Return the checks without which no container runs here."""
+    return [check for check in checks if not check.ok and check.level == "required"]
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or its nearest parent that is there."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.is_dir())
+
+
+def _root() -> Check:
+    return Check(
+        id="root",
+        ok=os.geteuid() == 0,
+        level="required",
+        what="Runs as root." if os.geteuid() == 0 else "Does not run as root.",
+        why="Making namespaces, mounts and links needs it; the web process gives it up.",
+        mend="sudo python3 manage.py …",
+    )
+
+
+def _kernel() -> Check:
+    release = platform.release()
+    numbers = release.partition("-")[0].split(".")
+    version = tuple(int(number) for number in numbers[:2] if number.isdigit())
+    return Check(
+        id="kernel",
+        ok=version >= KERNEL_MIN,
+        level="required",
+        what=f"Linux {release}.",
+        why="Image layers are shared between id ranges since Linux 5.19.",
+        mend="Install a newer kernel (Debian 12 has 6.1).",
+    )
+
+
+def _probes(place: Path) -> Iterator[Check]:
+    script = Path(__file__).parent / "proc/probe.py"
+    command = [os.path.realpath(sys.executable), "-I", "-S", str(script), str(place)]
+    results: dict[str, str | None] = {}
+    trouble = ""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SEC, check=False)
+        results = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        trouble = f"the probe did not run: {error}"
+    for name, (level, subject, why, mend) in _PROBES.items():
+        problem = results.get(name, trouble or "was not tried")
+        what = f"{subject[0].upper()}{subject[1:]} work." if problem is None else f"No {subject}: {problem}."
+        yield Check(id=name, ok=problem is None, level=level, what=what, why=why, mend=mend)
+
+
+def _cgroups() -> Iterator[Check]:
+    why = "Limits and accounts of memory, CPU and processes."
+    try:
+        version = detect.open_named("boxroom-probe", Path("/")).version
+    except CoreError as error:
+        mend = "mount -t cgroup2 none /sys/fs/cgroup"
+        yield Check(id="cgroups", ok=False, level="required", what=error.message, why=why, mend=mend)
+        return
+    words = "cgroup version 2" if version == 2 else "cgroup version 1, with a cgroup2 tree beside it (hybrid)"
+    yield Check(id="cgroups", ok=True, level="required", what=f"This host has {words}.", why=why)
+    present = _controllers(version)
+    for name, level, purpose in (
+        ("memory", "required", "memory limits and graphs"),
+        ("pids", "required", "limits of processes"),
+        ("cpu", "required", "CPU limits"),
+        ("io" if version == 2 else "blkio", "recommended", "disk graphs and limits"),
+        ("cpuset", "info", "pinning to CPUs"),
+    ):
+        ok = name in present
+        yield Check(
+            id=f"controller-{name}",
+            ok=ok,
+            level=level,  # type: ignore[arg-type]
+            what=f"The {name} controller is {'there' if ok else 'missing'}.",
+            why=f"For {purpose}.",
+            mend="" if ok else f"Boot with cgroup_enable={name}, and without cgroup_disable={name}.",
+        )
+
+
+def _controllers(version: int) -> set[str]:
+    mounts = detect.parse_mounts(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
+    if version == 2 and mounts.v2 is not None:
+        return set((mounts.v2 / "cgroup.controllers").read_text().split())
+    return {name for names in mounts.v1.values() for name in names}
+
+
+def _program(name: str, program: str, level: Level, why: str, mend: str) -> Check:
+    found = shutil.which(program, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    what = f"{program} is {'installed' if found else 'not installed'}."
+    return Check(id=name, ok=bool(found), level=level, what=what, why=why, mend=mend)
+
+
+def _busybox() -> Check:
+    found = shutil.which("busybox", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    ok = bool(found) and not _needs_interpreter(Path(found or ""))
+    state = "a static busybox is installed" if ok else "busybox needs shared libraries" if found else "no busybox"
+    return Check(
+        id="busybox",
+        ok=ok,
+        level="required",
+        what=f"{state[0].upper()}{state[1:]}.",
+        why="The image busybox is made of it, without any network.",
+        mend="apt install busybox-static",
+    )
+
+
+def _needs_interpreter(path: Path) -> bool:
+    """Whether a 64-bit ELF file names a dynamic loader (a program header of type PT_INTERP). Source: elf(5)."""
+    with path.open("rb") as file:
+        header = file.read(64)
+        if header[:5] != b"\x7fELF\x02":
+            return False
+        start, size, count = (
+            int.from_bytes(header[at : at + width], "little") for at, width in ((32, 8), (54, 2), (56, 2))
+        )
+        file.seek(start)
+        table = file.read(size * count)
+    return any(int.from_bytes(table[at : at + 4], "little") == 3 for at in range(0, len(table), size))
+
+
+def _space(place: Path) -> Iterator[Check]:
+    state = os.statvfs(place)
+    free = state.f_bavail * state.f_frsize
+    yield Check(
+        id="disk-space",
+        ok=free >= SPACE_MIN_BYTES,
+        level="recommended",
+        what=f"{format_bytes(free)} are free for the state directory.",
+        why="A Debian image takes about 400 MiB, each container what it changes.",
+        mend="Free some, or choose another place with --state-dir.",
+    )
+    # f_files is 0 where the file system makes inodes as it needs them (btrfs)
+    ok = not state.f_files or state.f_favail >= INODES_MIN
+    yield Check(
+        id="disk-inodes",
+        ok=ok,
+        level="recommended",
+        what=f"{state.f_favail} inodes are free." if state.f_files else "The file system makes inodes as needed.",
+        why="Every file of every image takes one.",
+        mend="Choose a file system with more inodes.",
+    )
+
+
+def _limits() -> Iterator[Check]:
+    for name, least, why in (
+        ("fs/inotify/max_user_instances", INOTIFY_INSTANCES_MIN, "systemd and its services in containers watch files."),
+        ("fs/inotify/max_user_watches", 65536, "Services in containers watch files."),
+        ("kernel/keys/maxkeys", 2000, "systemd makes a session keyring for each service."),
+        ("user/max_user_namespaces", 2000, "Every container has a user namespace."),
+    ):
+        number = _number(Path("/proc/sys") / name)
+        dotted = name.replace("/", ".")
+        yield Check(
+            id=name.rpartition("/")[2].replace("_", "-"),
+            ok=number is not None and number >= least,
+            level="recommended",
+            what=f"{dotted} is {number}." if number is not None else f"There is no {dotted}.",
+            why=f"{why} At least {least} lets many containers run.",
+            mend=f"sysctl -w {dotted}={least * 4}",
+        )
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _pressure() -> Check:
+    try:
+        ok = bool(Path("/proc/pressure/cpu").read_text())
+    except OSError:
+        ok = False
+    return Check(
+        id="psi",
+        ok=ok,
+        level="info",
+        what=f"Pressure stall information is {'there' if ok else 'missing'}.",
+        why="Shows what a slow container waits for.",
+        mend="Boot with psi=1.",
+    )
+
+
+def _swap() -> Check:
+    mounts = detect.parse_mounts(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
+    on_v1 = [point for point, names in mounts.v1.items() if "memory" in names]
+    if on_v1:
+        ok = (on_v1[0] / "memory.memsw.usage_in_bytes").exists()
+    else:
+        # the file is in every group but the root one
+        groups = mounts.v2.iterdir() if mounts.v2 else iter(())
+        ok = any((group / "memory.swap.max").exists() for group in groups)
+    return Check(
+        id="swap-accounting",
+        ok=ok,
+        level="info",
+        what=f"Swap is {'' if ok else 'not '}counted for each container.",
+        why="Without it a memory limit does not hold back swap.",
+        mend="Boot with swapaccount=1.",
+    )
+
+
+def _network(state_dir: Path) -> Iterator[Check]:
+    forwards = _number(Path("/proc/sys/net/ipv4/ip_forward")) == 1
+    yield Check(
+        id="ip-forward",
+        ok=forwards,
+        level="info",
+        what=f"IPv4 forwarding is {'on' if forwards else 'off; the first network switches it on'}.",
+        why="Containers reach beyond this host by it.",
+        mend="sysctl -w net.ipv4.ip_forward=1",
+    )
+    ipv6 = nft.host_has_ipv6()
+    yield Check(
+        id="ipv6",
+        ok=ipv6,
+        level="info",
+        what=f"This host {'speaks' if ipv6 else 'does not speak'} IPv6.",
+        why="Networks then have IPv6 addresses, too.",
+    )
+    try:
+        instance = Host.open(state_dir).instance
+    except (OSError, ValueError, KeyError):
+        instance = "*"
+    # every bridge of the instance: those that are there, or the first that will be
+    prefix = f"boxbr{instance}"
+    bridges = sorted(name for _index, name in socket.if_nameindex() if name.startswith(prefix)) or [f"{prefix}0"]
+    try:
+        entries = nft.listing("ruleset")
+    except CoreError:
+        return  # without nft the check above says so
+    blocked = findings.blocked_chains(entries, bridges, ours=_boxroom_tables(entries))
+    for finding in blocked:
+        yield Check(
+            id=finding.id, ok=False, level="recommended", what=finding.what, why=finding.why, mend=finding.mend or ""
+        )
+    if not blocked:
+        yield Check(
+            id="forward-policy",
+            ok=True,
+            level="recommended",
+            what="No other firewall drops what containers send.",
+            why="A forward policy of drop (Docker, ufw, firewalld) would cut containers off.",
+        )
+
+
+def _boxroom_tables(entries: list[dict[str, Any]]) -> set[str]:
+    names = {entry["table"]["name"] for entry in entries if "table" in entry}
+    return {name for name in names if name.startswith("boxroom_")}

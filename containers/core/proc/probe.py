@@ -1,0 +1,200 @@
+"""Tries what the runtime needs, in processes of its own, and prints what failed: ``{"probe": null or "why not"}``.
+
+Run as ``python -I -S probe.py DIRECTORY``: a fresh, single-threaded interpreter, for it forks and enters namespaces.
+DIRECTORY: an existing directory on the file system in question. Everything made goes away with the probe's processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
+
+from containers.core import syscalls
+
+IDS = "0 0 4294967295"
+DEADLINE_SEC = 20
+RTM_NEWLINK = 16
+NLM_F_CREATE_EXCL_ACK = 0x605
+_FILTER = """
+table inet probe {
+  chain post { type nat hook postrouting priority 100; policy accept; ip saddr 10.0.0.0/8 masquerade; }
+  chain forward { type filter hook forward priority 0; policy accept; ct state established,related accept; }
+  chain input { type filter hook input priority 0; policy accept; fib daddr . iif type local accept; }
+}
+table bridge probe {
+  set v4 { type ifname . ether_addr . ipv4_addr; }
+  chain pre { type filter hook prerouting priority -300; policy accept; iifname . ether saddr . ip saddr @v4 accept; }
+}
+"""
+
+
+def in_child(act: Callable[[], None]) -> str | None:
+    """Run act in a forked process; return why it failed, or None."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        words = ""
+        try:
+            signal.alarm(DEADLINE_SEC)
+            act()
+        except BaseException as error:  # noqa: BLE001  the child's last frame: it is told to the parent
+            words = str(error) or type(error).__name__
+        os.write(write_fd, words.encode()[:4000])
+        os._exit(1 if words else 0)
+    os.close(write_fd)
+    with open(read_fd, "rb") as pipe:
+        words = pipe.read().decode(errors="replace")
+    _pid, status = os.waitpid(pid, 0)
+    if status and not words:
+        return f"ended with status {os.waitstatus_to_exitcode(status)}"
+    return words or None
+
+
+def namespace(flag: int) -> Callable[[], None]:
+    """Return a probe that makes one kind of namespace."""
+    return lambda: syscalls.unshare(flag)
+
+
+@contextlib.contextmanager
+def user_namespace(ids: str) -> Iterator[int]:
+    """Hold a user namespace with this map, for as long as the block; yields its descriptor."""
+    ready, told = os.pipe2(os.O_CLOEXEC)
+    holder = os.fork()
+    if holder == 0:
+        with contextlib.suppress(OSError):
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
+            os.write(told, b"1")
+            signal.pause()
+        os._exit(1)
+    os.close(told)
+    try:
+        if os.read(ready, 1) != b"1":
+            raise OSError("the user namespace was not made")
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{holder}/{name}", "w", encoding="ascii") as file:
+                file.write(ids)
+        fd = os.open(f"/proc/{holder}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+    finally:
+        os.close(ready)
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+
+
+def id_map() -> None:
+    """Write the map of a container's own range."""
+    with user_namespace(f"0 {2**28} 65536"):
+        pass
+
+
+def idmapped_mount(directory: str) -> None:
+    """Translate a mount of the directory's file system by a user namespace."""
+    with user_namespace(f"0 {2**28} 65536") as userns_fd:
+        mount_fd = syscalls.open_tree(directory)
+        try:
+            syscalls.set_mount_idmap(mount_fd, userns_fd)
+        finally:
+            os.close(mount_fd)
+
+
+def overlay(directory: str) -> None:
+    """Mount overlay inside a user namespace, with userxattr, and write a whiteout and a file through it."""
+    for name in ("lower", "upper", "work", "merged"):
+        os.mkdir(os.path.join(directory, name))
+    for name in ("kept", "gone"):
+        with open(os.path.join(directory, "lower", name), "w", encoding="ascii"):
+            pass
+    with user_namespace(IDS) as userns_fd:
+        syscalls.setns(userns_fd, syscalls.CLONE_NEWUSER)
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        layers = ",".join(f"{key}dir={directory}/{key}" for key in ("lower", "upper", "work"))
+        syscalls.mount("overlay", f"{directory}/merged", "overlay", 0, f"{layers},userxattr")
+        with open(f"{directory}/merged/kept", "w", encoding="ascii") as file:
+            file.write("x")
+        os.unlink(f"{directory}/merged/gone")
+
+
+def links() -> None:
+    """Make a bridge and a veth pair in a scratch network namespace."""
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    for name, kind in (("probe0", b"bridge"), ("probe1", b"veth")):
+        info = _attribute(18, _attribute(1, kind))
+        message = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0) + _attribute(3, name.encode() + b"\0") + info
+        header = struct.pack("=IHHII", 16 + len(message), RTM_NEWLINK, NLM_F_CREATE_EXCL_ACK, 1, 0)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
+            netlink.send(header + message)
+            number = -struct.unpack_from("=i", netlink.recv(65536), 16)[0]
+        if number:
+            raise OSError(number, f"{kind.decode()}: {os.strerror(number)}")
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def packet_filter() -> None:
+    """Load NAT and bridge rules in a scratch network namespace."""
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    path = "/usr/sbin:/usr/bin:/sbin:/bin"
+    done = subprocess.run(
+        ["nft", "-f", "-"], input=_FILTER, capture_output=True, text=True, env={"PATH": path}, timeout=10, check=False
+    )
+    if done.returncode:
+        raise OSError(done.stderr.strip().partition("\n")[0])
+
+
+def seccomp() -> None:
+    """Make a filter with libseccomp, and see that the kernel takes filters."""
+    from containers.core import libseccomp
+
+    with libseccomp.Filter(libseccomp.ACT_ALLOW):
+        pass
+    with open("/proc/sys/kernel/seccomp/actions_avail", encoding="ascii") as file:
+        if "errno" not in file.read().split():
+            raise OSError("the kernel's seccomp has no errno action")
+
+
+def main() -> int:
+    """Run every probe; print the results as one JSON object."""
+    scratch = tempfile.mkdtemp(prefix=".probe-", dir=sys.argv[1])
+    kinds = {
+        "cgroup": syscalls.CLONE_NEWCGROUP,
+        "ipc": syscalls.CLONE_NEWIPC,
+        "mount": syscalls.CLONE_NEWNS,
+        "network": syscalls.CLONE_NEWNET,
+        "pid": syscalls.CLONE_NEWPID,
+        "user": syscalls.CLONE_NEWUSER,
+        "uts": syscalls.CLONE_NEWUTS,
+    }
+    try:
+        results = {f"namespace-{name}": in_child(namespace(flag)) for name, flag in kinds.items()}
+        results["id-map"] = in_child(id_map)
+        results["idmapped-mount"] = in_child(lambda: idmapped_mount(scratch))
+        results["overlay"] = in_child(lambda: overlay(scratch))
+        results["links"] = in_child(links)
+        results["nftables"] = in_child(packet_filter)
+        results["seccomp"] = in_child(seccomp)
+        results["pidfd"] = in_child(lambda: os.close(os.pidfd_open(os.getpid())))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    sys.stdout.write(json.dumps(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
