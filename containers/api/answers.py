@@ -27,8 +27,8 @@ def _clamp(seconds: float) -> float:
     return min(max(seconds, 0.0), WAIT_MAX_SEC)
 
 
-Wait = Annotated[float, AfterValidator(_clamp), Query(description="Seconds to hold the answer, clamped to 0..60.")]
-Key = Annotated[str | None, Header(alias="Idempotency-Key")]
+Wait = Annotated[float, AfterValidator(_clamp), Query(0.0, description="Seconds to hold the answer, clamped to 0..60.")]
+Key = Annotated[str | None, Header(None, alias="Idempotency-Key")]
 
 
 async def operation(request: HttpRequest, wait: float, ask: Callable[[], Operation]) -> HttpResponse:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Status
-from typing import Annotated
-
-from pydantic import Field
 
 from containers import present, services, uploads
 from containers.models import Image
@@ -66,7 +63,7 @@ def begin_upload(request: HttpRequest, body: UploadIn) -> Status:
 
 @router.put("/uploads/{upload_id}", summary="Send a piece of an upload")
 def put_piece(
-    request: HttpRequest, upload_id: str, offset: Annotated[int, Field(ge=0), Query()] = 0
+    request: HttpRequest, upload_id: str, offset: Annotated[int, Query(0, ge=0)] = 0
 ) -> dict[str, Any]:
     """Send the next bytes, at most 8 MiB. offset: how many were sent before. A piece may be sent again."""
     if len(request.body) > uploads.PIECE_MAX_BYTES:
