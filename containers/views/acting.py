@@ -89,7 +89,11 @@ def _after_dialog(request: HttpRequest, name: str, action: str) -> HttpResponse:
             raise SpecError(_("Type the name “%(name)s” to confirm.") % {"name": name}, field="confirm")
         services.act(actor, name, "delete", {"force": bool(form.get("force"))})
         on_its_page = f"/{name}" in request.headers.get("HX-Current-URL", "").split("?")[0]
-        return go(request, reverse("containers:list")) if on_its_page else done(request, reverse("containers:list"), container=name)
+        return (
+            go(request, reverse("containers:list"))
+            if on_its_page
+            else done(request, reverse("containers:list"), container=name)
+        )
     arguments: dict[str, Any] = {}
     if action == "clone":
         arguments = {"name": form.get("name", "").strip()}
@@ -172,4 +176,3 @@ def _bulk_answer(request: HttpRequest, found: Plan, failures: list[str]) -> Http
     doing = words.DOING[found.action]
     text = ngettext("%(doing)s %(n)s container", "%(doing)s %(n)s containers", asked) % {"doing": doing, "n": asked}
     return done(request, reverse("containers:list"), text=text, containers="")
-

@@ -167,14 +167,22 @@ def setting_groups(row: Row) -> list[tuple[str, list[dict[str, Any]]]]:
             _("About"),
             [
                 setting("description", _("Description"), c.description or "–", c.description, "text"),
-                setting("tags", _("Tags"), ", ".join(c.tags) or "–", " ".join(c.tags), "text", _("Separate by spaces.")),
+                setting(
+                    "tags", _("Tags"), ", ".join(c.tags) or "–", " ".join(c.tags), "text", _("Separate by spaces.")
+                ),
             ],
         ),
         (
             _("Start and end"),
             [
                 setting("autostart", _("Start with the host"), _yes(c.autostart), c.autostart, "check"),
-                setting("restart", _("When it ends by itself"), dict(RESTARTS).get(c.restart, c.restart), c.restart, "restart"),
+                setting(
+                    "restart",
+                    _("When it ends by itself"),
+                    dict(RESTARTS).get(c.restart, c.restart),
+                    c.restart,
+                    "restart",
+                ),
                 setting("ephemeral", _("Deleted when it stops"), _yes(c.ephemeral), c.ephemeral, "check"),
                 setting(
                     "init_command",

@@ -48,7 +48,10 @@ def containers(request: HttpRequest) -> HttpResponse:
         return render(request, "containers/list_table.html", context)
     panel = request.GET.get("panel", "")
     chosen = listed(user).filter(name=panel).first() if panel else None
-    context["bulk_actions"] = [(a, LABELS.get(a, a), ICONS[a]) for a in ("start", "stop", "restart", "freeze", "unfreeze", "snapshot", "delete")]
+    context["bulk_actions"] = [
+        (a, LABELS.get(a, a), ICONS[a])
+        for a in ("start", "stop", "restart", "freeze", "unfreeze", "snapshot", "delete")
+    ]
     context |= {"panel": row_of(user, chosen) if chosen else None, "may_create": may_create(user, filters.project)}
     if not context["total"] and not filters.narrowed:
         context["images"] = Image.objects.order_by("name")

@@ -122,15 +122,13 @@ def network_delete(request: HttpRequest, name: str) -> HttpResponse:
 def host(request: HttpRequest) -> HttpResponse:
     """Show what the host is, and what `doctor` found: can it, why it matters, how to mend it."""
     row = local_host()
-    findings = row.facts.get("doctor") or []
-    if isinstance(findings, dict):
-        findings = findings.get("checks") or findings.get("items") or []
-    bad = [item for item in findings if not _good(item)]
+    findings = [_finding(item) for item in row.facts.get("doctor") or [] if isinstance(item, dict)]
+    bad = [item for item in findings if not item["ok"]]
     context = {
         "host": row,
         "facts": row.facts,
         "bad": bad,
-        "good": [item for item in findings if _good(item)],
+        "good": [item for item in findings if item["ok"]],
         "known": bool(findings),
         "policy": row.facts.get("policy") or {},
         "title": _("Host %(name)s") % {"name": row.name},
@@ -138,6 +136,12 @@ def host(request: HttpRequest) -> HttpResponse:
     return render(request, "pages/host.html", context)
 
 
-def _good(item: dict[str, Any]) -> bool:
-    """Return whether a finding is in order."""
-    return bool(item.get("ok"))
+def _finding(item: dict[str, Any]) -> dict[str, Any]:
+    """Return one finding of `doctor` with every key that the template shows."""
+    return {
+        "ok": bool(item.get("ok")),
+        "title": item.get("title") or item.get("name") or "",
+        "detail": item.get("detail") or "",
+        "why": item.get("why") or "",
+        "mend": item.get("mend") or "",
+    }

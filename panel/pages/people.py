@@ -13,6 +13,7 @@ from panel.accounts import links, services
 from panel.accounts.models import Membership, Role, User
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
 
+
 @page
 def people(request: HttpRequest) -> HttpResponse:
     """Show projects with their members, and the users; or make a project or a user."""
@@ -86,4 +87,3 @@ def user_action(request: HttpRequest, name: str, action: str) -> HttpResponse:
     else:
         raise unknown()
     return done(request, where)
-

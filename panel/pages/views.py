@@ -30,13 +30,14 @@ def overview(request: HttpRequest) -> HttpResponse:
     by_status = counts(user, filters)
     recent = visible_operations(user, filters.project)
     attention = filters.apply(listed(user)).filter(
-        Q(status="error") | Q(status="stopped", last_exit__reason__in=("oom", "signal", "start-failed", "supervisor-lost"))
+        Q(status="error")
+        | Q(status="stopped", last_exit__reason__in=("oom", "signal", "start-failed", "supervisor-lost"))
     )
     context = {
         "counts": [(key, word, by_status.get(key, 0)) for key, word in STATUSES if key != "working"],
         "total": by_status["all"],
         "attention": rows_of(user, attention[:8]),
-        "failed": [op for op in recent.filter(status="failed")[:3]],
+        "failed": list(recent.filter(status="failed")[:3]),
         "operations": recent[:8],
         "host": local_host(),
         "filters": filters,
@@ -71,7 +72,11 @@ def operations(request: HttpRequest) -> HttpResponse:
         "running": rows.filter(status__in=Operation.UNFINISHED)[:100],
         "page": Paginator(finished, PER_PAGE).get_page(request.GET.get("page")),
         "query": query,
-        "cancellable": set(rows.model.objects.visible_to(user, "cancel").filter(status__in=Operation.UNFINISHED).values_list("pk", flat=True)),
+        "cancellable": set(
+            rows.model.objects.visible_to(user, "cancel")
+            .filter(status__in=Operation.UNFINISHED)
+            .values_list("pk", flat=True)
+        ),
     }
     return render(request, "pages/operations.html", context)
 
@@ -145,7 +150,15 @@ def audit(request: HttpRequest) -> HttpResponse:
     query = {name: request.GET.get(name, "").strip().replace("\0", "")[:100] for name in names}
     for name, value in query.items():
         if value:
-            rows = rows.filter(**{f"{name}_name" if name == "actor" else f"{name}__icontains" if name in ("action", "object_name") else name: value})
+            rows = rows.filter(
+                **{
+                    f"{name}_name"
+                    if name == "actor"
+                    else f"{name}__icontains"
+                    if name in ("action", "object_name")
+                    else name: value
+                }
+            )
     context = {
         "page": Paginator(rows, PER_PAGE).get_page(request.GET.get("page")),
         "query": query,
@@ -188,4 +201,3 @@ def palette(request: HttpRequest) -> HttpResponse:
             text = f"{row.terminal.label} {row.name}"
             items.append({"text": text, "href": reverse("containers:terminal", args=[row.name]), "icon": "terminal-2"})
     return JsonResponse({"items": items})
-

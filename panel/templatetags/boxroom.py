@@ -51,6 +51,20 @@ def ago(moment: dt.datetime | None) -> SafeString | str:
 
 
 @register.filter
+def age(moment: dt.datetime) -> SafeString:
+    """Return a <time> with how old something is, short (12 d), and the exact time on hover."""
+    exact = date_format(timezone.localtime(moment), "Y-m-d H:i:s") + " UTC"
+    minutes = max(0, int((timezone.now() - moment).total_seconds() // 60))
+    if minutes < 60:
+        text = _("%s min") % minutes
+    elif minutes < 48 * 60:
+        text = _("%s h") % (minutes // 60)
+    else:
+        text = _("%s d") % (minutes // 1440)
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, text)
+
+
+@register.filter
 def duration(operation: Operation) -> str:
     """Return how long an operation took, or has been running."""
     if operation.started_at is None:

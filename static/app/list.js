@@ -11,8 +11,6 @@ const chosen = new Set();
 let all = false;
 let current = null;
 
-if (list()) start();
-
 function start() {
   watch("all");
   look();
@@ -301,3 +299,5 @@ function step(by) {
   next.scrollIntoView({ block: "nearest" });
   if (!panel.hidden) open(current);
 }
+
+if (list()) start();
