@@ -14,7 +14,7 @@ from panel.accounts.actor import Actor
 from panel.accounts.models import Project
 
 from . import doorbell, records
-from .core.errors import AlreadyExists, Busy, SpecError
+from .core.errors import AlreadyExists, Busy, CoreError, SpecError
 from .models import Container, Host, Image, Network, Operation
 
 IDEMPOTENCY_KEY_MAX: Final = 255
@@ -39,15 +39,20 @@ def known(actor: Actor | None, key: str | None) -> Operation | None:
 
 
 def committed(actor: Actor | None, key: str | None, make: Callable[[], Operation]) -> Operation:
-    """Run make() in a transaction; once more where another's rows came in between, which its checks now see."""
-    try:
-        with transaction.atomic():
-            return make()
-    except IntegrityError:
-        if earlier := known(actor, key):
-            return earlier
-        with transaction.atomic():
-            return make()
+    """Run make() in a transaction; once more where another's rows came in between, which its checks now see.
+
+    What is refused because the same request came twice at once, with the same key, is the other one's operation.
+    """
+    for last in (False, True):
+        try:
+            with transaction.atomic():
+                return make()
+        except (CoreError, IntegrityError) as error:
+            if earlier := known(actor, key):
+                return earlier
+            if last or isinstance(error, CoreError):
+                raise
+    raise AssertionError("unreachable")
 
 
 def insert(

@@ -1,0 +1,286 @@
+"""Rows and host: what changes by itself, what the policies do, what is found again, and that twice is once."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from django.utils import timezone
+
+from containers import doorbell, rebuild, reconcile, services
+from containers.models import (
+    Container,
+    Event,
+    Host,
+    Image,
+    Network,
+    Operation,
+    Snapshot,
+    local_host,
+)
+from containers.operations import runner
+from panel.accounts.models import AuditRecord, Project
+from tests.web.world import CORE_HOST, FakeRuntime, actor, exited, make_container, make_host
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def host():
+    return make_host()
+
+
+@pytest.fixture
+def runtime():
+    return FakeRuntime()
+
+
+@pytest.fixture
+def rung(monkeypatch):
+    found = []
+    monkeypatch.setattr(doorbell, "ring_now", lambda operation_id, _host: found.append(operation_id))
+    return found
+
+
+def quick(runtime):
+    reconcile.quick(CORE_HOST, runtime)
+
+
+def events(row):
+    return list(row.events.order_by("pk").values_list("kind", "old", "new", "reason"))
+
+
+def everything():
+    """Return all that reconciling could have written."""
+    models = (Container, Event, Host, Image, Network, Operation, Snapshot, AuditRecord)
+    return [list(model.objects.order_by("pk").values()) for model in models]
+
+
+def pass_time(seconds):
+    """Have what was set a while ago be due."""
+    for row in Container.objects.exclude(restart_at=None):
+        Container.objects.filter(pk=row.pk).update(restart_at=row.restart_at - dt.timedelta(seconds=seconds))
+
+
+def test_a_poweroff_inside(team, runtime):
+    row = make_container(team, runtime=runtime, status="running")
+    runtime.end(row.pk, "poweroff")
+    quick(runtime)
+    row.refresh_from_db()
+    assert (row.status, row.status_reason, row.init_pid) == ("stopped", "poweroff", None)
+    assert row.last_exit["reason"] == "poweroff"
+    assert events(row) == [("status", "running", "stopped", "poweroff")]
+    before = everything()
+    quick(runtime)
+    assert everything() == before
+
+
+def test_a_supervisor_s_word_is_taken_at_once(team, runtime):
+    row = make_container(team, runtime=runtime, status="running")
+    runtime.end(row.pk, "oom")
+    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "oom"}, runtime)
+    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "stopped"}, runtime)
+    reconcile.on_event(CORE_HOST, {"id": "ffffffffffff", "event": "stopped"}, runtime)
+    assert events(row) == [("oom", "", "", ""), ("status", "running", "stopped", "oom")]
+
+
+def test_a_reboot_inside_is_an_event(team, runtime):
+    row = make_container(team, runtime=runtime, status="running")
+    runtime.run(row.pk)
+    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "rebooted"}, runtime)
+    quick(runtime)
+    assert events(row) == [("rebooted", "", "", "")]
+    row.refresh_from_db()
+    assert row.init_pid == runtime.seen[row.pk].init_pid
+
+
+def test_a_supervisor_that_was_killed(team, runtime):
+    row = make_container(team, runtime=runtime, status="running")
+    runtime.end(row.pk, "supervisor-lost")
+    quick(runtime)
+    row.refresh_from_db()
+    assert (row.status, row.last_exit["reason"]) == ("stopped", "supervisor-lost")
+
+
+def test_a_host_that_was_restarted(team, runtime, host):
+    rebuild.save_facts(host, {"boot_id": "the-boot-before"})
+    old = exited("poweroff")
+    row = make_container(team, runtime=runtime, status="running", last_exit=old)
+    runtime.end(row.pk)
+    # all that is left is what the run before the last wrote
+    from containers.core.states import Status
+    from containers.operations.runtime import Observed
+
+    runtime.seen[row.pk] = Observed(status=Status.STOPPED, reason="poweroff", last_exit=old)
+    quick(runtime)
+    row.refresh_from_db()
+    assert (row.status_reason, row.last_exit["reason"]) == ("host-reboot", "host-reboot")
+    before = everything()
+    quick(runtime)
+    assert everything() == before
+
+
+def test_frozen_and_thawed_from_outside(team, runtime):
+    row = make_container(team, runtime=runtime, status="running")
+    runtime.freeze(row.pk)
+    quick(runtime)
+    runtime.thaw(row.pk)
+    quick(runtime)
+    assert [(old, new) for _kind, old, new, _why in events(row)] == [("running", "frozen"), ("frozen", "running")]
+
+
+def test_what_an_operation_works_on_is_its_own(alice, team, runtime):
+    from containers import records
+    from containers.operations import owner
+
+    row = make_container(team, runtime=runtime, status="running")
+    operation = services.act(actor(alice), "web-1", "restart")
+    records.claim(operation.pk, owner.this_process())
+    runtime.end(row.pk, "stopped")
+    quick(runtime)
+    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "stopped"}, runtime)
+    row.refresh_from_db()
+    assert row.status == "running"
+
+
+@pytest.mark.parametrize(
+    ("restart", "reason", "exit_code", "again"),
+    [
+        ("no", "oom", None, False),
+        ("always", "poweroff", None, True),
+        ("always", "exit", 0, True),
+        ("always", "stopped", None, False),
+        ("always", "killed", None, False),
+        ("on-failure", "exit", 1, True),
+        ("on-failure", "exit", 0, False),
+        ("on-failure", "poweroff", None, False),
+        ("on-failure", "signal", None, True),
+        ("on-failure", "oom", None, True),
+        ("on-failure", "supervisor-lost", None, True),
+        ("on-failure", "stopped", None, False),
+    ],
+)
+def test_the_restart_policy(team, runtime, restart, reason, exit_code, again):
+    row = make_container(team, runtime=runtime, status="running", restart=restart)
+    runtime.end(row.pk, reason, exit_code)
+    for _second in range(3):
+        quick(runtime)
+        pass_time(10)
+    operations = list(Operation.objects.values_list("action", "actor_name"))
+    assert operations == ([("start", "system")] if again else [])
+
+
+def test_restarts_wait_longer_each_time(team, runtime):
+    row = make_container(team, runtime=runtime, status="running", restart="always")
+    waits = []
+    for _round in range(4):
+        runtime.end(row.pk, "exit", 1)
+        quick(runtime)
+        row.refresh_from_db()
+        waits.append(round((row.restart_at - timezone.now()).total_seconds()))
+        pass_time(1000)
+        quick(runtime)
+        assert runner.run(Operation.objects.get(status="queued").pk, runtime, CORE_HOST)
+    assert waits == [1, 2, 4, 8]
+    assert reconcile.back_off_sec(100) == 300
+    Container.objects.update(started_at=timezone.now() - dt.timedelta(hours=1))
+    runtime.end(row.pk, "exit", 1)
+    quick(runtime)
+    row.refresh_from_db()
+    assert row.restart_count == 0
+
+
+def test_an_ephemeral_one_goes_when_it_stops(team, runtime):
+    row = make_container(team, runtime=runtime, status="running", ephemeral=True)
+    make_container(team, "never-ran", runtime=runtime, ephemeral=True)
+    runtime.end(row.pk)
+    quick(runtime)
+    quick(runtime)
+    operation = Operation.objects.get()
+    assert (operation.action, operation.object_name) == ("delete", "web-1")
+    runner.run(operation.pk, runtime, CORE_HOST)
+    assert [left.name for left in Container.objects.all()] == ["never-ran"]
+
+
+def test_what_waits_is_rung_again(alice, team, runtime, rung):
+    make_container(team, runtime=runtime)
+    operation = services.act(actor(alice), "web-1", "start")
+    quick(runtime)
+    assert operation.pk not in rung
+    Operation.objects.update(rung_at=timezone.now() - dt.timedelta(seconds=4))
+    quick(runtime)
+    quick(runtime)
+    assert rung.count(operation.pk) == 1
+
+
+def test_autostart_in_order_and_only_once_per_up(team, runtime, host):
+    make_container(team, "second", runtime=runtime, autostart=True)
+    first = make_container(team, "first", runtime=runtime, autostart=True)
+    Container.objects.filter(pk=first.pk).update(created_at=timezone.now() - dt.timedelta(days=1))
+    make_container(team, "third", runtime=runtime)
+    rebuild.save_facts(host, {"autostart": True})
+    reconcile.full(CORE_HOST, runtime)
+    started = list(Operation.objects.order_by("created_at").values_list("object_name", flat=True))
+    assert started == ["first", "second"]
+    for operation in Operation.objects.all():
+        runner.run(operation.pk, runtime, CORE_HOST)
+    services.request_by_system(Container.objects.get(name="first"), "stop")
+    runner.run(Operation.objects.get(status="queued").pk, runtime, CORE_HOST)
+    reconcile.full(CORE_HOST, runtime)
+    assert not Operation.objects.filter(status="queued").exists()
+
+
+def test_rows_are_made_again_from_the_store(alice, team, runtime):
+    row = make_container(team, runtime=runtime, status="running", limits={"pids": 99}, tags=["blue"])
+    address, mac = row.interfaces.get().ipv4, row.interfaces.get().mac
+    runtime.taken[row.pk] = {"snap0": {"layers": ["a"], "note": "n", "size_bytes": 3}}
+    Container.objects.all().delete()
+    Network.objects.all().delete()
+    Project.objects.all().delete()
+    assert [entry["kind"] for entry in reconcile.disagreements(CORE_HOST, runtime)] == ["container", "image"]
+    mended = reconcile.full(CORE_HOST, runtime)
+    again = Container.objects.get()
+    assert (again.pk, again.name, again.project.name, again.status) == (row.pk, "web-1", "team", "running")
+    assert (again.limits, again.tags, again.slot) == ({"pids": 99}, ["blue"], row.slot)
+    assert (again.interfaces.get().ipv4, again.interfaces.get().mac) == (address, mac)
+    assert (Network.objects.get().ipv4, Network.objects.get().number) == ("10.90.3.1/24", 0)
+    assert again.snapshots.get().note == "n"
+    assert mended
+    before = everything()
+    assert reconcile.full(CORE_HOST, runtime) == []
+    assert everything() == before
+
+
+def test_what_the_host_has_lost_is_said(team, runtime):
+    row = make_container(team, runtime=runtime, status="running")
+    del runtime.seen[row.pk], runtime.specs[row.pk]
+    reconcile.full(CORE_HOST, runtime)
+    row.refresh_from_db()
+    assert (row.status, row.status_reason) == ("absent", "lost from the host's store")
+    assert [entry["name"] for entry in reconcile.disagreements(CORE_HOST, runtime)] == ["web-1"]
+
+
+def test_rows_and_host_agree_when_all_is_well(alice, team, runtime):
+    Host.objects.all().delete()
+    rebuild.setup(CORE_HOST, runtime)
+    from containers.services import ContainerRequest
+
+    data = ContainerRequest(name="web-1", image="busybox", project="team", start=True)
+    operation = services.create_container(actor(alice), data)
+    runner.run(operation.pk, runtime, CORE_HOST)
+    assert reconcile.disagreements(CORE_HOST, runtime) == []
+
+
+def test_setup_makes_a_new_installation_and_is_done_once(runtime):
+    for model in (Network, Image, Host):
+        model.objects.all().delete()
+    rebuild.setup(CORE_HOST, runtime)
+    assert dict(Image.objects.values_list("name", "state")) == {"busybox": "ready", "debian-12": "available"}
+    network = Network.objects.get()
+    assert (network.name, network.number, network.ipv4) == ("default", 0, "10.90.100.1/24")
+    assert Project.objects.filter(name="default").exists()
+    assert local_host().facts["memory_bytes"]
+    before = everything()
+    rebuild.setup(CORE_HOST, runtime)
+    assert everything() == before
+    assert runtime.count("build_image") == 1
