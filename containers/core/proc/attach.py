@@ -1,0 +1,275 @@
+"""Starts a process inside a running container: for terminals and for exec.
+
+    supervisor                     helper                              the process
+      fork ──────────────────────▶ joins the cgroups
+                                   limits, not dumpable, setns(pidfd)
+                                   fork ─────────────────────────────▶ container's root, passwd, (pty)
+      ◀── pid ──────────────────── leaves                              drops rights, filter, ids
+      ◀── tty + [pty master] ──────────────────────────────────────────
+      ◀── end of file: exec succeeded, or error {step, errno, …} ──────exec
+
+The supervisor is a child subreaper, so that the process is its own child once the helper has left; it is known by
+pidfd from then on. Namespaces are entered through init's pidfd: nothing of the container's /proc is believed
+(CVE-2015-1334), no descriptor but 0, 1 and 2 goes along (CVE-2016-8649, CVE-2024-21626). The supervisor never waits:
+a container that is frozen meanwhile holds up the helper, and a deadline ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ..cgroups.base import write_file
+from ..syscalls import PR_SET_CHILD_SUBREAPER, prctl
+from . import entering, setup
+from .loop import Loop
+
+SETUP_SEC: Final = 10.0
+_STRAY_SEC: Final = (0.5, 3.0, 15.0)
+_children: set[int] = set()
+"""Pids of helpers and of what they started, which somebody here will reap."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A running container, as those see it who enter it.
+
+    init_pidfd: borrowed; stays open as long as the target is used. privileged: shares the host's user namespace.
+    attach_procs: cgroup.procs files to join, in order; the last one is of the cgroup2 tree. frozen: tells whether the
+    container is frozen now. seccomp: as syscalls.load_seccomp takes it. capabilities: the bounding set as a bit mask.
+    last_capability: the highest that the kernel knows. environment: of everything started inside.
+    """
+
+    init_pid: int
+    init_pidfd: int
+    privileged: bool
+    attach_procs: tuple[str, ...]
+    frozen: Callable[[], bool]
+    seccomp: bytes
+    capabilities: int
+    last_capability: int
+    environment: dict[str, str]
+
+    @property
+    def attach_dir(self) -> Path:
+        """The cgroup2 directory of what is started from outside."""
+        return Path(self.attach_procs[-1]).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to start.
+
+    command: None means the user's login shell. user: name, uid, "uid:gid" or None for root. cwd: absolute, or None
+    for the user's home. size: (columns, rows) of a new terminal, or None for stdio: descriptors for 0, 1 and 2, which
+    stay the caller's. cgroup: a directory below the target's attach_dir to be in, instead of that itself.
+    """
+
+    command: tuple[str, ...] | None
+    user: str | None = None
+    cwd: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    stdio: tuple[int, int, int] | None = None
+    cgroup: Path | None = None
+
+
+@dataclass(slots=True)
+class Started:
+    """A process inside. Owns pidfd and master_fd (-1 without a terminal). command: what it was, for people."""
+
+    pid: int
+    pidfd: int
+    master_fd: int
+    command: tuple[str, ...]
+
+    def reap(self) -> int:
+        """Return the exit code (0 to 255, 128 + signal) of the process, which has ended; frees pidfd."""
+        _children.discard(self.pid)
+        return reap(self.pidfd)
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if the process is still there."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why nothing was started. exit_code: 126 or 127 where it was the command's own fault, else None."""
+
+    code: str
+    message: str
+    field: str | None = None
+    exit_code: int | None = None
+
+
+def become_reaper() -> None:
+    """Make this process the parent of what it starts inside containers."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def reap(pidfd: int) -> int:
+    """Wait for an ended child by its pidfd, and close it; returns 0 to 255, or 128 + signal."""
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    except ChildProcessError:
+        return 255
+    finally:
+        os.close(pidfd)
+    if result is None:
+        return 255
+    return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+
+
+class Launch:
+    """One start on its way; calls done exactly once, from the loop, unless cancel() came first."""
+
+    def __init__(self, loop: Loop, target: Target, request: Request, done: Callable[[Started | Failure], None]) -> None:
+        """Fork the helper. Raises OSError where the host has no process or descriptor left."""
+        self._loop = loop
+        self._done = done
+        self._pid = 0
+        self._pidfd = -1
+        self._master_fd = -1
+        self._command: tuple[str, ...] = request.command or ()
+        self._failure: Failure | None = None
+        self._helper_fd = -1
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            helper = os.fork()
+            if helper == 0:
+                entering.run(target, request, theirs)
+        except OSError:
+            self._connection.close()
+            raise
+        finally:
+            theirs.close()
+        self._helper = helper
+        self._target = target
+        _children.add(helper)
+        self._helper_fd = os.pidfd_open(helper)
+        os.set_blocking(self._connection.fileno(), False)
+        loop.watch(self._connection.fileno(), read=self._read)
+        self._timer = loop.later(SETUP_SEC, self._late)
+
+    def cancel(self) -> None:
+        """Give up; what was started is killed and reaped."""
+        self._done = lambda _: None
+        self._failure = Failure("cancelled", "Nobody waits for it any more.")
+        self._finish()
+
+    def _late(self) -> None:
+        self._failure = Failure("timed-out", f"Entering the container took longer than {SETUP_SEC:.0f} s.")
+        self._finish()
+
+    def _read(self) -> None:
+        try:
+            message, fds = setup.receive(self._connection, fds_max=1)
+        except BlockingIOError:
+            return
+        except OSError:
+            message, fds = None, []
+        if message is None:
+            self._finish()
+        elif message["type"] == "pid":
+            self._pid = message["pid"]
+            # it cannot be reaped by anybody else, so that the number is still its own
+            self._pidfd = os.pidfd_open(self._pid)
+            _children.add(self._pid)
+        elif message["type"] == "ready":
+            self._command = tuple(message["command"])
+            if fds:
+                self._master_fd = fds[0]
+        else:
+            self._failure = _failure(message)
+
+    def _finish(self) -> None:
+        self._timer.cancel()
+        self._loop.forget(self._connection.fileno())
+        self._connection.close()
+        if self._failure is not None:
+            for fd in (self._helper_fd, self._pidfd):
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+        self._reap_later(self._helper, self._helper_fd)
+        if self._failure is None and (self._pidfd < 0 or not self._command):
+            self._failure = Failure("setup-failed", "The container ended, or its memory did, while it was entered.")
+        if self._failure is None:
+            self._done(Started(self._pid, self._pidfd, self._master_fd, self._command))
+            return
+        if self._pidfd >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._reap_later(self._pid, self._pidfd)
+        else:
+            for delay_sec in _STRAY_SEC:
+                self._loop.later(delay_sec, self._reap_stray)
+        if self._master_fd >= 0:
+            os.close(self._master_fd)
+        self._done(self._failure)
+
+    def _reap_later(self, pid: int, pidfd: int) -> None:
+        def ended() -> None:
+            self._loop.forget(pidfd)
+            _children.discard(pid)
+            reap(pidfd)
+
+        self._loop.watch(pidfd, read=ended)
+
+    def _reap_stray(self) -> None:
+        """Reap what a killed helper had forked without telling: as a zombie it would hold the container's end up."""
+        with contextlib.suppress(ChildProcessError):
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is not None and found.si_pid not in (*_children, self._target.init_pid):
+                os.waitpid(found.si_pid, os.WNOHANG)
+
+
+def _failure(message: dict[str, Any]) -> Failure:
+    text = message["message"]
+    match message["step"]:
+        case "user":
+            return Failure("invalid-value", text, "user")
+        case "cwd":
+            return Failure("invalid-value", f"The working directory cannot be entered: {text}.", "cwd")
+        case "exec":
+            return Failure("invalid-value", text, "command", exit_code=message["exit_code"])
+        case "terminal":
+            return Failure("setup-failed", f"The container gives no terminal: {text}.")
+        case step:
+            return Failure("setup-failed", f"The container could not be entered ({step}): {text}.")
+
+
+class CommandGroup:
+    """A cgroup of its own for what one exec starts, below the attach cgroup, so that all of it can be killed."""
+
+    def __init__(self, target: Target, name: str) -> None:
+        """Make the cgroup; raises OSError."""
+        self.path = target.attach_dir / name
+        self._home = target.attach_procs[-1]
+        self.path.mkdir()
+
+    def kill(self) -> None:
+        """Kill everything in it."""
+        with contextlib.suppress(OSError):
+            write_file(f"{self.path}/cgroup.kill", "1")
+
+    def dissolve(self) -> bool:
+        """Move what still runs to the attach cgroup and remove this one; returns whether it is gone."""
+        with contextlib.suppress(OSError):
+            for pid in (self.path / "cgroup.procs").read_text().split():
+                with contextlib.suppress(OSError):
+                    write_file(self._home, pid)
+        try:
+            self.path.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
