@@ -1,0 +1,264 @@
+/** The graphs of one container: <div id="graphs" data-container="NAME">. The last hour at once, then live.
+ *
+ *  The address says what is shown: ?range=6h, or ?from=…&to=… (Unix seconds) after a drag over a part. */
+import { Chart } from "./graph_chart.js";
+import { bytes } from "./text.js";
+
+const RANGES = { "15min": 900, "1h": 3600, "6h": 21600, "1d": 86400, "7d": 7 * 86400, "30d": 30 * 86400, "1y": 365 * 86400 };
+const DEFAULT = "1h";
+const LIVE_STEP_MAX_SEC = 10;
+const root = document.getElementById("graphs");
+const texts = document.getElementById("graph-texts")?.dataset ?? {};
+const word = (name, fallback) => texts[name] ?? fallback;
+const name = root.dataset.container;
+const address = root.dataset.history ?? `/api/v1/containers/${encodeURIComponent(name)}/history`;
+
+const perSecond = (value) => `${bytes(value)}/s`;
+const percent = (value) => `${value < 10 ? value.toFixed(1).replace(/\.0$/, "") : Math.round(value)} %`;
+const cores = (value) => `${value < 10 ? value.toFixed(2).replace(/\.?0+$/, "") : value.toFixed(1)}`;
+
+function cpuShare(value, limit, cpus) {
+  const parts = [];
+  if (limit) parts.push(word("ofLimit", "%s of the limit").replace("%s", percent(100 * value / limit)));
+  if (cpus) parts.push(word("ofHost", "%s of the host").replace("%s", percent(100 * value / cpus)));
+  return parts.length ? ` · ${parts.join(" · ")}` : "";
+}
+
+function limitShare(value, limit) {
+  return limit ? ` · ${word("ofLimit", "%s of the limit").replace("%s", percent(100 * value / limit))}` : "";
+}
+
+const limitLabel = word("limit", "Limit");
+const SPECS = [
+  { id: "cpu", title: word("cpu", "CPU"), format: cores, least: 0.05, limit: "cpu_limit_cores", limitAlways: true, share: cpuShare,
+    lines: [{ column: "cpu_cores", label: word("cores", "Cores"), colour: "--chart-cpu", fill: true }, { column: "cpu_cores_max", label: "", colour: "--chart-cpu", faint: true }] },
+  { id: "memory", title: word("memory", "Memory"), format: bytes, bytes: true, least: 2 ** 20, limit: "memory_limit_bytes", limitAlways: true, share: limitShare,
+    lines: [{ column: "memory_bytes", label: word("used", "Used"), colour: "--chart-memory", fill: true }, { column: "memory_bytes_max", label: "", colour: "--chart-memory", faint: true }, { column: "swap_bytes", label: word("swap", "Swap"), colour: "--chart-tx" }] },
+  { id: "network", title: word("network", "Network"), format: perSecond, bytes: true, least: 1024,
+    lines: [{ column: "network_rx_bytes_per_sec", label: word("received", "Received"), colour: "--chart-rx", fill: true }, { column: "network_tx_bytes_per_sec", label: word("sent", "Sent"), colour: "--chart-tx" }] },
+  { id: "disk", title: word("disk", "Disk"), format: perSecond, bytes: true, least: 1024,
+    lines: [{ column: "disk_read_bytes_per_sec", label: word("read", "Read"), colour: "--chart-rx", fill: true }, { column: "disk_write_bytes_per_sec", label: word("written", "Written"), colour: "--chart-tx" }] },
+  { id: "space", title: word("space", "Disk space"), format: bytes, bytes: true, least: 2 ** 20, limit: "disk_limit_bytes", share: limitShare,
+    lines: [{ column: "disk_used_bytes", label: word("used", "Used"), colour: "--chart-memory", fill: true }] },
+  { id: "processes", title: word("processes", "Processes"), format: (value) => String(Math.round(value)), whole: true, least: 5, limit: "pids_limit", share: limitShare,
+    lines: [{ column: "processes", label: word("processes", "Processes"), colour: "--chart-cpu", fill: true }] },
+  { id: "pressure", title: word("pressure", "Pressure (time spent waiting)"), format: percent, least: 1, optional: ["psi_cpu_pct", "psi_memory_pct", "psi_io_pct"],
+    lines: [{ column: "psi_cpu_pct", label: word("cpu", "CPU"), colour: "--chart-cpu" }, { column: "psi_memory_pct", label: word("memory", "Memory"), colour: "--chart-memory" }, { column: "psi_io_pct", label: word("disk", "Disk"), colour: "--chart-tx" }] },
+];
+
+/** What is shown: either a range that ends now, or a fixed part. */
+let view = fromAddress();
+let data = null;
+let counted = 0;
+let loading = null;
+let timer = null;
+
+function fromAddress() {
+  const query = new URLSearchParams(location.search);
+  const from = Number(query.get("from")), to = Number(query.get("to"));
+  if (from > 0 && to > from) return { from, to };
+  return { range: query.get("range") in RANGES ? query.get("range") : DEFAULT };
+}
+
+function look(next, { push = true } = {}) {
+  view = next;
+  if (push) {
+    const query = view.range ? { range: view.range } : { from: Math.floor(view.from), to: Math.ceil(view.to) };
+    history.pushState(null, "", `?${new URLSearchParams(query)}`);
+  }
+  for (const button of bar.querySelectorAll("[data-range]")) button.setAttribute("aria-pressed", String(button.dataset.range === view.range));
+  reset.hidden = Boolean(view.range);
+  load();
+}
+
+function span() {
+  const now = Date.now() / 1000;
+  return view.range ? { from: now - RANGES[view.range], to: now } : view;
+}
+
+async function load() {
+  loading?.abort();
+  loading = new AbortController();
+  clearTimeout(timer);
+  const { from, to } = span();
+  const points = Math.min(1200, Math.max(200, root.clientWidth));
+  const query = new URLSearchParams({ from: Math.floor(from), to: Math.ceil(to), points });
+  let found;
+  try {
+    const answer = await fetch(`${address}?${query}`, { signal: loading.signal, headers: { Accept: "application/json" } });
+    if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).message ?? answer.statusText);
+    found = await answer.json();
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    tell(error.message || word("failed", "The measurements could not be read."));
+    timer = setTimeout(load, 3000);
+    return;
+  }
+  take(found, from, to);
+  const seconds = Math.max(found.step_sec, 30);
+  if (view.range && !live()) timer = setTimeout(load, seconds * 1000);
+}
+
+function take(found, from, to) {
+  const times = Array.from({ length: found.count }, (_value, index) => found.from + index * found.step_sec);
+  const limits = found.limits ?? {};
+  const series = found.series;
+  const flat = (value) => new Array(times.length).fill(value ?? null);
+  series.pids_limit = flat(limits.pids);
+  series.disk_limit_bytes = flat(limits.disk_bytes);
+  counted = 0;
+  data = { times, series, from, to, step: found.step_sec, cpus: found.cpus, limits, events: (found.events ?? []).map(marker) };
+  const empty = !series.memory_bytes?.some((value) => value != null);
+  tell(empty ? word("nothing", "Nothing was measured in this time: the container did not run.") : "");
+  draw();
+}
+
+function marker(event) {
+  const colours = { oom: "--error", error: "--error", running: "--running", frozen: "--frozen" };
+  const time = new Date(event.at * 1000).toLocaleString();
+  const what = event.new ? `${event.old} → ${event.new}` : event.kind;
+  const why = [event.reason, event.actor].filter(Boolean).join(", ");
+  return { at: event.at, kind: event.kind, colour: colours[event.kind] ?? colours[event.new] ?? "--muted", text: `${time}: ${what}${why ? ` (${why})` : ""}` };
+}
+
+function draw() {
+  if (!data) return;
+  for (const chart of charts) {
+    const wanted = !chart.spec.optional || chart.spec.optional.some((column) => data.series[column]?.some((value) => value != null));
+    chart.root.hidden = !wanted;
+    if (wanted) chart.show(data);
+  }
+}
+
+function live() {
+  return view.range && data && data.step <= LIVE_STEP_MAX_SEC && RANGES[view.range] <= 21600;
+}
+
+/** Add one second to what is shown: into the present step, or as a new one. */
+function add(at, sample) {
+  const psi = sample.psi_pct ?? [null, null, null];
+  const values = {
+    ...sample,
+    cpu_cores: sample.cpu_pct == null ? null : sample.cpu_pct / 100,
+    cpu_cores_max: sample.cpu_pct == null ? null : sample.cpu_pct / 100,
+    memory_bytes_max: sample.memory_bytes,
+    psi_cpu_pct: psi[0], psi_memory_pct: psi[1], psi_io_pct: psi[2],
+    pids_limit: data.limits.pids, disk_limit_bytes: data.limits.disk_bytes,
+  };
+  const { times, series, step } = data;
+  const begin = Math.floor(at / step) * step;
+  if (times.length && begin < times.at(-1)) return;
+  const fresh = !times.length || begin > times.at(-1);
+  if (fresh) {
+    // what was missed meanwhile stays a gap
+    if (times.length && begin > times.at(-1) + step) push(times.at(-1) + step, () => null);
+    push(begin, (column) => values[column] ?? null);
+    counted = 1;
+  } else {
+    for (const column of Object.keys(series)) series[column][times.length - 1] = merged(column, series[column].at(-1), values[column]);
+    counted += 1;
+  }
+  const first = Date.now() / 1000 - RANGES[view.range];
+  while (times.length && times[0] < first - step) {
+    times.shift();
+    for (const column of Object.keys(series)) series[column].shift();
+  }
+  data.from = first;
+  data.to = Date.now() / 1000;
+}
+
+function push(time, value) {
+  data.times.push(time);
+  for (const column of Object.keys(data.series)) data.series[column].push(value(column));
+}
+
+function merged(column, before, now) {
+  if (now == null) return before;
+  if (before == null || column.includes("_limit")) return now;
+  if (column.endsWith("_max")) return Math.max(before, now);
+  return before + (now - before) / (counted + 1);
+}
+
+function tell(text) {
+  note.textContent = text;
+  note.hidden = !text;
+}
+
+/** Samples as they come; after a gap the history is read again. */
+let attempt = 0;
+let lost = false;
+function connect() {
+  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new WebSocket(`${scheme}//${location.host}/ws/stats`);
+  socket.onopen = () => {
+    attempt = 0;
+    socket.send(JSON.stringify({ type: "subscribe", containers: [name] }));
+    if (lost) load();
+    lost = false;
+  };
+  socket.onmessage = (event) => {
+    const message = JSON.parse(event.data);
+    const sample = message.containers?.[name];
+    if (message.type !== "stats" || !live() || document.hidden) return;
+    const at = typeof message.at === "number" ? message.at : Date.parse(message.at) / 1000;
+    if (sample) add(at, sample);
+    else { data.from = at - RANGES[view.range]; data.to = at; }
+    requestAnimationFrame(draw);
+  };
+  socket.onclose = (event) => {
+    lost = true;
+    attempt += 1;
+    if (event.code !== 4401 && event.code !== 4403) setTimeout(connect, Math.min(500 * 2 ** attempt, 10000));
+  };
+}
+
+function button(text, attributes, click) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.className = "btn btn-sm";
+  made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.addEventListener("click", click);
+  return made;
+}
+
+function pan(direction) {
+  const { from, to } = span();
+  const shift = (to - from) / 2 * direction;
+  const end = Math.min(to + shift, Date.now() / 1000);
+  look({ from: end - (to - from), to: end });
+}
+
+const bar = document.createElement("div");
+bar.className = "graph-bar";
+bar.setAttribute("role", "toolbar");
+for (const range of Object.keys(RANGES)) {
+  bar.append(button(word(`range${range}`, range.replace(/(\d+)/, "$1 ")), { "data-range": range }, () => look({ range })));
+}
+const reset = button(word("reset", "Show the last hour"), { "data-reset": "" }, () => look({ range: DEFAULT }));
+bar.append(
+  button("‹", { "aria-label": word("earlier", "Earlier"), title: word("earlier", "Earlier") }, () => pan(-1)),
+  button("›", { "aria-label": word("later", "Later"), title: word("later", "Later") }, () => pan(1)),
+  reset,
+);
+const note = document.createElement("p");
+note.className = "graph-note muted";
+note.setAttribute("role", "status");
+note.hidden = true;
+root.replaceChildren(bar, note);
+const charts = SPECS.map((spec) => new Chart(root, spec, (from, to) => { if (to - from >= 5) look({ from, to }); }));
+
+const repaint = () => charts.forEach((chart) => chart.rebuild());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+new MutationObserver(repaint).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
+addEventListener("popstate", () => look(fromAddress(), { push: false }));
+document.addEventListener("visibilitychange", () => { if (!document.hidden && view.range) load(); });
+// something happened to the container: its mark is in the history
+let again = null;
+document.addEventListener("boxroom:container", (event) => {
+  if (event.detail.name !== name || !view.range) return;
+  clearTimeout(again);
+  again = setTimeout(load, 700);
+});
+look(view, { push: false });
+connect();
