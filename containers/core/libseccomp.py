@@ -14,6 +14,7 @@ ARCH_ARM: Final = 0x40000028
 ARCH_X86: Final = 0x40000003
 CMP_EQ: Final = 4
 CMP_MASKED_EQ: Final = 7
+_ATTRIBUTE_BAD_ARCHITECTURE: Final = 2
 _ATTRIBUTE_OPTIMIZE: Final = 8
 _NR_ERROR: Final = -1
 
@@ -63,7 +64,14 @@ class Filter:
 
     def optimize(self) -> None:
         """Order the program as a binary tree: a call costs the logarithm of the number of rules."""
-        self._check(self._lib.seccomp_attr_set(self._context, _ATTRIBUTE_OPTIMIZE, 2), "seccomp_attr_set")
+        self._set(_ATTRIBUTE_OPTIMIZE, 2)
+
+    def set_foreign_action(self, action: int) -> None:
+        """Set what calls of an architecture get that was not added; the library's default kills."""
+        self._set(_ATTRIBUTE_BAD_ARCHITECTURE, action)
+
+    def _set(self, attribute: int, value: int) -> None:
+        self._check(self._lib.seccomp_attr_set(self._context, attribute, value), f"seccomp_attr_set({attribute})")
 
     def add(self, action: int, name: str, *comparisons: tuple[int, int, int, int]) -> bool:
         """Add a rule for a call; comparisons: (argument, operator, a, b), all of which must hold.

@@ -13,6 +13,9 @@ tmpfs, and the second after it has joined its cgroups::
 Targets are relative and at most the first component comes from the image; that one must be a real directory
 (CVE-2019-19921, CVE-2026-41579: an image may hold /proc or /dev as a link). Below /dev, /proc and /sys everything is
 ours. Nobody runs inside yet, so there is no race with a hostile process.
+
+The masks keep programs from what is none of their business. Root inside may unmount them; in an unprivileged container
+the kernel guards what lies beneath by itself.
 """
 
 from __future__ import annotations

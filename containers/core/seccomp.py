@@ -103,6 +103,7 @@ def _filter(default_action: int) -> Filter:
     extra = {"x86_64": ARCH_X86, "aarch64": ARCH_ARM}.get(platform.machine())
     if extra is not None:
         rules.add_architecture(extra)
+    rules.set_foreign_action(act_errno(errno.ENOSYS))
     rules.optimize()
     return rules
 

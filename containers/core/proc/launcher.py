@@ -1,8 +1,8 @@
 """The launcher: a warm, single-threaded interpreter that forks one supervisor per start.
 
-``python -I -S launcher.py STATE_DIR``, as root. It accepts on the instance's launcher socket and forks at once: a
-supervisor that hangs or fails harms nobody else. It reaps the supervisors that it forked; after its own death they
-run on, and a new launcher starts beside them.
+``python -I -S launcher.py STATE_DIR``, as root. One forked child waits in accept(2) on the launcher's socket: whoever
+asks for a start finds a process that is ready, and the launcher forks the next one meanwhile. It reaps the supervisors
+that it forked; after its own death they run on, and a new launcher starts beside them.
 
 A supervisor and its child enter file systems that others wrote: everything is imported beforehand, and then the
 import system is emptied, so that nothing can be loaded from there (CVE-2019-14271 in Python's form).
@@ -20,16 +20,19 @@ import socket
 import struct
 import sys
 import traceback
-from typing import Final, NoReturn
+from typing import Final
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
 from containers.core.host import Host
 from containers.core.proc import seccomp_files, supervisor
-from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, prctl
+from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
 
 BACKLOG: Final = 128
+DESCRIPTORS: Final = 1024
+TAKEN: Final = 255
+"""What a spare writes when it has work: no signal has this number."""
 ENCODINGS: Final = ("ascii", "idna", "latin-1", "utf-8", "utf-16", "utf-32")
 """Looked up beforehand: an encoding is a module that is imported at its first use."""
 
@@ -77,7 +80,7 @@ def prepare() -> None:
     os.setgroups([])
     # an init whose supervisor was killed is reaped here, whatever the host's own PID 1 does
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    os.closerange(3, 1024)
+    os.closerange(3, DESCRIPTORS)
     null_fd = os.open("/dev/null", os.O_RDWR)
     os.dup2(null_fd, 0)
     os.close(null_fd)
@@ -92,70 +95,78 @@ def peer_is_root(connection: socket.socket) -> bool:
     return bool(uid == 0)
 
 
-def supervise(connection: socket.socket) -> NoReturn:
-    """Be a supervisor, in the fork."""
-    status = 0
-    try:
+class Launcher:
+    """Keeps one child waiting in accept(2), ready to be a supervisor, and forks the next as soon as it has work."""
+
+    def __init__(self, host: Host, listener: socket.socket) -> None:
+        self.host = host
+        self.listener = listener
+        self.spare_pid = 0
+        self.stopping = False
+        # a byte for every child that has been given work, and one for every signal
+        self._wake_read_fd, self._wake_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; the supervisors run on."""
+        signal.set_wakeup_fd(self._wake_write_fd, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        poll = select.poll()
+        poll.register(self._wake_read_fd, select.POLLIN)
+        self._fork_spare()
+        while not self.stopping:
+            poll.poll()
+            self._woken()
+        # the spare dies with this process, by its parent-death signal; one with work has taken that off
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        self.stopping = True
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if TAKEN in os.read(self._wake_read_fd, 4096):
+                self.spare_pid = 0
+        with contextlib.suppress(ChildProcessError):
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                if pid == self.spare_pid:
+                    self.spare_pid = 0
+        if not self.spare_pid and not self.stopping:
+            self._fork_spare()
+
+    def _fork_spare(self) -> None:
+        launcher_pid = os.getpid()
+        pid = os.fork()
+        if pid:
+            self.spare_pid = pid
+            return
+        status = 0
+        try:
+            self._wait_for_work(launcher_pid)
+        except BaseException:  # noqa: BLE001 - the fork's last frame
+            traceback.print_exc()
+            status = 1
+        os._exit(status)
+
+    def _wait_for_work(self, launcher_pid: int) -> None:
+        """Be the spare child: accept one connection of root's, and be its supervisor."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        # without a launcher there must be no spare: the next launcher has its own socket and its own spare
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != launcher_pid:
+            return
+        supervisor.warm(self.host)
+        connection, _ = self.listener.accept()
+        prctl(PR_SET_PDEATHSIG, 0)
+        os.write(self._wake_write_fd, bytes((TAKEN,)))
         fd = connection.fileno()
         os.closerange(3, fd)
-        os.closerange(fd + 1, 65536)
-        supervisor.main(connection)
-    except BaseException:  # noqa: BLE001 - the fork's last frame
-        traceback.print_exc()
-        status = 1
-    os._exit(status)
-
-
-def serve(listener: socket.socket) -> None:
-    """Fork a supervisor for every connection of root's, and reap those that end, until SIGTERM or SIGINT."""
-    poll = select.poll()
-    poll.register(listener, select.POLLIN)
-    wake_read_fd, wake_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    poll.register(wake_read_fd, select.POLLIN)
-    signal.set_wakeup_fd(wake_write_fd, warn_on_full_buffer=False)
-    stopping = False
-
-    def stop(_number: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    while not stopping:
-        for fd, _ in poll.poll():
-            if fd == wake_read_fd:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(wake_read_fd, 4096)
-                reap()
-            elif fd == listener.fileno():
-                accept(listener)
-
-
-def accept(listener: socket.socket) -> None:
-    """Fork a supervisor for the next connection."""
-    try:
-        connection, _ = listener.accept()
-    except OSError:
-        # the peer went away, or descriptors are short for the moment: the next start tries again
-        return
-    with connection:
-        if not peer_is_root(connection):
-            return
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            supervise(connection)
-
-
-def reap() -> None:
-    """Take the exit statuses of the supervisors that have ended."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        os.closerange(fd + 1, DESCRIPTORS)
+        if peer_is_root(connection):
+            supervisor.main(connection)
 
 
 def main(state_dir: str) -> None:
@@ -168,7 +179,7 @@ def main(state_dir: str) -> None:
     prepare()
     listener = listen(host)
     try:
-        serve(listener)
+        Launcher(host, listener).run()
     finally:
         listener.close()
 

@@ -25,10 +25,11 @@ from ..cgroups import detect
 from ..cgroups.base import join
 from ..errors import CoreError, NotFound, SetupFailed, TimedOut
 from ..exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
+from ..host import Host
 from ..spec import Spec
 from ..start_plan import NETWORK_SEC, StartPlan
 from ..syscalls import overwrite_cmdline, set_process_name
-from . import records, rtnl, seccomp_files, setup, spawn
+from . import records, rtnl, seccomp_files, serving, setup, spawn
 from .loop import Loop
 from .records import Process, RunFile
 
@@ -51,23 +52,25 @@ class Supervisor:
         self.started_at = ""
         self._oom_kills = 0
         self._released = 0.0
-        self._tail = bytearray()
+        self.server = serving.make(self)
 
     # -- start ------------------------------------------------------------------------------------------------------
 
     def start(self, worker: socket.socket) -> None:
         """Start the container for a worker at the other end; raises CoreError with nothing left behind."""
         with ExitStack() as undo:
+            # its first move in a while waits for a grace period, with the kernel's lock on all cgroups held: what
+            # needs none goes first, and the child's mounts and the worker's links are made meanwhile
             warming = spawn.Joining(os.getpid(), self.cgroups.supervisor_procs())
-            owner_uid = self.plan.id_base or 0
             undo.callback(self._remove_cgroups)
-            joined = self.cgroups.create(
-                self.id, limits=self.plan.spec.limits, owner_uid=owner_uid, privileged=self.plan.spec.privileged
-            )
             child = self._clone(undo)
             undo.callback(self._delete_links)
             setup.send(worker, {"type": "namespaces", "pid": child.pid}, (child.netns_fd,))
             warming.wait()
+            spec = self.plan.spec
+            joined = self.cgroups.create(
+                self.id, limits=spec.limits, owner_uid=self.plan.id_base or 0, privileged=spec.privileged
+            )
             self._release(child, joined.init_procs, worker)
             undo.pop_all()
         with contextlib.suppress(OSError):
@@ -121,27 +124,22 @@ class Supervisor:
         while self.child is not None:
             child = self.child
             self.loop.watch(child.pidfd, read=self.loop.stop)
-            self.loop.watch(child.console_fd, read=self._read_console)
             self.loop.run()
             self.loop.forget(child.pidfd)
-            self.loop.forget(child.console_fd)
-            self.child = None
+            self.child = self.server.container = None
             self._ended(child)
+        self.server.finish()
 
-    def _read_console(self) -> None:
-        if self.child is not None:
-            self._tail += os.read(self.child.console_fd, 65536)
-            del self._tail[:-CONSOLE_TAIL_BYTES]
+    def _open_to_clients(self, child: spawn.Child) -> None:
+        self.server.console.attach(child.console_fd)
+        self.server.container = serving.target(self, child, self.cgroups.joined(self.id).attach_procs)
 
     def _drain(self, child: spawn.Child) -> str:
-        """Read what is left in the console's pty; returns the last lines."""
-        if child.console_fd >= 0:
-            os.set_blocking(child.console_fd, False)
-            with contextlib.suppress(BlockingIOError, OSError):
-                while data := os.read(child.console_fd, 65536):
-                    self._tail += data
-                    del self._tail[:-CONSOLE_TAIL_BYTES]
-        return self._tail.decode(errors="replace")
+        """Read what is left in the console's pty, and let go of it; returns the last lines."""
+        if child.console_fd >= 0 and self.server.console.master_fd < 0:
+            self.server.console.attach(child.console_fd)
+        self.server.console.detach()
+        return self.server.console.tail(CONSOLE_TAIL_BYTES)
 
     def status(self) -> dict[str, Any]:
         """Return what a client may know."""
@@ -224,8 +222,16 @@ class Supervisor:
                 print(f"link {nic.host_link} stays: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
 
 
+def warm(host: Host) -> None:
+    """Do once what a start does, so that a process which waits for its request has the pages to itself already."""
+    detect.open(host)
+    seccomp_files.read(host, nesting=False)
+    spawn.last_capability()
+    Process.of(os.getpid())
+
+
 def main(connection: socket.socket) -> None:
-    """Serve the one request of a connection that the launcher accepted; returns when the container has ended."""
+    """Serve the one request of an accepted connection; returns when the container has ended."""
     message, fds = setup.receive(connection, fds_max=1)
     if message is None or not fds:
         return
