@@ -102,16 +102,16 @@ def complete(host: Host, spec: Spec, entries: Sequence[Json]) -> bool:
     filled = {entry["rule"]["chain"] for entry in entries if "rule" in entry}
     chains = {ruleset.own_chain(spec.id, index) for index in range(len(spec.nics))}
     found = set(_elements(entries))
-    return {"prerouting", "container"} | chains <= filled and _wanted(spec) <= found
+    return {"prerouting", "container"} | chains <= filled and wanted(spec) <= found
 
 
-def _wanted(spec: Spec) -> set[tuple[str, tuple[str, ...]]]:
+def wanted(spec: Spec) -> set[tuple[str, tuple[str, ...]]]:
     """Return the (set, element) that the container needs."""
-    wanted: set[tuple[str, tuple[str, ...]]] = set()
+    needed: set[tuple[str, tuple[str, ...]]] = set()
     for index, nic in enumerate(spec.nics):
-        wanted.add(("own", (nic.host_link, ruleset.own_chain(spec.id, index))))
-        wanted |= {(name, element) for name, all_ in ruleset.nic_elements(nic).items() for element in all_}
-    return wanted
+        needed.add(("own", (nic.host_link, ruleset.own_chain(spec.id, index))))
+        needed |= {(name, element) for name, all_ in ruleset.nic_elements(nic).items() for element in all_}
+    return needed
 
 
 def ensure_whole(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) -> None:
@@ -154,9 +154,9 @@ def register(host: Host, spec: Spec) -> None:
 
 def _stale(spec: Spec, entries: Sequence[Json]) -> list[tuple[str, tuple[str, ...]]]:
     """Return the elements of this container's link names that are not this container's."""
-    wanted = _wanted(spec)
+    needed = wanted(spec)
     links = {nic.host_link for nic in spec.nics}
-    return [one for one in _elements(entries) if one[1][0] in links and one not in wanted]
+    return [one for one in _elements(entries) if one[1][0] in links and one not in needed]
 
 
 def unregister(host: Host, container_id: str) -> None:
@@ -169,6 +169,17 @@ def unregister(host: Host, container_id: str) -> None:
     chains = [name for name in _own_chains(entries) if name.startswith(prefix)]
     if gone or chains:
         run(_deletions(host, gone) + _chain_deletions(host, chains))
+
+
+def keep_only(host: Host, specs: Sequence[Spec]) -> None:
+    """Take out every element and chain that is not of these containers; twice is once."""
+    entries = listing("table", "bridge", host.nft_table)
+    needed = {element for spec in specs for element in wanted(spec)}
+    chains = {ruleset.own_chain(spec.id, index) for spec in specs for index in range(len(spec.nics))}
+    gone = [element for element in _elements(entries) if element not in needed]
+    stale = [name for name in _own_chains(entries) if name not in chains]
+    if gone or stale:
+        run(_deletions(host, gone) + _chain_deletions(host, stale))
 
 
 def elements(host: Host) -> list[tuple[str, tuple[str, ...]]]:
