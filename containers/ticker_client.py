@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from .core.protocol import Decoder, Kind, ProtocolError, control, parse_control
 
 TIMEOUT_SEC: Final = 5.0
 ANSWER_MAX_BYTES: Final = 64 * 1024**2
-_FAILURES: Final = (OSError, ProtocolError, asyncio.IncompleteReadError, TimeoutError)
+_FAILURES: Final = (OSError, ValueError, TimeoutError)
 
 
 class TickerUnavailable(CoreError):
@@ -64,6 +65,13 @@ def socket_path() -> Path:
     return Path(settings.BOXROOM_RUN_DIR) / "ticker.sock"
 
 
+def _check_peer(link: Any) -> None:
+    """Raise OSError unless root is at the other end: whoever else listens there is not believed."""
+    _pid, uid, _gid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    if uid != 0:
+        raise PermissionError("what listens on the ticker's socket is not the ticker")
+
+
 def ask(**command: Any) -> dict[str, Any]:
     """Send one command and return the answer's JSON value; raises TickerUnavailable within TIMEOUT_SEC."""
     answers = _Answers()
@@ -71,6 +79,7 @@ def ask(**command: Any) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
             link.settimeout(TIMEOUT_SEC)
             link.connect(str(socket_path()))
+            _check_peer(link)
             link.sendall(control(**command))
             while data := link.recv(65536):
                 for _kind, value in answers.feed(data):
@@ -81,7 +90,7 @@ def ask(**command: Any) -> dict[str, Any]:
     raise TickerUnavailable
 
 
-async def seconds() -> AsyncIterator[dict[str, Any]]:
+async def seconds() -> AsyncGenerator[dict[str, Any], None]:
     """Yield every second's samples of all containers: {"at", "containers": {id: sample}, "host": sample}.
 
     Connects again, for ever, when the ticker goes away; ends only when it is closed.
@@ -90,6 +99,7 @@ async def seconds() -> AsyncIterator[dict[str, Any]]:
         with contextlib.suppress(*_FAILURES):
             reader, writer = await asyncio.open_unix_connection(str(socket_path()))
             try:
+                _check_peer(writer.get_extra_info("socket"))
                 writer.write(control(cmd="subscribe", containers="all"))
                 answers = _Answers()
                 # a live ticker sends once a second; one that hangs is left
