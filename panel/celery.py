@@ -7,6 +7,7 @@ acknowledged early, there is no result backend, no remote control, no canvas, an
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, Final
 
@@ -89,6 +90,9 @@ def _worker_app() -> Celery:
             "retry_on_timeout": True,
         },
     )
+    for noisy in ("celery.worker.strategy", "celery.app.trace"):
+        # a line for every doorbell, canaries too, would drown what matters
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     app.on_after_finalize.connect(_close_surface, weak=False)
     return app
 
