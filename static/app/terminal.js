@@ -1,0 +1,166 @@
+/* The terminal tab: a thin bar (sessions, search, font size, full screen, who else is here) and the terminal itself.
+
+   Which sessions are open stands in sessionStorage, so a reload comes back to the same shells; the one in front stands
+   in the address (#session=ID), so a link leads a colleague to it. */
+import { Session } from "./terminal_session.js";
+import { word } from "./text.js";
+
+const root = document.getElementById("terminal");
+const container = root.dataset.container;
+const store = `boxroom.terminals.${container}`;
+const FONT = { least: 9, most: 28, normal: 14 };
+const KEYS = [["Esc", "\x1b"], ["Tab", "\t"], ["Ctrl", null], ["←", "\x1b[D"], ["↑", "\x1b[A"], ["↓", "\x1b[B"], ["→", "\x1b[C"], ["|", "|"], ["/", "/"], ["-", "-"], ["~", "~"]];
+
+let fontSize = Number(localStorage.getItem("boxroom.terminal.font")) || FONT.normal;
+let accessible = localStorage.getItem("boxroom.terminal.accessible") === "1";
+let front = null;
+let control = false;
+const sessions = [];
+
+function make(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value !== false && value !== null) node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+const button = (label, text, onclick, extra = {}) => make("button", { type: "button", class: "terminal-button", "aria-label": label, title: label, onclick, ...extra }, text);
+const tabs = make("div", { class: "terminal-tabs", role: "tablist", "aria-label": word("terminals") });
+const people = make("span", { class: "terminal-people" });
+const find = make("input", { class: "terminal-find", type: "search", placeholder: word("find"), "aria-label": word("find"), hidden: true });
+const place = make("div", { class: "terminal-place" });
+const keys = make("div", { class: "terminal-keys", role: "toolbar", "aria-label": word("keys") });
+const reader = button(word("screenReader"), "Aa", toggleReader, { "aria-pressed": String(accessible) });
+const bar = make("div", { class: "terminal-bar" },
+  tabs, button(word("newTerminal"), "+", () => open(null)), make("span", { class: "terminal-space" }), people, find,
+  button(word("find"), "⌕", () => showFind(find.hidden)),
+  button(word("smaller"), "A−", () => setFont(fontSize - 1)), button(word("larger"), "A+", () => setFont(fontSize + 1)),
+  reader, button(word("paste"), "⎘", () => front?.session.paste()), button(word("fullScreen"), "⛶", fullScreen));
+
+function save() {
+  const ids = sessions.map((one) => one.session.id).filter(Boolean);
+  sessionStorage.setItem(store, JSON.stringify(ids));
+  const id = front?.session.id;
+  if (id) history.replaceState(null, "", `#session=${id}`);
+}
+
+function open(id) {
+  const pane = make("div", { class: "terminal-pane" });
+  place.append(pane);
+  const one = { pane, number: sessions.length + 1 };
+  sessions.push(one);
+  show(one); // a hidden element has no size to fit to
+  one.session = new Session(pane, { container, id, fontSize, accessible });
+  one.session.addEventListener("change", () => { save(); draw(); });
+  one.session.addEventListener("find", () => showFind(true));
+  one.session.term.onTitleChange((title) => { one.title = title.slice(0, 40); draw(); });
+  draw();
+  one.session.term.focus();
+}
+
+function show(one) {
+  front = one;
+  for (const other of sessions) other.pane.hidden = other !== one;
+  one.session?.refit();
+  one.session?.term.focus();
+  if (one.session) save();
+  draw();
+}
+
+/** Closing a tab leaves the shell running for whoever comes back to it; an ended one is just put away. */
+function close(one) {
+  if (one.session.live && !confirm(word("closeTerminal"))) return;
+  if (one.session.live) one.session.typed(new Uint8Array([4]));
+  one.session.close();
+  one.pane.remove();
+  sessions.splice(sessions.indexOf(one), 1);
+  if (sessions.length) show(sessions[sessions.length - 1]);
+  else open(null);
+  save();
+}
+
+function draw() {
+  tabs.replaceChildren(...sessions.map((one) => {
+    const state = one.session?.ended ? "ended" : one.session?.live ? "live" : "waiting";
+    const label = one.title || word("terminalNumber", one.number);
+    const tab = make("button", { type: "button", role: "tab", class: "terminal-tab", "aria-selected": String(one === front), "data-state": state, onclick: () => show(one), title: word(`terminal_${state}`) }, label);
+    const away = make("button", { type: "button", class: "terminal-close", "aria-label": word("closeNamed", label), onclick: () => close(one) }, "×");
+    return make("span", { class: "terminal-tab-box", role: "presentation" }, tab, ...(sessions.length > 1 ? [away] : []));
+  }));
+  const others = (front?.session?.viewers ?? []).map((viewer) => viewer.user ?? viewer);
+  people.textContent = others.length > 1 ? word("alsoHere", [...new Set(others)].join(", ")) : "";
+  root.dataset.state = front?.session?.live ? "live" : "waiting";
+}
+
+function setFont(size) {
+  fontSize = Math.max(FONT.least, Math.min(FONT.most, size));
+  localStorage.setItem("boxroom.terminal.font", fontSize);
+  for (const one of sessions) one.session.setFontSize(fontSize);
+}
+
+function toggleReader() {
+  accessible = !accessible;
+  localStorage.setItem("boxroom.terminal.accessible", accessible ? "1" : "0");
+  reader.setAttribute("aria-pressed", String(accessible));
+  for (const one of sessions) one.session.setAccessible(accessible);
+}
+
+function showFind(on) {
+  find.hidden = !on;
+  if (on) find.focus();
+  else { front?.session.search.clearDecorations(); front?.session.term.focus(); }
+}
+
+function fullScreen() {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else root.requestFullscreen();
+}
+
+function pressKey(text) {
+  front?.session.typed(new TextEncoder().encode(text));
+  front?.session.term.focus();
+}
+
+/** Ctrl on a phone: it holds for the next letter that is typed. */
+function holdControl(node) {
+  control = !control;
+  node.setAttribute("aria-pressed", String(control));
+  if (!control || !front) return;
+  const once = front.session.term.onData((data) => {
+    once.dispose();
+    control = false;
+    node.setAttribute("aria-pressed", "false");
+    if (/^[a-z@[\\\]^_]$/i.test(data)) front.session.typed(new Uint8Array([127, data.toUpperCase().charCodeAt(0) & 31]));
+  });
+}
+
+find.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") showFind(false);
+  if (event.key !== "Enter") return;
+  const options = { decorations: { matchOverviewRuler: "#f2c866", activeMatchColorOverviewRuler: "#ff8a80", matchBackground: "#5a4a1c", activeMatchBackground: "#8a6a10" } };
+  if (event.shiftKey) front.session.search.findPrevious(find.value, options);
+  else front.session.search.findNext(find.value, options);
+});
+
+for (const [label, text] of KEYS) {
+  const node = button(label, label, () => (text === null ? holdControl(node) : pressKey(text)));
+  if (text === null) node.setAttribute("aria-pressed", "false");
+  node.addEventListener("pointerdown", (event) => event.preventDefault()); // keep the keyboard open
+  keys.append(node);
+}
+
+if (root.dataset.mayOpen) {
+  root.append(bar, place, keys);
+  const asked = new URLSearchParams(location.hash.slice(1)).get("session");
+  let known = [];
+  try { known = JSON.parse(sessionStorage.getItem(store) ?? "[]"); } catch { known = []; }
+  const ids = [...new Set([...known, ...(asked ? [asked] : [])])].filter((id) => /^[\w-]{1,64}$/.test(id));
+  if (ids.length) ids.forEach(open);
+  else open(null);
+  const wanted = sessions.find((one) => one.session.id === asked);
+  if (wanted) show(wanted);
+  addEventListener("pagehide", save);
+}

@@ -1,0 +1,217 @@
+/* One terminal session: an xterm.js, a socket to it, and the way back when the socket is lost.
+
+   The shell lives in the container's supervisor, not in this page. Whoever comes back with the session's id gets its
+   scrollback (1 MiB) first and then goes on. Every byte that xterm.js has drawn is acknowledged; the supervisor sends at
+   most 256 KiB ahead of that, so a fast program cannot flood this page and Ctrl-C is never late. */
+import { Terminal } from "../vendor/xterm/6.0.0/xterm.mjs";
+import { FitAddon } from "../vendor/xterm-addon-fit/0.11.0/addon-fit.mjs";
+import { SearchAddon } from "../vendor/xterm-addon-search/0.16.0/addon-search.mjs";
+import { Unicode11Addon } from "../vendor/xterm-addon-unicode11/0.9.0/addon-unicode11.mjs";
+import { WebLinksAddon } from "../vendor/xterm-addon-web-links/0.12.0/addon-web-links.mjs";
+import { WebglAddon } from "../vendor/xterm-addon-webgl/0.19.0/addon-webgl.mjs";
+import { word } from "./text.js";
+
+const ACK_BYTES = 32 * 1024;
+const INPUT_BYTES = 4096;
+const RETRY_MS = [100, 300, 700, 1500, 3000];
+const FINAL = new Set([4400, 4401, 4403, 4404]);
+const THEME = {
+  background: "#10151b", foreground: "#dfe6ee", cursor: "#f4f7fa", cursorAccent: "#10151b", selectionBackground: "#3a5878",
+  black: "#2b333d", red: "#ff8a80", green: "#7bd88f", yellow: "#f2c866", blue: "#7db7ff", magenta: "#d6a4ff", cyan: "#6fd9d1", white: "#d5dde6",
+  brightBlack: "#8592a0", brightRed: "#ffb0a8", brightGreen: "#a6edb3", brightYellow: "#ffe19a", brightBlue: "#a9d1ff", brightMagenta: "#e7c8ff", brightCyan: "#a3f0ea", brightWhite: "#ffffff",
+};
+
+export class Session extends EventTarget {
+  /** place: an element for the terminal; id: a session to go back to, or null for a new shell. */
+  constructor(place, { container, id = null, fontSize = 14, accessible = false }) {
+    super();
+    this.container = container;
+    this.id = id;
+    this.ended = false;
+    this.closed = false;
+    this.viewers = [];
+    this.attempt = 0;
+    this.unacked = 0;
+    this.term = new Terminal({
+      fontSize, theme: THEME, scrollback: 20000, cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
+      fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono") || "monospace",
+      screenReaderMode: accessible, allowProposedApi: true, windowOptions: {}, macOptionIsMeta: true, minimumContrastRatio: 4.5,
+    });
+    this.fit = new FitAddon();
+    this.search = new SearchAddon();
+    this.term.loadAddon(this.fit);
+    this.term.loadAddon(this.search);
+    this.term.loadAddon(new Unicode11Addon());
+    this.term.unicode.activeVersion = "11";
+    this.term.loadAddon(new WebLinksAddon((event, uri) => this.follow(event, uri)));
+    this.term.open(place);
+    this.useWebgl();
+    this.term.onData((data) => this.typed(new TextEncoder().encode(data)));
+    this.term.onBinary((data) => this.typed(Uint8Array.from(data, (char) => char.charCodeAt(0))));
+    this.term.onResize(() => this.tellSize());
+    this.term.attachCustomKeyEventHandler((event) => this.key(event));
+    this.observer = new ResizeObserver(() => this.refit());
+    this.observer.observe(place);
+    this.refit();
+    this.connect();
+  }
+
+  useWebgl() {
+    try {
+      const webgl = new WebglAddon();
+      webgl.onContextLoss(() => webgl.dispose());
+      this.term.loadAddon(webgl);
+    } catch { /* no WebGL here: xterm draws with the DOM */ }
+  }
+
+  refit() {
+    if (this.term.element?.offsetParent) this.fit.fit();
+  }
+
+  /** A link in a terminal is a container's text: ask before it is opened. */
+  follow(event, uri) {
+    event.preventDefault();
+    if (confirm(word("openLink", uri))) open(uri, "_blank", "noopener,noreferrer");
+  }
+
+  connect() {
+    if (this.closed) return;
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = new WebSocket(`${scheme}://${location.host}/ws/containers/${this.container}/terminal`);
+    socket.binaryType = "arraybuffer";
+    this.socket = socket;
+    this.refused = null;
+    socket.onopen = () => this.send({ type: "open", session: this.id, cols: this.term.cols, rows: this.term.rows });
+    socket.onmessage = (event) => { if (socket === this.socket) this.got(event.data); };
+    socket.onclose = (event) => { if (socket === this.socket) this.lost(event); };
+  }
+
+  send(message) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  got(data) {
+    if (typeof data !== "string") {
+      const bytes = new Uint8Array(data);
+      this.term.write(bytes, () => this.drawn(bytes.length));
+      return;
+    }
+    const message = JSON.parse(data);
+    if (message.type === "opened") this.opened(message.session);
+    else if (message.type === "exit") this.exited(message.code);
+    else if (message.type === "viewers") { this.viewers = message.viewers ?? message.items ?? []; this.changed(); }
+    else if (message.type === "error") this.refused = message;
+  }
+
+  opened(id) {
+    if (this.id) this.term.reset(); // the scrollback comes again, whole
+    this.id = id;
+    this.attempt = 0;
+    this.unacked = 0;
+    this.live = true;
+    this.tellSize();
+    this.changed();
+  }
+
+  drawn(count) {
+    this.unacked += count;
+    if (this.unacked >= ACK_BYTES) this.ack();
+    else this.ackSoon ??= setTimeout(() => this.ack(), 20);
+  }
+
+  ack() {
+    clearTimeout(this.ackSoon);
+    this.ackSoon = undefined;
+    if (this.unacked) this.send({ type: "ack", bytes: this.unacked });
+    this.unacked = 0;
+  }
+
+  exited(code) {
+    this.ended = true;
+    this.live = false;
+    this.note(code === 0 ? word("shellEnded") : word("shellEndedWith", code));
+  }
+
+  lost(event) {
+    this.live = false;
+    if (this.closed || this.ended) return;
+    const gone = event.code === 4404 && this.id;
+    if (FINAL.has(event.code) || (event.code === 4409 && this.refused)) {
+      this.ended = true;
+      this.note(gone ? word("sessionGone") : this.refused?.message ?? word("lost"));
+    } else {
+      const delay = RETRY_MS[Math.min(this.attempt, RETRY_MS.length - 1)];
+      this.attempt += 1;
+      setTimeout(() => this.connect(), delay);
+    }
+    this.changed();
+  }
+
+  /** What was drawn stays readable; one key opens another shell. */
+  note(text) {
+    this.term.write(`\r\n\x1b[0m\x1b[7m ${text} \x1b[0m\r\n${word("pressEnter")}\r\n`);
+    this.changed();
+  }
+
+  again() {
+    this.ended = false;
+    this.id = null;
+    this.attempt = 0;
+    this.socket?.close();
+    this.connect();
+  }
+
+  typed(bytes) {
+    if (this.ended) {
+      if (bytes[0] === 13) this.again();
+      return;
+    }
+    if (this.socket?.readyState !== WebSocket.OPEN || !this.live) return;
+    for (let start = 0; start < bytes.length; start += INPUT_BYTES) this.socket.send(bytes.subarray(start, start + INPUT_BYTES));
+    this.dispatchEvent(new Event("typed"));
+  }
+
+  key(event) {
+    if (event.type !== "keydown") return true;
+    const shifted = event.ctrlKey && event.shiftKey;
+    if (shifted && event.code === "KeyC") { this.copy(); event.preventDefault(); return false; }
+    if (shifted && event.code === "KeyF") { this.dispatchEvent(new Event("find")); event.preventDefault(); return false; }
+    // Ctrl-Shift-V and Ctrl-V of a Mac reach the page as a paste event, which xterm.js takes
+    return !(shifted && event.code === "KeyV");
+  }
+
+  async copy() {
+    const text = this.term.getSelection();
+    if (text) await navigator.clipboard?.writeText(text);
+  }
+
+  async paste() {
+    const text = await navigator.clipboard?.readText();
+    if (text) this.term.paste(text);
+    this.term.focus();
+  }
+
+  tellSize() {
+    if (this.live) this.send({ type: "resize", cols: this.term.cols, rows: this.term.rows });
+  }
+
+  setFontSize(size) {
+    this.term.options.fontSize = size;
+    this.refit();
+  }
+
+  setAccessible(on) {
+    this.term.options.screenReaderMode = on;
+  }
+
+  changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+
+  close() {
+    this.closed = true;
+    this.observer.disconnect();
+    this.socket?.close();
+    this.term.dispose();
+  }
+}
