@@ -14,7 +14,6 @@ const KEYS = [["Esc", "\x1b"], ["Tab", "\t"], ["Ctrl", null], ["←", "\x1b[D"],
 let fontSize = Number(localStorage.getItem("boxroom.terminal.font")) || FONT.normal;
 let accessible = localStorage.getItem("boxroom.terminal.accessible") === "1";
 let front = null;
-let control = false;
 const sessions = [];
 
 function make(name, attributes = {}, ...children) {
@@ -86,7 +85,7 @@ function draw() {
   tabs.replaceChildren(...sessions.map((one) => {
     const state = one.session?.ended ? "ended" : one.session?.live ? "live" : "waiting";
     const label = one.title || word("terminalNumber", one.number);
-    const tab = make("button", { type: "button", role: "tab", class: "terminal-tab", "aria-selected": String(one === front), "data-state": state, onclick: () => show(one), title: word(`terminal_${state}`) }, label);
+    const tab = make("button", { type: "button", role: "tab", class: "terminal-tab", "aria-selected": String(one === front), "data-state": state, onclick: () => show(one), title: word({ live: "terminalLive", waiting: "terminalWaiting", ended: "terminalEnded" }[state]) }, label);
     const away = make("button", { type: "button", class: "terminal-close", "aria-label": word("closeNamed", label), onclick: () => close(one) }, "×");
     return make("span", { class: "terminal-tab-box", role: "presentation" }, tab, ...(sessions.length > 1 ? [away] : []));
   }));
@@ -126,15 +125,17 @@ function pressKey(text) {
 
 /** Ctrl on a phone: it holds for the next letter that is typed. */
 function holdControl(node) {
-  control = !control;
-  node.setAttribute("aria-pressed", String(control));
-  if (!control || !front) return;
-  const once = front.session.term.onData((data) => {
-    once.dispose();
-    control = false;
+  const held = node.getAttribute("aria-pressed") !== "true";
+  node.setAttribute("aria-pressed", String(held));
+  if (!front) return;
+  const session = front.session;
+  session.modifier = held ? (bytes) => {
+    session.modifier = null;
     node.setAttribute("aria-pressed", "false");
-    if (/^[a-z@[\\\]^_]$/i.test(data)) front.session.typed(new Uint8Array([127, data.toUpperCase().charCodeAt(0) & 31]));
-  });
+    const code = bytes.length === 1 ? String.fromCharCode(bytes[0]).toUpperCase().charCodeAt(0) : 0;
+    return code >= 64 && code < 96 ? new Uint8Array([code & 31]) : bytes;
+  } : null;
+  session.term.focus();
 }
 
 find.addEventListener("keydown", (event) => {

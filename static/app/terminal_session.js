@@ -167,6 +167,7 @@ export class Session extends EventTarget {
       return;
     }
     if (this.socket?.readyState !== WebSocket.OPEN || !this.live) return;
+    if (this.modifier) bytes = this.modifier(bytes);
     for (let start = 0; start < bytes.length; start += INPUT_BYTES) this.socket.send(bytes.subarray(start, start + INPUT_BYTES));
     this.dispatchEvent(new Event("typed"));
   }
