@@ -52,6 +52,7 @@ class Supervisor:
         self.started_at = ""
         self._oom_kills = 0
         self._released = 0.0
+        self._listening = False
         self.server = serving.make(self)
 
     # -- start ------------------------------------------------------------------------------------------------------
@@ -106,18 +107,27 @@ class Supervisor:
                 started_at=self.started_at,
             ).write(self.host)
             spawn.finish(child)
+            self._serve(child)
         except OSError as error:
             self.host.run_path(self.id).unlink(missing_ok=True)
             raise SetupFailed.from_oserror("release the container's init", error) from error
         except SetupFailed as error:
             self.host.run_path(self.id).unlink(missing_ok=True)
-            error.details["console"] = self._drain(child) or None
+            error.details["console"] = self._console_tail(child)
             raise
         except CoreError:
             self.host.run_path(self.id).unlink(missing_ok=True)
             raise
 
     # -- serve ------------------------------------------------------------------------------------------------------
+
+    def _serve(self, child: spawn.Child) -> None:
+        """Let clients in; what they may enter, and the console, are the new child's."""
+        self.server.container = serving.target(self, child, self.cgroups.joined(self.id).attach_procs)
+        self.server.console.attach(child.console_fd)
+        if not self._listening:
+            self.server.listen(self.host.supervisor_socket(self.id))
+            self._listening = True
 
     def serve(self) -> None:
         """Look after the container until it has ended for good."""
@@ -126,20 +136,17 @@ class Supervisor:
             self.loop.watch(child.pidfd, read=self.loop.stop)
             self.loop.run()
             self.loop.forget(child.pidfd)
-            self.child = self.server.container = None
+            self.child = None
+            self.server.container = None
             self._ended(child)
-        self.server.finish()
 
-    def _open_to_clients(self, child: spawn.Child) -> None:
-        self.server.console.attach(child.console_fd)
-        self.server.container = serving.target(self, child, self.cgroups.joined(self.id).attach_procs)
-
-    def _drain(self, child: spawn.Child) -> str:
-        """Read what is left in the console's pty, and let go of it; returns the last lines."""
-        if child.console_fd >= 0 and self.server.console.master_fd < 0:
-            self.server.console.attach(child.console_fd)
-        self.server.console.detach()
-        return self.server.console.tail(CONSOLE_TAIL_BYTES)
+    def _console_tail(self, child: spawn.Child) -> str | None:
+        """Let go of the child's console; returns the last lines that it showed."""
+        console = self.server.console
+        if console.master_fd < 0 and child.console_fd >= 0:
+            console.attach(child.console_fd)
+        console.detach()
+        return console.tail(CONSOLE_TAIL_BYTES) or None
 
     def status(self) -> dict[str, Any]:
         """Return what a client may know."""
@@ -164,7 +171,7 @@ class Supervisor:
 
     def _ended(self, child: spawn.Child) -> None:
         status = os.waitpid(child.pid, 0)[1]
-        console = self._drain(child)
+        console = self._console_tail(child)
         oom = self.cgroups.oom_kills(self.id) > self._oom_kills
         expected = self.expected or records.expected(self.host, self.id)
         reason, code, number = classify(status, expected=expected, oom_killed=oom)
@@ -173,15 +180,16 @@ class Supervisor:
                 self._reboot(child)
             except CoreError as error:
                 print(f"reboot of {self.id} failed: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
-                console = f"{console}\n{error.message}"
+                console = f"{console or ''}\n{error.message}"
             else:
                 records.notify(self.host, self.id, "rebooted")
                 return
         child.close()
-        last = LastExit(at=records.now(), reason=reason, exit_code=code, signal=number, console=console or None)
+        last = LastExit(at=records.now(), reason=reason, exit_code=code, signal=number, console=console)
         records.write_last_exit(self.host, self.id, last)
         self._remove_cgroups()
         self._delete_links()
+        self.server.finish()
         records.expect(self.host, self.id, None)
         self.host.run_path(self.id).unlink(missing_ok=True)
         # last: who hears it looks at once
@@ -244,6 +252,7 @@ def main(connection: socket.socket) -> None:
         supervisor.start(connection)
     except CoreError as error:
         if supervisor is not None:
+            supervisor.host.supervisor_socket(plan.spec.id).unlink(missing_ok=True)
             supervisor.host.run_path(plan.spec.id).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             setup.send(connection, {"type": "error", **error.as_dict()})
