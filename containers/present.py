@@ -39,7 +39,7 @@ def unfinished_operation(row: Container) -> Operation | None:
     """Return the operation that holds a container now: its own, or the clone that makes it."""
     if not hasattr(row, "unfinished"):
         return queue.unfinished(row)
-    held: list[Operation] = [*row.unfinished, *row.unfinished_as_clone]
+    held: list[Operation] = [*row.unfinished, *getattr(row, "unfinished_as_clone", ())]
     return held[0] if held else None
 
 

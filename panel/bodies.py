@@ -45,7 +45,7 @@ class LimitedRequest(http_protocol.WebRequest):  # type: ignore[misc]  # daphne 
     _received_bytes = 0
     _limit_bytes = FORM_MAX_BYTES
 
-    def gotLength(self, length: int | None) -> None:  # noqa: N802  Twisted's name
+    def gotLength(self, length: int | None) -> None:
         """Refuse by the length that the headers tell (None: they do not); the path is known by now."""
         self._limit_bytes = limit_of(getattr(self.channel, "_path", b"").decode("latin-1"))
         if length is not None and length > self._limit_bytes:
@@ -53,7 +53,7 @@ class LimitedRequest(http_protocol.WebRequest):  # type: ignore[misc]  # daphne 
             length = 0
         super().gotLength(length)
 
-    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  Twisted's name
+    def handleContentChunk(self, data: bytes) -> None:
         """Count what comes in, whatever the headers told."""
         self._received_bytes += len(data)
         if not self._refused and self._received_bytes > self._limit_bytes:
@@ -63,7 +63,7 @@ class LimitedRequest(http_protocol.WebRequest):  # type: ignore[misc]  # daphne 
         elif self._received_bytes > DISCARD_MAX_BYTES:
             self.channel.transport.loseConnection()
 
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802  Twisted's name
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Go on to the application, unless the request was refused."""
         if self._refused:
             self.channel.transport.loseConnection()

@@ -43,7 +43,7 @@ def content_security_policy() -> str:
 
 
 @sync_and_async_middleware
-def ContentSecurityPolicy(get_response: GetResponse) -> GetResponse:  # noqa: N802  a name in settings
+def ContentSecurityPolicy(get_response: GetResponse) -> GetResponse:
     """Refuse changes asked by other sites' pages, and put the security headers on every answer."""
 
     def before(request: HttpRequest) -> HttpResponse | None:
@@ -55,15 +55,15 @@ def ContentSecurityPolicy(get_response: GetResponse) -> GetResponse:  # noqa: N8
         return HttpResponse("Another site's page asked for this.\n", status=403, content_type="text/plain")
 
     def after(response: HttpResponseBase) -> HttpResponseBase:
-        response.setdefault("Content-Security-Policy", content_security_policy())  # type: ignore[attr-defined]
-        response.setdefault("Permissions-Policy", PERMISSIONS_POLICY)  # type: ignore[attr-defined]
+        response.setdefault("Content-Security-Policy", content_security_policy())
+        response.setdefault("Permissions-Policy", PERMISSIONS_POLICY)
         return response
 
     return _wrap(get_response, before, after)
 
 
 @sync_and_async_middleware
-def ApiErrors(get_response: GetResponse) -> GetResponse:  # noqa: N802  a name in settings
+def ApiErrors(get_response: GetResponse) -> GetResponse:
     """Give Django's own errors under /api/ (a wrong method, a bad host, a broken view) the API's shape."""
 
     def after(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -105,5 +105,3 @@ def _wrap(
         return after(before(request) or get_response(request))
 
     return synchronous
-
-

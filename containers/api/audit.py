@@ -41,9 +41,13 @@ class AuditFilters(BaseModel):
 
     def apply(self, rows: QuerySet[AuditRecord]) -> QuerySet[AuditRecord]:
         """Return the records that fit."""
+        since, until = self.since, self.until
+        if self.at is not None:  # as it is told: to the millisecond
+            since = self.at.replace(microsecond=self.at.microsecond // 1000 * 1000)
+            until = since + dt.timedelta(milliseconds=1)
         columns = {
-            "at__gte": self.since if self.at is None else self.at.replace(microsecond=self.at.microsecond // 1000 * 1000),
-            "at__lt": self.until if self.at is None else self.at + dt.timedelta(milliseconds=1),
+            "at__gte": since,
+            "at__lt": until,
             "actor_name": self.actor,
             "object_name": self.object,
             "project": self.project,

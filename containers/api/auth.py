@@ -49,5 +49,3 @@ def actor(request: HttpRequest) -> Actor:
     """Return who calls, inside of a view."""
     who: Actor = request.auth  # type: ignore[attr-defined]
     return who
-
-

@@ -25,6 +25,8 @@ from .schemas import CloneIn, ContainerChanges, ContainerIn, Nothing, SnapshotIn
 
 router = Router(tags=["containers"])
 
+Force = Annotated[bool, Query(False, description="Stop it first.")]
+
 
 class ContainerFilters(BaseModel):
     """Which containers. q: part of the name, the description or an address."""
@@ -64,15 +66,14 @@ def list_containers(
     request: HttpRequest, page: PageQuery, filters: Annotated[ContainerFilters, Query()]
 ) -> dict[str, Any]:
     """The containers that the caller may see, by name."""
-    rows = filters.apply(Container.objects.visible_to(actor(request).user))  # type: ignore[attr-defined]
+    rows = filters.apply(Container.objects.visible_to(actor(request).user))
     return lists.answer(request, present.with_relations(rows), page, present.container)
 
 
 @router.post("/containers", summary="Make a container")
-async def create_container(
-    request: HttpRequest, body: ContainerIn, wait: Wait = 0, key: Key = None
-) -> HttpResponse:
+async def create_container(request: HttpRequest, body: ContainerIn, wait: Wait = 0, key: Key = None) -> HttpResponse:
     """Make a container from an image; `start` starts it too."""
+
     def ask() -> Operation:
         who = actor(request)
         # null says the same as leaving a field out
@@ -99,7 +100,7 @@ async def change_container(
 
 @router.delete("/containers/{name}", summary="Delete a container")
 async def delete_container(
-    request: HttpRequest, name: str, force: bool = False, wait: Wait = 0, key: Key = None
+    request: HttpRequest, name: str, force: Force = False, wait: Wait = 0, key: Key = None
 ) -> HttpResponse:
     """Delete a container and its snapshots; `force` stops it first."""
     return await _act(request, name, "delete", {"force": force}, wait, key)

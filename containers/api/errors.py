@@ -124,13 +124,17 @@ def of_validation_error(error: ValidationError) -> JsonResponse:
     source, *path = problem["loc"]
     if source == "body":
         path = path[1:]  # the parameter's name in the view
-    # a union's tag stands between the field and what is below it
-    field = ".".join(str(part) for part in path if not str(part).startswith("function-")) or None
+    field = ".".join(str(part) for part in _without_tag(path)) or None
     status, code = (422, "invalid-value") if problem["type"] in _WRONG_VALUE else (400, "bad-request")
     message = _MESSAGES.get(problem["type"]) or f"{problem['msg'].removeprefix('Value error, ')}."
     if problem["type"] == "missing" and not path:
         message = "Send a JSON object."
     return error_response(status, code=code, message=message.replace("..", "."), field=field)
+
+
+def _without_tag(path: list[Any]) -> list[Any]:
+    """Return a field's path as it stands in the JSON: pydantic puts the kind of an image's source into it."""
+    return path[:1] + path[2:] if path[:1] == ["source"] and len(path) > 2 else path
 
 
 _MESSAGES: Final = {

@@ -24,7 +24,7 @@ router = Router(tags=["images"])
 @router.get("/images", summary="Images")
 def list_images(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
     """The images of this installation, by name."""
-    rows = Image.objects.visible_to(actor(request).user)  # type: ignore[attr-defined]
+    rows = Image.objects.visible_to(actor(request).user)
     return lists.answer(request, rows, page, present.image)
 
 
@@ -55,16 +55,14 @@ async def delete_image(request: HttpRequest, name: str, wait: Wait = 0, key: Key
     return await answers.operation(request, wait, ask)
 
 
-@router.post("/uploads", summary="Begin an upload")
-def begin_upload(request: HttpRequest, body: UploadIn) -> Status:
+@router.post("/uploads", summary="Begin an upload", response={201: dict[str, Any]})
+def begin_upload(request: HttpRequest, body: UploadIn) -> Status[Any]:
     """Begin to send an archive of this size."""
     return Status(201, {"id": uploads.begin(actor(request), body.size_bytes).id})
 
 
 @router.put("/uploads/{upload_id}", summary="Send a piece of an upload")
-def put_piece(
-    request: HttpRequest, upload_id: str, offset: Annotated[int, Query(0, ge=0)] = 0
-) -> dict[str, Any]:
+def put_piece(request: HttpRequest, upload_id: str, offset: Annotated[int, Query(0, ge=0)] = 0) -> dict[str, Any]:
     """Send the next bytes, at most 8 MiB. offset: how many were sent before. A piece may be sent again."""
     if len(request.body) > uploads.PIECE_MAX_BYTES:
         raise TooLarge(f"Send at most {uploads.PIECE_MAX_BYTES} bytes at once.")
@@ -77,8 +75,8 @@ def get_upload(request: HttpRequest, upload_id: str) -> dict[str, Any]:
     return uploads.find(actor(request), upload_id).as_dict()
 
 
-@router.delete("/uploads/{upload_id}", summary="Give an upload up")
-def delete_upload(request: HttpRequest, upload_id: str) -> Status:
+@router.delete("/uploads/{upload_id}", summary="Give an upload up", response={204: None})
+def delete_upload(request: HttpRequest, upload_id: str) -> Status[Any]:
     """Remove what has arrived."""
     uploads.remove(actor(request), upload_id)
     return Status(204, None)

@@ -23,7 +23,7 @@ router = Router(tags=["networks"])
 @router.get("/networks", summary="Networks")
 def list_networks(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
     """The networks that the caller may see, by name."""
-    rows = Network.objects.visible_to(actor(request).user)  # type: ignore[attr-defined]
+    rows = Network.objects.visible_to(actor(request).user)
     return lists.answer(request, rows.select_related("project"), page, present.network)
 
 

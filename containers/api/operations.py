@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from asgiref.sync import sync_to_async
 from ninja import Query, Router
 from pydantic import BaseModel, ConfigDict
 
@@ -49,7 +49,7 @@ def list_operations(
     request: HttpRequest, page: PageQuery, filters: Annotated[OperationFilters, Query()]
 ) -> dict[str, Any]:
     """The operations that the caller may see, newest first."""
-    rows = filters.apply(Operation.objects.visible_to(actor(request).user))  # type: ignore[attr-defined]
+    rows = filters.apply(Operation.objects.visible_to(actor(request).user))
     return lists.answer(request, rows, page, present.operation, order=lists.NEWEST)
 
 

@@ -18,6 +18,8 @@ from .lists import PageQuery
 from .schemas import MemberIn, ProjectIn, TokenIn, UserChanges, UserIn
 
 router = Router(tags=["people"])
+CREATED: dict[int, Any] = {201: dict[str, Any]}
+GONE: dict[int, Any] = {204: None}
 
 
 @router.get("/projects", summary="Projects")
@@ -33,8 +35,8 @@ def get_project(request: HttpRequest, name: str) -> dict[str, Any]:
     return present.project(services.find_project(actor(request), name))
 
 
-@router.post("/projects", summary="Make a project")
-def create_project(request: HttpRequest, body: ProjectIn) -> Status:
+@router.post("/projects", summary="Make a project", response=CREATED)
+def create_project(request: HttpRequest, body: ProjectIn) -> Status[Any]:
     """Make a project. Host administrators only."""
     row = services.create_project(actor(request), body.name, description=body.description)
     return Status(201, present.project(row))
@@ -46,8 +48,8 @@ def set_member(request: HttpRequest, name: str, username: str, body: MemberIn) -
     return present.member(services.set_member(actor(request), name, username, body.role))
 
 
-@router.delete("/projects/{name}/members/{username}", summary="Take a user's role away")
-def remove_member(request: HttpRequest, name: str, username: str) -> Status:
+@router.delete("/projects/{name}/members/{username}", summary="Take a user's role away", response=GONE)
+def remove_member(request: HttpRequest, name: str, username: str) -> Status[Any]:
     """End a user's membership."""
     services.remove_member(actor(request), name, username)
     return Status(204, None)
@@ -69,8 +71,8 @@ def get_user(request: HttpRequest, username: str) -> dict[str, Any]:
     return present.user(row)
 
 
-@router.post("/users", summary="Make a user")
-def create_user(request: HttpRequest, body: UserIn) -> Status:
+@router.post("/users", summary="Make a user", response=CREATED)
+def create_user(request: HttpRequest, body: UserIn) -> Status[Any]:
     """Make a user; `sign_in_link` works once, for 24 hours."""
     row, secret = services.create_user(actor(request), body.username, host_admin=body.host_admin)
     return Status(201, {**present.user(row), "sign_in_link": links.url(secret)})
@@ -82,8 +84,8 @@ def change_user(request: HttpRequest, username: str, body: UserChanges) -> dict[
     return present.user(services.set_active(actor(request), username, active=body.active))
 
 
-@router.post("/users/{username}/link", summary="Make a new sign-in link")
-def create_link(request: HttpRequest, username: str) -> Status:
+@router.post("/users/{username}/link", summary="Make a new sign-in link", response=CREATED)
+def create_link(request: HttpRequest, username: str) -> Status[Any]:
     """Make a link that signs the user in once, within 24 hours. Host administrators only."""
     return Status(201, {"sign_in_link": links.url(services.new_link(actor(request), username))})
 
@@ -94,16 +96,16 @@ def list_tokens(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
     return lists.answer(request, actor(request).user.api_tokens.all(), page, present.token, order=lists.NEWEST)
 
 
-@router.post("/tokens", summary="Make a token")
-def create_token(request: HttpRequest, body: TokenIn) -> Status:
+@router.post("/tokens", summary="Make a token", response=CREATED)
+def create_token(request: HttpRequest, body: TokenIn) -> Status[Any]:
     """Make a token for oneself; `token` is shown this once."""
     expires_at = dt.datetime.fromisoformat(body.expires_at) if body.expires_at else None
     row, secret = tokens.create(actor(request), name=body.name, expires_at=expires_at, read_only=body.read_only)
     return Status(201, {**present.token(row), "token": secret})
 
 
-@router.delete("/tokens/{token_id}", summary="Delete a token")
-def delete_token(request: HttpRequest, token_id: str) -> Status:
+@router.delete("/tokens/{token_id}", summary="Delete a token", response=GONE)
+def delete_token(request: HttpRequest, token_id: str) -> Status[Any]:
     """Delete one of one's own tokens; it stops working at once."""
     if not (token_id.isascii() and token_id.isdecimal() and len(token_id) < 19):
         raise NotFound("You have no such token.")

@@ -17,7 +17,7 @@ class LimitsIn(Body):
     """Ceilings; null = none."""
 
     memory_bytes: int | None = None
-    cpus: float | None = Field(None, allow_inf_nan=False)
+    cpus: float | None = Field(default=None, allow_inf_nan=False)
     pids: int | None = None
     disk_bytes: int | None = None
     io_read_bytes_per_sec: int | None = None
@@ -79,7 +79,7 @@ class Nothing(Body):
 class StopIn(Body):
     """How to stop. timeout: seconds for a clean stop. force: kill at once. kill false: fail instead of killing."""
 
-    timeout: int = Field(60, ge=0, le=3600)
+    timeout: int = Field(default=60, ge=0, le=3600)
     force: bool = False
     kill: bool = True
 
@@ -112,9 +112,9 @@ class ExecIn(Body):
     cwd: Annotated[Text, Field(max_length=4096), AfterValidator(_absolute)] | None = None
     environment: Environment = {}
     stdin: str | None = None
-    timeout: float = Field(60, gt=0, le=3600, allow_inf_nan=False)
+    timeout: float = Field(default=60, gt=0, le=3600, allow_inf_nan=False)
     encoding: Literal["utf-8", "base64"] = "utf-8"
-    max_output_bytes: int = Field(4 * 1024**2, ge=0, le=16 * 1024**2)
+    max_output_bytes: int = Field(default=4 * 1024**2, ge=0, le=16 * 1024**2)
 
     @field_validator("command")
     @classmethod

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """user: signed in and active. source_ip: the address of the request, None for commands. token: the one used, if any."""
+    """user: signed in and active. source_ip: of the request, None for commands. token: the one used, if any."""
 
     user: User
     source_ip: str | None = None

@@ -81,7 +81,7 @@ def close(operation: UUID, outcome: str, detail: dict[str, Any] | None = None) -
 
 
 def printable(text: str) -> str:
-    """Return text with every control and direction character written as \\x.. or \\u...., so that no reader is fooled."""
+    """Return text with control and direction character written as \\x.. or \\u...., so that no reader is fooled."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

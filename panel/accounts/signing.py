@@ -76,7 +76,9 @@ def by_link(request: HttpRequest, secret: str) -> HttpResponse:
     """Show whom a link signs in, and do it on POST: programs that look at links beforehand do not use it up."""
     ip = source_ip(request)
     if attempts.too_many(None, ip):
-        return render(request, "account/link.html", {"problem": _("Too many failed attempts. Wait a while.")}, status=429)
+        return render(
+            request, "account/link.html", {"problem": _("Too many failed attempts. Wait a while.")}, status=429
+        )
     if request.method == "POST":
         user = links.use(secret)
         if user is not None:

@@ -12,7 +12,9 @@ from tests.web.api import Api, assert_error
 pytestmark = pytest.mark.django_db
 
 
-@pytest.mark.parametrize("path", ["/api/", "/api/v1/", "/api/v2/x", "/api/v1/nothing", "/api/v1/containers/a/b/c", "/api"])
+@pytest.mark.parametrize(
+    "path", ["/api/", "/api/v1/", "/api/v2/x", "/api/v1/nothing", "/api/v1/containers/a/b/c", "/api"]
+)
 def test_an_unknown_path_is_404_in_the_api_shape(path, alice):
     assert_error(Api(alice).get(path), 404, "not-found")
 

@@ -1,0 +1,17 @@
+"""Every WebSocket of the panel. What is not here is closed at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.urls import path
+
+from containers.consumers.events import EventsConsumer
+from containers.consumers.stats import StatsConsumer
+from containers.consumers.terminal import TerminalConsumer
+
+websocket_urlpatterns: list[Any] = [
+    path("ws/events", EventsConsumer.as_asgi()),
+    path("ws/stats", StatsConsumer.as_asgi()),
+    path("ws/containers/<str:name>/terminal", TerminalConsumer.as_asgi()),
+]

@@ -1,0 +1,174 @@
+"""/images, /uploads, /networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from containers import uploads
+from containers.models import Image, Network, Operation, local_host
+from panel.accounts.models import Project
+from tests.web.api import Api, assert_error
+
+pytestmark = pytest.mark.django_db
+
+MIB = 1024**2
+
+
+@pytest.fixture
+def web_dir(settings, tmp_path):
+    settings.WEB_DIR = tmp_path
+    return tmp_path
+
+
+def test_images_are_seen_by_all_and_made_by_host_administrators(root, alice, charlie):
+    body = {"name": "trixie", "source": {"type": "debootstrap", "suite": "trixie", "packages": ["openssh-server"]}}
+    assert_error(Api(alice).post("/images", body), 403, "forbidden")
+    status, operation = Api(root).post("/images", body)
+    assert (status, operation["action"], operation["container"]) == (202, "image-build", None)
+    _status, image = Api(charlie).get("/images/trixie")
+    assert image["source"]["suite"] == "trixie"
+    assert "trixie" in [row["name"] for row in Api(charlie).get("/images")[1]["items"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"name": "x"}, 400, "source"),
+        ({"name": "x", "source": {"type": "magic"}}, 422, "source"),
+        ({"name": "x", "source": {}}, 400, "source"),
+        ({"name": "x", "source": "debootstrap"}, 400, "source"),
+        ({"name": "x", "source": {"type": "debootstrap"}}, 400, "source.debootstrap.suite"),
+        ({"name": "X", "source": {"type": "debootstrap", "suite": "trixie"}}, 422, "name"),
+        ({"name": "x", "source": {"type": "debootstrap", "suite": "../x"}}, 422, "source.debootstrap.suite"),
+        ({"name": "x", "source": {"type": "debootstrap", "suite": "sid", "x": 1}}, 400, "source.debootstrap.x"),
+        ({"name": "x", "source": {"type": "debootstrap", "suite": "sid", "mirror": "file:///etc"}}, 422, None),
+    ],
+)
+def test_bad_images(body, status, field, root):
+    got, answer = Api(root).post("/images", body)
+    assert got == status, answer
+    if field:
+        assert answer["field"] == field.replace(".debootstrap", ""), answer
+    assert not Operation.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "mirror", ["http://127.0.0.1/debian", "http://10.0.0.1/", "http://[::1]/", "http://localhost/x"]
+)
+def test_private_mirrors_are_refused(mirror, root):
+    body = {"name": "x", "source": {"type": "debootstrap", "suite": "sid", "mirror": mirror}}
+    assert_error(Api(root).post("/images", body), 403, "policy", "source.mirror")
+
+
+def test_an_unknown_image_is_404(root):
+    assert_error(Api(root).get("/images/none"), 404, "not-found")
+    assert_error(Api(root).delete("/images/none"), 404, "not-found")
+
+
+def test_an_archive_is_sent_in_pieces(root, web_dir):
+    api = Api(root)
+    status, body = api.post("/uploads", {"size_bytes": 10})
+    assert status == 201
+    path = f"/uploads/{body['id']}"
+    assert api.put(f"{path}?offset=0", raw=b"01234")[1]["received_bytes"] == 5
+    assert api.put(f"{path}?offset=0", raw=b"abcde")[0] == 200  # a piece may be sent again
+    assert_error(api.put(f"{path}?offset=6", raw=b"x"), 422, "invalid-value", "offset")
+    assert_error(api.put(f"{path}?offset=5", raw=b"567890"), 422, "invalid-value", "offset")
+    assert api.put(f"{path}?offset=5", raw=b"56789")[1]["complete"] is True
+    assert (Path(web_dir) / "uploads" / f"{body['id']}.part").read_bytes() == b"abcde56789"
+    assert api.delete(path) == (204, None)
+    assert list((Path(web_dir) / "uploads").iterdir()) == []
+
+
+def test_a_piece_over_8_mib_is_413(root, web_dir):
+    api = Api(root)
+    upload_id = api.post("/uploads", {"size_bytes": 100 * MIB})[1]["id"]
+    assert_error(api.put(f"/uploads/{upload_id}", raw=b"x" * (8 * MIB + 1)), 413, "too-large")
+    assert api.put(f"/uploads/{upload_id}", raw=b"x" * (8 * MIB))[0] == 200
+
+
+def test_uploads_are_ones_own(root, alice, web_dir):
+    upload_id = Api(root).post("/uploads", {"size_bytes": 10})[1]["id"]
+    assert_error(Api(alice).put(f"/uploads/{upload_id}", raw=b"x"), 404, "not-found")
+    assert_error(Api(alice).post("/uploads", {"size_bytes": 1}), 403, "forbidden")
+    assert_error(Api(root).put("/uploads/..%2F..%2Fx", raw=b"x"), 404, "not-found")
+    assert_error(Api(root).put(f"/uploads/{'a' * 32}", raw=b"x"), 404, "not-found")
+    assert_error(Api(root).put(f"/uploads/{upload_id}?offset=-1", raw=b"x"), 422, "invalid-value", "offset")
+
+
+@pytest.mark.parametrize(("size", "status"), [(0, 422), (-1, 422), ("1", 400), (10**15, 422), (1.5, 400)])
+def test_bad_sizes(size, status, root, web_dir):
+    got, body = Api(root).post("/uploads", {"size_bytes": size})
+    assert (got, body["field"]) == (status, "size_bytes")
+
+
+def test_unfinished_uploads_are_counted(root, web_dir):
+    for _ in range(uploads.UNFINISHED_MAX):
+        assert Api(root).post("/uploads", {"size_bytes": 1})[0] == 201
+    assert Api(root).post("/uploads", {"size_bytes": 1})[0] == 422
+
+
+def test_networks(root, alice, charlie):
+    api = Api(root)
+    status, body = api.post("/networks", {"name": "lan", "type": "bridge", "ipv4": "10.77.0.0/24", "nat": False})
+    assert (status, body["action"]) == (202, "network-create")
+    _status, row = api.get("/networks/lan")
+    assert (row["type"], row["ipv4"], row["nat"], row["project"]) == ("bridge", "10.77.0.1/24", False, None)
+    assert "lan" in [item["name"] for item in Api(charlie).get("/networks")[1]["items"]]
+    assert_error(Api(alice).post("/networks", {"name": "own", "type": "bridge"}), 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "field"),
+    [
+        ({"type": "macvlan"}, 422, "type"),
+        ({"ipv4": "10.0.0.1"}, 422, "ipv4"),
+        ({"ipv4": "nonsense/8"}, 422, "ipv4"),
+        ({"ipv4": 5}, 400, "ipv4"),
+        ({"ipv6": "10.0.0.0/24"}, 422, "ipv6"),
+        ({"nat": "yes"}, 400, "nat"),
+        ({"vlan": 5}, 400, "vlan"),
+        ({"name": "LAN"}, 422, "name"),
+    ],
+)
+def test_bad_networks(more, status, field, root):
+    got, body = Api(root).post("/networks", {"name": "lan", "type": "bridge", **more})
+    assert (got, body["field"]) == (status, field)
+    assert not Network.objects.filter(name__iexact="lan").exists()
+
+
+def test_a_projects_network_is_its_members_alone(root, alice, charlie):
+    project = Project.objects.get(name="team")
+    Network.objects.create(host=local_host(), name="own", number=77, project=project)
+    assert Api(alice).get("/networks/own")[0] == 200
+    assert_error(Api(charlie).get("/networks/own"), 404, "not-found")
+
+
+def test_deleting_a_network_that_is_used_is_409_with_the_users(root, alice):
+    from containers.models import Container, NetworkInterface
+
+    network = Network.objects.create(host=local_host(), name="own", number=77)
+    container = Container.objects.create(
+        host=network.host, project=Project.objects.get(name="team"), name="web-1", slot=1, machine_id="0" * 32
+    )
+    NetworkInterface.objects.create(container=container, network=network, mac="02:00:00:00:00:01")
+    status, body = Api(root).delete("/networks/own")
+    assert (status, body["code"], body["users"]) == (409, "in-use", ["web-1"])
+
+
+def test_deleting_an_image_that_is_used_is_409(root, alice):
+    from containers.models import Container
+
+    image = Image.objects.create(host=local_host(), name="own", state=Image.State.READY)
+    Container.objects.create(
+        host=image.host,
+        project=Project.objects.get(name="team"),
+        name="web-1",
+        slot=1,
+        machine_id="0" * 32,
+        image=image,
+    )
+    status, body = Api(root).delete("/images/own")
+    assert (status, body["code"], body["users"]) == (409, "in-use", ["web-1"])

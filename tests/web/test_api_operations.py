@@ -1,0 +1,159 @@
+"""/operations: shape, waiting, cancelling."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+
+import httpx
+import pytest
+from django.core.asgi import get_asgi_application
+from django.db import connection
+from django.utils import timezone
+
+from containers.api import answers
+from containers.models import Image, Network, Operation, local_host
+from panel.accounts import tokens
+from tests.web.api import Api, assert_error
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def operation(alice):
+    return Operation.objects.create(
+        host=local_host(),
+        action="start",
+        container_name="web-1",
+        object_name="web-1",
+        project=alice.memberships.get().project,
+        actor=alice,
+        actor_name="alice",
+    )
+
+
+def test_an_operation_has_the_shape_of_the_contract(operation, alice):
+    Operation.objects.filter(pk=operation.pk).update(
+        status="failed",
+        finished_at=timezone.now(),
+        error={"code": "setup-failed", "message": "no init", "step": "exec", "errno": 2},
+    )
+    status, body = Api(alice).get(f"/operations/{operation.pk}")
+    assert status == 200
+    assert body["error"] == {
+        "code": "setup-failed",
+        "message": "no init",
+        "step": "exec",
+        "path": None,
+        "errno": 2,
+        "console": None,
+    }
+    assert (body["id"], body["action"], body["container"], body["actor"]) == (
+        str(operation.pk),
+        "start",
+        "web-1",
+        "alice",
+    )
+    for name in ("progress_pct", "message", "created_at", "finished_at"):
+        assert name in body
+
+
+def test_filters_and_order(operation, alice):
+    newer = Operation.objects.create(
+        host=operation.host, action="stop", container_name="db-1", object_name="db-1", project=operation.project
+    )
+    api = Api(alice)
+
+    def ids(query: str) -> list[str]:
+        return [row["id"] for row in api.get(f"/operations?{query}")[1]["items"]]
+
+    assert ids("") == [str(newer.pk), str(operation.pk)]
+    assert ids("container=web-1") == [str(operation.pk)]
+    assert ids("status=queued&action=stop") == [str(newer.pk)]
+    assert ids("status=failed") == []
+    assert_error(api.get("/operations?status=unknown"), 422, "invalid-value", "status")
+
+
+def test_pages_do_not_lose_or_repeat_rows(alice, operation):
+    same = timezone.now()
+    for number in range(5):
+        Operation.objects.create(
+            host=operation.host, action="x", object_name=str(number), project=operation.project, created_at=same
+        )
+    api = Api(alice)
+    seen, path = [], "/operations?limit=2"
+    while path:
+        _status, page = api.get(path)
+        seen += [row["id"] for row in page["items"]]
+        path = page["next"]
+    assert len(seen) == len(set(seen)) == 6
+
+
+@pytest.mark.parametrize("operation_id", ["nothing", "1", str(uuid.uuid4()), "%00"])
+def test_an_unknown_one_is_404(operation_id, alice):
+    assert_error(Api(alice).get(f"/operations/{operation_id}"), 404, "not-found")
+    assert_error(Api(alice).post(f"/operations/{operation_id}/cancel"), 404, "not-found")
+
+
+def test_strangers_do_not_see_it(operation, charlie):
+    assert_error(Api(charlie).get(f"/operations/{operation.pk}"), 404, "not-found")
+    assert_error(Api(charlie).post(f"/operations/{operation.pk}/cancel"), 404, "not-found")
+
+
+def test_who_may_only_look_may_not_cancel(operation, bob):
+    assert_error(Api(bob).post(f"/operations/{operation.pk}/cancel"), 403, "forbidden")
+
+
+def test_cancelling_what_waits_ends_it_at_once(operation, olga):
+    status, body = Api(olga).post(f"/operations/{operation.pk}/cancel?wait=1")
+    assert (status, body["status"]) == (200, "cancelled")
+
+
+def test_cancelling_what_has_ended_is_409(operation, olga):
+    Operation.objects.filter(pk=operation.pk).update(status="succeeded", finished_at=timezone.now())
+    assert_error(Api(olga).post(f"/operations/{operation.pk}/cancel"), 409, "invalid-transition")
+
+
+def test_wait_that_runs_out_answers_202(operation, alice):
+    begin = time.monotonic()
+    Image.objects.get_or_create(host=operation.host, name="busybox")
+    Network.objects.get_or_create(host=operation.host, name="default", defaults={"number": 0, "ipv4": "10.1.1.1/24"})
+    status, body = Api(alice).post("/containers?wait=0.4", {"name": "web-9", "image": "busybox"})
+    assert (status, body["status"]) == (202, "queued")
+    assert 0.3 < time.monotonic() - begin < 5
+
+
+def test_wait_is_clamped():
+    assert [answers._clamp(seconds) for seconds in (-5.0, 0.0, 1.5, 60.0, 1e9, float("inf"))] == [0, 0, 1.5, 60, 60, 60]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_wait_sees_the_end_and_blocks_nobody(operation, alice):
+    """While twenty requests wait, another is answered; when the operation ends all are answered with it."""
+    _row, secret = tokens.issue(alice, name="t")
+    headers = {"Authorization": f"Bearer {secret}"}
+    path = f"/api/v1/operations/{operation.pk}"
+
+    go = threading.Event()
+
+    def finish() -> None:
+        go.wait(20)
+        Operation.objects.filter(pk=operation.pk).update(status="failed", finished_at=timezone.now())
+        connection.close()
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app=get_asgi_application())
+        client = httpx.AsyncClient(transport=transport, base_url="http://testserver", timeout=30)
+        waiting = [asyncio.create_task(client.get(f"{path}?wait=30", headers=headers)) for _ in range(20)]
+        await asyncio.sleep(0.1)
+        threading.Thread(target=finish).start()
+        begin = time.monotonic()
+        assert (await client.get(path, headers=headers)).json()["status"] == "queued"
+        go.set()
+        answered = await asyncio.gather(*waiting)
+        assert {(response.status_code, response.json()["status"]) for response in answered} == {(200, "failed")}
+        assert time.monotonic() - begin < 15  # far below the 30 seconds they would have waited
+
+    asyncio.run(main())
