@@ -107,6 +107,8 @@ def _processes(seen: Scene) -> Iterator[Leak]:
             uid = os.stat(f"/proc/{pid}").st_uid
         except FileNotFoundError:
             continue
+        if dnsmasq.start_time(pid) is None:
+            continue  # gone, or waits to be reaped
         if base is not None and base <= uid < base + claims.ID_BLOCK_SIZE:
             slot = (uid - base) // IDS_PER_CONTAINER
             if slot not in slots and not _of_instance(seen.host, pid):
@@ -187,8 +189,12 @@ def _samples(seen: Scene) -> Iterator[Leak]:
 
 
 def _directories(seen: Scene) -> Iterator[Leak]:
-    for orphan in stored.orphans(seen.host):
-        yield Leak("directory", orphan.path, orphan.why)
+    try:
+        for orphan in stored.orphans(seen.host):
+            yield Leak("directory", orphan.path, orphan.why)
+    except CoreError as error:
+        # a container that cannot be read: what it refers to is unknown, so that nothing may be called litter
+        yield Leak("damaged", str(seen.host.containers_dir), error.message)
 
 
 _SEARCHES: Final[tuple[Callable[[Scene], Iterator[Leak]], ...]] = (
@@ -260,6 +266,10 @@ def _remove_directory(seen: Scene, leak: Leak) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
+def _leave_alone(_seen: Scene, _leak: Leak) -> None:
+    raise CoreError("Look at it: what is damaged is never removed by itself.")
+
+
 _MENDS: Final[dict[str, Callable[[Scene, Leak], Any]]] = {
     "process": _end_process,
     "cgroup": _remove_cgroup,
@@ -272,6 +282,7 @@ _MENDS: Final[dict[str, Callable[[Scene, Leak], Any]]] = {
     "lock": _remove_file(lambda host: host.locks_dir),
     "samples": _remove_file(lambda host: host.stats_dir),
     "directory": _remove_directory,
+    "damaged": _leave_alone,
 }
 
 

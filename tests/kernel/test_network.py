@@ -1,9 +1,8 @@
-"""Networks in scratch network namespaces: the host side, a world beyond it, and containers' ends. Nothing of the real host."""
+"""Networks in scratch network namespaces: a host side, a world beyond it, containers' ends. Not the real host."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import os
@@ -11,7 +10,6 @@ import secrets
 import shutil
 import socket
 import struct
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,57 +24,7 @@ from containers.core.network import dnsmasq, findings, networks, nft, subnets
 from containers.core.network.base import NetworkConfig, plain
 from containers.core.spec import Spec
 
-CLONE_NEWNET = 0x40000000
-LEASE_SCRIPT = """#!/bin/sh
-case $1 in
-bound|renew) ip addr replace $ip/$mask dev $interface; ip route replace default via $router; echo "$dns $domain";;
-esac
-"""
-
-
-def wait_until(condition: Callable[[], object], timeout_sec: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_sec
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_sec} s"
-        time.sleep(0.02)
-
-
-def run(command: str, *, check: bool = True) -> str:
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=False)
-    assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-class Place:
-    """A network namespace, held by a sleeping process."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(["unshare", "-n", "sleep", "600"])
-        mine = os.stat("/proc/thread-self/ns/net").st_ino
-        wait_until(lambda: os.stat(f"/proc/{self.process.pid}/ns/net").st_ino != mine)
-        wait_until(lambda: Path(f"/proc/{self.process.pid}/comm").read_text() == "sleep\n")
-        self.netns_fd = os.open(f"/proc/{self.process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self.run("ip link set lo up")
-
-    def run(self, command: str, *, check: bool = True) -> str:
-        return run(f"nsenter -t {self.process.pid} -n {command}", check=check)
-
-    def reaches(self, address: str, *options: str, tries: int = 1) -> bool:
-        words = " ".join(options)
-        for _ in range(tries):
-            if "1 received" in self.run(f"ping -c1 -W1 {words} {address}", check=False):
-                return True
-        return False
-
-    def close(self) -> None:
-        os.close(self.netns_fd)
-        self.process.kill()
-        self.process.wait()
-
-
-def set_netns(fd: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.setns(fd, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+from .netns import LEASE_SCRIPT, Place, run, set_netns, wait_until
 
 
 @pytest.fixture
@@ -284,9 +232,9 @@ def test_forged_neighbour_advertisements_and_router_advertisements_are_dropped(p
         # a second option, in which a forged link address would hide
         inside.run(inject(own, source, advertisement(ipv6(first), own) + option("02:00:00:00:00:99")))
         inside.run(inject(own, source, bytes((134, 0, 0, 0, 64, 0, 7, 8)) + bytes(8)))
-        wait_until(lambda: seen.neighbours())
+        wait_until(lambda: seen.neighbours(own))
         time.sleep(0.3)
-    assert seen.neighbours() == [(136, socket.inet_pton(socket.AF_INET6, ipv6(first)), own)]
+    assert seen.neighbours(own) == [(136, socket.inet_pton(socket.AF_INET6, ipv6(first)), own)]
 
 
 def test_dhcp_for_somebody_elses_mac_is_not_answered(pair: Lan) -> None:
@@ -380,7 +328,9 @@ def test_the_filter_is_back_before_a_link_comes_up(lan: Lan, place: Callable[[],
 
 
 def test_unregister_leaves_nothing_of_the_container(lan: Lan) -> None:
-    spec, _inside = lan.add(6)
+    spec, inside = lan.add(6)
+    lan.lease(inside)
+    assert dnsmasq.leases(lan.host) == [(spec.nics[0].mac, ipv4(spec))]
     assert nft.own_chains(lan.host)
     assert dnsmasq.registered(lan.host) == {spec.id}
     networks.detach(lan.host, spec)
@@ -389,6 +339,7 @@ def test_unregister_leaves_nothing_of_the_container(lan: Lan) -> None:
     assert nft.elements(lan.host) == []
     assert nft.own_chains(lan.host) == []
     assert dnsmasq.registered(lan.host) == set()
+    wait_until(lambda: dnsmasq.leases(lan.host) == [])
 
 
 def test_a_reused_slot_takes_nothing_over(lan: Lan) -> None:
@@ -548,15 +499,15 @@ class Sniffer:
                 found.add(socket.inet_ntoa(frame[at : at + 4]))
         return found
 
-    def neighbours(self) -> list[tuple[int, bytes, str]]:
-        """Return (type, target, link address option) of the neighbour and router advertisements that came in."""
+    def neighbours(self, sender: str) -> list[tuple[int, bytes, str]]:
+        """Return (type, target, link address option) of the router and neighbour advertisements from this MAC."""
         self.collect()
         found = []
         for frame in self.frames:
-            if frame[12:14] == b"\x86\xdd" and frame[20] == 58 and frame[54] in (134, 136):
-                mac = ":".join(f"{byte:02x}" for byte in frame[80:86])
-                found.append((frame[54], frame[62:78], mac))
-        return [one for one in found if one[0] == 136 or one[2] != ""]
+            known = frame[6:12] == bytes.fromhex(sender.replace(":", "")) and frame[12:14] == b"\x86\xdd"
+            if known and frame[20] == 58 and frame[54] in (134, 136):
+                found.append((frame[54], frame[62:78], ":".join(f"{byte:02x}" for byte in frame[80:86])))
+        return found
 
 
 def option(mac: str) -> bytes:

@@ -195,7 +195,7 @@ def running(host: Host, *, configuration: str | None = None) -> int | None:
         pid = int(state["pid"])
     except (FileNotFoundError, ValueError, KeyError):
         return None
-    if _start_time(pid) != state.get("start_time"):
+    if start_time(pid) != state.get("start_time"):
         return None
     if configuration is not None and state.get("configuration") != configuration:
         return None
@@ -336,7 +336,7 @@ def _start(host: Host, text: str) -> None:
         raise SetupFailed(f"dnsmasq does not start: {words}", step="dnsmasq", console=words)
     pid = int(pid_path.read_text())
     _leave_service(host, pid)
-    state = {"pid": pid, "start_time": _start_time(pid), "configuration": _digest(text)}
+    state = {"pid": pid, "start_time": start_time(pid), "configuration": _digest(text)}
     _write(here / "state.json", json.dumps(state))
 
 
@@ -385,7 +385,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _start_time(pid: int) -> int | None:
+def start_time(pid: int) -> int | None:
     """Return a process's start in clock ticks since boot; None where it is gone or a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()

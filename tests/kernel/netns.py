@@ -1,0 +1,62 @@
+"""Network namespaces of the tests' own, and commands in them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from containers.core import syscalls
+
+LEASE_SCRIPT = """#!/bin/sh
+case $1 in
+bound|renew) ip addr replace $ip/$mask dev $interface; ip route replace default via $router; echo "$dns $domain";;
+esac
+"""
+
+
+def wait_until(condition: Callable[[], object], timeout_sec: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_sec
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_sec} s"
+        time.sleep(0.02)
+
+
+def run(command: str, *, check: bool = True) -> str:
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=False)
+    assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+class Place:
+    """A network namespace, held by a sleeping process."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(["unshare", "-n", "sleep", "600"])
+        mine = os.stat("/proc/thread-self/ns/net").st_ino
+        wait_until(lambda: os.stat(f"/proc/{self.process.pid}/ns/net").st_ino != mine)
+        wait_until(lambda: Path(f"/proc/{self.process.pid}/comm").read_text() == "sleep\n")
+        self.netns_fd = os.open(f"/proc/{self.process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.run("ip link set lo up")
+
+    def run(self, command: str, *, check: bool = True) -> str:
+        return run(f"nsenter -t {self.process.pid} -n {command}", check=check)
+
+    def reaches(self, address: str, *options: str, tries: int = 1) -> bool:
+        words = " ".join(options)
+        for _ in range(tries):
+            if "1 received" in self.run(f"ping -c1 -W1 {words} {address}", check=False):
+                return True
+        return False
+
+    def close(self) -> None:
+        os.close(self.netns_fd)
+        self.process.kill()
+        self.process.wait()
+
+
+def set_netns(fd: int) -> None:
+    """Move this thread into a network namespace; fd is borrowed."""
+    syscalls.setns(fd, syscalls.CLONE_NEWNET)
