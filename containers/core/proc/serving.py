@@ -1,0 +1,108 @@
+"""Joins a supervisor to its socket: what clients may ask of it, and the container they enter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from .. import capabilities, passwd
+from ..cgroups.base import Cgroups
+from ..exits import Reason
+from ..host import WEB_USER
+from ..start_plan import StartPlan, environment
+from .attach import Target
+from .clients import Client
+from .loop import Loop
+from .sessions import SessionServer
+from .spawn import Child, last_capability
+
+_REASONS: tuple[Reason, ...] = ("stopped", "killed")
+
+
+class Owner(Protocol):
+    """What the socket needs of its supervisor."""
+
+    plan: StartPlan
+    cgroups: Cgroups
+    loop: Loop
+    bpf: bytes
+    expected: Reason | None
+
+    def status(self) -> dict[str, Any]:
+        """Return the answer to a status question."""
+
+    def stop(self, number: int) -> None:
+        """Send init the signal that asks it to end."""
+
+
+def make(owner: Owner) -> SessionServer:
+    """Return the server of a supervisor's clients; it listens on nothing yet."""
+
+    def status(message: dict[str, Any], client: Client) -> None:
+        client.tell(**owner.status())
+        client.close_when_sent()
+
+    def stop(message: dict[str, Any], client: Client) -> None:
+        number = message.get("signal")
+        if not isinstance(number, int) or not 1 <= number <= 64:
+            client.refuse("invalid-value", "Give a signal's number.", field="signal")
+            return
+        owner.stop(number)
+        client.tell(type="ok")
+        client.close_when_sent()
+
+    def expect_stop(message: dict[str, Any], client: Client) -> None:
+        reason = message.get("reason")
+        if reason not in _REASONS:
+            client.refuse("invalid-value", "Use stopped or killed.", field="reason")
+            return
+        owner.expected = reason
+        client.tell(type="ok")
+        client.close_when_sent()
+
+    uid, gid = _web_ids()
+    host = owner.plan.host
+    return SessionServer(
+        owner.loop,
+        None,
+        commands={"status": status, "stop": _root_only(stop), "expect-stop": _root_only(expect_stop)},
+        web_uid=uid,
+        web_gid=gid,
+        log_path=host.container_dir(owner.plan.spec.id) / "console.log",
+    )
+
+
+def target(owner: Owner, child: Child, attach_procs: tuple[str, ...]) -> Target:
+    """Describe a running container to those who enter it."""
+    spec = owner.plan.spec
+    return Target(
+        init_pid=child.pid,
+        init_pidfd=child.pidfd,
+        privileged=spec.privileged,
+        attach_procs=attach_procs,
+        frozen=lambda: owner.cgroups.frozen(spec.id),
+        seccomp=owner.bpf,
+        capabilities=capabilities.kept(privileged=spec.privileged),
+        last_capability=last_capability(),
+        environment=environment(spec),
+    )
+
+
+def _root_only(answer: Callable[[dict[str, Any], Client], None]) -> Callable[[dict[str, Any], Client], None]:
+    def checked(message: dict[str, Any], client: Client) -> None:
+        if client.peer.uid != 0:
+            client.refuse("forbidden", "Only root may ask for this.")
+            return
+        answer(message, client)
+
+    return checked
+
+
+def _web_ids() -> tuple[int | None, int | None]:
+    """Return the web user's ids from the host's own file: NSS would bring libraries into this process."""
+    try:
+        account = passwd.resolve(WEB_USER, Path("/etc/passwd").read_bytes(), b"")
+    except passwd.UnknownUser:
+        return None, None
+    return account.uid, account.gid
