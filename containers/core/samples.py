@@ -23,6 +23,8 @@ class StatPaths:
     v1: bool
     cpu: str
     cpu_limit: str
+    throttled: str | None
+    """Where cpu does not tell for how long the limit held it back: v1's cpu.stat."""
     memory: str
     memory_stat: str
     swap: str | None

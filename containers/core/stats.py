@@ -28,7 +28,18 @@ from .samples import (
 
 _READ_BYTES: Final = 16384
 """memory.stat, the longest, has about 2 kB."""
-_FILES: Final = ("cpu", "cpu_limit", "memory", "memory_stat", "swap", "memory_limit", "memory_events", "pids", "io")
+_FILES: Final = (
+    "cpu",
+    "cpu_limit",
+    "throttled",
+    "memory",
+    "memory_stat",
+    "swap",
+    "memory_limit",
+    "memory_events",
+    "pids",
+    "io",
+)
 
 
 class Gone(Exception):
@@ -80,6 +91,9 @@ class Reader:
             events = pread(fds["memory_events"], 512, 0)
             processes = int(pread(fds["pids"], 64, 0))
             io = pread(fds["io"], _READ_BYTES, 0).decode() if "io" in fds else ""
+            throttled_usec = find_number(cpu, b"throttled_usec")
+            if "throttled" in fds:
+                throttled_usec = find_number(pread(fds["throttled"], 512, 0), b"throttled_time") // 1000
             if self._v1:
                 swap = find_number(stat, b"total_swap")
                 cache = find_number(stat, b"total_inactive_file")
@@ -102,7 +116,7 @@ class Reader:
             at=at,
             monotonic=monotonic,
             cpu_usage_usec=find_number(cpu, b"usage_usec"),
-            cpu_throttled_usec=find_number(cpu, b"throttled_usec"),
+            cpu_throttled_usec=throttled_usec,
             cpu_limit_cores=parse_cpu_limit(cpu_limit.decode()),
             memory_bytes=max(0, usage - cache),
             cache_bytes=cache,

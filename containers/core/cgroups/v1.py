@@ -136,6 +136,7 @@ class CgroupsV1(Cgroups):
             v1=True,
             cpu=f"{tree}/cpu.stat",
             cpu_limit=f"{self._container_dir('cpu', container_id)}/cpu.cfs_quota_us",
+            throttled=f"{self._container_dir('cpu', container_id)}/cpu.stat",
             memory=f"{memory}/memory.usage_in_bytes",
             memory_stat=f"{memory}/memory.stat",
             swap=None,  # memory.stat tells it

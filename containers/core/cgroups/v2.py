@@ -110,6 +110,7 @@ class CgroupsV2(Cgroups):
             v1=False,
             cpu=f"{path}/cpu.stat",
             cpu_limit=f"{path}/cpu.max",
+            throttled=None,
             memory=f"{path}/memory.current",
             memory_stat=f"{path}/memory.stat",
             swap=f"{path}/memory.swap.current" if os.path.exists(path / "memory.swap.current") else None,

@@ -1,0 +1,352 @@
+"""Samples of real processes, and the whole ticker over its real socket."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from containers.core import cgroups
+from containers.core.cgroups import Cgroups
+from containers.core.host import Host
+from containers.core.protocol import Decoder, Kind, control, parse_control
+from containers.core.samples import Sample, rates
+from containers.core.spec import Limits, Nic, Spec
+from containers.core.stats import Sampler, public_host, sample_host
+from containers.ticker.chores import Chore
+from containers.ticker.disk import measure
+from containers.ticker.sampling import Samples
+from containers.ticker.service import Ticker
+
+ID = "0123456789ab"
+MIB = 1024**2
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    state = Path(tempfile.mkdtemp(prefix="bx"))
+    made = Host(state, secrets.token_hex(3)[:5])
+    (made.containers_dir / ID / "upper").mkdir(parents=True)
+    made.run_dir.mkdir(parents=True)
+    yield made
+    shutil.rmtree(state)
+    shutil.rmtree(made.run_dir)
+
+
+@pytest.fixture
+def groups(host: Host) -> Iterator[Cgroups]:
+    opened = cgroups.open(host)
+    yield opened
+    for container_id in opened.ids():
+        opened.kill(container_id)
+        opened.remove(container_id)
+    opened.remove_instance()
+
+
+@pytest.fixture
+def run(groups: Cgroups) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """Run Python code in the container's cgroups."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(code: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.stdin.readline(); exec({code!r})"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        started.append(process)
+        cgroups.join(process.pid, groups.joined(ID).init_procs)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"up\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def sampler(groups: Cgroups) -> Iterator[Sampler]:
+    made = Sampler(groups.stat_paths, lambda _id: ())
+    yield made
+    made.close()
+
+
+def create(groups: Cgroups, limits: Limits | None = None) -> None:
+    groups.create(ID, limits=limits or Limits(), owner_uid=3_000_000_000, privileged=False)
+
+
+def one(sampler: Sampler) -> Sample:
+    return sampler.sample([ID])[ID]
+
+
+def test_memory_processes_and_limits(groups: Cgroups, sampler: Sampler, run: Any) -> None:
+    create(groups, Limits(memory_bytes=128 * MIB, cpus=0.5))
+    before = one(sampler)
+    assert (before.processes, before.memory_limit_bytes, before.cpu_limit_cores) == (0, 128 * MIB, 0.5)
+    run("held = bytearray(50 * 2**20); print('up', flush=True); import time; time.sleep(600)")
+    after = one(sampler)
+    assert after.processes == 1
+    assert 50 * MIB <= after.memory_bytes - before.memory_bytes < 70 * MIB
+    groups.apply(ID, Limits())
+    assert (one(sampler).memory_limit_bytes, one(sampler).cpu_limit_cores) == (None, None)
+
+
+def test_cpu_is_a_counter_whose_rate_is_cores(groups: Cgroups, sampler: Sampler, run: Any) -> None:
+    create(groups, Limits(cpus=0.3))
+    run("print('up', flush=True)\nwhile True: pass")
+    first = one(sampler)
+    time.sleep(1)
+    second = one(sampler)
+    rate = rates(first, second)
+    assert rate is not None
+    assert 0.15 < rate.cpu_cores < 0.4
+    assert second.cpu_throttled_usec > first.cpu_throttled_usec
+
+
+def test_what_is_written_to_a_disk_is_counted(groups: Cgroups, sampler: Sampler, run: Any, host: Host) -> None:
+    if os.major(os.stat(host.state_dir).st_dev) == 0:
+        pytest.skip("the state directory is on no disk")
+    create(groups)
+    code = f"""
+import mmap, os
+fd = os.open({str(host.state_dir / "big")!r}, os.O_CREAT | os.O_WRONLY | os.O_DIRECT)
+block = mmap.mmap(-1, 2**20)
+for _ in range(8): os.write(fd, block)
+print('up', flush=True)
+"""
+    before = one(sampler)
+    run(code)
+    assert one(sampler).disk_write_bytes - before.disk_write_bytes >= 8 * MIB
+
+
+def test_a_container_that_ends_and_comes_back(groups: Cgroups, sampler: Sampler) -> None:
+    create(groups)
+    one(sampler)
+    groups.remove(ID)
+    assert sampler.sample([ID]) == {}
+    create(groups)
+    assert one(sampler).processes == 0
+    groups.remove(ID)
+    create(groups)
+    assert one(sampler).processes == 0, "opened anew within one call"
+
+
+def test_network_from_the_containers_view(groups: Cgroups) -> None:
+    """What the host's end of a veth pair sends, the container receives."""
+    name = f"bxt{secrets.token_hex(3)}"
+    netns = f"bxt{secrets.token_hex(3)}"
+    subprocess.run(["ip", "netns", "add", netns], check=True)
+    try:
+        pair = ["type", "veth", "peer", "name", "eth0", "netns", netns]
+        subprocess.run(["ip", "link", "add", name, *pair], check=True)
+        for command in (
+            ["ip", "address", "add", "198.18.77.1/30", "dev", name],
+            ["ip", "link", "set", name, "up"],
+            ["ip", "-n", netns, "address", "add", "198.18.77.2/30", "dev", "eth0"],
+            ["ip", "-n", netns, "link", "set", "eth0", "up"],
+        ):
+            subprocess.run(command, check=True)
+        create(groups)
+        sampler = Sampler(groups.stat_paths, lambda _id: (name,))
+        before = one(sampler)
+        # one-way traffic to the container: nothing listens, nothing answers but one ICMP error a second
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(100):
+                try:
+                    sender.sendto(bytes(1000), ("198.18.77.2", 9))
+                except ConnectionRefusedError:
+                    continue
+        deadline = time.monotonic() + 5
+        while (after := one(sampler)).network_rx_bytes - before.network_rx_bytes < 50_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        sampler.close()
+        received = after.network_rx_bytes - before.network_rx_bytes
+        sent = after.network_tx_bytes - before.network_tx_bytes
+        assert sent < received / 2
+    finally:
+        subprocess.run(["ip", "link", "delete", name], check=False)
+        subprocess.run(["ip", "netns", "delete", netns], check=True)
+
+
+def test_the_host_as_a_whole(host: Host) -> None:
+    old = sample_host(host.state_dir)
+    time.sleep(0.2)
+    found = public_host(old, sample_host(host.state_dir))
+    assert 0 <= found["cpu_pct"] <= 100
+    assert 0 < found["memory_bytes"] < found["memory_limit_bytes"]
+    assert 0 < found["disk_used_bytes"] <= found["disk_total_bytes"]
+
+
+def test_disk_used_counts_blocks_and_follows_no_link(host: Host) -> None:
+    upper = host.container_dir(ID) / "upper"
+    (upper / "file").write_bytes(bytes(3 * MIB))
+    (upper / "out").symlink_to("/usr")
+    used = measure(upper)
+    assert used is not None
+    assert 3 * MIB <= used < 4 * MIB
+    assert measure(upper / "gone") is None
+
+
+class Client:
+    """A client of the ticker's socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.link = socket.socket(socket.AF_UNIX)
+        self.link.settimeout(10)
+        self.link.connect(str(path))
+        self.decoder = Decoder()
+        self.frames: list[tuple[Kind, bytes]] = []
+
+    def send(self, **message: Any) -> None:
+        self.link.sendall(control(**message))
+
+    def frame(self) -> tuple[Kind, bytes]:
+        while not self.frames:
+            data = self.link.recv(65536)
+            assert data
+            self.frames.extend(self.decoder.feed(data))
+        return self.frames.pop(0)
+
+    def answer(self) -> dict[str, Any]:
+        head = parse_control(self.frame()[1])
+        if head["type"] == "error":
+            return head
+        body = b""
+        while len(body) < head["bytes"]:
+            body += self.frame()[1]
+        found: dict[str, Any] = json.loads(body)
+        return found
+
+
+def spec() -> Spec:
+    return Spec(
+        id=ID,
+        name="web-1",
+        project="p",
+        slot=1,
+        image="busybox",
+        layers=("x",),
+        machine_id="0" * 32,
+        created_at="2026-01-01T00:00:00Z",
+        nics=(Nic(name="eth0", network="n", bridge="b", host_link="lo", mac="00:00:00:00:00:01"),),
+    )
+
+
+def test_the_ticker_samples_on_time_beside_a_chore_that_takes_long(host: Host, groups: Cgroups) -> None:
+    create(groups)
+    host.spec_path(ID).write_text(spec().to_json())
+    events: list[dict[str, Any]] = []
+    calls: list[float] = []
+
+    def slow() -> None:
+        calls.append(time.monotonic())
+        time.sleep(2.5)
+
+    ticker = Ticker(host, chores=[Chore("slow", 1.0, slow)], on_event=events.append)
+    ticker.start()
+    try:
+        client = Client(host.ticker_socket)
+        client.send(cmd="subscribe", containers=[ID])
+        seen = [client.answer() for _ in range(6)]
+        times = [second["at"] for second in seen if second["at"]]
+        assert all(0.9 < later - earlier < 1.1 for earlier, later in itertools.pairwise(times[1:])), times
+        assert set(seen[-1]["containers"]) == {ID}
+        assert seen[-1]["containers"][ID]["network_rx_bytes"] > 0, "the host link of its spec"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as news:
+            news.sendto(b'{"id": "x", "event": "oom"}', str(host.events_socket))
+            news.sendto(b"nonsense", str(host.events_socket))
+        now = int(time.time())
+        client.send(cmd="history", container=ID, **{"from": now - 60, "to": now + 1}, points=100)
+        answers = [client.answer(), client.answer()]
+        history = next(found for found in answers if "series" in found)
+        values = [value for value in history["series"]["processes"] if value is not None]
+        assert len(values) >= 4
+        client.link.close()
+        deadline = time.monotonic() + 5
+        while not events:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        ticker.stop()
+    assert events == [{"id": "x", "event": "oom"}]
+    assert len(calls) <= 4
+    assert not host.ticker_socket.exists()
+    assert (host.stats_dir.stat().st_mode & 0o777, host.stats_dir.stat().st_uid) == (0o700, 0)
+
+
+def test_history_outlives_the_ticker_and_goes_with_its_container(host: Host, groups: Cgroups) -> None:
+    create(groups)
+
+    def samples() -> Samples:
+        return Samples(host, groups, disk_used=lambda _id: None, publish=lambda _tick: None)
+
+    first = samples()
+    first.tick()
+    first.close()
+    path = host.stats_dir / f"{ID}.rings"
+    now = int(time.time())
+    second = samples()
+    history = second.history(ID, now - 30, now + 1, 100)
+    assert [value for value in history["series"]["processes"] if value is not None] == [0]
+    groups.remove(ID)
+    shutil.rmtree(host.container_dir(ID))
+    second.tick()
+    assert not path.exists()
+    second.close()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"cmd": "nothing"},
+        {"cmd": "history", "container": "../../etc/passwd", "from": 0, "to": 1, "points": 1},
+        {"cmd": "history", "container": ID, "from": -1, "to": 1, "points": 1},
+        {"cmd": "subscribe", "containers": 7},
+    ],
+)
+def test_nonsense_is_refused_and_the_others_are_served(host: Host, message: dict[str, Any]) -> None:
+    ticker = Ticker(host)
+    ticker.start()
+    try:
+        bad = Client(host.ticker_socket)
+        bad.send(**message)
+        assert bad.answer()["code"] == "bad-request"
+        bad.link.close()
+        good = Client(host.ticker_socket)
+        good.send(cmd="latest", containers="all")
+        assert good.answer()["containers"] == {}
+        good.link.close()
+    finally:
+        ticker.stop()
+
+
+def test_a_stranger_gets_nothing(host: Host) -> None:
+    ticker = Ticker(host)
+    ticker.start()
+    try:
+        os.chmod(host.ticker_socket, 0o666)
+        os.chmod(host.run_dir, 0o755)
+        code = (
+            "import os, socket, sys; os.setgid(12345); os.setuid(12345); s = socket.socket(socket.AF_UNIX); "
+            "s.connect(sys.argv[1]); print(s.recv(1000)[5:].decode())"
+        )
+        command = [sys.executable, "-I", "-S", "-c", code, str(host.ticker_socket)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        assert json.loads(done.stdout)["type"] == "error"
+    finally:
+        ticker.stop()
