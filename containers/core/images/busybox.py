@@ -41,7 +41,7 @@ console::respawn:/sbin/getty -L 0 console linux
 #!/bin/sh
 # What must be there before anything else; /proc, /sys and /dev are mounted already.
 umask 022
-mountpoint -q /run || mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs /run
+grep -q ' /run ' /proc/mounts || mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs /run
 ln -sf /proc/mounts /etc/mtab
 [ ! -s /etc/hostname ] || hostname -F /etc/hostname
 """,
@@ -91,7 +91,7 @@ esac
     "etc/hosts": (0o644, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
     "etc/hostname": (0o644, "busybox\n"),
     "etc/machine-id": (0o444, ""),
-    "etc/issue": (0o644, "\\n (busybox)\\n\n"),
+    "etc/issue": (0o644, "busybox on \\n\n\n"),
     "etc/nsswitch.conf": (0o644, "passwd: files\ngroup: files\nhosts: files dns\n"),
     "etc/profile": (
         0o644,
