@@ -1,0 +1,160 @@
+"""Notices over a real Redis: what is told arrives, a burst is one, a loss of Redis is a resync, nobody ever waits."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import threading
+import time
+
+import pytest
+
+from containers import notices
+from containers.outbox import Outbox
+
+
+class Redis:
+    """A redis-server of the test's own, on a unix socket."""
+
+    def __init__(self, directory):
+        self.socket = directory / "r.sock"
+        self.process = None
+
+    def start(self):
+        command = ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=self.socket.parent)
+        deadline = time.monotonic() + 10
+        while not self.socket.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.socket.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def redis_server(tmp_path, settings):
+    server = Redis(tmp_path)
+    server.start()
+    settings.REDIS_URL = f"redis+socket://{server.socket}"
+    notices._client.cache_clear()
+    yield server
+    server.kill()
+    notices._client().close()
+    notices._client.cache_clear()
+
+
+async def next_of(subscription, kind):
+    """Return the next notice of a kind, leaving out others."""
+    async with asyncio.timeout(10):
+        while (notice := await subscription.get())["kind"] != kind:
+            pass
+    return notice
+
+
+def tell(kind, object_id, **more):
+    """Notify as a request without a transaction does."""
+    notices._post({"kind": kind, "id": str(object_id), **more})
+
+
+async def closed(hub):
+    """Let the hub's listener end."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    assert hub._listener is None
+
+
+async def test_what_is_told_arrives_after_a_first_resync(redis_server):
+    hub = notices.hub()
+    with hub.subscribe() as one, hub.subscribe() as two:
+        for subscription in (one, two):
+            # what is told while a resync waits is in it already
+            await next_of(subscription, "resync")
+        tell("container", "abc")
+        assert await next_of(one, "container") == {"kind": "container", "id": "abc"}
+        assert await next_of(two, "container") == {"kind": "container", "id": "abc"}
+    await closed(hub)
+
+
+async def test_a_lost_redis_is_a_resync_and_all_is_well_again(redis_server):
+    hub = notices.hub()
+    with hub.subscribe() as subscription:
+        await next_of(subscription, "resync")
+        redis_server.kill()
+        await asyncio.sleep(0.3)
+        redis_server.start()
+        await next_of(subscription, "resync")
+        tell("operation", "1")
+        assert (await next_of(subscription, "operation"))["id"] == "1"
+    await closed(hub)
+
+
+async def test_what_is_no_notice_is_dropped(redis_server):
+    hub = notices.hub()
+    with hub.subscribe() as subscription:
+        await next_of(subscription, "resync")
+        for text in ("{", "[]", '{"kind": 3, "id": "x"}', '{"kind": "container"}'):
+            notices._publish(text)
+        tell("container", "good")
+        assert (await next_of(subscription, "container"))["id"] == "good"
+    await closed(hub)
+
+
+async def test_a_burst_about_one_object_waits_once():
+    subscription = notices.Subscription()
+    for _again in range(100):
+        subscription.put({"kind": "container", "id": "a"})
+    subscription.put({"kind": "container", "id": "b"})
+    assert [await subscription.get(), await subscription.get()] == [
+        {"kind": "container", "id": "a"},
+        {"kind": "container", "id": "b"},
+    ]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(subscription.get(), 0.05)
+
+
+async def test_too_many_become_one_resync():
+    subscription = notices.Subscription()
+    for number in range(notices.QUEUE_MAX + 10):
+        subscription.put({"kind": "container", "id": str(number)})
+    assert (await subscription.get())["kind"] == "resync"
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(subscription.get(), 0.05)
+
+
+def test_a_redis_that_hangs_keeps_nobody_waiting(redis_server):
+    redis_server.process.send_signal(19)
+    try:
+        began = time.monotonic()
+        for number in range(100):
+            tell("container", number)
+        assert time.monotonic() - began < 0.2
+    finally:
+        redis_server.process.send_signal(18)
+    assert notices.flush(20)
+
+
+def test_an_outbox_coalesces_keeps_order_and_survives_errors():
+    outbox, got, gate = Outbox("test"), [], threading.Event()
+
+    def fail():
+        raise OSError("down")
+
+    outbox.post("first", gate.wait)
+    time.sleep(0.05)
+    for number in range(5):
+        outbox.post("same", lambda number=number: got.append(number))
+    outbox.post("bad", fail)
+    outbox.post("last", lambda: got.append("last"))
+    gate.set()
+    assert outbox.flush(5)
+    assert got == [4, "last"]
+
+
+def test_an_outbox_that_is_stuck_is_not_waited_for_long():
+    outbox, gate = Outbox("test"), threading.Event()
+    outbox.post("stuck", gate.wait)
+    assert outbox.flush(0.1) is False
+    gate.set()
+    assert outbox.flush(5)
