@@ -21,14 +21,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from containers.core import mount_flags as flags
 from containers.core import syscalls
 
 
 def bind(source: str, target: str, *, read_only: bool) -> None:
     """Bind source on target, without set-uid programs and devices."""
-    syscalls.mount(source, target, None, syscalls.MS_BIND | syscalls.MS_REC, None)
-    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | (syscalls.MS_RDONLY if read_only else 0)
-    syscalls.mount(None, target, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | flags, None)
+    syscalls.mount(source, target, None, flags.MS_BIND | flags.MS_REC, None)
+    kept = flags.MS_NOSUID | flags.MS_NODEV | (flags.MS_RDONLY if read_only else 0)
+    syscalls.mount(None, target, None, flags.MS_BIND | flags.MS_REMOUNT | kept, None)
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     pairs += [(*pair, True) for pair in options.get("read_only_binds", ())]
     if pairs:
         syscalls.unshare(syscalls.CLONE_NEWNS)
-        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE, None)
+        syscalls.mount(None, "/", None, flags.MS_REC | flags.MS_PRIVATE, None)
         for source, target, read_only in pairs:
             bind(source, target, read_only=read_only)
     if "uid" in options:

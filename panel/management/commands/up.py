@@ -24,6 +24,7 @@ from panel.instance.processes import Watcher
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
 READY_SEC: Final = 60.0
+FAILURES_MAX: Final = 6
 PARTS: Final = ("redis", "launcher", "worker", "ticker", "web")
 
 
@@ -162,6 +163,10 @@ class Command(BaseCommand):
         answer = "nothing"
         while time.monotonic() < deadline and not stopping:
             watcher.tend()
+            for process in watcher.processes:
+                if process.failures >= FAILURES_MAX:
+                    tail = watcher.log_path(process.name).read_text(errors="replace")[-2000:]
+                    raise CommandError(f"{process.name} does not stay up. The end of its log:\n{tail}")
             try:
                 with urllib.request.urlopen(f"{bind.address}/healthz", timeout=2) as response:
                     if response.status == 200:
