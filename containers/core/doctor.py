@@ -141,7 +141,7 @@ def missing(checks: list[Check]) -> list[Check]:
 def _existing(path: Path) -> Path:
     """Return the path, or its nearest parent that is there."""
     path = path.absolute()
-    return next(place for place in (path, *path.parents) if place.is_dir())
+    return next(place for place in (path, *path.parents) if os.path.isdir(place))
 
 
 def _root() -> Check:

@@ -1,0 +1,79 @@
+"""doctor on the host that runs the tests, and on one that lacks something."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from containers.core import doctor
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def by_id(checks: list[doctor.Check]) -> dict[str, doctor.Check]:
+    found = {check.id: check for check in checks}
+    assert len(found) == len(checks), "every id is there once"
+    return found
+
+
+def test_everything_required_is_here_and_nothing_is_left(tmp_path: Path) -> None:
+    checks = by_id(doctor.examine(tmp_path))
+    assert doctor.missing(list(checks.values())) == []
+    assert {"kernel", "namespace-user", "idmapped-mount", "overlay", "nftables", "links", "dnsmasq"} <= set(checks)
+    assert list(tmp_path.iterdir()) == []
+    assert all(check.what and check.why for check in checks.values())
+    assert all(check.mend for check in checks.values() if not check.ok)
+
+
+def test_a_state_directory_that_is_not_there_yet(tmp_path: Path) -> None:
+    doctor.examine(tmp_path / "not" / "yet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_program_is_told_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = doctor.shutil.which
+    monkeypatch.setattr(doctor.shutil, "which", lambda name, **more: None if name == "dnsmasq" else real(name, **more))
+    check = by_id(doctor.examine(tmp_path))["dnsmasq"]
+    assert (check.ok, check.level) == (False, "required")
+    assert "dnsmasq-base" in check.mend
+
+
+def test_an_unprivileged_user_is_told_and_nothing_breaks(tmp_path: Path) -> None:
+    code = (
+        "import os,sys,json;sys.path.insert(0,sys.argv[1]);from containers.core import doctor;os.setuid(65534);"
+        "print(json.dumps([c.id for c in doctor.missing(doctor.examine(sys.argv[2]))]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(PROJECT), str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "root" in json.loads(done.stdout)
+
+
+def test_a_namespace_kind_that_the_host_forbids_is_found() -> None:
+    """Within a namespace that allows no network namespaces more, the probe says which."""
+    probe = PROJECT / "containers/core/proc/probe.py"
+    script = f"echo 0 >/proc/sys/user/max_net_namespaces && exec {sys.executable} -I -S {probe} /dev/shm"
+    done = subprocess.run(["unshare", "-U", "-r", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert "space" in results["namespace-network"]
+    assert results["namespace-uts"] is None
+
+
+def test_the_command_needs_no_database_and_prints_json(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "BOXROOM_STATE_DIR": str(tmp_path / "nothing")}
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "manage.py"), "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    checks = json.loads(done.stdout)
+    assert {"id", "ok", "level", "what", "why", "mend"} == set(checks[0])
+    assert list(tmp_path.iterdir()) == []
