@@ -136,7 +136,7 @@ def test_a_link_instead_of_proc_in_the_image_is_refused(host, container, layer):
     spec = container()
     with pytest.raises(SetupFailed) as failed:
         running.start(host, spec, network=NoNetwork())
-    assert failed.value.details["path"] == "proc"
+    assert failed.value.details["path"] == "proc", failed.value.as_dict()
 
 
 def test_out_of_memory_is_told(host, container):

@@ -119,7 +119,8 @@ def start(
                 return _follow(host, connection, spec, network, progress, cancelled)
             except BaseException:
                 # the supervisor sees the closed connection and takes everything back; what it made is gone when it is
-                connection.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_WR)
                 _await_close(connection)
                 network.detach(spec)
                 raise
@@ -159,12 +160,17 @@ def _ask(connection: socket.socket, plan: StartPlan) -> None:
 
 def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[int]]:
     """Return the supervisor's next message, which must be of this kind; raises what it reports."""
+    message: dict[str, Any] | None = None
+    fds: list[int] = []
     try:
-        message, fds = setup.receive(connection, fds_max=1)
+        try:
+            message, fds = setup.receive(connection, fds_max=1)
+        except ConnectionResetError:
+            # it left with our last message unread; what it said before that is still to be had
+            with contextlib.suppress(ConnectionError):
+                message, fds = setup.receive(connection, fds_max=1)
     except TimeoutError:
         raise TimedOut("The supervisor did not answer in time.", step=f"wait for {kind}") from None
-    except ConnectionResetError:
-        message, fds = None, []
     if message is None:
         raise SetupFailed("The supervisor ended during the start; its log tells why.", step="start")
     if message["type"] == "error":
@@ -202,7 +208,7 @@ def _follow(
     progress(80, "Starting init")
     try:
         setup.send(connection, {"cmd": "network-ready"})
-    except BrokenPipeError:
+    except ConnectionError:
         # it has failed meanwhile: the reason is in the next message
         pass
     message, _ = _answer(connection, "running")

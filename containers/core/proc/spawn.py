@@ -231,11 +231,25 @@ def _receive(child: Child, kind: str | None, *, fds_max: int = 0) -> tuple[dict[
     except ConnectionResetError:
         message, fds = None, []
     if message is not None and message.get("type") == "error":
-        error = OSError(message["errno"], message["message"], message["path"])
-        raise SetupFailed.from_oserror(message["step"], error)
+        raise _reported(message)
     if (message["type"] if message else None) != kind:
         raise _vanished()
     return message, fds
+
+
+def report(child: Child) -> SetupFailed | None:
+    """Return what a child that failed has told, if it has: it knows better than whoever finds it gone."""
+    with contextlib.suppress(OSError):
+        child.connection.settimeout(0)
+        while (message := setup.receive(child.connection, fds_max=2)[0]) is not None:
+            if message["type"] == "error":
+                return _reported(message)
+    return None
+
+
+def _reported(message: dict[str, Any]) -> SetupFailed:
+    error = OSError(message["errno"], message["message"], message["path"])
+    return SetupFailed.from_oserror(message["step"], error)
 
 
 def _vanished() -> SetupFailed:

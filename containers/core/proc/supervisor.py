@@ -109,13 +109,13 @@ class Supervisor:
             spawn.finish(child)
             self._serve(child)
         except OSError as error:
+            failed = spawn.report(child) or SetupFailed.from_oserror("release the container's init", error)
+            failed.details["console"] = self._console_tail(child)
             self.host.run_path(self.id).unlink(missing_ok=True)
-            raise SetupFailed.from_oserror("release the container's init", error) from error
-        except SetupFailed as error:
-            self.host.run_path(self.id).unlink(missing_ok=True)
-            error.details["console"] = self._console_tail(child)
-            raise
-        except CoreError:
+            raise failed from error
+        except CoreError as error:
+            if isinstance(error, SetupFailed):
+                error.details["console"] = self._console_tail(child)
             self.host.run_path(self.id).unlink(missing_ok=True)
             raise
 
