@@ -18,12 +18,26 @@ function faded(value, alpha) {
   return hex.startsWith("#") ? `${hex}${Math.round(alpha * 255).toString(16).padStart(2, "0")}` : hex;
 }
 
+const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const MONTH = new Intl.DateTimeFormat(undefined, { month: "short", year: "numeric" });
+const MINUTE = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const SECOND = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+
+/** The words of one mark of the time axis; step: seconds between marks. A new day says its date. */
+function moment(at, step) {
+  const date = new Date(at * 1000);
+  if (step >= 28 * 86400) return MONTH.format(date);
+  if (step >= 86400 || (date.getHours() === 0 && date.getMinutes() === 0 && date.getSeconds() === 0)) return DAY.format(date);
+  return (step < 60 ? SECOND : MINUTE).format(date);
+}
+
 export class Chart {
   /** spec: {title, lines: [{column, label, colour, faint?}], limit?: column, limitLabel, format, shares?, bytes?}.
-   *  zoomed: called with (from, to) when somebody drags over a part. */
-  constructor(parent, spec, zoomed) {
+   *  zoomed: called with (from, to) when somebody drags over a part. hovered: with the time below the cursor, or null. */
+  constructor(parent, spec, zoomed, hovered) {
     this.spec = spec;
     this.zoomed = zoomed;
+    this.hovered = hovered;
     this.plot = null;
     this.data = null;
     this.root = document.createElement("section");
@@ -79,7 +93,10 @@ export class Chart {
 
   resize() {
     const width = this.place.clientWidth;
-    if (this.plot && width && width !== this.plot.width) this.plot.setSize({ width, height: HEIGHT });
+    if (this.plot && width && width !== this.plot.width) {
+      this.plot.setSize({ width, height: HEIGHT });
+      this.mark();
+    }
   }
 
   heights(rows) {
@@ -112,12 +129,12 @@ export class Chart {
       pxAlign: 0,
       legend: { show: false },
       padding: [8, 8, 0, 0],
-      cursor: { sync: { key: KEY, setSeries: false }, drag: { x: true, y: false, setScale: false }, points: { size: 5 } },
+      cursor: { y: false, sync: { key: KEY, setSeries: false }, drag: { x: true, y: false, setScale: false }, points: { size: 5 } },
       scales: { x: { time: true, auto: false }, y: { auto: false } },
-      axes: [{ ...axis, size: 26 }, { ...axis, size: 68, values: (_plot, marks) => marks.map(spec.format), ...(spec.bytes ? { incrs: BYTE_STEPS } : {}), ...(spec.whole ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] } : {}) }],
+      axes: [{ ...axis, size: 26, values: (_plot, marks, _axis, _space, step) => marks.map((at) => moment(at, step)) }, { ...axis, size: 68, values: (_plot, marks) => marks.map(spec.format), ...(spec.bytes ? { incrs: BYTE_STEPS } : {}), ...(spec.whole ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] } : {}) }],
       series: [{}, ...series],
       hooks: {
-        setCursor: [(plot) => this.say(plot.cursor.idx)],
+        setCursor: [(plot) => { this.say(plot.cursor.idx); this.hovered(this.data.times[plot.cursor.idx] ?? null); }],
         setSelect: [(plot) => this.select(plot)],
         draw: [(plot) => this.drawEvents(plot)],
       },
@@ -172,7 +189,7 @@ export class Chart {
     for (const [column, cell] of this.cells) {
       const value = series[column]?.[at];
       let text = value == null ? "–" : this.spec.format(value);
-      if (column !== this.spec.limit && value != null) text += this.spec.share?.(value, series[this.spec.limit]?.[at], cpus) ?? "";
+      if (column === this.spec.lines[0].column && value != null) text += this.spec.share?.(value, series[this.spec.limit]?.[at], cpus) ?? "";
       if (cell.textContent !== text) cell.textContent = text;
       const hidden = column === this.spec.limit && value == null;
       cell.hidden = hidden;

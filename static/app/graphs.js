@@ -241,12 +241,16 @@ bar.append(
   button("›", { "aria-label": word("later", "Later"), title: word("later", "Later") }, () => pan(1)),
   reset,
 );
+const clock = document.createElement("time");
+clock.className = "graph-time muted";
+bar.append(clock);
+const hovered = (at) => { clock.textContent = at == null ? "" : new Date(at * 1000).toLocaleString(); };
 const note = document.createElement("p");
 note.className = "graph-note muted";
 note.setAttribute("role", "status");
 note.hidden = true;
 root.replaceChildren(bar, note);
-const charts = SPECS.map((spec) => new Chart(root, spec, (from, to) => { if (to - from >= 5) look({ from, to }); }));
+const charts = SPECS.map((spec) => new Chart(root, { ...spec, limitLabel }, (from, to) => { if (to - from >= 5) look({ from, to }); }, hovered));
 
 const repaint = () => charts.forEach((chart) => chart.rebuild());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
