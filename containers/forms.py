@@ -107,6 +107,16 @@ def parse(name: str, data: Mapping[str, Any]) -> Any:
     return parsers[name]() if name in parsers else text.strip().replace("\r\n", "\n")
 
 
+def in_words(error: CoreError, host: Host) -> str:
+    """Return a refusal's sentence; the ranges of limits in the units that people write."""
+    limit = (error.field or "").removeprefix("limits.").removesuffix("_bytes")
+    allowed = ranges(host)
+    if error.code == "invalid-value" and error.field in ("limits.memory_bytes", "limits.cpus", "limits.pids"):
+        if error.message.startswith(limit):
+            return _("Out of range: %(range)s.") % {"range": allowed[limit]}
+    return error.message
+
+
 class CreateForm(forms.Form):
     """A container to make. Only texts: what they mean is for `request`, whose errors land beside the fields."""
 
@@ -148,14 +158,14 @@ class CreateForm(forms.Form):
             **{name: parse(name, data) for name in ("init_command", "environment")},
         )
 
-    def take(self, error: CoreError) -> None:
+    def take(self, error: CoreError, host: Host) -> None:
         """Put a refusal beside the field it names, or above the form."""
         names = {"limits.memory_bytes": "memory", "limits.cpus": "cpus", "limits.pids": "pids"}
         field = names.get(error.field or "", (error.field or "").split(".")[0])
         if not error.field and error.code == "already-exists":
             field = "name"
         self.full_clean()
-        self.add_error(field if field in self.fields else None, error.message)
+        self.add_error(field if field in self.fields else None, in_words(error, host))
 
     def clean(self) -> dict[str, Any]:
         """Refuse nothing here: the services have the rules."""

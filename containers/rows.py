@@ -121,7 +121,7 @@ class Row:
         """Return an action with the reason why it is disabled, if it is."""
         return Verb(
             action=action,
-            label=str(LABELS.get(action) or words.ACTIONS.get(action, action)),
+            label=str(LABELS.get(action) or words.ACTIONS[action]),
             icon=ICONS.get(action, "settings"),
             doing=str(words.DOING.get(action, "")),
             reason=self.reason(action),
@@ -217,7 +217,7 @@ def rows_of(user: User, containers: Iterable[Container]) -> list[Row]:
     """Return containers with what is under way and what the user may do. Give a queryset made by `listed`."""
     found = list(containers)
     unfinished: dict[str, Operation] = {
-        operation.container_id: operation
+        str(operation.container_id): operation
         for operation in Operation.objects.filter(
             container__in=[c.pk for c in found], status__in=Operation.UNFINISHED
         ).defer("log")
@@ -235,7 +235,7 @@ def row_of(user: User, container: Container) -> Row:
 
 def listed(user: User) -> QuerySet[Any]:
     """Return what the user may see, with what the list shows."""
-    visible: QuerySet[Any] = Container.objects.visible_to(user)  # type: ignore[attr-defined]
+    visible: QuerySet[Any] = Container.objects.visible_to(user)
     return (
         visible.select_related("project", "image")
         .prefetch_related("interfaces")
@@ -289,12 +289,13 @@ class Filters:
             rows = rows.filter(operations__status__in=Operation.UNFINISHED)
         elif with_status and self.status:
             rows = rows.filter(status=self.status)
-        return rows.distinct() if self.q or self.status == "working" else rows
+        narrowed: QuerySet[Any] = rows.distinct() if self.q or self.status == "working" else rows
+        return narrowed
 
 
 def counts(user: User, filters: Filters) -> dict[str, int]:
     """Return how many containers there are by status, and how many are being worked on, under the other filters."""
-    visible: QuerySet[Any] = Container.objects.visible_to(user)  # type: ignore[attr-defined]
+    visible: QuerySet[Any] = Container.objects.visible_to(user)
     fitting = filters.apply(visible, with_status=False)
     by_status = dict(
         Container.objects.filter(pk__in=fitting.values("pk")).order_by().values_list("status").annotate(n=Count("pk"))

@@ -172,7 +172,7 @@ def _bulk_answer(request: HttpRequest, found: Plan, failures: list[str]) -> Http
     asked = len(found.going) - len(failures)
     if failures:
         text = _("%(n)s asked; refused: %(list)s") % {"n": asked, "list": "; ".join(failures[:5])}
-        return toast("error", text, **{"boxroom:changed": {"containers": ""}, "boxroom:close": True})
+        return toast("error", text, triggers={"boxroom:changed": {"containers": ""}, "boxroom:close": True})
     doing = words.DOING[found.action]
     text = ngettext("%(doing)s %(n)s container", "%(doing)s %(n)s containers", asked) % {"doing": doing, "n": asked}
     return done(request, reverse("containers:list"), text=text, containers="")

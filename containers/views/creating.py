@@ -31,7 +31,7 @@ def create(request: HttpRequest) -> HttpResponse:
     except Forbidden:
         raise
     except CoreError as error:
-        form.take(error)
+        form.take(error, local_host())
         context = _context(user, request.POST) | {"form": form}
         return render(request, "containers/create.html", context, status=422)
     where = reverse("containers:list")
@@ -42,8 +42,8 @@ def _context(user: User, values: Any) -> dict[str, Any]:
     """Return what the form's template shows; values are the form's own, or the address bar's first ones."""
     host = local_host()
     projects = projects_of(user, role="administrator")
-    images = list(Image.objects.visible_to(user, "use").filter(host=host))  # type: ignore[attr-defined]
-    networks = Network.objects.visible_to(user, "use").filter(host=host)  # type: ignore[attr-defined]
+    images = list(Image.objects.visible_to(user, "use").filter(host=host))
+    networks = Network.objects.visible_to(user, "use").filter(host=host)
     chosen = values.get("image") or ("" if len(images) != 1 else images[0].name)
     shown = {name: values.get(name, "") for name in CreateForm.base_fields}
     shown["name"] = values.get("name", suggested_name())

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy
 from containers import services
 from containers.core.errors import CoreError
 from containers.core.units import format_bytes
-from containers.forms import LIMITS, RESTARTS, changes_of, ranges
+from containers.forms import LIMITS, RESTARTS, changes_of, in_words, ranges
 from containers.models import Event, Network, Operation
 from containers.rows import Row, listed, row_of
 from panel.accounts.models import User
@@ -114,7 +114,7 @@ def settings(request: HttpRequest, name: str) -> HttpResponse:
             return done(request, where, container=name, settings=name)
         except CoreError as error:
             field = FIELDS_OF_LIMITS.get(error.field or "", (error.field or "").split(".")[0])
-            errors[field or "all"] = error.message
+            errors[field or "all"] = in_words(error, row.container.host)
     context = {"row": row, "tabs": TABS, "tab": "settings", "groups": setting_groups(row), "errors": errors}
     context |= {"edited": request.POST if errors else {}, "reason": row.reason("update"), "restarts": RESTARTS}
     template = "containers/settings_form.html" if wants_fragment(request) else "containers/tab_settings.html"

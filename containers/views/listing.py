@@ -55,7 +55,7 @@ def containers(request: HttpRequest) -> HttpResponse:
     context |= {"panel": row_of(user, chosen) if chosen else None, "may_create": may_create(user, filters.project)}
     if not context["total"] and not filters.narrowed:
         context["images"] = Image.objects.order_by("name")
-        context["networks"] = Network.objects.visible_to(user).count()  # type: ignore[attr-defined]
+        context["networks"] = Network.objects.visible_to(user).count()
     return render(request, "containers/list.html", context)
 
 

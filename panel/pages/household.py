@@ -46,7 +46,7 @@ def images(request: HttpRequest) -> HttpResponse:
         except CoreError as error:
             context |= {"error": error.message, "field": (error.field or "").removeprefix("source.") or "all"}
             status = 422
-    visible = Image.objects.visible_to(user).select_related("host")  # type: ignore[attr-defined]
+    visible = Image.objects.visible_to(user).select_related("host")
     rows = list(visible.annotate(used_by=Count("containers")).order_by("name"))
     running = Operation.objects.filter(image__in=rows, status__in=Operation.UNFINISHED).defer("log")
     by_image = {operation.image_id: operation for operation in running}
@@ -94,12 +94,10 @@ def networks(request: HttpRequest) -> HttpResponse:
 
 def _networks_context(user: User) -> dict[str, Any]:
     """Return the visible networks with how many visible interfaces are on each, and what may be made."""
-    visible = Network.objects.visible_to(user).select_related("project")  # type: ignore[attr-defined]
+    visible = Network.objects.visible_to(user).select_related("project")
     mine = Q() if user.host_admin else Q(interfaces__container__project__memberships__user=user)
     rows = list(visible.annotate(used_by=Count("interfaces", filter=mine or None, distinct=True)))
-    deletable = set(
-        Network.objects.visible_to(user, "network-delete").values_list("pk", flat=True)  # type: ignore[attr-defined]
-    )
+    deletable = set(Network.objects.visible_to(user, "network-delete").values_list("pk", flat=True))
     running = Operation.objects.filter(network__in=rows, status__in=Operation.UNFINISHED).defer("log")
     by_network = {operation.network_id: operation for operation in running}
     projects = projects_of(user, role="administrator")

@@ -49,7 +49,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 def visible_operations(user: User, project: str = "") -> QuerySet[Any]:
     """Return the operations the user may see, without their logs, newest first."""
-    rows: QuerySet[Any] = Operation.objects.visible_to(user)  # type: ignore[attr-defined]
+    rows: QuerySet[Any] = Operation.objects.visible_to(user)
     if project:
         rows = rows.filter(project__name=project)
     return rows.select_related("project").defer("log").order_by("-created_at")
@@ -85,11 +85,11 @@ def operations(request: HttpRequest) -> HttpResponse:
 def operation(request: HttpRequest, operation_id: UUID) -> HttpResponse:
     """Show one operation with its log, live while it runs."""
     user = user_of(request)
-    rows: QuerySet[Any] = Operation.objects.visible_to(user)  # type: ignore[attr-defined]
+    rows: QuerySet[Any] = Operation.objects.visible_to(user)
     found = rows.select_related("project", "container").filter(pk=operation_id).first()
     if found is None:
         raise unknown()
-    may_cancel = Operation.objects.visible_to(user, "cancel").filter(pk=operation_id).exists()  # type: ignore[attr-defined]
+    may_cancel = Operation.objects.visible_to(user, "cancel").filter(pk=operation_id).exists()
     return render(request, "pages/operation.html", {"operation": found, "may_cancel": may_cancel})
 
 
@@ -104,7 +104,7 @@ def cancel(request: HttpRequest, operation_id: UUID) -> HttpResponse:
 @page
 def running_count(request: HttpRequest) -> HttpResponse:
     """Answer with the sidebar's number of unfinished operations."""
-    rows = Operation.objects.visible_to(user_of(request))  # type: ignore[attr-defined]
+    rows = Operation.objects.visible_to(user_of(request))
     count = rows.filter(status__in=Operation.UNFINISHED).count()
     return render(request, "parts/running_count.html", {"running_count": count})
 

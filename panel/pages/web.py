@@ -94,10 +94,10 @@ def back_of(request: HttpRequest) -> str:
     return referer.removeprefix(own) or "/" if referer.startswith(f"{own}/") else "/"
 
 
-def toast(level: str, text: str, *, status: int = 200, **triggers: Any) -> HttpResponse:
-    """Answer with nothing but a short message that the page shows in its corner. level: ok, info or error."""
+def toast(level: str, text: str, *, status: int = 200, triggers: dict[str, Any] | None = None) -> HttpResponse:
+    """Answer with nothing but a short message in the page's corner. level: ok, info or error. triggers: more events."""
     response = HttpResponse(status=status)
-    response["HX-Trigger"] = json.dumps({"boxroom:toast": {"level": level, "text": text}, **triggers})
+    response["HX-Trigger"] = json.dumps({"boxroom:toast": {"level": level, "text": text}, **(triggers or {})})
     return response
 
 

@@ -126,9 +126,9 @@ def sidebar(context: dict[str, Any]) -> dict[str, Any]:
             rows = rows.filter(memberships__user=user)
         projects = list(rows.values_list("name", flat=True))
         chosen = request.GET.get("project", "")
-        visible = Container.objects.visible_to(user)  # type: ignore[attr-defined]
+        visible = Container.objects.visible_to(user)
         containers = (visible.filter(project__name=chosen) if chosen else visible).count()
-        unfinished = Operation.objects.visible_to(user)  # type: ignore[attr-defined]
+        unfinished = Operation.objects.visible_to(user)
         running = unfinished.filter(status__in=Operation.UNFINISHED).count()
     return {
         "request": request,

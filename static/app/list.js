@@ -189,7 +189,7 @@ async function open(name) {
   remember("panel", name);
   current = name;
   mark();
-  draw();
+  document.dispatchEvent(new CustomEvent("boxroom:morphed", { detail: panel }));
   if (narrow.matches) panel.querySelector("[data-close-panel]").focus();
 }
 
