@@ -1,0 +1,441 @@
+"""Snapshot, restore, clone, delete on a real disk, with real overlay mounts made by real containers."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+import secrets
+import stat
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from containers.core import cgroups, files, store
+from containers.core.errors import AlreadyExists, Busy, InvalidTransition, NotFound, SetupFailed, SpecError
+from containers.core.failpoints import MARKER
+from containers.core.lifecycle import running, stored
+from containers.core.spec import Spec
+from containers.core.states import Status
+from containers.core.storage import merge, overlay
+from containers.core.storage.stack import Stack
+
+from .conftest import PROJECT, NoNetwork, make_spec, wait_until
+
+
+def upper(host, spec) -> Path:
+    return Path(overlay.plan(host, spec).upper)
+
+
+def read(host, container_id: str, path: str) -> bytes | None:
+    with Stack(host, store.load_root(host, container_id)) as stack:
+        return stack.read(path)
+
+
+def sh(script: str) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", script)
+
+
+def run_to_end(host, spec, script: str) -> str:
+    """Run a script as the container's init and return what it printed."""
+    store.save(host, dataclasses.replace(store.load(host, spec.id), init_command=sh(script)))
+    running.start(host, store.load(host, spec.id), network=NoNetwork())
+    wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, what="the script ends")
+    last = running.observe(host)[spec.id].last_exit
+    assert last is not None
+    assert last.exit_code == 0, last
+    return last.console or ""
+
+
+def twin_of(spec: Spec, **changes: object) -> Spec:
+    return dataclasses.replace(
+        spec,
+        id=secrets.token_hex(6),
+        name=f"twin-{secrets.token_hex(3)}",
+        slot=(spec.slot + 1) % 1024,
+        machine_id=secrets.token_hex(16),
+        **changes,
+    )
+
+
+# what a snapshot holds
+
+
+def test_a_restore_brings_back_deleted_changed_and_renamed_files(host, container):
+    spec = container()
+    run_to_end(
+        host, spec, "mkdir -p /data/sub; echo one > /data/a; ln /data/a /data/b; ln -s a /data/l; echo x > /etc/new"
+    )
+    kept = stored.snapshot(host, spec.id, "snap0", "before")
+    assert kept.size_bytes > 0
+    run_to_end(
+        host,
+        spec,
+        "rm -r /data/sub /etc/passwd; echo two > /data/a; mv /data/l /data/m; mkdir /data/later; rm -r /bin/ls",
+    )
+    assert read(host, spec.id, "/etc/passwd") is None
+    stored.restore(host, spec.id, kept.layers)
+    assert read(host, spec.id, "/data/a") == b"one\n"
+    assert read(host, spec.id, "/etc/passwd") is not None
+    told = run_to_end(
+        host, spec, "ls -d /data/sub /data/l /bin/ls && cat /data/b && ! ls -d /data/later /data/m 2>/dev/null"
+    )
+    assert "one" in told
+    assert stored.orphans(host) == []
+
+
+def test_a_stopped_snapshot_copies_nothing_and_a_second_one_adds_no_layer(host, container):
+    spec = container()
+    big = upper(host, spec) / "big"
+    big.write_bytes(b"x" * (8 << 20))
+    inode = big.stat().st_ino
+    kept = stored.snapshot(host, spec.id, "snap0")
+    assert (store.rootfs(host, kept.layers[-1]) / "big").stat().st_ino == inode
+    again = stored.snapshot(host, spec.id, "snap1")
+    assert (again.layers, again.size_bytes) == (kept.layers, 0)
+
+
+def test_a_running_snapshot_keeps_owners_xattrs_links_holes_and_whiteouts(host, container):
+    spec = container(
+        init_command=sh("rm /etc/passwd; mkdir -p /d; echo hi > /d/f; ln /d/f /d/g; chown 1000:1000 /d/f; sleep 1000")
+    )
+    running.start(host, spec, network=NoNetwork())
+    tree = upper(host, spec)
+    wait_until(lambda: (tree / "d/g").exists() and (tree / "d/f").stat().st_uid == 1000, what="the files")
+    os.setxattr(tree / "d/f", "user.note", b"kept")
+    subprocess.run(["truncate", "-s", "64M", tree / "d/hole"], check=True)
+    began = time.monotonic()
+    kept = stored.snapshot(host, spec.id, "snap0")
+    assert time.monotonic() - began < 10
+    copied = store.rootfs(host, kept.layers[-1])
+    assert copied != tree
+    assert (copied / "d/f").stat().st_ino == (copied / "d/g").stat().st_ino
+    assert (copied / "d/f").stat().st_uid == 1000
+    assert os.getxattr(copied / "d/f", "user.note") == b"kept"
+    assert (copied / "d/hole").stat().st_blocks < 100
+    gone = (copied / "etc/passwd").lstat()
+    assert stat.S_ISCHR(gone.st_mode)
+    assert gone.st_rdev == 0
+    assert running.observe(host)[spec.id].status is Status.RUNNING
+
+
+def test_a_frozen_container_stays_frozen_and_a_running_one_thaws_after_a_failure(host, running_container, monkeypatch):
+    groups = cgroups.open(host)
+    monkeypatch.setenv("BOXROOM_FAILPOINTS", "copy.frozen=ENOSPC")
+    (host.state_dir / MARKER).touch(mode=0o600)
+    with pytest.raises(OSError, match="copy.frozen"):
+        stored.snapshot(host, running_container.id, "snap0")
+    assert not groups.frozen(running_container.id)
+    monkeypatch.delenv("BOXROOM_FAILPOINTS")
+    running.freeze(host, running_container.id)
+    stored.snapshot(host, running_container.id, "snap0")
+    assert groups.frozen(running_container.id)
+    assert stored.orphans(host) == []
+
+
+# clones
+
+
+def test_a_clone_is_itself_and_its_source_is_untouched(host, container):
+    spec = container(hostname="")
+    tree = upper(host, spec)
+    for path, text in {
+        "etc/ssh/ssh_host_ed25519_key": "secret",
+        "etc/hosts": "127.0.1.1 old\n",
+        "var/lib/dhcp/dhclient.eth0.leases": "lease",
+        "root/own": "data",
+    }.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(text)
+    made = stored.clone(host, spec.id, twin_of(spec))
+    assert read(host, made.id, "/etc/hostname") == f"{made.name}\n".encode()
+    assert read(host, made.id, "/etc/hosts") == f"127.0.1.1\t{made.name}\n".encode()
+    assert read(host, made.id, "/etc/machine-id") == f"{made.machine_id}\n".encode()
+    assert read(host, made.id, "/etc/ssh/ssh_host_ed25519_key") is None
+    assert read(host, made.id, "/var/lib/dhcp/dhclient.eth0.leases") is None
+    assert read(host, made.id, "/root/own") == b"data"
+    assert read(host, spec.id, "/etc/ssh/ssh_host_ed25519_key") == b"secret"
+    told = run_to_end(host, made, "ls /etc/ssh; cat /etc/hostname /root/own; ls -l /etc/ssh | wc -l")
+    assert made.name in told
+    assert "ssh_host" not in told
+
+
+def test_a_clone_of_a_running_container_runs_beside_it(host, running_container):
+    made = stored.clone(host, running_container.id, twin_of(running_container))
+    running.start(host, made, network=NoNetwork())
+    seen = running.observe(host)
+    assert {seen[running_container.id].status, seen[made.id].status} == {Status.RUNNING}
+
+
+def test_a_hostile_tree_leads_a_clone_nowhere(host, container, tmp_path):
+    spec = container()
+    tree = upper(host, spec)
+    trap = tmp_path / "trap"
+    (trap / "ssh").mkdir(parents=True)
+    for name in ("hostname", "hosts", "machine-id", "ssh/ssh_host_rsa_key"):
+        (trap / name).write_text("untouched")
+    (tree / "var").mkdir(exist_ok=True)
+    files.remove_tree(tree / "etc") if (tree / "etc").exists() else None
+    (tree / "etc").symlink_to(trap)
+    (tree / "var/lib").symlink_to("/")
+    made = stored.clone(host, spec.id, twin_of(spec))
+    assert {path.read_text() for path in trap.rglob("*") if path.is_file()} == {"untouched"}
+    assert not (upper(host, made) / "etc").exists()
+    files.remove_tree(tree / "etc")
+    second = container()
+    inner = upper(host, second)
+    (inner / "etc").mkdir(exist_ok=True)
+    for name in ("hostname", "hosts", "machine-id"):
+        (inner / "etc" / name).unlink(missing_ok=True)
+        (inner / "etc" / name).symlink_to(trap / name)
+    os.mkfifo(inner / "etc/ssh_host_rsa_key")
+    made = stored.clone(host, second.id, twin_of(second))
+    assert {path.read_text() for path in trap.rglob("*") if path.is_file()} == {"untouched"}
+    assert read(host, made.id, "/etc/hostname") == f"{made.name}\n".encode()
+
+
+# deep stacks
+
+
+def test_a_deep_stack_is_merged_and_looks_the_same_inside(host, container, monkeypatch):
+    monkeypatch.setattr(overlay, "LAYERS_MAX", 4)
+    spec = container()
+    steps = [
+        "mkdir -p /a/b; echo 1 > /a/b/f; echo 1 > /a/keep",
+        "rm -r /a/b; mkdir /a/b; echo 2 > /a/b/g",
+        "rm /a/keep /etc/passwd; mkdir /etc/passwd",
+        "rmdir /etc/passwd; echo 4 > /a/keep; ln -s keep /a/link",
+        "rm /a/b/g",
+    ]
+    for number, step in enumerate(steps):
+        run_to_end(host, spec, step)
+        stored.snapshot(host, spec.id, f"snap{number}")
+    layers = store.load_root(host, spec.id).layers
+    assert len(layers) <= 4
+    told = run_to_end(
+        host, spec, "cat /a/keep /a/link; ls -A /a/b | wc -l; [ ! -e /a/b/f ] && [ ! -e /etc/passwd ] && echo fine"
+    )
+    assert told.split() == ["4", "4", "0", "fine"]
+    first = store.load_snapshot(host, spec.id, "snap0")
+    stored.restore(host, spec.id, first.layers)
+    assert read(host, spec.id, "/a/b/f") == b"1\n"
+
+
+# removal
+
+
+def test_delete_takes_what_nothing_else_uses_and_is_fine_twice(host, container):
+    spec = container()
+    (upper(host, spec) / "f").write_text("x")
+    kept = stored.snapshot(host, spec.id, "snap0")
+    made = stored.clone(host, spec.id, twin_of(spec), snapshot_layers=kept.layers)
+    stored.delete(host, spec.id)
+    stored.delete(host, spec.id)
+    assert read(host, made.id, "/f") == b"x"
+    assert set(kept.layers) <= store.layer_ids(host)
+    stored.delete(host, made.id)
+    assert store.layer_ids(host) == set()
+    assert stored.orphans(host) == []
+
+
+def test_trees_too_deep_for_any_path_and_immutable_files_are_removed(host):
+    top = host.trash_dir / "deep"
+    top.mkdir()
+    here_fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=here_fd)
+        next_fd = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=here_fd)
+        os.close(here_fd)
+        here_fd = next_fd
+    file_fd = os.open("stuck", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=here_fd)
+    fcntl.ioctl(file_fd, 0x40086602, struct.pack("i", 0x10))
+    fcntl.ioctl(here_fd, 0x40086602, struct.pack("i", 0x10))
+    os.close(file_fd)
+    os.close(here_fd)
+    store.empty_trash(host)
+    assert os.listdir(host.trash_dir) == []
+
+
+def test_removal_does_not_follow_links_out(host, tmp_path):
+    (tmp_path / "precious").write_text("x")
+    tree = host.trash_dir / "t"
+    tree.mkdir()
+    (tree / "dir").symlink_to(tmp_path)
+    (tree / "file").symlink_to(tmp_path / "precious")
+    store.empty_trash(host)
+    assert (tmp_path / "precious").read_text() == "x"
+
+
+# refusals
+
+
+def test_what_does_not_fit_is_refused_and_leaves_nothing(host, container, layer, running_container):
+    spec = container()
+    with pytest.raises(AlreadyExists):
+        stored.create(host, spec)
+    with pytest.raises(SetupFailed) as missing:
+        stored.create(host, make_spec("0" * 32))
+    assert missing.value.details["step"] == "find-layers"
+    with pytest.raises(NotFound):
+        stored.snapshot(host, "0" * 12, "snap0")
+    stored.snapshot(host, spec.id, "snap0")
+    with pytest.raises(AlreadyExists):
+        stored.snapshot(host, spec.id, "snap0")
+    with pytest.raises(SpecError):
+        stored.snapshot(host, spec.id, "../x")
+    for act in (stored.delete, lambda *of: stored.restore(*of, (layer,)), lambda *of: stored.rename(*of, "other")):
+        with pytest.raises(InvalidTransition):
+            act(host, running_container.id)
+    with (
+        store.lock(host, "container", spec.id),
+        pytest.raises(Busy),
+        store.lock(host, "container", spec.id, wait_sec=0),
+    ):
+        pass
+    assert stored.orphans(host) == []
+
+
+def test_a_missing_snapshot_harms_nothing(host, container):
+    spec = container()
+    (upper(host, spec) / "f").write_text("x")
+    with pytest.raises(SetupFailed):
+        stored.restore(host, spec.id, (*store.load(host, spec.id).layers, "0" * 32))
+    assert read(host, spec.id, "/f") == b"x"
+
+
+# kill -9 anywhere
+
+CHILD = """
+import sys, json
+sys.path.insert(0, sys.argv[1])
+from containers.core.host import Host
+from containers.core import store, images
+from containers.core.lifecycle import stored
+from containers.core.spec import Spec
+host = Host.open(sys.argv[2])
+act, *rest = json.loads(sys.argv[3])
+if act == "create": stored.create(host, Spec.from_dict(rest[0]))
+elif act == "clone": stored.clone(host, rest[0], Spec.from_dict(rest[1]))
+elif act == "snapshot": stored.snapshot(host, rest[0], "snap9")
+elif act == "restore": stored.restore(host, rest[0], tuple(rest[1]))
+elif act == "delete": stored.delete(host, rest[0])
+elif act == "rename": stored.rename(host, rest[0], "renamed")
+elif act == "image": images.build(host, "busybox", {"type": "busybox"})
+"""
+
+
+def killed_at(host, point: str, *orders: object) -> None:
+    """Run an action in a process of its own that is killed at a failpoint; fails the test where it is not reached."""
+    import json
+
+    (host.state_dir / MARKER).touch(mode=0o600)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(PROJECT), str(host.state_dir), json.dumps(orders)],
+        env={"BOXROOM_FAILPOINTS": f"{point}=kill9", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -9, f"{point}: {done.returncode} {done.stderr}"
+
+
+def recovered(host) -> None:
+    """Recover, and see that nothing is left to mend."""
+    stored.recover(host)
+    assert stored.recover(host) == []
+    assert stored.orphans(host) == []
+
+
+@pytest.mark.parametrize("point", ["create.fresh", "create.written", "create.placed", "create.committed"])
+def test_a_killed_create_is_done_or_not(host, layer, point):
+    store.save_image(host, store.Image(name="b", source={}, layers=(layer,), size_bytes=0, defaults={}))
+    spec = make_spec(layer)
+    killed_at(host, point, "create", dataclasses.asdict(spec))
+    recovered(host)
+    assert store.exists(host, spec.id) == (point == "create.committed")
+    if point != "create.committed":
+        stored.create(host, spec)
+    overlay.plan(host, spec)
+
+
+@pytest.mark.parametrize(
+    "point", ["clone.layers", "create.fresh", "create.written", "create.placed", "seal.fresh", "seal.committed"]
+)
+def test_a_killed_clone_harms_nobody(host, container, point):
+    spec = container()
+    (upper(host, spec) / "f").write_text("x")
+    twin = twin_of(spec)
+    killed_at(host, point, "clone", spec.id, dataclasses.asdict(twin))
+    recovered(host)
+    assert not store.exists(host, twin.id)
+    assert read(host, spec.id, "/f") == b"x"
+    stored.clone(host, spec.id, twin)
+    assert read(host, twin.id, "/f") == b"x"
+
+
+@pytest.mark.parametrize("point", ["seal.fresh", "seal.committed", "snapshot.layers", "snapshot.committed"])
+def test_a_killed_snapshot_changes_nothing_inside(host, container, point):
+    spec = container()
+    (upper(host, spec) / "f").write_text("x")
+    killed_at(host, point, "snapshot", spec.id)
+    recovered(host)
+    assert read(host, spec.id, "/f") == b"x"
+    assert len(store.snapshots(host, spec.id)) == (point == "snapshot.committed")
+
+
+@pytest.mark.parametrize("point", ["copy.frozen", "copy.copied"])
+def test_a_killed_snapshot_of_a_running_container_lets_it_run_on(host, running_container, point):
+    killed_at(host, point, "snapshot", running_container.id)
+    recovered(host)
+    assert not cgroups.open(host).frozen(running_container.id)
+    assert stored.snapshot(host, running_container.id, "snap9").layers
+
+
+@pytest.mark.parametrize("point", ["restore.fresh", "restore.written", "restore.committed"])
+def test_a_killed_restore_leaves_old_or_new(host, container, point):
+    spec = container()
+    (upper(host, spec) / "f").write_text("old")
+    kept = stored.snapshot(host, spec.id, "snap0")
+    (upper(host, spec) / "f").write_text("new")
+    killed_at(host, point, "restore", spec.id, kept.layers)
+    recovered(host)
+    assert read(host, spec.id, "/f") == (b"old" if point == "restore.committed" else b"new")
+
+
+@pytest.mark.parametrize("point", ["delete.before", "delete.committed", "collect.trashed"])
+def test_a_killed_delete_is_done_or_not(host, container, point):
+    spec = container()
+    killed_at(host, point, "delete", spec.id)
+    recovered(host)
+    assert store.exists(host, spec.id) == (point == "delete.before")
+
+
+def test_a_killed_rename_is_done_or_not(host, container):
+    spec = container()
+    killed_at(host, "rename.inside", "rename", spec.id)
+    recovered(host)
+    assert store.load(host, spec.id).name == spec.name
+    stored.rename(host, spec.id, "renamed")
+    assert read(host, spec.id, "/etc/hostname") == b"renamed\n"
+
+
+@pytest.mark.parametrize("point", ["image.built", "image.published", "image.committed"])
+def test_a_killed_image_build_leaves_nothing(host, point):
+    killed_at(host, point, "image")
+    recovered(host)
+    assert ("busybox" in store.images(host)) == (point == "image.committed")
+    assert bool(store.layer_ids(host)) == (point == "image.committed")
+
+
+def test_failpoints_need_the_marker(host, monkeypatch):
+    monkeypatch.setenv("BOXROOM_FAILPOINTS", "*=ENOSPC")
+    spec = make_spec("0" * 32)
+    with pytest.raises(SetupFailed):
+        stored.create(host, spec)
+
+
+def test_merge_of_a_shallow_stack_is_the_stack(host, layer):
+    assert merge.bounded(host, (layer,), made_for="x") == (layer,)
