@@ -96,6 +96,7 @@ class KernelRuntime:
             networks.detach(self.host, store.load(self.host, container_id))
         stored.delete(self.host, container_id)
         networks.unregister(self.host, container_id)
+        (self.host.stats_dir / f"{container_id}.rings").unlink(missing_ok=True)
 
     def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
         running.start(self.host, spec, network=self._port, progress=progress, cancelled=cancelled)
