@@ -11,59 +11,50 @@ import math
 import os
 import select
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from .. import claims, halt, store
 from ..cgroups import detect
 from ..errors import (
-    AlreadyExists,
     Cancelled,
     CoreError,
-    HostUnsupported,
     InvalidTransition,
     NotFound,
-    SetupFailed,
     TimedOut,
 )
 from ..exits import LastExit
 from ..host import Host
-from ..proc import records, rtnl, setup
+from ..proc import records, rtnl
 from ..proc.records import RunFile
 from ..spec import Limits, Spec
-from ..start_plan import HANDSHAKE_SEC, NETWORK_SEC, StartPlan
+from ..start_plan import StartPlan
 from ..states import Status
 from ..storage import overlay
+from .launching import NetworkPort, Progress, RunState, launch
 
-Progress = Callable[[int, str], None]
+__all__ = [
+    "NetworkPort",
+    "Observation",
+    "RunState",
+    "bury",
+    "freeze",
+    "observe",
+    "observe_one",
+    "restart",
+    "start",
+    "stop",
+    "sweep",
+    "thaw",
+    "update_limits",
+]
+
 FREEZE_SEC: Final = 10.0
-_ANSWER_SEC: Final = HANDSHAKE_SEC + NETWORK_SEC
 _BURY_SEC: Final = 10.0
-_ERRORS: Final = {kind.code: kind for kind in (AlreadyExists, HostUnsupported, NotFound, TimedOut)}
-_LAUNCHER_SEC: Final = 10.0
 _LOOK_SEC: Final = 0.05
 _SIGNAL_AGAIN_SEC: Final = 1.0
-
-
-class NetworkPort(Protocol):
-    """What a start needs of the network. Bound to one host."""
-
-    def attach(self, spec: Spec, netns_fd: int) -> None:
-        """Put the container's NICs into its network namespace; filters are in force before a link is up."""
-
-    def detach(self, spec: Spec) -> None:
-        """Take away what attach made; what is gone already is accepted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunState:
-    """A container that runs. started_at: UTC, ISO 8601."""
-
-    init_pid: int
-    started_at: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,112 +104,7 @@ def start(
             work=root.work,
         )
         progress(10, "Making the namespaces")
-        with _launcher(host) as connection:
-            _ask(connection, plan)
-            try:
-                return _follow(host, connection, spec, network, progress, cancelled)
-            except BaseException:
-                # the supervisor sees the closed connection and takes everything back; what it made is gone when it is
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_WR)
-                _await_close(connection)
-                network.detach(spec)
-                raise
-
-
-@contextlib.contextmanager
-def _launcher(host: Host) -> Iterator[socket.socket]:
-    """Connect to the launcher, and wait for one that is just being started again."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as connection:
-        connection.settimeout(_ANSWER_SEC)
-        deadline = time.monotonic() + _LAUNCHER_SEC
-        while True:
-            try:
-                connection.connect(str(host.launcher_socket))
-                break
-            except (FileNotFoundError, ConnectionRefusedError) as error:
-                if time.monotonic() >= deadline:
-                    raise SetupFailed(
-                        "The launcher does not run: see its log, and whether the panel's watcher runs.",
-                        step="reach the launcher",
-                        path=str(host.launcher_socket),
-                        errno=error.errno,
-                    ) from error
-            time.sleep(0.05)
-        yield connection
-
-
-def _ask(connection: socket.socket, plan: StartPlan) -> None:
-    """Send the plan in a memory file: an environment may be larger than a message can be."""
-    fd = os.memfd_create("start-plan", os.MFD_CLOEXEC)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(plan.to_json())
-        file.flush()
-        file.seek(0)
-        setup.send(connection, {"cmd": "start"}, (fd,))
-
-
-def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[int]]:
-    """Return the supervisor's next message, which must be of this kind; raises what it reports."""
-    message: dict[str, Any] | None = None
-    fds: list[int] = []
-    try:
-        try:
-            message, fds = setup.receive(connection, fds_max=1)
-        except ConnectionResetError:
-            # it left with our last message unread; what it said before that is still to be had
-            with contextlib.suppress(ConnectionError):
-                message, fds = setup.receive(connection, fds_max=1)
-    except TimeoutError:
-        raise TimedOut("The supervisor did not answer in time.", step=f"wait for {kind}") from None
-    if message is None:
-        raise SetupFailed("The supervisor ended during the start; its log tells why.", step="start")
-    if message["type"] == "error":
-        raise _error(message)
-    if message["type"] != kind:
-        raise SetupFailed(f"The supervisor said {message['type']} instead of {kind}.", step="start")
-    return message, fds
-
-
-def _error(message: dict[str, Any]) -> CoreError:
-    values = {name: value for name, value in message.items() if name not in ("type", "code", "message", "field")}
-    kind = _ERRORS.get(message["code"])
-    if kind is not None:
-        return kind(message["message"], **values)
-    known = {name: values.get(name) for name in ("path", "errno", "console")}
-    return SetupFailed(message["message"], step=values.get("step") or "start", **known)
-
-
-def _follow(
-    host: Host,
-    connection: socket.socket,
-    spec: Spec,
-    network: NetworkPort,
-    progress: Progress,
-    cancelled: Callable[[], bool],
-) -> RunState:
-    _, (netns_fd,) = _answer(connection, "namespaces")
-    try:
-        progress(40, "Attaching the network")
-        network.attach(spec, netns_fd)
-    finally:
-        os.close(netns_fd)
-    if cancelled():
-        raise Cancelled("The start was cancelled.")
-    progress(80, "Starting init")
-    try:
-        setup.send(connection, {"cmd": "network-ready"})
-    except ConnectionError:
-        # it has failed meanwhile: the reason is in the next message
-        pass
-    message, _ = _answer(connection, "running")
-    return RunState(init_pid=message["pid"], started_at=message["started_at"])
-
-
-def _await_close(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while setup.receive(connection)[0] is not None:
-            pass
+        return launch(plan, network, progress, cancelled)
 
 
 def _live(host: Host, container_id: str) -> RunFile | None:

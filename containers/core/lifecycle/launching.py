@@ -1,0 +1,152 @@
+"""The worker's conversation with the launcher and the supervisor that answers for it: one start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from ..errors import AlreadyExists, Cancelled, CoreError, HostUnsupported, NotFound, SetupFailed, TimedOut
+from ..host import Host
+from ..proc import setup
+from ..spec import Spec
+from ..start_plan import HANDSHAKE_SEC, NETWORK_SEC, StartPlan
+
+Progress = Callable[[int, str], None]
+_ANSWER_SEC: Final = HANDSHAKE_SEC + NETWORK_SEC
+_ERRORS: Final = {kind.code: kind for kind in (AlreadyExists, HostUnsupported, NotFound, TimedOut)}
+_LAUNCHER_SEC: Final = 10.0
+
+
+class NetworkPort(Protocol):
+    """What a start needs of the network. Bound to one host."""
+
+    def attach(self, spec: Spec, netns_fd: int) -> None:
+        """Put the container's NICs into its network namespace; filters are in force before a link is up."""
+
+    def detach(self, spec: Spec) -> None:
+        """Take away what attach made; what is gone already is accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """A container that runs. started_at: UTC, ISO 8601."""
+
+    init_pid: int
+    started_at: str
+
+
+def launch(plan: StartPlan, network: NetworkPort, progress: Progress, cancelled: Callable[[], bool]) -> RunState:
+    """Have a container started, and attach its network on the way.
+
+    Raises what the supervisor reports, and what the network does; then nothing is left behind when this returns.
+    """
+    with _launcher(plan.host) as connection:
+        _ask(connection, plan)
+        try:
+            return _follow(connection, plan.spec, network, progress, cancelled)
+        except BaseException:
+            # the supervisor sees the closed connection and takes everything back; what it made is gone when it is
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+            _await_close(connection)
+            network.detach(plan.spec)
+            raise
+
+
+@contextlib.contextmanager
+def _launcher(host: Host) -> Iterator[socket.socket]:
+    """Connect to the launcher, and wait for one that is just being started again."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as connection:
+        connection.settimeout(_ANSWER_SEC)
+        deadline = time.monotonic() + _LAUNCHER_SEC
+        while True:
+            try:
+                connection.connect(str(host.launcher_socket))
+                break
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                if time.monotonic() >= deadline:
+                    raise SetupFailed(
+                        "The launcher does not run: see its log, and whether the panel's watcher runs.",
+                        step="reach the launcher",
+                        path=str(host.launcher_socket),
+                        errno=error.errno,
+                    ) from error
+            time.sleep(0.05)
+        yield connection
+
+
+def _ask(connection: socket.socket, plan: StartPlan) -> None:
+    """Send the plan in a memory file: an environment may be larger than a message can be."""
+    fd = os.memfd_create("start-plan", os.MFD_CLOEXEC)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(plan.to_json())
+        file.flush()
+        file.seek(0)
+        setup.send(connection, {"cmd": "start"}, (fd,))
+
+
+def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[int]]:
+    """Return the supervisor's next message, which must be of this kind; raises what it reports."""
+    message: dict[str, Any] | None = None
+    fds: list[int] = []
+    try:
+        try:
+            message, fds = setup.receive(connection, fds_max=1)
+        except ConnectionResetError:
+            # it left with our last message unread; what it said before that is still to be had
+            with contextlib.suppress(ConnectionError):
+                message, fds = setup.receive(connection, fds_max=1)
+    except TimeoutError:
+        raise TimedOut("The supervisor did not answer in time.", step=f"wait for {kind}") from None
+    if message is None:
+        raise SetupFailed("The supervisor ended during the start; its log tells why.", step="start")
+    if message["type"] == "error":
+        raise _error(message)
+    if message["type"] != kind:
+        raise SetupFailed(f"The supervisor said {message['type']} instead of {kind}.", step="start")
+    return message, fds
+
+
+def _error(message: dict[str, Any]) -> CoreError:
+    values = {name: value for name, value in message.items() if name not in ("type", "code", "message", "field")}
+    kind = _ERRORS.get(message["code"])
+    if kind is not None:
+        return kind(message["message"], **values)
+    known = {name: values.get(name) for name in ("path", "errno", "console")}
+    return SetupFailed(message["message"], step=values.get("step") or "start", **known)
+
+
+def _follow(
+    connection: socket.socket,
+    spec: Spec,
+    network: NetworkPort,
+    progress: Progress,
+    cancelled: Callable[[], bool],
+) -> RunState:
+    _, (netns_fd,) = _answer(connection, "namespaces")
+    try:
+        progress(40, "Attaching the network")
+        network.attach(spec, netns_fd)
+    finally:
+        os.close(netns_fd)
+    if cancelled():
+        raise Cancelled("The start was cancelled.")
+    progress(80, "Starting init")
+    try:
+        setup.send(connection, {"cmd": "network-ready"})
+    except ConnectionError:
+        # it has failed meanwhile: the reason is in the next message
+        pass
+    message, _ = _answer(connection, "running")
+    return RunState(init_pid=message["pid"], started_at=message["started_at"])
+
+
+def _await_close(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while setup.receive(connection)[0] is not None:
+            pass
