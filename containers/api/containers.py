@@ -25,7 +25,7 @@ from .schemas import CloneIn, ContainerChanges, ContainerIn, Nothing, SnapshotIn
 
 router = Router(tags=["containers"])
 
-Force = Annotated[bool, Query(False, description="Stop it first.")]
+Force = Annotated[bool, Query(default=False, description="Stop it first.")]
 
 
 class ContainerFilters(BaseModel):
@@ -100,7 +100,12 @@ async def change_container(
 
 @router.delete("/containers/{name}", summary="Delete a container")
 async def delete_container(
-    request: HttpRequest, name: str, force: Force = False, wait: Wait = 0, key: Key = None
+    request: HttpRequest,
+    name: str,
+    *,
+    force: Force = False,
+    wait: Wait = 0,
+    key: Key = None,
 ) -> HttpResponse:
     """Delete a container and its snapshots; `force` stops it first."""
     return await _act(request, name, "delete", {"force": force}, wait, key)

@@ -1,0 +1,76 @@
+"""/healthz names the part that does not answer."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+from pathlib import Path
+
+import pytest
+import redis
+from django.utils import timezone
+
+from containers.models import local_host
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def redis_url(tmp_path, settings):
+    """A real Redis of its own, on a socket."""
+    socket = Path("/tmp") / f"bx-health-{tmp_path.name[-12:]}.sock"
+    command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        deadline = timezone.now() + dt.timedelta(seconds=10)
+        while True:
+            try:
+                client = redis.Redis(unix_socket_path=str(socket))
+                client.ping()
+                client.close()
+                break
+            except redis.ConnectionError:
+                assert timezone.now() < deadline
+        settings.REDIS_URL = f"redis+socket://{socket}"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        socket.unlink(missing_ok=True)
+
+
+def seen(seconds_ago: float) -> None:
+    host = local_host()
+    host.seen_at = timezone.now() - dt.timedelta(seconds=seconds_ago)
+    host.save()
+
+
+def test_all_well(redis_url, client):
+    seen(1)
+    response = client.get("/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+def test_a_silent_worker_is_named(redis_url, client):
+    seen(60)
+    response = client.get("/healthz")
+    assert (response.status_code, response.json()["part"]) == (503, "worker")
+
+
+def test_a_dead_redis_is_named(redis_url, client):
+    seen(1)
+    redis_url.kill()
+    redis_url.wait()
+    response = client.get("/healthz")
+    assert (response.status_code, response.json()["part"]) == (503, "redis")
+
+
+def test_a_dead_database_is_named(client, monkeypatch):
+    from django.db import OperationalError, connection
+
+    def broken(*_args, **_kwargs):
+        raise OperationalError("disk I/O error")
+
+    monkeypatch.setattr(connection, "cursor", broken)
+    response = client.get("/healthz")
+    assert (response.status_code, response.json()["part"]) == (503, "database")
