@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import json
 import os
 import secrets
 import stat
@@ -127,7 +128,7 @@ def test_a_frozen_container_stays_frozen_and_a_running_one_thaws_after_a_failure
     groups = cgroups.open(host)
     monkeypatch.setenv("BOXROOM_FAILPOINTS", "copy.frozen=ENOSPC")
     (host.state_dir / MARKER).touch(mode=0o600)
-    with pytest.raises(OSError, match="copy.frozen"):
+    with pytest.raises(OSError, match=r"copy\.frozen"):
         stored.snapshot(host, running_container.id, "snap0")
     assert not groups.frozen(running_container.id)
     monkeypatch.delenv("BOXROOM_FAILPOINTS")
@@ -330,7 +331,6 @@ elif act == "image": images.build(host, "busybox", {"type": "busybox"})
 
 def killed_at(host, point: str, *orders: object) -> None:
     """Run an action in a process of its own that is killed at a failpoint; fails the test where it is not reached."""
-    import json
 
     (host.state_dir / MARKER).touch(mode=0o600)
     done = subprocess.run(

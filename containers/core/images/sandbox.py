@@ -27,6 +27,7 @@ _DROPPED: Final = (
     "sys_module sys_nice sys_pacct sys_ptrace sys_rawio sys_resource sys_time sys_tty_config syslog wake_alarm"
 ).split()
 _CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+_ROOM_LEAST_BYTES: Final = 4 << 20
 _NO_ROOM: Final = ("No space left on device", "Disk quota exceeded")
 
 
@@ -83,19 +84,20 @@ def run(
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin:
             process.stdin.write(script.encode())
-        _read_lines(order, process, take)
+        lowest_bytes = _read_lines(order, process, take, room)
         process.wait(_KILL_TIMEOUT_SEC)
     finally:
         end(process)
     if process.returncode:
-        _fail(step, process.returncode, kept, room)
+        _fail(step, process.returncode, kept, room, lowest_bytes)
 
 
-def _read_lines(order: Order, process: subprocess.Popen[bytes], take: Callable[[bytes], None]) -> None:
-    """Hand on each line until the program's end; raises Cancelled."""
+def _read_lines(order: Order, process: subprocess.Popen[bytes], take: Callable[[bytes], None], room: Path) -> int:
+    """Hand on each line until the program's end; return how little room there ever was. Raises Cancelled."""
     assert process.stdout is not None
     output_fd = process.stdout.fileno()
     rest = b""
+    lowest_bytes = _free_bytes(room)
     with selectors.DefaultSelector() as selector:
         selector.register(output_fd, selectors.EVENT_READ)
         asked_at = 0.0
@@ -103,6 +105,7 @@ def _read_lines(order: Order, process: subprocess.Popen[bytes], take: Callable[[
             if time.monotonic() - asked_at >= _POLL_SEC:
                 order.check_cancelled()
                 asked_at = time.monotonic()
+                lowest_bytes = min(lowest_bytes, _free_bytes(room))
             if not selector.select(_POLL_SEC):
                 if process.poll() is not None:
                     break
@@ -114,6 +117,12 @@ def _read_lines(order: Order, process: subprocess.Popen[bytes], take: Callable[[
             for line in lines:
                 take(line)
     take(rest)
+    return lowest_bytes
+
+
+def _free_bytes(room: Path) -> int:
+    found = os.statvfs(room)
+    return found.f_bavail * found.f_frsize
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -147,9 +156,10 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _fail(step: str, code: int, kept: deque[str], room: Path) -> None:
+def _fail(step: str, code: int, kept: deque[str], room: Path, lowest_bytes: int) -> None:
+    """Raise what fits: a program that tidies up leaves room again, and may not say what it lacked."""
     console = "\n".join(kept)
-    if any(words in console for words in _NO_ROOM) or os.statvfs(room).f_bavail == 0:
+    if any(words in console for words in _NO_ROOM) or lowest_bytes < _ROOM_LEAST_BYTES:
         full = files.full(step, room)
         full.details["console"] = console
         raise full
