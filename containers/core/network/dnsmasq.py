@@ -20,6 +20,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,8 @@ from .base import DOMAIN, NetworkConfig, plain
 
 LEASE_SEC: Final = 3600
 START_SEC: Final = 10.0
+RELEASE_TRIES: Final = 5
+RELEASE_WAIT_SEC: Final = 0.02
 SIOCGIFADDR: Final = 0x8915
 SIOCGIFNETMASK: Final = 0x891B
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -115,6 +118,8 @@ def ensure(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) 
     if pid := running(host, configuration=_digest(text)):
         if changed:
             _signal(host, pid, signal.SIGHUP)
+        known = {nic.mac for spec in specs for nic in spec.nics}
+        forget_leases(host, [mac for mac, _address in leases(host) if mac not in known])
         return
     stop(host)
     _start(host, text)
@@ -173,9 +178,14 @@ def leases(host: Host) -> list[tuple[str, str]]:
 def forget_leases(host: Host, macs: Iterable[str]) -> None:
     """Give up the leases of these MACs, so that their addresses are free for others. Nothing where there are none."""
     gone = set(macs)
-    for mac, address in leases(host):
-        if mac in gone:
+    for _attempt in range(RELEASE_TRIES):
+        held = [(mac, address) for mac, address in leases(host) if mac in gone]
+        if not held or running(host) is None:
+            return
+        for mac, address in held:
             _release(host, mac, address)
+        # it is written down when dnsmasq has read the message, some milliseconds later
+        time.sleep(RELEASE_WAIT_SEC)
 
 
 def reload(host: Host) -> None:
