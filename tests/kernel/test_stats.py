@@ -250,6 +250,8 @@ def spec() -> Spec:
 def test_the_ticker_samples_on_time_beside_a_chore_that_takes_long(host: Host, groups: Cgroups) -> None:
     create(groups)
     host.spec_path(ID).write_text(spec().to_json())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(bytes(100), ("127.0.0.1", 9))
     events: list[dict[str, Any]] = []
     calls: list[float] = []
 
@@ -259,8 +261,8 @@ def test_the_ticker_samples_on_time_beside_a_chore_that_takes_long(host: Host, g
 
     ticker = Ticker(host, chores=[Chore("slow", 1.0, slow)], on_event=events.append)
     ticker.start()
+    client = Client(host.ticker_socket)
     try:
-        client = Client(host.ticker_socket)
         client.send(cmd="subscribe", containers=[ID])
         seen = [client.answer() for _ in range(6)]
         times = [second["at"] for second in seen if second["at"]]
@@ -276,12 +278,12 @@ def test_the_ticker_samples_on_time_beside_a_chore_that_takes_long(host: Host, g
         history = next(found for found in answers if "series" in found)
         values = [value for value in history["series"]["processes"] if value is not None]
         assert len(values) >= 4
-        client.link.close()
         deadline = time.monotonic() + 5
         while not events:
             assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:
+        client.link.close()
         ticker.stop()
     assert events == [{"id": "x", "event": "oom"}]
     assert len(calls) <= 4
