@@ -8,17 +8,13 @@ outlives the panel. Source: dnsmasq(8), version 2.90.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import ipaddress
-import itertools
 import json
 import os
 import pwd
 import select
 import signal
-import socket
-import struct
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -28,14 +24,13 @@ from typing import Final
 from ..errors import HostUnsupported, SetupFailed, TimedOut
 from ..host import Host
 from ..spec import Spec
+from . import leasing
 from .base import DOMAIN, NetworkConfig, plain
 
 LEASE_SEC: Final = 3600
 START_SEC: Final = 10.0
 RELEASE_TRIES: Final = 5
 RELEASE_WAIT_SEC: Final = 0.02
-SIOCGIFADDR: Final = 0x8915
-SIOCGIFNETMASK: Final = 0x891B
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
@@ -166,13 +161,7 @@ def registered(host: Host) -> set[str]:
 
 def leases(host: Host) -> list[tuple[str, str]]:
     """Return (MAC, IPv4 address) of the leases that dnsmasq has written down."""
-    try:
-        lines = (directory(host) / "leases").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    # "expiry MAC address name client-id"; behind the line "duid …" those of DHCPv6, which carry no MAC
-    fields = [line.split() for line in itertools.takewhile(lambda line: not line.startswith("duid "), lines)]
-    return [(words[1], words[2]) for words in fields if len(words) == 5]
+    return leasing.read(directory(host) / "leases")
 
 
 def forget_leases(host: Host, macs: Iterable[str]) -> None:
@@ -183,7 +172,7 @@ def forget_leases(host: Host, macs: Iterable[str]) -> None:
         if not held or running(host) is None:
             return
         for mac, address in held:
-            _release(host, mac, address)
+            leasing.give_back(host, mac, address)
         # it is written down when dnsmasq has read the message, some milliseconds later
         time.sleep(RELEASE_WAIT_SEC)
 
@@ -243,41 +232,6 @@ def nameservers(path: Path) -> list[str]:
                 if not address.is_loopback:
                     found.append(str(address))
     return found
-
-
-def _release(host: Host, mac: str, address: str) -> None:
-    """Tell dnsmasq, in the client's name, that the client gives its address back (RFC 2131, DHCPRELEASE)."""
-    bridge = _bridge_of(host, address)
-    if bridge is None:
-        return
-    name, gateway = bridge
-    client = bytes.fromhex(mac.replace(":", ""))
-    message = bytes((1, 1, 6, 0)) + os.urandom(4) + bytes(4) + socket.inet_aton(address) + bytes(12)
-    message += client + bytes(10 + 64 + 128)
-    message += b"\x63\x82\x53\x63" + bytes((53, 1, 7, 54, 4)) + socket.inet_aton(gateway) + b"\xff"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        # bound to the bridge, what the host sends to itself arrives as if it had come over the bridge
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
-        sock.sendto(message, (gateway, 67))
-
-
-def _bridge_of(host: Host, address: str) -> tuple[str, str] | None:
-    """Return the instance's bridge on whose subnet an address is, and the bridge's own address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        for _index, name in socket.if_nameindex():
-            if not name.startswith(f"boxbr{host.instance}"):
-                continue
-            request = struct.pack("16s240x", name.encode())
-            try:
-                own, mask = (
-                    socket.inet_ntoa(fcntl.ioctl(sock, number, request)[20:24])
-                    for number in (SIOCGIFADDR, SIOCGIFNETMASK)
-                )
-            except OSError:
-                continue  # a bridge without IPv4
-            if ipaddress.ip_address(address) in ipaddress.ip_network(f"{own}/{mask}", strict=False):
-                return name, own
-    return None
 
 
 def _user() -> str:
