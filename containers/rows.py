@@ -236,11 +236,8 @@ def row_of(user: User, container: Container) -> Row:
 def listed(user: User) -> QuerySet[Any]:
     """Return what the user may see, with what the list shows."""
     visible: QuerySet[Any] = Container.objects.visible_to(user)
-    return (
-        visible.select_related("project", "image")
-        .prefetch_related("interfaces")
-        .annotate(snapshot_count=Count("snapshots", distinct=True))
-    )
+    rows: QuerySet[Any] = visible.select_related("project", "image").prefetch_related("interfaces")
+    return rows.annotate(snapshot_count=Count("snapshots", distinct=True))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ function take(message) {
   const at = typeof message.at === "number" ? message.at : Date.parse(message.at) / 1000;
   for (const [name, sample] of Object.entries(message.containers ?? {})) keep(name, at, sample);
   for (const name of [...latest.keys()]) if (wanted === "all" && !(name in (message.containers ?? {}))) latest.delete(name);
-  if (message.host) keep("", at, message.host);
+  if (message.host) keep("", at, { ...message.host, psi_cpu_pct: message.host.psi_pct?.[0] });
   if (!document.hidden) requestAnimationFrame(draw);
 }
 
@@ -98,7 +98,7 @@ function paint(canvas, values, lines, style, kind) {
   const pen = canvas.getContext("2d");
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
-  let top = kind === "cpu" ? 10 : 1;
+  let top = kind === "cpu" || kind === "host" ? 10 : 1;
   for (const [field] of lines) for (const value of values) top = Math.max(top, value[field] ?? 0);
   if (kind === "memory") top = Math.max(top, values.at(-1)?.memory_limit_bytes ?? top * 1.2);
   for (const [field, colour] of lines) {

@@ -235,7 +235,7 @@ def test_the_list_with_500_containers_is_small(make_container, browser, alice) -
     text = browser(alice).get(reverse("containers:list")).content.decode()
     assert len(text) < 250_000
     assert len(re.findall(r"<[a-z]", text)) < 2600
-    assert text.count('class="row"') == 40
+    assert text.count('class="row"') == 20
     block = browser(alice).get(reverse("containers:rows") + "?block=24").content.decode()
     assert "row-web-499" in block
 
