@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
@@ -21,6 +20,7 @@ _OUTPUT_HARD_MAX_BYTES: Final = 4 * OUTPUT_MAX_BYTES
 _RECV_BYTES: Final = 64 * 1024
 _SEND_PARTS: Final = 16
 _LOOK_SEC: Final = 1.0
+_LINGER_SEC: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ class Client:
     def close_when_sent(self) -> None:
         """Close the connection as soon as everything has been sent; nothing is read any more."""
         self._closing = True
-        if self.idle:
-            self.close()
+        if not self.gone and self.idle:
+            self._linger()
         else:
             self._watch()
 
@@ -126,16 +126,36 @@ class Client:
 
     def close(self) -> None:
         """Close the connection now, and tell the handler."""
+        if self._socket.fileno() < 0:
+            return
+        self._loop.forget(self._socket.fileno())
+        self._socket.close()
+        self._leave()
+        self.on_gone(self)
+
+    def _leave(self) -> None:
+        """Stop to be there for others."""
         if self.gone:
             return
         self.gone = True
-        self._loop.forget(self._socket.fileno())
-        self._socket.close()
         self._out.clear()
         self._waiting_bytes = 0
         if self.handler is not None:
             self.handler.closed()
-        self.on_gone(self)
+
+    def _linger(self) -> None:
+        """Say that no more will come, and take what is still on its way until the peer closes.
+
+        Closed at once, the socket would answer a peer that is still sending with an error, and cost it our last words.
+        """
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self._loop.watch(self._socket.fileno(), read=self._read)
+        self._loop.later(_LINGER_SEC, self.close)
+        self._leave()
 
     def _put(self, frame: bytes) -> None:
         if self.gone or self._closing:
@@ -177,7 +197,7 @@ class Client:
         self._flush()
         if not self._out and not self.gone:
             if self._closing:
-                self.close()
+                self._linger()
             elif self.handler is not None:
                 self.handler.room()
 
@@ -215,7 +235,7 @@ class Client:
 
     def shutdown(self) -> None:
         """Close without telling anybody: the process ends."""
-        with contextlib.suppress(OSError):
+        if self._socket.fileno() >= 0:
             self._loop.forget(self._socket.fileno())
+            self._socket.close()
         self.gone = True
-        self._socket.close()

@@ -89,11 +89,10 @@ def _enter(target: Target, request: Request, connection: socket.socket) -> NoRet
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setsid()
     stdio = _keep_only(target, request, connection)
-    # from here on the limits of the container hold, also for what follows
+    # from here on the cgroup's limits hold, also for what follows
     group = f"{request.cgroup}/cgroup.procs" if request.cgroup else target.attach_procs[-1]
     for path in (*target.attach_procs[:-1], group):
         write_file(path, "0")
-    _take_limits(target.init_pid)
     with contextlib.suppress(OSError):
         write_file("/proc/self/oom_score_adj", "0")
     # in a user namespace that it enters, a process holds everything; read from the host's /proc otherwise
@@ -129,11 +128,15 @@ def _keep_only(target: Target, request: Request, connection: socket.socket) -> t
     return request.stdio
 
 
-def _take_limits(init_pid: int) -> None:
-    """Take over init's resource limits; what the host's policy denies stays as it is."""
+def _take_limits() -> None:
+    """Take over init's resource limits.
+
+    From inside: reading another process's limits needs CAP_SYS_RESOURCE in its user namespace, which hosts may withhold
+    from their own root. A hard limit that init has raised since cannot be followed.
+    """
     for limit in _LIMITS:
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(limit, resource.prlimit(init_pid, limit))
+            resource.setrlimit(limit, resource.prlimit(1, limit))
 
 
 def _become(
@@ -143,6 +146,7 @@ def _become(
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     prctl(PR_SET_DUMPABLE, 0)
+    _take_limits()
     os.chdir("/")
     os.setsid()
     try:

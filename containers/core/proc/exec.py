@@ -165,6 +165,7 @@ class Exec:
         self._code = failure.exit_code if failure.exit_code is not None else 255
         for output in self._outputs:
             output.close()
+        self._look_at_end()
 
     def _time_is_up(self) -> None:
         self._timed_out = True

@@ -10,7 +10,7 @@ from ..protocol import FRAME_MAX_BYTES, SCROLLBACK_BYTES, WINDOW_BYTES, Kind
 from .clients import Client
 
 STALLED_SEC: Final = 30.0
-SIZE_MIN: Final = 2
+SIZE_MIN: Final = 1
 SIZE_MAX: Final = 1000
 VIEWERS_MAX: Final = 16
 

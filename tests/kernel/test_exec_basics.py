@@ -1,0 +1,247 @@
+"""exec inside a real container, through the supervisor's socket."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from containers import hostlink
+from containers.core.cgroups import detect
+from containers.core.errors import InvalidTransition
+from containers.core.host import Host
+from containers.core.lifecycle import running
+from containers.core.protocol import control
+from containers.core.spec import Spec
+
+from .conftest import wait_until
+
+
+def execute(container_id: str, command: list[str], **more: Any) -> hostlink.ExecResult:
+    async def run() -> hostlink.ExecResult:
+        try:
+            return await hostlink.execute(container_id, command, **more)
+        finally:
+            # the transport closes its socket at the next turn of the loop
+            await asyncio.sleep(0)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(autouse=True)
+def instance_of_host(host: Host, settings: object) -> None:
+    settings.BOXROOM_RUN_DIR = host.run_dir  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def sh(running_container: Spec) -> Callable[..., hostlink.ExecResult]:
+    def run(script: str, **more: object) -> hostlink.ExecResult:
+        return execute(running_container.id, ["sh", "-c", script], **more)  # type: ignore[arg-type]
+
+    return run
+
+
+Sh = Callable[..., hostlink.ExecResult]
+
+
+def test_exit_codes_are_exact(sh: Sh, running_container: Spec) -> None:
+    for code in (0, 1, 2, 42, 126, 127, 128, 137, 254, 255):
+        assert sh(f"exit {code}").exit_code == code
+    for number in (1, 6, 9, 15, 11):
+        assert sh(f"kill -{number} $$").exit_code == 128 + number
+    missing = execute(running_container.id, ["/no/such/program"])
+    assert missing.exit_code == 127
+    assert b"/no/such/program" in missing.stderr
+    assert execute(running_container.id, ["/etc/passwd"]).exit_code == 126
+    assert execute(running_container.id, ["/tmp"]).exit_code == 126
+    assert execute(running_container.id, ["no-such-program"]).exit_code == 127
+
+
+def test_streams_are_apart_and_stdin_arrives(sh: Sh) -> None:
+    found = sh("echo out; echo err >&2; cat", stdin=b"in")
+    assert (found.stdout, found.stderr, found.exit_code) == (b"out\nin", b"err\n", 0)
+
+
+def test_hundred_megabytes_arrive_unchanged(running_container: Spec) -> None:
+    script = "head -c 104857600 /dev/urandom > /tmp/big; sha256sum /tmp/big >&2; cat /tmp/big"
+    found = execute(running_container.id, ["sh", "-c", script], max_output_bytes=2**28)
+    assert len(found.stdout) == 100 * 2**20
+    assert hashlib.sha256(found.stdout).hexdigest() == found.stderr.split()[0].decode()
+
+
+def test_a_large_standard_input_arrives_unchanged(sh: Sh) -> None:
+    data = os.urandom(10 * 2**20)
+    found = sh("sha256sum", stdin=data)
+    assert found.stdout.split()[0].decode() == hashlib.sha256(data).hexdigest()
+
+
+def test_a_command_that_reads_nothing_does_not_hang_on_its_input(sh: Sh) -> None:
+    assert sh("exit 3", stdin=b"x" * 10**6).exit_code == 3
+
+
+def test_output_just_before_the_end_is_never_lost(running_container: Spec) -> None:
+    for _ in range(40):
+        found = execute(running_container.id, ["sh", "-c", "printf %05000d 0; printf end >&2"])
+        assert (len(found.stdout), found.stderr) == (5000, b"end")
+
+
+def test_a_background_child_does_not_hold_the_call(sh: Sh) -> None:
+    began = time.monotonic()
+    found = sh("sleep 300 & echo started")
+    assert found.stdout == b"started\n"
+    assert time.monotonic() - began < 5
+    assert b"sleep 300" in sh("ps -o args").stdout
+
+
+def test_time_out_kills_everything(sh: Sh) -> None:
+    found = sh("(setsid sleep 311 &) ; sleep 312", timeout_sec=0.5)
+    assert (found.exit_code, found.timed_out) == (137, True)
+    listed = sh("ps -o args").stdout
+    assert b"sleep 311" not in listed
+    assert b"sleep 312" not in listed
+
+
+def test_a_client_that_goes_takes_its_command_along(sh: Sh, running_container: Spec) -> None:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(hostlink.supervisor_socket(running_container.id)))
+    connection.sendall(control(cmd="exec", command=["sleep", "313"], environment={}))
+    wait_until(lambda: b"sleep 313" in sh("ps -o args").stdout, what="the command runs")
+    connection.close()
+    wait_until(lambda: b"sleep 313" not in sh("ps -o args").stdout, what="the command is killed")
+
+
+def test_users_groups_home_and_environment_are_the_containers(sh: Sh) -> None:
+    assert sh("id -u; echo $HOME; pwd", user="alice").stdout == b"1000\n/tmp\n/tmp\n"
+    assert sh("id -u; id -g", user="1000").stdout == b"1000\n1000\n"
+    assert sh("id -u; id -g; id -G", user="7:8").stdout == b"7\n8\n8\n"
+    sh("echo 'wheel:x:10:bob,alice' >> /etc/group")
+    assert sh("id -G", user="alice").stdout == b"1000 10\n"
+    names = {line.split("=")[0] for line in sh("env", environment={"MINE": "1"}).stdout.decode().splitlines()}
+    expected = {"PATH", "TERM", "HOME", "USER", "LOGNAME", "SHELL", "MINE", "container", "container_uuid"}
+    assert names - {"PWD", "SHLVL", "OLDPWD", "_"} == expected
+
+
+def test_bad_requests_name_their_field(running_container: Spec) -> None:
+    for field, more in (
+        ("user", {"user": "nobody-here"}),
+        ("user", {"user": "70000"}),
+        ("user", {"user": ""}),
+        ("cwd", {"cwd": "relative"}),
+        ("cwd", {"cwd": "/does/not/exist"}),
+        ("environment", {"environment": {"A=B": "x"}}),
+        ("timeout", {"timeout_sec": 0}),
+    ):
+        with pytest.raises(hostlink.Refused) as caught:
+            execute(running_container.id, ["true"], **more)  # type: ignore[arg-type]
+        assert (caught.value.code, caught.value.field) == ("invalid-value", field), more
+    with pytest.raises(hostlink.Refused):
+        execute(running_container.id, [])
+    with pytest.raises(hostlink.Refused):
+        execute(running_container.id, ["a\0b"])
+
+
+def test_rights_and_descriptors_are_those_of_init(sh: Sh, host: Host, running_container: Spec) -> None:
+    inside = sh("cat /proc/self/status").stdout.decode()
+    init = Path(f"/proc/{running.observe(host)[running_container.id].init_pid}/status").read_text()
+    for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters"):
+        pick = [
+            next(line.split()[1] for line in text.splitlines() if line.startswith(f"{key}:")) for text in (inside, init)
+        ]
+        assert pick[0] == pick[1], key
+    assert sh("ls /proc/self/fd").stdout.split() == [b"0", b"1", b"2", b"3"]  # 3: of ls itself
+    assert sh("cat /proc/self/limits").stdout == sh("cat /proc/1/limits").stdout
+    assert "00000000" in sh("grep CapEff /proc/self/status", user="alice").stdout.decode()
+    for name in ("mnt", "pid", "net", "uts", "ipc", "user", "cgroup"):
+        assert sh(f"test $(readlink /proc/self/ns/{name}) = $(readlink /proc/1/ns/{name})").exit_code == 0, name
+
+
+def test_no_zombie_is_left(sh: Sh, host: Host) -> None:
+    for _ in range(10):
+        sh("(sleep 0.01 &) ; true")
+    assert b" Z " not in sh("ps -o stat,args").stdout.replace(b"\n", b" ")
+    out = subprocess.run(["ps", "-eo", "stat=,ppid=,args="], check=True, capture_output=True, text=True).stdout
+    supervisors = [line.split()[0] for line in out.splitlines() if f"supervisor {host.instance} " in line]
+    assert supervisors
+    wait_until(lambda: not _zombies(host), what="zombies are reaped")
+
+
+def _zombies(host: Host) -> list[str]:
+    out = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,args="], check=True, capture_output=True, text=True).stdout
+    rows = [line.split(None, 3) for line in out.splitlines()]
+    pids = {row[0] for row in rows if len(row) > 3 and f"supervisor {host.instance} " in row[3]}
+    return [" ".join(row) for row in rows if row[1] in pids and row[2].startswith("Z")]
+
+
+def test_into_a_frozen_container_it_says_so(host: Host, running_container: Spec) -> None:
+    running.freeze(host, running_container.id)
+    try:
+        with pytest.raises(hostlink.Refused, match="frozen"):
+            execute(running_container.id, ["true"])
+    finally:
+        running.thaw(host, running_container.id)
+    assert execute(running_container.id, ["true"]).exit_code == 0
+
+
+def test_frozen_while_it_runs_the_time_out_still_kills(host: Host, running_container: Spec) -> None:
+    results: list[hostlink.ExecResult] = []
+    thread = threading.Thread(
+        target=lambda: results.append(execute(running_container.id, ["sleep", "60"], timeout_sec=1.5))
+    )
+    thread.start()
+    time.sleep(0.5)
+    running.freeze(host, running_container.id)
+    thread.join(20)
+    running.thaw(host, running_container.id)
+    assert results
+    assert (results[0].exit_code, results[0].timed_out) == (137, True)
+
+
+def test_into_a_stopped_container_it_says_so(container: Callable[..., Spec]) -> None:
+    with pytest.raises(InvalidTransition):
+        execute(container().id, ["true"])
+
+
+def test_output_over_the_maximum_is_cut_and_said(sh: Sh) -> None:
+    found = sh("head -c 100000 /dev/zero", max_output_bytes=1000)
+    assert (len(found.stdout), found.truncated, found.exit_code) == (1000, True, 0)
+
+
+def test_hostile_passwd_files_hold_nothing_up(sh: Sh) -> None:
+    sh("mkdir /s; mv /etc/passwd /s; mkfifo /etc/passwd")
+    assert sh("readlink /proc/self").exit_code == 0
+    sh("rm /etc/passwd; ln -s /dev/zero /etc/passwd")
+    assert sh("grep ^Uid: /proc/self/status", user="7").stdout.split()[1:] == [b"7"] * 4
+    with pytest.raises(hostlink.Refused):
+        sh("true", user="alice")
+
+
+def test_the_commands_cgroup_is_gone_afterwards(sh: Sh, host: Host, running_container: Spec) -> None:
+    sh("sleep 300 & true")
+    tree = detect.open(host).container_tree(running_container.id) / "attach"
+    wait_until(lambda: not [p for p in tree.iterdir() if p.is_dir()], what="no cgroup of a command is left")
+
+
+def test_many_at_once(running_container: Spec) -> None:
+    codes: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda n=n: codes.append(  # type: ignore[misc]
+                execute(running_container.id, ["sh", "-c", f"sleep 0.2; exit {n}"]).exit_code
+            )
+        )
+        for n in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(codes) == list(range(20))
