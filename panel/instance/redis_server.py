@@ -54,6 +54,8 @@ def config(host: Host) -> str:
             f"maxmemory {MEMORY_MAX}",
             "maxmemory-policy noeviction",
             "databases 1",
+            # a changed title would overwrite the environment, by which the instance's processes are found
+            "set-proc-title no",
             "loglevel notice",
             "user default off",
             f"user web on >{web} resetkeys resetchannels {queue_keys} {shared} -@all {WEB_COMMANDS}{newer}",

@@ -131,7 +131,7 @@ class Instance:
 
 def call(client: httpx.Client, method: str, path: str, body: Any = None, *, wait: int = 60) -> dict[str, Any]:
     """Ask for an operation, wait for its end, and fail unless it succeeded."""
-    answer = client.request(method, path, params={"wait": wait}, json=body)
+    answer = client.request(method, f"{path}{'&' if '?' in path else '?'}wait={wait}", json=body)
     assert answer.status_code == 200, f"{method} {path}: {answer.status_code} {answer.text}"
     operation: dict[str, Any] = answer.json()
     assert operation["status"] == "succeeded", operation

@@ -42,6 +42,18 @@ class Command(BaseCommand):
 
             for line in stop_everything(host, timeout_sec=options["timeout"]):
                 self.stdout.write(line)
+            self._record(host)
+
+    def _record(self, host: Host) -> None:
+        """Let the rows say that the containers are stopped, as the ticker would."""
+        from django.db import DatabaseError
+
+        from containers import reconcile
+
+        try:
+            reconcile.quick(host)
+        except DatabaseError as error:
+            self.stderr.write(f"The database does not answer ({error}); `up` will bring the rows up to date.")
 
     def _stop_panel(self, host: Host) -> bool:
         """End `up`, which ends the rest; then whatever an `up` that was killed has left."""

@@ -1,0 +1,51 @@
+"""`down --containers`: stop every container and take away what the instance has in the kernel and in /run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from .core import claims, leaks, store
+from .core.cgroups import detect
+from .core.errors import CoreError
+from .core.host import Host
+from .core.lifecycle import running
+from .core.network import networks
+from .core.states import Status
+
+PARALLEL = 8
+
+
+def stop_everything(host: Host, *, timeout_sec: float) -> Iterator[str]:
+    """Stop all containers (cleanly, then by force), then networks, cgroups, claims and the run directory.
+
+    Yields a line for each thing done. The panel must be down, so that nobody starts what is stopped here. What stays is
+    the state directory. Running it twice changes nothing.
+    """
+    if not host.run_dir.exists():
+        yield "No container was running."
+        return
+    alive = [
+        container_id
+        for container_id, seen in running.observe(host).items()
+        if seen.status in (Status.RUNNING, Status.FROZEN)
+    ]
+
+    def stop(container_id: str) -> str:
+        name = store.load(host, container_id).name
+        try:
+            last = running.stop(host, container_id, timeout_sec=timeout_sec)
+        except CoreError as error:
+            return f"{name}: {error.message}"
+        return f"{name}: {last.reason if last else 'stopped'}"
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        yield from pool.map(stop, alive)
+    running.sweep(host)
+    leaks.repair(host, leaks.find(host))
+    networks.remove_all(host)
+    detect.open(host).remove_instance()
+    claims.release(host)
+    shutil.rmtree(host.run_dir, ignore_errors=True)
+    yield "Networks, cgroups and the run directory are removed."
