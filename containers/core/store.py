@@ -337,6 +337,8 @@ def lock(
     shared: several may hold it so; an exclusive one waits for them. Raises Busy after wait_sec.
     """
     path = host.locks_dir / f"{kind}-{name}"
+    if not path.parent.exists():  # nothing of the instance runs: the run directory went with the boot, or with `down`
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_sec
     while (lock_fd := _try_lock(path, shared=shared)) is None:
         if time.monotonic() >= deadline:

@@ -15,7 +15,7 @@ from typing import Any
 from containers.core.host import WEB_USER, Host
 
 from . import redis_server
-from .layout import Bind, redis_user, web_group
+from .layout import Bind, read_json, redis_user, web_group
 
 APP_PARTS = ("containers", "locale", "panel", "static", "templates", "manage.py")
 """What of the clone the web process needs to read."""
@@ -101,8 +101,13 @@ def web(host: Host, project: Path, bind: Bind) -> Program:
     command = [str(mounts / "venv/bin/python"), "-m", "daphne", "-b", bind.host, "-p", str(bind.port),
                "--no-server-name", "--websocket-max-message-size", "65536", "--websocket-max-frame-size", "65536",
                "--websocket_timeout", "-1", "--websocket_connect_timeout", "10", "--ping-interval", "20",
-               "--ping-timeout", "30", "--application-close-timeout", "10", "--verbosity", "1",
-               "panel.asgi:application"]  # fmt: skip
+               "--ping-timeout", "30", "--application-close-timeout", "10",
+               # an access log would hold sign-in links; who did what is in the audit trail
+               "--access-log", "/dev/null", "--verbosity", "1"]  # fmt: skip
+    if read_json(host.web_dir / "web.json").get("extra_origins"):
+        # a reverse proxy stands before us: it alone says where a request came from
+        command += ["--proxy-headers", "--proxy-headers-host", "X-Real-IP"]
+    command.append("panel.asgi:application")
     options = {
         "uid": user.pw_uid,
         "gid": user.pw_gid,

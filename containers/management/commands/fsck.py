@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from typing import Any
 
@@ -36,10 +37,15 @@ class Command(BaseCommand):
             host = CoreHost.open(settings.STATE_DIR)
         except FileNotFoundError:
             raise CommandError(f"There is no Boxroom in {settings.STATE_DIR}.") from None
-        found = self._settled(host)
-        left: list[Finding] = found
-        if options["repair"] and found:
-            left = self._repair(host)
+        down = not host.run_dir.exists()
+        try:
+            found = self._settled(host)
+            left: list[Finding] = found
+            if options["repair"] and found:
+                left = self._repair(host)
+        finally:
+            if down:  # the search took locks there; nothing else of the instance is left
+                shutil.rmtree(host.run_dir, ignore_errors=True)
         self._print(found, left, as_json=options["json"], repaired=options["repair"])
         if left:
             raise SystemExit(1)
