@@ -237,7 +237,8 @@ def listed(user: User) -> QuerySet[Any]:
     """Return what the user may see, with what the list shows."""
     visible: QuerySet[Any] = Container.objects.visible_to(user)
     rows: QuerySet[Any] = visible.select_related("project", "image").prefetch_related("interfaces")
-    return rows.annotate(snapshot_count=Count("snapshots", distinct=True))
+    counted: QuerySet[Any] = rows.annotate(snapshot_count=Count("snapshots", distinct=True))
+    return counted
 
 
 @dataclass(frozen=True)
