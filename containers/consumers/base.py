@@ -79,7 +79,7 @@ def identify(headers: dict[bytes, bytes], source_ip: str | None) -> Actor:
     return Actor(user, source_ip)
 
 
-class Consumer(AsyncWebsocketConsumer):
+class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no types
     """A socket that denies by default. Subclasses write opened(), and got_text() or got_bytes() where they take any.
 
     All that runs beside the socket is started with beside() and ends with it; an error in it ends the socket.
