@@ -11,8 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,16 @@ from containers.core.host import Host
 from containers.core.lifecycle import running, stored
 from containers.core.spec import Spec
 
+from .leftovers import Watch
+from .patience import patient, wait_until
+
 PROJECT = Path(__file__).resolve().parents[2]
 BUSYBOX = Path("/bin/busybox")
 INIT_IDLE = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 3600 & wait $!; done\n"
 """An init that does nothing, reaps, and ends at SIGTERM."""
 
-collect_ignore: list[str] = []
+STRICT = os.environ.get("BOXROOM_TEST_STRICT") == "1"
+_WATCH = pytest.StashKey[Watch]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,15 +42,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kernel)
             if os.geteuid() != 0:
                 item.add_marker(pytest.mark.skip(reason="needs root"))
-
-
-def wait_until(condition: Callable[[], object], timeout_sec: float = 10.0, what: str = "") -> None:
-    """Wait for a condition to hold; fails the test where it does not in time."""
-    deadline = time.monotonic() + timeout_sec
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout_sec} s: {what or condition}")
-        time.sleep(0.01)
 
 
 class NoNetwork:
@@ -65,51 +59,40 @@ class NoNetwork:
 # -- what must not be left --------------------------------------------------------------------------------------------
 
 
-def leftovers(instance: str, state_dir: Path, id_block: int | None) -> list[str]:
-    """Return every kernel object of an instance that is there now, in words."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            uid = os.stat(f"/proc/{pid}").st_uid
-            ours = f"supervisor {instance} " in command or (
-                id_block is not None and id_block <= uid < id_block + claims.ID_BLOCK_SIZE
-            )
-            if ours:
-                found.append(f"process {pid} uid {uid}: {command}")
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if str(state_dir) in line or f"/run/boxroom/{instance}" in line:
-            found.append(f"mount {line}")
-    for root in (
-        Path("/sys/fs/cgroup").glob("*/")
-        if not Path("/sys/fs/cgroup/cgroup.procs").exists()
-        else [Path("/sys/fs/cgroup")]
-    ):
-        found += [f"cgroup {path}" for path in (root / f"boxroom-{instance}").glob("c-*")]
-    found += [
-        f"link {name}"
-        for name in os.listdir("/sys/class/net")
-        if name.startswith((f"vb{instance}", f"boxbr{instance}"))
-    ]
-    return found
-
-
-def open_files() -> dict[str, str]:
-    """Return this process's descriptors: number → what it is."""
-    found = {}
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
-    return found
-
-
-@pytest.fixture(autouse=True)
-def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail the test that leaves a descriptor, a child, or a kernel object of its instance."""
-    before = open_files()
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    """Look at what is there before the test's fixtures."""
+    item.stash[_WATCH] = Watch()
     yield
-    extra = {fd: what for fd, what in open_files().items() if fd not in before and "/proc/" not in what}
-    assert not extra, f"descriptors left open: {extra}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(request: pytest.FixtureRequest) -> Generator[None, object, object]:
+    """Note which instances the fixtures make."""
+    made = yield
+    if _WATCH in request.node.stash:
+        request.node.stash[_WATCH].take(made)
+    return made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Fail the test that leaves a process, descriptor, mount, cgroup, link or directory of its instance."""
+    watch = item.stash[_WATCH]
+    watch.note_claims()
+    yield
+    left = watch.leaks()
+    assert not left, "left behind:\n" + "\n".join(left)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With BOXROOM_TEST_STRICT=1 a kernel test that skips itself fails: this machine must be able to run it."""
+    report = yield
+    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} skipped itself, which BOXROOM_TEST_STRICT forbids: {report.longrepr}"
+    return report
 
 
 # -- one instance -----------------------------------------------------------------------------------------------------
@@ -174,7 +157,7 @@ class Launcher:
     def stop(self) -> None:
         """End the launcher."""
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(patient(10))
 
 
 @pytest.fixture
@@ -199,13 +182,10 @@ def host() -> Iterator[Host]:
                 running.stop(made, container_id, kill=True)
         launcher = made.__dict__["test_launcher"]
         launcher.stop()
-        claim = claims.claims().get(instance)
-        left = leftovers(instance, state_dir, claim.id_block_base if claim else None)
         claims.release(made)
         detect.open(made).remove_instance()
         shutil.rmtree(made.run_dir, ignore_errors=True)
         shutil.rmtree(state_dir, ignore_errors=True)
-        assert not left, "left behind:\n" + "\n".join(left)
 
 
 @pytest.fixture

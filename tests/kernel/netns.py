@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from containers.core import syscalls
+
+from .patience import patient, wait_until
 
 LEASE_SCRIPT = """#!/bin/sh
 case $1 in
@@ -17,15 +17,8 @@ esac
 """
 
 
-def wait_until(condition: Callable[[], object], timeout_sec: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_sec
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_sec} s"
-        time.sleep(0.02)
-
-
 def run(command: str, *, check: bool = True) -> str:
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=patient(30), check=False)
     assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -34,7 +27,7 @@ class Place:
     """A network namespace, held by a sleeping process."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(["unshare", "-n", "sleep", "600"])
+        self.process = subprocess.Popen(["unshare", "-n", "sleep", "3600"])
         mine = os.stat("/proc/thread-self/ns/net").st_ino
         wait_until(lambda: os.stat(f"/proc/{self.process.pid}/ns/net").st_ino != mine)
         wait_until(lambda: Path(f"/proc/{self.process.pid}/comm").read_text() == "sleep\n")

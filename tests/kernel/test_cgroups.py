@@ -20,6 +20,8 @@ from containers.core.cgroups import Cgroups
 from containers.core.errors import AlreadyExists, InUse, NotFound, TimedOut
 from containers.core.spec import Limits
 
+from .patience import wait_until
+
 pytestmark = pytest.mark.kernel
 
 MIB = 1024**2
@@ -81,13 +83,6 @@ def up(process: subprocess.Popen[bytes]) -> None:
 
 def hold(mebibytes: int) -> str:
     return f"held = bytearray({mebibytes} * 2**20); " + SLEEP
-
-
-def wait_until(condition: Callable[[], bool], timeout_sec: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_sec
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def limit_files(groups: Cgroups) -> dict[str, str]:

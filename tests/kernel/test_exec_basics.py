@@ -23,7 +23,7 @@ from containers.core.lifecycle import running
 from containers.core.protocol import control
 from containers.core.spec import Spec
 
-from .conftest import wait_until
+from .patience import wait_until
 
 
 def execute(container_id: str, command: list[str], **more: Any) -> hostlink.ExecResult:

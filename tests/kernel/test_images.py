@@ -16,7 +16,8 @@ from containers.core.errors import Busy, Cancelled, SetupFailed, SpecError, Stor
 from containers.core.images import apt_sources, busybox, debootstrap
 from containers.core.lifecycle import running, stored
 
-from .conftest import NoNetwork, make_spec, wait_until
+from .conftest import NoNetwork, make_spec
+from .patience import wait_until
 
 DEBIAN = {"type": "debootstrap", "suite": "bookworm"}
 

@@ -18,7 +18,8 @@ from containers.core.proc.records import RunFile
 from containers.core.spec import Limits, Nic
 from containers.core.states import Status
 
-from .conftest import PROJECT, NoNetwork, wait_until
+from .conftest import PROJECT, NoNetwork
+from .patience import wait_until
 
 
 @pytest.fixture

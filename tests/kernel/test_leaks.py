@@ -21,7 +21,8 @@ from containers.core.network import dnsmasq, networks, nft, subnets
 from containers.core.network.base import NetworkConfig
 from containers.core.spec import Limits, Spec
 
-from .netns import Place, run, set_netns, wait_until
+from .netns import Place, run, set_netns
+from .patience import wait_until
 
 CONFIG = NetworkConfig(name="default", number=0, ipv4="10.90.3.1/24", ipv6="fd00:1:2:3::1/64")
 

@@ -24,7 +24,8 @@ from containers.core.network import dnsmasq, findings, networks, nft, subnets
 from containers.core.network.base import NetworkConfig, plain
 from containers.core.spec import Spec
 
-from .netns import LEASE_SCRIPT, Place, run, set_netns, wait_until
+from .netns import LEASE_SCRIPT, Place, run, set_netns
+from .patience import wait_until
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ from containers.core.lifecycle import running
 from containers.core.proc.records import RunFile
 from containers.core.states import Status
 
-from .conftest import Launcher, NoNetwork, leftovers, wait_until
+from .conftest import Launcher, NoNetwork
+from .leftovers import leftovers
+from .patience import wait_until
 
 
 def test_a_started_container_runs_in_its_own_id_range(host, container):

@@ -25,7 +25,8 @@ from containers.core.states import Status
 from containers.core.storage import merge, overlay
 from containers.core.storage.stack import Stack
 
-from .conftest import PROJECT, NoNetwork, make_spec, wait_until
+from .conftest import PROJECT, NoNetwork, make_spec
+from .patience import wait_until
 
 
 def upper(host, spec) -> Path:

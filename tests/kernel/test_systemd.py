@@ -14,7 +14,8 @@ from containers.core import images, store
 from containers.core.lifecycle import running, stored
 from containers.core.states import Status
 
-from .conftest import NoNetwork, make_spec, wait_until
+from .conftest import NoNetwork, make_spec
+from .patience import wait_until
 
 CACHE = Path(os.environ.get("BOXROOM_TEST_IMAGES", "/var/cache/boxroom-test-images"))
 
