@@ -8,6 +8,7 @@ socket. Nothing passes through Redis. The supervisor keeps the session when this
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import Any, Final
 
@@ -37,7 +38,8 @@ class TerminalConsumer(Consumer):
         self._input: deque[bytes | dict[str, Any]] = deque()
         self._waiting = 0
         self._ready = asyncio.Event()
-        self._may_type = True
+        # a token that may only read looks on, and is not heard
+        self._may_type = not (self.actor.token and self.actor.token.read_only)
         await self._find()
 
     async def authorise(self) -> None:
@@ -90,7 +92,7 @@ class TerminalConsumer(Consumer):
         link = await Link.open(container.id)
         self._link = link
         try:
-            viewer = {"user": self.actor.name, "user_id": self.actor.user.pk, "mode": "rw"}
+            viewer = {"user": self.actor.name, "user_id": self.actor.user.pk, "mode": "rw" if self._may_type else "ro"}
             answer = await link.ask(cmd="open", viewer=viewer, **asked)
         except (ProtocolError, TimeoutError) as error:
             raise HostUnavailable(f"The container's supervisor does not answer: {error}") from error
@@ -99,7 +101,8 @@ class TerminalConsumer(Consumer):
                 self.actor, "session.open", "container", self._name, project=container.project.name,
                 detail={"session": answer["session"], "command": asked["command"], "user": asked["user"]},
             )  # fmt: skip
-        await self.tell(type="opened", session=answer["session"])
+        # replay: how many bytes of scrollback come first, which a terminal must draw without answering to them
+        await self.tell(type="opened", session=answer["session"], replay=answer.get("replay", 0))
         self.beside(self._to_browser(link))
         self.beside(self._to_supervisor(link))
         self.beside(self._hear(container.id))
@@ -116,7 +119,16 @@ class TerminalConsumer(Consumer):
                 raise Refusal(str(message.get("code")), str(message.get("message")))
             if message.get("type") in ("exit", "viewers"):
                 await self.tell(**message)
+            if message.get("type") == "exit":
+                await self._finish()
+                return
         raise InvalidTransition(f"{self._name} stopped, and this terminal with it.", status="stopped")
+
+    async def _finish(self) -> None:
+        """Close without an error: the command has ended, and everything it printed was sent."""
+        await self._end()
+        with contextlib.suppress(RuntimeError):
+            await self.close()
 
     async def _to_supervisor(self, link: Link) -> None:
         while True:

@@ -72,7 +72,7 @@ function show(one) {
 /** Closing a tab leaves the shell running for whoever comes back to it; an ended one is just put away. */
 function close(one) {
   if (one.session.live && !confirm(word("closeTerminal"))) return;
-  if (one.session.live) one.session.typed(new Uint8Array([4]));
+  one.session.end();
   one.session.close();
   one.pane.remove();
   sessions.splice(sessions.indexOf(one), 1);

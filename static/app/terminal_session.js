@@ -21,6 +21,34 @@ const THEME = {
   brightBlack: "#8592a0", brightRed: "#ffb0a8", brightGreen: "#a6edb3", brightYellow: "#ffe19a", brightBlue: "#a9d1ff", brightMagenta: "#e7c8ff", brightCyan: "#a3f0ea", brightWhite: "#ffffff",
 };
 
+/** Apply the style elements that xterm.js makes: the panel's Content-Security-Policy takes none that a script wrote, but
+    constructed sheets, which are no markup, it does. Returns the observer that follows their changes. */
+function adoptStyles(element) {
+  const sheets = new Map();
+  const update = () => {
+    for (const style of element.querySelectorAll("style")) {
+      if (!sheets.has(style)) {
+        sheets.set(style, new CSSStyleSheet());
+        document.adoptedStyleSheets.push(sheets.get(style));
+      }
+      sheets.get(style).replaceSync(style.textContent);
+    }
+    for (const [style, sheet] of sheets) {
+      if (style.isConnected) continue;
+      document.adoptedStyleSheets = document.adoptedStyleSheets.filter((other) => other !== sheet);
+      sheets.delete(style);
+    }
+  };
+  const watching = (records) => {
+    const inStyles = (node) => node.nodeName === "STYLE" || node.parentNode?.nodeName === "STYLE";
+    if (records.some((one) => inStyles(one.target) || [...one.addedNodes, ...one.removedNodes].some(inStyles))) update();
+  };
+  const observer = new MutationObserver(watching);
+  observer.observe(element, { childList: true, characterData: true, subtree: true });
+  update();
+  return observer;
+}
+
 export class Session extends EventTarget {
   /** place: an element for the terminal; id: a session to go back to, or null for a new shell. */
   constructor(place, { container, id = null, fontSize = 14, accessible = false }) {
@@ -32,6 +60,7 @@ export class Session extends EventTarget {
     this.viewers = [];
     this.attempt = 0;
     this.unacked = 0;
+    this.replaying = 0;
     this.term = new Terminal({
       fontSize, theme: THEME, scrollback: 20000, cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono") || "monospace",
@@ -45,9 +74,11 @@ export class Session extends EventTarget {
     this.term.unicode.activeVersion = "11";
     this.term.loadAddon(new WebLinksAddon((event, uri) => this.follow(event, uri)));
     this.term.open(place);
+    this.styles = adoptStyles(this.term.element);
     this.useWebgl();
-    this.term.onData((data) => this.typed(new TextEncoder().encode(data)));
-    this.term.onBinary((data) => this.typed(Uint8Array.from(data, (char) => char.charCodeAt(0))));
+    // while old output is drawn again, what comes is xterm.js answering to questions that were answered long ago
+    this.term.onData((data) => { if (!this.replaying) this.typed(new TextEncoder().encode(data)); });
+    this.term.onBinary((data) => { if (!this.replaying) this.typed(Uint8Array.from(data, (char) => char.charCodeAt(0))); });
     this.term.onResize(() => this.tellSize());
     this.term.attachCustomKeyEventHandler((event) => this.key(event));
     this.observer = new ResizeObserver(() => this.refit());
@@ -93,19 +124,25 @@ export class Session extends EventTarget {
   got(data) {
     if (typeof data !== "string") {
       const bytes = new Uint8Array(data);
-      this.term.write(bytes, () => this.drawn(bytes.length));
+      const socket = this.socket;
+      // what an earlier connection sent is no business of this one
+      this.term.write(bytes, () => { if (socket === this.socket) this.drawn(bytes.length); });
       return;
     }
     const message = JSON.parse(data);
-    if (message.type === "opened") this.opened(message.session);
+    if (message.type === "opened") this.opened(message);
     else if (message.type === "exit") this.exited(message.code);
     else if (message.type === "viewers") { this.viewers = message.viewers ?? message.items ?? []; this.changed(); }
     else if (message.type === "error") this.refused = message;
   }
 
-  opened(id) {
+  opened({ session, replay }) {
     if (this.id) this.term.reset(); // the scrollback comes again, whole
-    this.id = id;
+    this.id = session;
+    this.replaying = replay ?? 0;
+    clearTimeout(this.replayTime);
+    // should bytes of it have been skipped, typing works again all the same
+    this.replayTime = setTimeout(() => { this.replaying = 0; }, 5000);
     this.attempt = 0;
     this.unacked = 0;
     this.live = true;
@@ -114,6 +151,7 @@ export class Session extends EventTarget {
   }
 
   drawn(count) {
+    this.replaying = Math.max(0, this.replaying - count);
     this.unacked += count;
     if (this.unacked >= ACK_BYTES) this.ack();
     else this.ackSoon ??= setTimeout(() => this.ack(), 20);
@@ -209,9 +247,17 @@ export class Session extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  /** End the shell itself, not only this view of it. */
+  end() {
+    if (!this.id || this.ended) return;
+    const token = JSON.parse(document.body.getAttribute("hx-headers") ?? "{}")["X-CSRFToken"] ?? "";
+    fetch(`/api/v1/containers/${this.container}/sessions/${this.id}`, { method: "DELETE", headers: { "X-CSRFToken": token } }).catch(() => {});
+  }
+
   close() {
     this.closed = true;
     this.observer.disconnect();
+    this.styles.disconnect();
     this.socket?.close();
     this.term.dispose();
   }

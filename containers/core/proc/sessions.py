@@ -212,7 +212,8 @@ class SessionServer:
             return
         viewer = Viewer(client, stream, who["user"], who["user_id"], may_type=who["mode"] == "rw")
         viewer.size = size
-        client.tell(type="opened", session=session_id, created=created)
+        replay = 0 if created else stream.ring.end - viewer.position
+        client.tell(type="opened", session=session_id, created=created, replay=replay)
         if not stream.viewers:
             stream.resized(viewer)
         stream.join(viewer)
