@@ -29,6 +29,8 @@ CHANNEL: Final = "boxroom.notices"
 TIMEOUT_SEC: Final = 1.0
 QUEUE_MAX: Final = 1000
 """Different objects that may wait for one subscriber; past that it gets a resync instead."""
+ID_MAX: Final = 128
+"""Characters of a kind or an id."""
 RESYNC: Final[dict[str, Any]] = {"kind": "resync", "id": ""}
 RECONNECT_SEC: Final = (0.1, 0.3, 1.0)
 PING_SEC: Final = 5.0
@@ -184,7 +186,10 @@ def _parse(data: bytes) -> Notice | None:
         notice = json.loads(data)
     except ValueError:
         return None
-    good = isinstance(notice, dict) and isinstance(notice.get("kind"), str) and isinstance(notice.get("id"), str)
+    if not isinstance(notice, dict):
+        return None
+    words = (notice.get("kind"), notice.get("id"))
+    good = all(isinstance(word, str) and word.isprintable() and len(word) <= ID_MAX for word in words)
     return notice if good else None
 
 
