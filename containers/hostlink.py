@@ -123,8 +123,12 @@ class Link:
             self._writer.write(encode(Kind.DATA, data[start : start + FRAME_MAX_BYTES]))
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up once everything has been sent."""
         self._writer.close()
+
+    def abort(self) -> None:
+        """Hang up now; what was not sent is of no use any more."""
+        self._writer.transport.abort()
 
 
 async def sessions(container_id: str) -> list[dict[str, Any]]:
@@ -216,7 +220,7 @@ async def execute(
     finally:
         if feeding is not None:
             feeding.cancel()
-        link.close()
+        link.abort()
 
 
 async def _feed(link: Link, stdin: bytes) -> None:
