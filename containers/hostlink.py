@@ -31,6 +31,12 @@ class HostUnavailable(CoreError):
     code = "unavailable"
 
 
+class TooLong(CoreError):
+    """What is asked for does not fit into a message to the supervisor."""
+
+    code = "too-large"
+
+
 class Refused(CoreError):
     """The supervisor refused; code, message and field are its own."""
 
@@ -97,7 +103,7 @@ class Link:
 
     async def ask(self, **message: Any) -> dict[str, Any]:
         """Send a CONTROL frame and return the CONTROL frame that answers; raises Refused for an error."""
-        self._writer.write(control(**message))
+        self.send_control(**message)
         await self.drain()
         frame = await asyncio.wait_for(self.receive(), CONNECT_SEC + GRACE_SEC)
         if frame is None:
@@ -114,8 +120,13 @@ class Link:
         await self._writer.drain()
 
     def send_control(self, **message: Any) -> None:
-        """Write a CONTROL frame."""
-        self._writer.write(control(**message))
+        """Write a CONTROL frame; raises TooLong where it does not fit."""
+        try:
+            frame = control(**message)
+        except ValueError:
+            most = FRAME_MAX_BYTES // 1024
+            raise TooLong(f"Command and environment may be {most} KiB together.", field="command") from None
+        self._writer.write(frame)
 
     def send_data(self, data: bytes) -> None:
         """Write bytes as DATA frames."""

@@ -6,6 +6,7 @@ import dataclasses
 import ipaddress
 import re
 import signal
+import socket
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlparse
@@ -212,18 +213,30 @@ def check_source(source: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in source.items() if value is not None}
 
 
+def _old_private_address(host: str) -> bool:
+    """Whether this is a private address as inet_aton(3) reads it: 127.1, 0x7f.1, 2130706433."""
+    try:
+        return not ipaddress.IPv4Address(socket.inet_aton(host)).is_global
+    except (OSError, UnicodeError):
+        return False
+
+
 def check_remote(url: str, *, field: str) -> None:
     """Raise PolicyDenied where a URL's host is written as a loopback or private address.
 
     A name may still lead to one: whoever fetches it looks again at what it resolves to.
     """
-    parts = urlparse(url)
-    host = (parts.hostname or "").rstrip(".").lower()
-    if parts.scheme not in ("http", "https") or not host:
+    try:
+        parts = urlparse(url)
+        host = (parts.hostname or "").rstrip(".").lower()
+        good = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
         raise SpecError("Give an http or https address.", field=field)
     try:
         private = not ipaddress.ip_address(host).is_global
     except ValueError:
-        private = host == "localhost" or host.endswith(".localhost")
+        private = host == "localhost" or host.endswith(".localhost") or _old_private_address(host)
     if private:
         raise PolicyDenied("Loopback and private addresses are not allowed as sources.", field=field)

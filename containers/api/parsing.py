@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from containers.core.errors import SpecError
 from containers.core.names import check_name
+from containers.core.spec import encodable
 
 from .errors import BadRequest, TooLarge
 
@@ -50,11 +51,19 @@ def _name(value: str) -> str:
         raise ValueError(error.message) from None
 
 
+def _unicode(value: str) -> str:
+    # JSON may name half of a surrogate pair, which no encoding has
+    if not encodable(value):
+        raise ValueError("The text is not valid Unicode.")
+    return value
+
+
 def _no_nul(value: str) -> str:
     if "\0" in value:
         raise ValueError("NUL is not allowed.")
-    return value
+    return _unicode(value)
 
 
 Name = Annotated[str, AfterValidator(_name)]
 Text = Annotated[str, AfterValidator(_no_nul)]
+Input = Annotated[str, AfterValidator(_unicode)]

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 from containers.core.spec import RestartPolicy
 from panel.accounts.models import Role
 
-from .parsing import Body, Name, Text
+from .parsing import Body, Input, Name, Text
 
 
 class LimitsIn(Body):
@@ -111,7 +111,7 @@ class ExecIn(Body):
     user: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")] | None = None
     cwd: Annotated[Text, Field(max_length=4096), AfterValidator(_absolute)] | None = None
     environment: Environment = {}
-    stdin: str | None = None
+    stdin: Input | None = None
     timeout: float = Field(default=60, gt=0, le=3600, allow_inf_nan=False)
     encoding: Literal["utf-8", "base64"] = "utf-8"
     max_output_bytes: int = Field(default=4 * 1024**2, ge=0, le=16 * 1024**2)
@@ -132,7 +132,7 @@ Url = Annotated[str, Field(max_length=2000, pattern=r"^https?://[^\s\x00-\x20\x7
 class DebootstrapSource(Body):
     type: Literal["debootstrap"]
     suite: Suite
-    variant: Literal["minbase", "buildd"] | None = None
+    variant: Literal["minbase", "standard"] | None = None
     packages: Annotated[list[Package], Field(max_length=256)] | None = None
     mirror: Url | None = None
 
@@ -236,6 +236,10 @@ def _aware(value: str) -> str:
         raise ValueError("Give a time as RFC 3339, such as 2030-01-31T12:00:00Z.") from None
     if at.tzinfo is None:
         raise ValueError("Give the time with its zone, such as 2030-01-31T12:00:00Z.")
+    try:
+        at.astimezone(dt.UTC)
+    except OverflowError:
+        raise ValueError("This time is out of range.") from None
     return value
 
 

@@ -39,6 +39,7 @@ CLOSE_CODES: Final[dict[str, int]] = {
     "unauthenticated": 4401,
     "forbidden": 4403,
     "policy": 4403,
+    "setup-failed": 4409,
     "not-found": 4404,
     "invalid-transition": 4409,
     "busy": 4409,
@@ -98,6 +99,10 @@ class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no
         except CoreError as error:
             await self.refuse(error)
             return
+        except Exception:
+            log.exception("%s failed", type(self).__name__)
+            await self.refuse(_broken())
+            return
         self.beside(self._look_again())
 
     async def opened(self) -> None:
@@ -131,6 +136,9 @@ class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no
                 await self.got_text(_parse(text_data or ""))
         except CoreError as error:
             await self.refuse(error)
+        except Exception:
+            log.exception("%s failed", type(self).__name__)
+            await self.refuse(_broken())
 
     async def disconnect(self, code: int) -> None:
         """End what runs beside."""
@@ -163,7 +171,7 @@ class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no
             await self.refuse(error)
         except Exception:
             log.exception("%s failed", type(self).__name__)
-            await self.refuse(CoreError("Something went wrong here; it is in the panel's log."))
+            await self.refuse(_broken())
 
     async def _end(self) -> None:
         if self._ended:
@@ -190,12 +198,26 @@ class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no
             await self.authorise()
 
 
+class UnknownPath(Consumer):
+    """What answers where there is no socket."""
+
+    async def connect(self) -> None:
+        """Accept, so that it can be told."""
+        self._tasks, self._ended = set(), False
+        await self.accept()
+        await self.refuse(Refusal("not-found", "There is no socket here."))
+
+
+def _broken() -> CoreError:
+    return CoreError("Something went wrong here; it is in the panel's log.")
+
+
 def _parse(text: str) -> dict[str, Any]:
     if len(text) > TEXT_MAX_BYTES:
         raise Refusal("too-large", f"A message may hold {TEXT_MAX_BYTES} bytes.")
     try:
         message = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Refusal("bad-request", "This is not JSON.") from None
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise Refusal("bad-request", "Send an object with a type.", field="type")

@@ -154,6 +154,11 @@ def build(cls: type[_T], values: dict[str, Any], where: str) -> _T:
         raise SpecError(f"{where} is incomplete: {error}", field=where) from None
 
 
+def encodable(text: str) -> bool:
+    """Whether the text can be written to a file, or be handed to a program: half a surrogate pair cannot."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def check_text(value: str, *, field: str, most: int, lines: bool = False) -> str:
     """Return value if it is printable text of at most `most` characters; lines allows newlines and tabs."""
     if len(value) > most:
@@ -171,6 +176,8 @@ def check_init_command(command: tuple[str, ...], *, field: str = "init_command")
         raise SpecError("The command must begin with an absolute path.", field=field)
     if any(len(part) > 4096 or any(char in part for char in "\0\n") for part in command):
         raise SpecError("Arguments may not hold NUL or newline, nor more than 4096 characters.", field=field)
+    if not all(map(encodable, command)):
+        raise SpecError("The text is not valid Unicode.", field=field)
 
 
 def check_environment(environment: dict[str, str], *, field: str = "environment") -> None:
@@ -182,3 +189,5 @@ def check_environment(environment: dict[str, str], *, field: str = "environment"
             raise SpecError(f"{name!r} is not a variable's name.", field=field)
         if len(value) > 32768 or any(char in value for char in "\0\n"):
             raise SpecError(f"The value of {name} is too long, or holds NUL or newline.", field=f"{field}.{name}")
+        if not encodable(value):
+            raise SpecError("The text is not valid Unicode.", field=f"{field}.{name}")

@@ -11,6 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from containers.core.errors import NotFound, SpecError
+from containers.core.spec import check_text
 
 from . import audit
 from .actor import Actor, Forbidden
@@ -34,6 +35,7 @@ def create(
 
     Raises SpecError for a time that has passed or too many tokens, Forbidden where a token would outlive its maker.
     """
+    check_text(name, field="name", most=63)
     if expires_at is not None and expires_at <= timezone.now():
         raise SpecError("This time has passed.", field="expires_at")
     if actor.token and actor.token.expires_at and (expires_at is None or expires_at > actor.token.expires_at):

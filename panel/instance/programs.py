@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from containers.core.host import WEB_USER, Host
+from containers.core.start_plan import TITLE_ROOM
 
 from . import redis_server
 from .layout import Bind, read_json, redis_user, web_group
 
 APP_PARTS = ("containers", "locale", "panel", "static", "templates", "manage.py")
 """What of the clone the web process needs to read."""
+
+
+MESSAGE_MAX = str(1024**2)
+"""Bytes of a WebSocket message that daphne takes in; the consumers refuse in words what is too large for them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ def launcher(host: Host, project: Path) -> Program:
     script = str(project / "containers/core/proc/launcher.py")
     # -I -S: no site packages, no user's files, no PYTHON* variables; the real interpreter, not the environment's
     python = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]
-    return Program("launcher", [python, "-I", "-S", "-B", script, str(host.state_dir)], environment(host, "command"))
+    command = [python, "-I", "-S", "-B", script, str(host.state_dir), TITLE_ROOM]
+    return Program("launcher", command, environment(host, "command"))
 
 
 def worker(host: Host, project: Path, name: str) -> Program:
@@ -99,7 +105,8 @@ def web(host: Host, project: Path, bind: Bind) -> Program:
         "ASGI_THREADS": "16",
     }
     command = [str(mounts / "venv/bin/python"), "-m", "daphne", "-b", bind.host, "-p", str(bind.port),
-               "--no-server-name", "--websocket-max-message-size", "65536", "--websocket-max-frame-size", "65536",
+               "--no-server-name",
+               "--websocket-max-message-size", MESSAGE_MAX, "--websocket-max-frame-size", MESSAGE_MAX,
                "--websocket_timeout", "-1", "--websocket_connect_timeout", "10", "--ping-interval", "20",
                "--ping-timeout", "30", "--application-close-timeout", "10",
                # an access log would hold sign-in links; who did what is in the audit trail
