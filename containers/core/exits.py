@@ -7,7 +7,7 @@ import signal
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-Reason = Literal["poweroff", "reboot", "exit", "signal", "oom", "stopped", "killed", "lost"]
+Reason = Literal["poweroff", "reboot", "exit", "signal", "oom", "stopped", "killed", "host-reboot", "lost"]
 CONSOLE_TAIL_BYTES: Final = 4096
 
 
@@ -16,7 +16,8 @@ class LastExit:
     """How the last run ended.
 
     at: UTC, ISO 8601. reason: poweroff (from inside), exit, signal, oom, stopped (asked for, ended by itself), killed
-    (asked for, by force), lost (the supervisor was killed, or the host went down). console: the last lines.
+    (asked for, by force), host-reboot (the host was shut down), lost (the supervisor was killed). console: the last
+    lines.
     """
 
     at: str
@@ -36,14 +37,14 @@ def classify(status: int, *, expected: Reason | None, oom_killed: bool) -> tuple
     expected: what somebody outside asked for. oom_killed: the kernel killed for want of memory during this run.
     The kernel ends init by SIGHUP for reboot(RESTART) inside and by SIGINT for HALT and POWER_OFF (reboot(2)).
     """
+    by_itself: Reason | None = "stopped" if expected == "killed" else expected
     if not os.WIFSIGNALED(status):
-        code = os.waitstatus_to_exitcode(status)
-        return ("stopped" if expected else "exit"), code, None
+        return (by_itself or "exit"), os.waitstatus_to_exitcode(status), None
     number = os.WTERMSIG(status)
     if number == signal.SIGHUP and expected is None:
         return "reboot", None, number
     if number == signal.SIGINT:
-        return ("stopped" if expected else "poweroff"), None, number
+        return (by_itself or "poweroff"), None, number
     if number == signal.SIGKILL and expected == "killed":
         return "killed", None, number
     if number == signal.SIGKILL and oom_killed:

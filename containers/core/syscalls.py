@@ -45,6 +45,9 @@ PR_SET_NAME: Final = 15
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_SET_PDEATHSIG: Final = 1
 
+SFD_CLOEXEC: Final = os.O_CLOEXEC
+SFD_NONBLOCK: Final = os.O_NONBLOCK
+
 SECCOMP_SET_MODE_FILTER: Final = 1
 
 # the calls newer than 2019 have one number on every architecture; the older ones are listed per machine
@@ -79,6 +82,11 @@ _prctl.restype = ctypes.c_int
 _sethostname = _LIBC.sethostname
 _sethostname.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
 _sethostname.restype = ctypes.c_int
+
+
+_signalfd = _LIBC.signalfd
+_signalfd.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+_signalfd.restype = ctypes.c_int
 
 
 class _CloneArgs(ctypes.Structure):
@@ -222,6 +230,17 @@ def prctl(option: int, first: int = 0, second: int = 0) -> int:
     return _check(_prctl(option, first, second, 0, 0))
 
 
+def signal_fd(numbers: Iterable[int]) -> int:
+    """Return a non-blocking, close-on-exec descriptor that is readable when one of the signals 1..64 is pending.
+
+    The signals must be blocked; a blocked one is kept even where it is ignored (signal(7)). The caller owns it.
+    """
+    # sigset_t of glibc and musl: 1024 bits, of which the kernel looks at 64
+    mask = ctypes.create_string_buffer(128)
+    struct.pack_into("=Q", mask, 0, sum(1 << (number - 1) for number in numbers))
+    return _check(_signalfd(-1, mask, SFD_CLOEXEC | SFD_NONBLOCK))
+
+
 def set_process_name(name: str) -> None:
     """Set what ps shows in the comm column, 15 bytes at most."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
@@ -273,18 +292,18 @@ def load_seccomp(packed: bytes) -> None:
 
 
 def overwrite_cmdline(title: str) -> None:
-    """Write what ps shows as this process's command line over its arguments and environment in memory.
+    """Write what ps shows as this process's command line over its arguments in memory, and over nothing else.
 
-    The environment must not be used through libc any more. Source: kernel fs/proc/base.c, get_mm_cmdline.
+    What does not fit is cut off: whoever starts the process makes room by a long argument (start_plan.TITLE_ROOM).
+    Source: kernel fs/proc/base.c, get_mm_cmdline.
     """
     with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
         fields = file.read().rpartition(")")[2].split()
-    # fields[0] is field 3 of proc(5): arg_start, arg_end, env_start, env_end are fields 48 to 51
-    arg_start, arg_end, env_start, env_end = (int(value) for value in fields[45:49])
-    end = env_end if env_start == arg_end and env_end > env_start else arg_end
-    text = os.fsencode(title)[: end - arg_start - 1]
-    ctypes.memset(arg_start, 0, end - arg_start)
+    # fields[0] is field 3 of proc(5): arg_start and arg_end are fields 48 and 49
+    arg_start, arg_end = (int(value) for value in fields[45:47])
+    text = os.fsencode(title)[: arg_end - arg_start - 1]
+    ctypes.memset(arg_start, 0, arg_end - arg_start)
     ctypes.memmove(arg_start, text, len(text))
-    if len(text) < arg_end - arg_start:
+    if len(text) + 1 < arg_end - arg_start:
         # an argument area that does not end in NUL is shown up to its first NUL: no tail of empty arguments
         ctypes.memset(arg_end - 1, 1, 1)

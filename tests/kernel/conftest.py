@@ -21,6 +21,7 @@ from containers.core.cgroups import detect
 from containers.core.host import Host
 from containers.core.lifecycle import running, stored
 from containers.core.spec import Spec
+from containers.core.start_plan import TITLE_ROOM
 
 from .leftovers import Watch
 from .patience import patient, wait_until
@@ -145,7 +146,9 @@ class Launcher:
         self.host = host
         script = PROJECT / "containers/core/proc/launcher.py"
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(script), str(host.state_dir)], stdin=subprocess.DEVNULL
+            [sys.executable, "-I", "-S", "-B", str(script), str(host.state_dir), TITLE_ROOM],
+            stdin=subprocess.DEVNULL,
+            env={"BOXROOM_STATE_DIR": str(host.state_dir), "PATH": os.environ["PATH"]},
         )
         wait_until(self._answers, what="the launcher listens")
 

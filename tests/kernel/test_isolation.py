@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -147,11 +148,18 @@ def test_out_of_memory_is_told(host, container):
     assert running.observe(host)[spec.id].last_exit.reason == "oom"
 
 
-def test_supervisors_are_small_and_named(host, running_container):
+@pytest.mark.parametrize("name", ["c", "n" * 63])
+def test_supervisors_are_named_and_keep_their_environment(host, container, name):
+    spec = container(name=name)
+    running.start(host, spec, network=NoNetwork())
+    process = Path(f"/proc/{RunFile.read(host.run_path(spec.id)).supervisor.pid}")
+    title = f"supervisor {host.instance} {name} {spec.id}"
+    assert (process / "cmdline").read_bytes() == title.encode() + b"\0"
+    assert f"BOXROOM_STATE_DIR={host.state_dir}".encode() in (process / "environ").read_bytes().split(b"\0")
+
+
+def test_supervisors_are_small(host, running_container):
     run = RunFile.read(host.run_path(running_container.id))
-    with open(f"/proc/{run.supervisor.pid}/cmdline", "rb") as file:
-        title = f"supervisor {host.instance} {running_container.name} {running_container.id}"
-        assert file.read() == title.encode() + b"\0"
     with open(f"/proc/{run.supervisor.pid}/smaps_rollup") as file:
         pss_kb = next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
     assert pss_kb < 9000

@@ -119,8 +119,6 @@ def reap(pidfd: int) -> int:
     """Wait for an ended child by its pidfd, and close it; returns 0 to 255, or 128 + signal."""
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-    except ChildProcessError:
-        return 255
     finally:
         os.close(pidfd)
     if result is None:
@@ -162,12 +160,22 @@ class Launch:
     def cancel(self) -> None:
         """Give up; what was started is killed and reaped."""
         self._done = lambda _: None
-        self._failure = Failure("cancelled", "Nobody waits for it any more.")
-        self._finish()
+        self._fail(Failure("cancelled", "Nobody waits for it any more."))
 
     def _late(self) -> None:
-        self._failure = Failure("timed-out", f"Entering the container took longer than {SETUP_SEC:.0f} s.")
-        self._finish()
+        self._fail(Failure("timed-out", f"Entering the container took longer than {SETUP_SEC:.0f} s."))
+
+    def _fail(self, failure: Failure) -> None:
+        self._failure = failure
+        self._kill()
+        if self._connection.fileno() >= 0:
+            self._hear_no_more()
+
+    def _kill(self) -> None:
+        for fd in (self._helper_fd, self._pidfd):
+            if fd >= 0:
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
 
     def _read(self) -> None:
         try:
@@ -177,7 +185,7 @@ class Launch:
         except OSError:
             message, fds = None, []
         if message is None:
-            self._finish()
+            self._hear_no_more()
         elif message["type"] == "pid":
             self._pid = message["pid"]
             # it cannot be reaped by anybody else, so that the number is still its own
@@ -190,23 +198,25 @@ class Launch:
         else:
             self._failure = _failure(message)
 
-    def _finish(self) -> None:
-        self._timer.cancel()
+    def _hear_no_more(self) -> None:
+        """Everything was told. The process becomes our child when the helper has ended, and not before that."""
         self._loop.forget(self._connection.fileno())
         self._connection.close()
-        if self._failure is not None:
-            for fd in (self._helper_fd, self._pidfd):
-                with contextlib.suppress(OSError):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-        self._reap_later(self._helper, self._helper_fd)
+        self._loop.watch(self._helper_fd, read=self._helper_ended)
+
+    def _helper_ended(self) -> None:
+        self._timer.cancel()
+        self._loop.forget(self._helper_fd)
+        _children.discard(self._helper)
+        reap(self._helper_fd)
+        self._helper_fd = -1
         if self._failure is None and (self._pidfd < 0 or not self._command):
             self._failure = Failure("setup-failed", "The container ended, or its memory did, while it was entered.")
         if self._failure is None:
             self._done(Started(self._pid, self._pidfd, self._master_fd, self._command))
             return
+        self._kill()
         if self._pidfd >= 0:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             self._reap_later(self._pid, self._pidfd)
         else:
             for delay_sec in _STRAY_SEC:

@@ -1,8 +1,9 @@
 """The launcher: a warm, single-threaded interpreter that forks one supervisor per start.
 
-``python -I -S launcher.py STATE_DIR``, as root. One forked child waits in accept(2) on the launcher's socket: whoever
-asks for a start finds a process that is ready, and the launcher forks the next one meanwhile. It reaps the supervisors
-that it forked; after its own death they run on, and a new launcher starts beside them.
+``python -I -S launcher.py STATE_DIR [ROOM]``, as root; ROOM is start_plan.TITLE_ROOM. One forked child waits in
+accept(2) on the launcher's socket: whoever asks for a start finds a process that is ready, and the launcher forks the
+next one meanwhile. It reaps the supervisors that it forked; after its own death they run on, and a new launcher starts
+beside them.
 
 A supervisor and its child enter file systems that others wrote: everything is imported beforehand, and then the
 import system is emptied, so that nothing can be loaded from there (CVE-2019-14271 in Python's form).

@@ -21,6 +21,7 @@ import time
 from contextlib import ExitStack
 from typing import Any, Final
 
+from .. import halt
 from ..cgroups import detect
 from ..cgroups.base import join
 from ..errors import CoreError, NotFound, SetupFailed, TimedOut
@@ -28,13 +29,17 @@ from ..exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
 from ..host import Host
 from ..spec import Spec
 from ..start_plan import NETWORK_SEC, StartPlan
-from ..syscalls import overwrite_cmdline, set_process_name
+from ..syscalls import overwrite_cmdline, set_process_name, signal_fd
 from . import records, rtnl, seccomp_files, serving, setup, spawn
 from .loop import Loop
 from .records import Process, RunFile
 
 OOM_SCORE_ADJ: Final = -900
+HOST_SHUTDOWN_SEC: Final = 60.0
+"""How long a container may take to halt when the host does; systemd then waits 90 s for what is left."""
+_ASK_AGAIN_SEC: Final = 1.0
 _CRASH_LOOP_SEC: Final = 1.0
+_SIGNALFD_BYTES: Final = 128
 
 
 class Supervisor:
@@ -54,6 +59,10 @@ class Supervisor:
         self._released = 0.0
         self._listening = False
         self.server = serving.make(self)
+        # ignored and blocked: kept for the descriptor, and ignored by children, which unblock everything
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        self._shutdown_fd = signal_fd({signal.SIGTERM})
+        self.loop.watch(self._shutdown_fd, read=self._host_goes_down)
 
     # -- start ------------------------------------------------------------------------------------------------------
 
@@ -166,6 +175,29 @@ class Supervisor:
         if self.child is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.child.pidfd, number)
+
+    def _host_goes_down(self) -> None:
+        """Halt the container: who sends a supervisor SIGTERM is the host, on its way down."""
+        os.read(self._shutdown_fd, _SIGNALFD_BYTES)
+        if self.expected == "host-reboot":
+            return
+        self.expected = "host-reboot"
+        self._ask_to_halt()
+        self.loop.later(HOST_SHUTDOWN_SEC, lambda: self.cgroups.kill(self.id))
+
+    def _ask_to_halt(self) -> None:
+        with contextlib.suppress(CoreError, OSError):
+            self.cgroups.thaw(self.id, 0.0)
+        child = self.child
+        if child is None:
+            return
+        name = self.plan.spec.halt_signal
+        choice = halt.Choice(halt.parse(name), sure=True) if name else halt.choose_for(child.pid)
+        if choice is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child.pidfd, choice.signal)
+        if choice is None or not choice.sure:
+            self.loop.later(_ASK_AGAIN_SEC, self._ask_to_halt)
 
     # -- end --------------------------------------------------------------------------------------------------------
 
