@@ -119,6 +119,9 @@ def reap(pidfd: int) -> int:
     """Wait for an ended child by its pidfd, and close it; returns 0 to 255, or 128 + signal."""
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    except ChildProcessError:
+        # somebody else took it: no reason for a supervisor, and its container, to end
+        return 255
     finally:
         os.close(pidfd)
     if result is None:
