@@ -100,6 +100,11 @@ class Host:
         """The root-owned policy file; absent means the defaults."""
         return self.state_dir / "policy.toml"
 
+    @property
+    def doctor_path(self) -> Path:
+        """What `doctor` found when the panel last started: {"checks": [...]}."""
+        return self.state_dir / "doctor.json"
+
     def container_dir(self, container_id: str) -> Path:
         """Return a container's directory in the store."""
         return self.containers_dir / container_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import json
 import os
 import platform
 from collections.abc import Sequence
@@ -175,8 +176,18 @@ class KernelRuntime:
             "pids": int(Path("/proc/sys/kernel/pid_max").read_text()),
             "disk_limits": False,
             "kernel": platform.release(),
+            "doctor": _findings(self.host),
             "policy": {"privileged": rules.containers.privileged, "sources": list(rules.images.sources)},
         }
+
+
+def _findings(host: Host) -> list[dict[str, Any]]:
+    """Return what `doctor` found when the panel last started; an empty list where it has not looked yet."""
+    try:
+        checks: list[dict[str, Any]] = json.loads(host.doctor_path.read_text())["checks"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return checks
 
 
 def _observed(seen: running.Observation) -> Observed:

@@ -42,9 +42,11 @@ def _context(user: User, values: Any) -> dict[str, Any]:
     """Return what the form's template shows; values are the form's own, or the address bar's first ones."""
     host = local_host()
     projects = projects_of(user, role="administrator")
-    images = list(Image.objects.visible_to(user, "use").filter(host=host))
+    images = sorted(
+        Image.objects.visible_to(user, "use").filter(host=host), key=lambda image: (image.state != "ready", image.name)
+    )
     networks = Network.objects.visible_to(user, "use").filter(host=host)
-    chosen = values.get("image") or ("" if len(images) != 1 else images[0].name)
+    chosen = values.get("image") or next((image.name for image in images if image.state == "ready"), "")
     shown = {name: values.get(name, "") for name in CreateForm.base_fields}
     shown["name"] = values.get("name", suggested_name())
     shown["image"] = chosen
@@ -55,7 +57,7 @@ def _context(user: User, values: Any) -> dict[str, Any]:
     advanced = any(shown[name] for name in ("init_command", "environment", "ephemeral", "privileged"))
     return {
         "values": shown,
-        "images": sorted(images, key=lambda image: (image.state != "ready", image.name)),
+        "images": images,
         "networks": networks,
         "projects": projects,
         "ranges": ranges(host),

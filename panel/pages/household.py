@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse
@@ -16,6 +16,9 @@ from containers.models import Image, Network, Operation, local_host
 from containers.views.listing import projects_of
 from panel.accounts.models import User
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
+
+LEVELS: Final = ("required", "recommended", "info")
+"""How much a finding of `doctor` weighs, the heaviest first."""
 
 SUITES = (
     ("bookworm", "Debian 12"),
@@ -121,11 +124,12 @@ def host(request: HttpRequest) -> HttpResponse:
     """Show what the host is, and what `doctor` found: can it, why it matters, how to mend it."""
     row = local_host()
     findings = [_finding(item) for item in row.facts.get("doctor") or [] if isinstance(item, dict)]
-    bad = [item for item in findings if not item["ok"]]
+    bad = sorted((item for item in findings if not item["ok"]), key=lambda item: LEVELS.index(item["level"]))
     context = {
         "host": row,
         "facts": row.facts,
         "bad": bad,
+        "wrong": [item for item in bad if item["level"] != "info"],
         "good": [item for item in findings if item["ok"]],
         "known": bool(findings),
         "policy": row.facts.get("policy") or {},
@@ -138,8 +142,9 @@ def _finding(item: dict[str, Any]) -> dict[str, Any]:
     """Return one finding of `doctor` with every key that the template shows."""
     return {
         "ok": bool(item.get("ok")),
-        "title": item.get("title") or item.get("name") or "",
-        "detail": item.get("detail") or "",
+        "level": item.get("level") if item.get("level") in LEVELS else "info",
+        "what": item.get("what") or item.get("id") or "",
         "why": item.get("why") or "",
         "mend": item.get("mend") or "",
+        "is_command": (item.get("mend") or "")[:1].islower(),
     }

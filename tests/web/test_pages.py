@@ -30,7 +30,7 @@ def host():
         "memory_bytes": 8 * 2**30,
         "cpus": 2,
         "pids": 32768,
-        "doctor": [{"name": "nft", "ok": False, "why": "NAT", "mend": "apt"}],
+        "doctor": [{"id": "nft", "ok": False, "level": "required", "what": "nftables", "why": "NAT", "mend": "apt"}],
     }
     row.save()
     return row

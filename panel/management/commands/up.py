@@ -119,6 +119,7 @@ class Command(BaseCommand):
         from containers.core import doctor
 
         findings = doctor.examine(host.state_dir)
+        layout.write_json(host.doctor_path, {"checks": [found.as_dict() for found in findings]}, mode=0o644)
         for finding in findings:
             if not finding.ok and finding.level != "info":
                 self._say(f"{finding.level}: {finding.what} {finding.why} Mend: {finding.mend}")
