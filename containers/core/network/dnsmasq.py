@@ -137,16 +137,26 @@ def unregister(host: Host, container_id: str) -> None:
     """Forget a container; twice is once."""
     here = directory(host)
     found = False
-    macs: list[str] = []
+    reserved: list[tuple[str, str]] = []
     with contextlib.suppress(FileNotFoundError):
-        macs = [line.partition(",")[0] for line in (here / "reservations" / container_id).read_text().splitlines()]
+        reserved = _reserved((here / "reservations" / container_id).read_text())
     for path in (here / "reservations" / container_id, here / "names" / container_id):
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
             found = True
     if found:
-        forget_leases(host, macs)
         reload(host)
+        # A request may still wait in dnsmasq's socket, of which nothing is written down yet. What is given back here
+        # waits behind it, so in the end there is no lease.
+        for mac, address in reserved:
+            leasing.give_back(host, mac, address)
+        forget_leases(host, [mac for mac, _address in reserved])
+
+
+def _reserved(text: str) -> list[tuple[str, str]]:
+    """Return (MAC, IPv4 address) of what reservations() wrote."""
+    lines = [line.split(",") for line in text.splitlines()]
+    return [(words[0], word) for words in lines for word in words[2:-1] if "." in word]
 
 
 def registered(host: Host) -> set[str]:
