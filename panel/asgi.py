@@ -14,7 +14,7 @@ django_application: Any = get_asgi_application()
 # what follows reads models, so Django must be up
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
-from panel import bodies  # noqa: E402
+from panel import bodies, sockets  # noqa: E402
 from panel.routing import websocket_urlpatterns  # noqa: E402
 
 
@@ -30,6 +30,7 @@ class FixedRoot:
 
 
 bodies.install()
+sockets.install()
 
 application = FixedRoot(
     ProtocolTypeRouter(

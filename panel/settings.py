@@ -103,8 +103,10 @@ def _database(url: str) -> dict[str, Any]:
     """Return Django's settings for a postgresql:// URL, or for the instance's own SQLite where url is empty."""
     if not url:
         return {
-            "ENGINE": "django.db.backends.sqlite3",
+            "ENGINE": "panel.sqlite",
             "NAME": str(WEB_DIR / "db.sqlite3"),
+            # one connection that stays, the ticker's, keeps the journal files from coming and going with each request
+            "CONN_MAX_AGE": None if ROLE == "ticker" else 0,
             "OPTIONS": {
                 "timeout": 30,
                 "transaction_mode": "IMMEDIATE",

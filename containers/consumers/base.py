@@ -88,10 +88,17 @@ class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no
 
     actor: Actor
 
-    async def connect(self) -> None:
-        """Accept, so that a refusal can be told in words, and find out who it is."""
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one socket; what runs beside ends with it, however it ends."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = False
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._end()
+
+    async def connect(self) -> None:
+        """Accept, so that a refusal can be told in words, and find out who it is."""
         await self.accept()
         try:
             self.actor = await self._identify()
@@ -160,6 +167,9 @@ class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no
 
     def beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work until it ends or the socket does; a CoreError in it closes the socket with its code."""
+        if self._ended:
+            work.close()
+            return
         task = asyncio.create_task(self._guard(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -203,7 +213,6 @@ class UnknownPath(Consumer):
 
     async def connect(self) -> None:
         """Accept, so that it can be told."""
-        self._tasks, self._ended = set(), False
         await self.accept()
         await self.refuse(Refusal("not-found", "There is no socket here."))
 
