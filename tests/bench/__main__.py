@@ -1,0 +1,73 @@
+"""One run of all measurements: `.venv/bin/python -m tests.bench [--only SECTION,...] [--rounds N] [--out FILE]`.
+
+As root, on a quiet machine. It makes an instance of its own and removes it; it takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from . import runtimes
+from .measure import FIGURES, TURNS, Table, machine, say
+from .ours import Ours
+
+
+def _life(ours: Ours, work: Path, rounds: int, table: Table) -> None:
+    with runtimes.tools(ours, work) as found:
+        runtimes.measure(ours, found, rounds, table)
+
+
+Section = Callable[[Ours, Path, int, Table], None]
+SECTIONS: Final[dict[str, tuple[str, tuple[str, ...], Section]]] = {
+    "life": ("One container", TURNS, _life),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print the tables as Markdown. The exit status is the number of sections that failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"which of {','.join(SECTIONS)}")
+    parser.add_argument("--rounds", type=int, default=20, help="pairs of each measurement")
+    parser.add_argument("--out", type=Path, help="write the tables here too")
+    options = parser.parse_args(arguments)
+    if os.geteuid() != 0:
+        parser.error("run it as root")
+    if unknown := set(options.only.split(",")) - set(SECTIONS):
+        parser.error(f"--only: there is no {', '.join(unknown)}")
+    began, about, failed = time.monotonic(), machine(), 0
+    tables: list[Table] = []
+    with tempfile.TemporaryDirectory(prefix="boxroom-bench-") as scratch:
+        work = Path(scratch)
+        work.chmod(0o711)
+        ours = Ours()
+        try:
+            for name in options.only.split(","):
+                title, columns, measure = SECTIONS[name]
+                tables.append(Table(title, columns))
+                try:
+                    measure(ours, work, options.rounds, tables[-1])
+                except Exception:  # noqa: BLE001 - one section that fails takes no other with it
+                    failed += 1
+                    tables[-1].notes.append("It failed on the way: see the messages.")
+                    traceback.print_exc()
+        finally:
+            ours.close()
+    about += f"; load after: {os.getloadavg()[0]:.1f}; {time.monotonic() - began:.0f} s for all"
+    text = "\n".join([about + "\n", *(table.markdown() for table in tables)])
+    sys.stdout.write(text)
+    if options.out:
+        options.out.write_text(text)
+    say("done")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
