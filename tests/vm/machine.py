@@ -2,15 +2,21 @@
 
 The host's root directory is shared read-only over 9p and covered by an overlay on a scratch disk (ext4, so that user
 xattrs and idmapped mounts work), so a test runs in there with the same interpreter, packages and tree as outside.
+Python's files, which are looked for in many places and often, lie on disks of their own: 9p does not remember what is
+not there, and asking it again and again cost more than the tests.
 Everything is software emulation: no KVM is asked for. What comes from Debian is downloaded, never installed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +25,28 @@ from typing import Final
 CACHE: Final = Path("/var/cache/boxroom-tests")
 EXIT_MARK: Final = "boxroom-vm-exit"
 DISK_BYTES: Final = 8 * 1024**3
+LIBRARY_BYTES: Final = 2 * 1024**3
+PROJECT: Final = Path(__file__).resolve().parents[2]
+STDLIB: Final = Path(sysconfig.get_path("stdlib"))
+NOT_NEEDED: Final = ("idlelib", "mypy", "*mypyc*.so", "pip", "playwright")
+"""What is left out of the disks; a name that a test needs after all is not found."""
+PARTS: Final = ("containers", "panel", "tests", "locale", "manage.py", "pyproject.toml")
+"""What of the project is tested in there."""
 EARLY_MODULES: Final = ("virtio_pci", "virtio_blk", "9pnet_virtio", "9p", "crc32c_generic", "ext4", "overlay")
 """What must be there before the root directory is; everything else is loaded on demand."""
 
 INIT: Final = r"""#!/bin/busybox sh
 export PATH=/bin
 /bin/busybox --install -s /bin
-mkdir -p /proc /sys /dev /lower /disk /new
+mkdir -p /proc /sys /dev /lower /disk /library /new
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 while read module; do insmod "$module" || echo "insmod $module failed"; done < /modules.list
+until [ -b /dev/vda ] && [ -b /dev/vdb ]; do sleep 0.1; done
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro host /lower || echo "9p failed"
 mount -t ext4 -o noatime /dev/vda /disk || echo "disk failed"
+mount -t ext4 -o ro,noatime /dev/vdb /library || echo "library disk failed"
 mkdir -p /disk/upper /disk/work /disk/tmp /disk/state
 mount -t overlay -o lowerdir=/lower,upperdir=/disk/upper,workdir=/disk/work overlay /new || echo "overlay failed"
 mount --move /proc /new/proc
@@ -43,6 +58,7 @@ mount -t tmpfs tmpfs /new/dev/shm
 mount -t tmpfs -o mode=755 tmpfs /new/run
 chmod 1777 /disk/tmp
 mount --bind /disk/tmp /new/tmp
+while read source target; do mount --bind "$source" "/new$target" || echo "bind $target failed"; done < /binds
 mount -t cgroup2 -o nsdelegate cgroup2 /new/sys/fs/cgroup
 mkdir -p /new/lib/modules
 mount -t tmpfs tmpfs /new/lib/modules
@@ -126,6 +142,8 @@ def _initial_file_system(kernel: Kernel, command: str, target: Path) -> None:
         (root / "modules.list").write_text("\n".join(listed) + "\n")
         (root / "modules.dir").write_text(str(kernel.modules))
         (root / "command").write_text(command)
+        binds = (("/disk/app", PROJECT), ("/library/venv", sys.prefix), ("/library/stdlib", STDLIB))
+        (root / "binds").write_text("".join(f"{source} {target}\n" for source, target in binds))
         (root / "init").write_text(INIT)
         (root / "init").chmod(0o755)
         names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
@@ -133,6 +151,59 @@ def _initial_file_system(kernel: Kernel, command: str, target: Path) -> None:
             subprocess.run(
                 ["cpio", "--quiet", "-o", "-H", "newc"], input=names.encode(), stdout=image, cwd=root, check=True
             )
+
+
+def _disk(content: Path | None, target: Path, size: int, *options: str) -> None:
+    """Make an ext4 disk, with the content of a directory in it."""
+    with target.open("wb") as file:
+        file.truncate(size)
+    words = ["-q", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", *options]
+    subprocess.run(["mkfs.ext4", *words, *(["-d", content] if content else []), target], check=True)
+
+
+def _link(source: str, target: str) -> None:
+    """Copy a file as cheaply as it can be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def library() -> Path:
+    """Return a disk with the interpreter's files and packages, made anew where those have changed."""
+    sources = [PROJECT / name for name in ("requirements.txt", "requirements-dev.txt")] + [STDLIB / "os.py"]
+    stamps = [f"{path} {path.stat().st_mtime_ns}" for path in (*sources, Path(sysconfig.get_path("purelib")))]
+    key = hashlib.sha256("\n".join([*stamps, *NOT_NEEDED]).encode()).hexdigest()[:16]
+    target = CACHE / f"library-{key}.ext4"
+    if not target.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        for old in CACHE.glob("library-*.ext4"):
+            old.unlink()
+        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            for name, source in (("venv", sys.prefix), ("stdlib", STDLIB)):
+                shutil.copytree(
+                    source, Path(scratch) / "root" / name, symlinks=True, copy_function=_link,
+                    ignore=shutil.ignore_patterns(*NOT_NEEDED),
+                )  # fmt: skip
+            _disk(Path(scratch) / "root", Path(scratch) / "image", LIBRARY_BYTES, "-N", "100000")
+            (Path(scratch) / "image").rename(target)
+    return target
+
+
+def _scratch_disk(target: Path) -> None:
+    """Make the disk that takes every write, with a copy of the project in it."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        for part in PARTS:
+            source, copy = PROJECT / part, Path(scratch) / "app" / part
+            if source.is_dir():
+                shutil.copytree(source, copy, symlinks=True, ignore=shutil.ignore_patterns("*.png"))
+            else:
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copy2(source, copy)
+        venv = Path(sys.prefix)
+        if venv.is_relative_to(PROJECT):
+            (Path(scratch) / "app" / venv.relative_to(PROJECT)).mkdir()
+        _disk(Path(scratch), target, DISK_BYTES)
 
 
 def run(command: str, *, timeout_sec: float, memory_mib: int = 3072, kernel_arguments: str = "") -> tuple[int, str]:
@@ -144,15 +215,15 @@ def run(command: str, *, timeout_sec: float, memory_mib: int = 3072, kernel_argu
     with tempfile.TemporaryDirectory(prefix="boxroom-vm-") as scratch:
         initrd, disk = Path(scratch) / "initrd", Path(scratch) / "disk"
         _initial_file_system(kernel, command, initrd)
-        with disk.open("wb") as file:
-            file.truncate(DISK_BYTES)
-        subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=1,nodiscard", disk], check=True)
-        arguments = f"console=ttyS0 quiet panic=-1 cgroup_no_v1=all psi=1 {kernel_arguments}"
+        _scratch_disk(disk)
+        # the emulated processor has no flaws to work around, and the workarounds take half of the time
+        arguments = f"console=ttyS0 quiet panic=-1 cgroup_no_v1=all psi=1 mitigations=off {kernel_arguments}"
         qemu = [
             "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(memory_mib),
             "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio",
             "-kernel", str(kernel.image), "-initrd", str(initrd), "-append", arguments,
             "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe",
+            "-drive", f"file={library()},format=raw,if=virtio,cache=unsafe,readonly=on",
             "-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
         ]  # fmt: skip
