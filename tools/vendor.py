@@ -148,9 +148,11 @@ PACKAGES: tuple[Package, ...] = (
 
 ICONS: tuple[str, ...] = (
     "activity",
+    "accessible",
     "adjustments",
     "alert-triangle",
     "arrow-back-up",
+    "arrows-maximize",
     "ban",
     "bolt-off",
     "box",
@@ -162,6 +164,7 @@ ICONS: tuple[str, ...] = (
     "chevron-right",
     "circle-check",
     "circle-x",
+    "clipboard",
     "clock",
     "copy",
     "cpu",
