@@ -46,7 +46,9 @@ def render(host: Host, configs: Sequence[NetworkConfig], user: str) -> str:
         f"pid-file={here}/dnsmasq.pid",
         f"user={user}",
         "bind-dynamic",
-        f"interface=boxbr{host.instance}*",
+        # With a single interface dnsmasq binds its DHCP socket to that link. Sockets of several instances that are not
+        # bound to a link share port 67, and the kernel gives what a client sends to one of them by chance.
+        *(f"interface={host.bridge_name(config.number)}" for config in sorted(configs, key=lambda one: one.number)),
         "except-interface=lo",
         "no-hosts",
         f"hostsdir={here}/names",
