@@ -1,8 +1,12 @@
 """/ws/stats: what the containers use, once a second, for whom may see them.
 
 The page sends {"type": "subscribe", "containers": [names] or "all"} and gets {"type": "stats", "at", "containers":
-{name: sample}, "host": sample} each second. One subscription to the ticker serves all sockets of the process; a socket
-that is slower than a second misses seconds, and nothing piles up.
+{name: sample}, "host": sample} each second. {"type": "recent", "containers": [names], "seconds": N} is answered once by
+{"type": "recent", "from", "step_sec", "containers": {name: {column: [value or null]}}, "host": {…}}: what happened just
+before, for the small lines; at most 100 names and 600 seconds.
+
+One subscription to the ticker serves all sockets of the process; a socket that is slower than a second misses seconds,
+and nothing piles up.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ from panel.accounts.models import User
 from .base import Consumer, Refusal, in_database
 
 NAMES_MAX: Final = 2000
+RECENT_MAX: Final = 100
+RECENT_MAX_SEC: Final = 600
 
 
 class Feed:
@@ -85,7 +91,10 @@ class StatsConsumer(Consumer):
             await self._look()
 
     async def got_text(self, message: dict[str, Any]) -> None:
-        """Handle subscribe; another one replaces the one before."""
+        """Handle subscribe, of which another one replaces the one before, and recent."""
+        if message["type"] == "recent":
+            await self._tell_recent(message)
+            return
         if message["type"] != "subscribe":
             raise Refusal("bad-request", f"{message['type']!r} is not a message of this socket.", field="type")
         wanted = _wanted(message)
@@ -98,6 +107,21 @@ class StatsConsumer(Consumer):
             self._subscribed = True
             self.beside(self._send())
             self.beside(self._hear())
+
+    async def _tell_recent(self, message: dict[str, Any]) -> None:
+        """Answer with the last seconds; without the ticker there is no answer, the lines then begin as they come."""
+        wanted, seconds = _wanted(message), message.get("seconds", 60)
+        if wanted is None or len(wanted) > RECENT_MAX:
+            raise Refusal("too-large", f"Ask for at most {RECENT_MAX} containers by name.", field="containers")
+        if not isinstance(seconds, int) or not 1 <= seconds <= RECENT_MAX_SEC:
+            raise Refusal("invalid-value", f"seconds must be between 1 and {RECENT_MAX_SEC}.", field="seconds")
+        names = _chosen(await in_database(visible_names)(self.actor.user), wanted)
+        try:
+            found = await asyncio.to_thread(ticker_client.ask, cmd="recent", containers=list(names), seconds=seconds)
+        except ticker_client.TickerUnavailable:
+            return
+        found["containers"] = {names[container_id]: series for container_id, series in found["containers"].items()}
+        await self.tell(type="recent", **found)
 
     async def _send(self) -> None:
         async with contextlib.aclosing(feed().seconds()) as seconds:

@@ -123,6 +123,22 @@ class Rings:
         _fill(series, place, bucket)
         return {"from": first, "step_sec": step, "count": count, "series": dict(zip(COLUMNS, series, strict=True))}
 
+    def recent(self, end: int, seconds: int, columns: Sequence[str]) -> dict[str, list[float | None]]:
+        """Return the `seconds` seconds before `end` (Unix time) of some columns, one entry a second; None: no sample.
+
+        A tenth of the work of query(): for the small lines of many containers at once.
+        """
+        seconds = min(seconds, RINGS[0][1])
+        places = [COLUMNS.index(name) + 1 for name in columns]
+        series: list[list[float | None]] = [[None] * seconds for _ in columns]
+        begin = end - seconds
+        for record in self._records(0, begin, end):
+            index = int(record[0]) - begin
+            for line, place in zip(series, places, strict=True):
+                value = record[place]
+                line[index] = _short(value) if value == value else None  # NaN is not itself
+        return dict(zip(columns, series, strict=True))
+
     def _write_header(self) -> None:
         os.pwrite(self._fd, _HEADER.pack(_MAGIC, self._made_up_to), 0)
 

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,17 @@ log = logging.getLogger(__name__)
 HOST_ID: Final = "host"
 """The name of the host's own history among those of its containers."""
 _PURGE_SEC: Final = 60
+RECENT_COLUMNS: Final = (
+    "cpu_cores",
+    "memory_bytes",
+    "network_rx_bytes_per_sec",
+    "network_tx_bytes_per_sec",
+    "disk_read_bytes_per_sec",
+    "disk_write_bytes_per_sec",
+    "processes",
+    "psi_cpu_pct",
+)
+"""What the small lines of lists and tiles show."""
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -102,6 +113,23 @@ class Samples:
             finally:
                 if rings is None:
                     opened.close()
+
+    def recent(self, ids: Sequence[str], seconds: int) -> dict[str, Any]:
+        """Return the last seconds of several containers and of the host, for the small lines of a list.
+
+        {"from", "step_sec", "containers": {id: {column: [value or None]}}, "host": {column: […]}}; what does not run is
+        left out.
+        """
+        end = int(time.time())
+        found = {}
+        for name in (*ids, HOST_ID):
+            # held for one container at a time: the sampling thread needs it, too
+            with self._lock:
+                rings = self._rings.get(name)
+                if rings is not None:
+                    found[name] = rings.recent(end, seconds, RECENT_COLUMNS)
+        host = found.pop(HOST_ID, {})
+        return {"from": end - seconds, "step_sec": 1, "containers": found, "host": host}
 
     def close(self) -> None:
         """Close every descriptor."""

@@ -4,10 +4,11 @@ Frames of core/protocol.py on host.ticker_socket. A client sends CONTROL frames,
 
     {"cmd": "history", "container": ID, "from": T, "to": T, "points": N}   ID may be "host"; T: Unix time
     {"cmd": "latest", "containers": [ID, ...] | "all"}
+    {"cmd": "recent", "containers": [ID, ...], "seconds": N}               at most RECENT_MAX of them
     {"cmd": "subscribe", "containers": [ID, ...] | "all"}                  a new one replaces the one before
 
-and gets, for each, CONTROL {"type": "history" | "stats", "bytes": N} followed by DATA frames with N bytes of JSON; for
-a subscription one such answer every second. {"type": "error", "code", "message"} ends the conversation.
+and gets, for each, CONTROL {"type": "history" | "recent" | "stats", "bytes": N} followed by DATA frames with N bytes of
+JSON; for a subscription one such answer every second. {"type": "error", "code", "message"} ends the conversation.
 The JSON of stats: {"at", "containers": {ID: sample}, "host": sample}.
 """
 
@@ -22,7 +23,7 @@ import pwd
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,8 +37,11 @@ BACKLOG_MAX_BYTES: Final = 1024 * 1024
 """A subscriber with more than this unsent misses seconds instead of growing the ticker."""
 STALLED_SEC: Final = 30
 _SUBSCRIBED_MAX: Final = 10_000
+RECENT_MAX: Final = 100
+RECENT_MAX_SEC: Final = 600
 
 History = Callable[[str, int, int, int], dict[str, Any]]
+Recent = Callable[[Sequence[str], int], dict[str, Any]]
 
 
 class Refused(Exception):
@@ -95,6 +99,7 @@ class Server(threading.Thread):
         events_path: Path,
         *,
         history: History,
+        recent: Recent,
         latest: Callable[[], Tick],
         on_event: Callable[[dict[str, Any]], None],
     ) -> None:
@@ -102,6 +107,7 @@ class Server(threading.Thread):
         self._socket_path = socket_path
         self._events_path = events_path
         self._history = history
+        self._recent = recent
         self._latest = latest
         self._on_event = on_event
         self._clients: set[_Client] = set()
@@ -183,6 +189,9 @@ class Server(threading.Thread):
             # off the loop: a year of records takes some milliseconds to read
             found = await asyncio.to_thread(self._history, *arguments)
             client.writer.write(answer("history", json.dumps(found, separators=(",", ":"))))
+        elif command == "recent":
+            found = await asyncio.to_thread(self._recent, *_recent_arguments(message))
+            client.writer.write(answer("recent", json.dumps(found, separators=(",", ":"))))
         elif command == "latest":
             client.writer.write(answer("stats", stats_body(self._latest(), _wanted(message))))
         elif command == "subscribe":
@@ -203,6 +212,15 @@ def _history_arguments(message: dict[str, Any]) -> tuple[str, int, int, int]:
     assert isinstance(end, int)
     assert isinstance(points, int)
     return container, begin, end, points
+
+
+def _recent_arguments(message: dict[str, Any]) -> tuple[list[str], int]:
+    wanted, seconds = _wanted(message), message.get("seconds")
+    if wanted is None or len(wanted) > RECENT_MAX:
+        raise Refused(f"containers: at most {RECENT_MAX} ids are expected.")
+    if not isinstance(seconds, int) or not 1 <= seconds <= RECENT_MAX_SEC:
+        raise Refused(f"seconds: 1 to {RECENT_MAX_SEC} are expected.")
+    return sorted(wanted), seconds
 
 
 def _wanted(message: dict[str, Any]) -> frozenset[str] | None:

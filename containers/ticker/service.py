@@ -43,6 +43,7 @@ class Ticker:
             host.ticker_socket,
             host.events_socket,
             history=self.samples.history,
+            recent=self.samples.recent,
             latest=lambda: self.samples.latest,
             on_event=self._chores.event,
         )

@@ -7,9 +7,11 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext_lazy
 
 from containers.models import Image, Network
+from containers.rowhtml import COLUMNS, SHOWN, RowWriter
 from containers.rows import ICONS, LABELS, SORTS, Filters, Row, counts, listed, row_of, rows_of
 from panel.accounts.models import Project, User
 from panel.pages.web import page, unknown, user_of, whole_number
@@ -18,6 +20,7 @@ BLOCK = 20
 """Rows in a block. The page holds the blocks in view and their neighbours: 60 rows of 40 nodes stay under 3 000."""
 FIRST = 1
 """Blocks in the first answer: a screen of 900 px; the next one comes as soon as the page is there."""
+COLUMNS_COOKIE = "boxroom_columns"
 
 STATUSES = (
     ("running", gettext_lazy("Running")),
@@ -30,11 +33,11 @@ STATUSES = (
 
 @dataclass
 class Block:
-    """Some consecutive rows of the list; rows is None where the page asks for them when they come into view."""
+    """Some consecutive rows of the list; html is None where the page asks for them when they come into view."""
 
     number: int
     size: int
-    rows: list[Row] | None
+    html: SafeString | None
 
 
 @page
@@ -43,7 +46,7 @@ def containers(request: HttpRequest) -> HttpResponse:
     user = user_of(request)
     filters = Filters.of(request.GET)
     wanted = {int(n) for n in request.GET.get("blocks", "").split(",") if n.isascii() and n.isdigit()}
-    context = list_context(user, filters, wanted or set(range(FIRST)))
+    context = list_context(user, filters, wanted or set(range(FIRST)), columns_of(request))
     if request.headers.get("HX-Target") == "list":
         return render(request, "containers/list_table.html", context)
     panel = request.GET.get("panel", "")
@@ -59,19 +62,34 @@ def containers(request: HttpRequest) -> HttpResponse:
     return render(request, "containers/list.html", context)
 
 
-def list_context(user: User, filters: Filters, wanted: set[int]) -> dict[str, Any]:
+def columns_of(request: HttpRequest) -> tuple[str, ...]:
+    """Return the columns to show: those of the address, else those last chosen in this browser, else the usual ones."""
+    text = request.GET.get("columns", request.COOKIES.get(COLUMNS_COOKIE, ""))
+    chosen = set(text.replace(".", ",").split(","))
+    if text == "none":
+        return ()
+    return tuple(name for name in COLUMNS if name in chosen) or SHOWN
+
+
+def html_of(rows: list[Row], writer: RowWriter) -> SafeString:
+    """Return rows as HTML."""
+    return mark_safe("".join(writer.write(row) for row in rows))  # every value is escaped where it is put in
+
+
+def list_context(user: User, filters: Filters, wanted: set[int], columns: tuple[str, ...]) -> dict[str, Any]:
     """Return what the list's template needs, with the wanted blocks filled."""
+    writer = RowWriter(columns, show_project=not filters.project and len(projects_of(user)) > 1)
     rows = filters.apply(listed(user)).order_by(*SORTS[filters.sort])
     by_status = counts(user, filters)
     total = by_status.get(filters.status, 0) if filters.status else by_status["all"]
     number_of_blocks = -(-total // BLOCK)
-    filled: dict[int, list[Row]] = {}
+    filled: dict[int, SafeString] = {}
     inside = sorted(n for n in wanted if n < number_of_blocks)[:6]
     if inside:
         first, last = inside[0], inside[-1]
         found = rows_of(user, rows[first * BLOCK : (last + 1) * BLOCK])
         for n in range(first, last + 1):
-            filled[n] = found[(n - first) * BLOCK : (n - first + 1) * BLOCK]
+            filled[n] = html_of(found[(n - first) * BLOCK : (n - first + 1) * BLOCK], writer)
     blocks = [
         Block(n, min(BLOCK, total - n * BLOCK), filled.get(n) if n in inside else None) for n in range(number_of_blocks)
     ]
@@ -81,7 +99,10 @@ def list_context(user: User, filters: Filters, wanted: set[int]) -> dict[str, An
         "total": total,
         "all": by_status["all"],
         "chips": [(key, word, by_status.get(key, 0)) for key, word in STATUSES],
-        "show_project": not filters.project and len(projects_of(user)) > 1,
+        "columns": columns,
+        "all_columns": [(name, word, name in columns) for name, word in COLUMNS.items()],
+        "span": 4 + len(columns),
+        "writer": writer,
     }
 
 
@@ -92,13 +113,13 @@ def some_rows(request: HttpRequest) -> HttpResponse:
     filters = Filters.of(request.GET)
     if "names" in request.GET:
         names = request.GET["names"].split(",")[:200]
-        context = list_context(user, filters, set())
+        context = list_context(user, filters, set(), columns_of(request))
         found = filters.apply(listed(user)).filter(name__in=names)
-        context["rows"] = rows_of(user, found)
+        context["html"] = html_of(rows_of(user, found), context["writer"])
     else:
         number = whole_number(request.GET.get("block"), 0, least=0, most=10_000)
-        context = list_context(user, filters, {number})
-        context["rows"] = next((block.rows for block in context["blocks"] if block.number == number), None) or []
+        context = list_context(user, filters, {number}, columns_of(request))
+        context["html"] = next((block.html for block in context["blocks"] if block.number == number), None) or ""
         context["plain"] = True
     return render(request, "containers/some_rows.html", context)
 

@@ -12,8 +12,8 @@ let all = false;
 let current = null;
 
 function start() {
-  watch("all");
   look();
+  listen();
   draw();
   const panel = document.getElementById("panel");
   current = new URLSearchParams(location.search).get("panel");
@@ -60,11 +60,17 @@ function clear(block, height) {
   if (!height || block.contains(document.activeElement)) return;
   const row = document.createElement("tr");
   const cell = document.createElement("td");
-  cell.colSpan = 10;
+  cell.colSpan = list().querySelectorAll("thead th").length;
   row.append(cell);
   block.replaceChildren(row);
   block.classList.add("gap");
   size(block, height);
+  listen();
+}
+
+/** Hear the numbers of the rows that are in the page, and of no other. */
+function listen() {
+  watch([...list().querySelectorAll("tr.row")].map((row) => row.dataset.name));
 }
 
 async function ask(url, target) {
@@ -78,8 +84,18 @@ function ready(place) {
   window.htmx?.process(place);
   for (const box of place.querySelectorAll("[data-check]")) box.checked = all || chosen.has(box.closest("tr").dataset.name);
   mark();
+  listen();
   requestAnimationFrame(draw);
 }
+
+// ---- which columns: in the address, and kept in this browser
+document.addEventListener("change", (event) => {
+  if (!event.target.matches("[data-column]")) return;
+  const boxes = [...document.querySelectorAll("[data-column]:checked")];
+  const columns = boxes.map((box) => box.dataset.column).join(".") || "none";
+  document.cookie = `boxroom_columns=${columns}; path=/containers/; max-age=31536000; samesite=lax`;
+  go((query) => query.set("columns", columns));
+});
 
 // ---- what changes elsewhere changes here
 const changed = new Set();

@@ -40,6 +40,7 @@ class Ticker:
             directory / "ticker.sock",
             directory / "events.sock",
             history=self.history,
+            recent=self.recent,
             latest=lambda: self.latest,
             on_event=lambda _message: None,
         )
@@ -51,6 +52,16 @@ class Ticker:
             return rings.query(begin, end, points, now=int(time.time()))
         finally:
             rings.close()
+
+    def recent(self, ids, seconds: int):
+        end = int(time.time())
+        found = {}
+        for container_id in ids:
+            rings = Rings(self.directory / f"{container_id}.rings")
+            rings.append(end - 2, [0.5 if name == "cpu_cores" else None for name in COLUMNS])
+            found[container_id] = rings.recent(end, seconds, ("cpu_cores", "memory_bytes"))
+            rings.close()
+        return {"from": end - seconds, "step_sec": 1, "containers": found, "host": {}}
 
     def publish(self, *ids: str) -> None:
         samples = {each: json.dumps({"at": time.time(), "memory_bytes": 42}) for each in ids}
@@ -227,3 +238,27 @@ def test_history_refuses(pair, begin, end, points, field):
 def test_without_a_ticker_it_says_so(run_dir, pair):
     with pytest.raises(TickerUnavailable):
         history.latest(pair[0])
+
+
+async def test_the_minute_before_is_told_at_once_and_only_of_what_may_be_seen(ticker, pair, bob):
+    mine, secret = pair
+    async with connected(bob) as socket:
+        await socket.send_json_to({"type": "recent", "containers": [mine.name, secret.name], "seconds": 10})
+        answer = json.loads((await socket.output_queue.get())["text"])
+    assert answer["type"] == "recent"
+    assert list(answer["containers"]) == [mine.name]
+    series = answer["containers"][mine.name]
+    assert len(series["cpu_cores"]) == len(series["memory_bytes"]) == 10
+    assert series["cpu_cores"][8] == 0.5
+    assert series["memory_bytes"] == [None] * 10
+
+
+@pytest.mark.parametrize(
+    "asked", [{"containers": "all"}, {"containers": [f"c{n}" for n in range(101)]}, {"containers": [], "seconds": 0}]
+)
+async def test_too_much_of_the_minute_before_is_refused(ticker, pair, bob, asked):
+    async with connected(bob) as socket:
+        await socket.send_json_to({"type": "recent", **asked})
+        answer = json.loads((await socket.output_queue.get())["text"])
+    assert answer["type"] == "error"
+    assert answer["field"] in ("containers", "seconds")
