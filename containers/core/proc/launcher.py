@@ -20,18 +20,21 @@ import signal
 import socket
 import struct
 import sys
+import time
 import traceback
 from typing import Final
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
+from containers.core.errors import CoreError
 from containers.core.host import Host
 from containers.core.proc import seccomp_files, supervisor
 from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
 
 BACKLOG: Final = 128
 DESCRIPTORS: Final = 1024
+DISMISS_SEC: Final = 2.0
 TAKEN: Final = 255
 """What a spare writes when it has work: no signal has this number."""
 ENCODINGS: Final = ("ascii", "idna", "latin-1", "utf-8", "utf-16", "utf-32")
@@ -119,7 +122,12 @@ class Launcher:
         while not self.stopping:
             poll.poll()
             self._woken()
-        # the spare dies with this process, by its parent-death signal; one with work has taken that off
+        # the spare ends when its accept(2) fails; one that has taken work meanwhile is not the spare any more
+        self.listener.shutdown(socket.SHUT_RDWR)
+        deadline = time.monotonic() + DISMISS_SEC
+        while self.spare_pid and (left := deadline - time.monotonic()) > 0:
+            poll.poll(left * 1000)
+            self._woken()
 
     def _stop(self, _number: int, _frame: object) -> None:
         self.stopping = True
@@ -159,15 +167,23 @@ class Launcher:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != launcher_pid:
             return
-        supervisor.warm(self.host)
-        connection, _ = self.listener.accept()
+        problem = None
+        try:
+            supervisor.warm(self.host)
+        except (CoreError, OSError) as error:
+            problem = error
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:
+            # the launcher ends
+            return
         prctl(PR_SET_PDEATHSIG, 0)
         os.write(self._wake_write_fd, bytes((TAKEN,)))
         fd = connection.fileno()
         os.closerange(3, fd)
         os.closerange(fd + 1, DESCRIPTORS)
         if peer_is_root(connection):
-            supervisor.main(connection)
+            supervisor.main(connection, problem)
 
 
 def main(state_dir: str) -> None:

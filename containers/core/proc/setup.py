@@ -172,6 +172,7 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         sethostname(plan.hostname)
     for link in ("lo", *plan.links):
         with _Step(f"bring the link {link} up"):
+            _without_dad(link)
             _link_up(link)
     with _Step("change the root directory"):
         pivot_root(".", ".")
@@ -204,6 +205,18 @@ def _console(connection: socket.socket) -> int:
     send(connection, {"type": "console"}, (master_fd, slave_fd))
     os.close(master_fd)
     return slave_fd
+
+
+def _without_dad(name: str) -> None:
+    """Let IPv6 addresses be used, and routers be asked for, at once: looking for duplicates takes two to four seconds.
+
+    There can be none: addresses follow from MACs, both are given out by the panel, and the bridge lets nobody use
+    another's. Source: kernel Documentation/networking/ip-sysctl.rst, accept_dad.
+    """
+    with contextlib.suppress(FileNotFoundError):  # a host without IPv6
+        for key in ("accept_dad", "dad_transmits"):
+            with open(f"/proc/sys/net/ipv6/conf/{name}/{key}", "w", encoding="ascii") as file:
+                file.write("0")
 
 
 def _link_up(name: str) -> None:

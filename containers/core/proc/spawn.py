@@ -8,15 +8,16 @@ has counters of its own. Source: kernel Documentation/admin-guide/sysctl/user.rs
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
 import select
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import capabilities, mount_plan
 from ..cgroups.base import join
@@ -70,27 +71,51 @@ class Child:
 
 
 class Joining:
-    """Moves a process into its cgroups beside other work.
+    """Moves a process into its cgroups beside other work, from a helper process.
 
-    The first move after a quiet while waits about 10 ms for an RCU grace period (cgroup_threadgroup_rwsem).
+    The first move after a quiet while waits 10 ms and more for an RCU grace period (cgroup_threadgroup_rwsem). Not from
+    a thread: a clone made meanwhile could take over the interpreter's lock in the thread's hands, and wait for ever.
     """
 
     def __init__(self, pid: int, procs: tuple[str, ...]) -> None:
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._run, args=(pid, procs), daemon=True)
-        self._thread.start()
-
-    def _run(self, pid: int, procs: tuple[str, ...]) -> None:
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
         try:
-            join(pid, procs)
+            self._helper = os.fork()
+            if self._helper == 0:
+                _join_and_leave(pid, procs, write_fd)
         except OSError as error:
-            self._error = error
+            os.close(read_fd)
+            raise SetupFailed.from_oserror("join the cgroups", error) from error
+        finally:
+            os.close(write_fd)
+        self._read_fd = read_fd
 
     def wait(self) -> None:
         """Wait until the process is where it belongs; raises SetupFailed."""
-        self._thread.join()
-        if self._error is not None:
-            raise SetupFailed.from_oserror("join the cgroups", self._error) from self._error
+        said = os.read(self._read_fd, 65536)
+        self.close()
+        if said:
+            number, path = json.loads(said)
+            error = OSError(number, os.strerror(number), path)
+            raise SetupFailed.from_oserror("join the cgroups", error)
+
+    def close(self) -> None:
+        """Let go of the helper; the second time there is nothing to do."""
+        if self._read_fd >= 0:
+            os.close(self._read_fd)
+            self._read_fd = -1
+            os.waitpid(self._helper, 0)
+
+
+def _join_and_leave(pid: int, procs: tuple[str, ...], write_fd: int) -> NoReturn:
+    """Be the helper; says nothing where all went well."""
+    try:
+        join(pid, procs)
+    except BaseException as error:  # noqa: BLE001 - the helper's last frame
+        number = error.errno if isinstance(error, OSError) else None
+        path = error.filename if isinstance(error, OSError) else repr(error)
+        os.write(write_fd, json.dumps([number or errno.EIO, path]).encode())
+    os._exit(0)
 
 
 def last_capability() -> int:

@@ -69,14 +69,11 @@ class Supervisor:
     def start(self, worker: socket.socket) -> None:
         """Start the container for a worker at the other end; raises CoreError with nothing left behind."""
         with ExitStack() as undo:
-            # its first move in a while waits for a grace period, with the kernel's lock on all cgroups held: what
-            # needs none goes first, and the child's mounts and the worker's links are made meanwhile
-            warming = spawn.Joining(os.getpid(), self.cgroups.supervisor_procs())
             undo.callback(self._remove_cgroups)
             child = self._clone(undo)
             undo.callback(self._delete_links)
+            # the child's mounts and the worker's links are made while the child is moved into its cgroups
             setup.send(worker, {"type": "namespaces", "pid": child.pid}, (child.netns_fd,))
-            warming.wait()
             spec = self.plan.spec
             joined = self.cgroups.create(
                 self.id, limits=spec.limits, owner_uid=self.plan.id_base or 0, privileged=spec.privileged
@@ -98,9 +95,10 @@ class Supervisor:
 
     def _release(self, child: spawn.Child, init_procs: tuple[str, ...], worker: socket.socket | None) -> None:
         """Put the child where it belongs and let it exec; raises CoreError, with the console's last lines."""
+        joining = spawn.Joining(child.pid, init_procs)
         try:
-            join(child.pid, init_procs)
             spawn.await_console(child)
+            joining.wait()
             if worker is not None:
                 _await_network(worker)
             self.started_at = records.now()
@@ -127,6 +125,8 @@ class Supervisor:
                 error.details["console"] = self._console_tail(child)
             self.host.run_path(self.id).unlink(missing_ok=True)
             raise
+        finally:
+            joining.close()
 
     # -- serve ------------------------------------------------------------------------------------------------------
 
@@ -263,15 +263,21 @@ class Supervisor:
 
 
 def warm(host: Host) -> None:
-    """Do once what a start does, so that a process which waits for its request has the pages to itself already."""
-    detect.open(host)
+    """Do beforehand what every start needs: move this process to where supervisors are, touch what will be used.
+
+    A process that waits for its request has the pages to itself then. Raises CoreError, OSError.
+    """
+    join(os.getpid(), detect.open(host).supervisor_procs())
     seccomp_files.read(host, nesting=False)
     spawn.last_capability()
     Process.of(os.getpid())
 
 
-def main(connection: socket.socket) -> None:
-    """Serve the one request of an accepted connection; returns when the container has ended."""
+def main(connection: socket.socket, problem: CoreError | OSError | None = None) -> None:
+    """Serve the one request of an accepted connection; returns when the container has ended.
+
+    problem: why this process cannot be a supervisor (see warm); the request is answered with that.
+    """
     message, fds = setup.receive(connection, fds_max=1)
     if message is None or not fds:
         return
@@ -280,6 +286,8 @@ def main(connection: socket.socket) -> None:
     _become_supervisor(plan.instance, plan.spec)
     supervisor = None
     try:
+        if problem is not None:
+            raise problem
         supervisor = Supervisor(plan)
         supervisor.start(connection)
     except CoreError as error:
@@ -291,7 +299,7 @@ def main(connection: socket.socket) -> None:
         return
     except OSError as error:
         with contextlib.suppress(OSError):
-            failed = SetupFailed.from_oserror("talk to the worker", error)
+            failed = SetupFailed.from_oserror("start", error)
             setup.send(connection, {"type": "error", **failed.as_dict()})
         return
     finally:
