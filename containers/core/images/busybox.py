@@ -14,8 +14,9 @@ from ..errors import HostUnsupported
 from .base import Order, put
 
 CANDIDATES: Final = (Path("/bin/busybox"), Path("/usr/bin/busybox"), Path("/usr/lib/initramfs-tools/bin/busybox"))
-DEFAULTS: Final = {"init_command": ["/sbin/init"], "halt_signal": "SIGUSR2", "environment": {}}
-"""SIGUSR2 is busybox init's poweroff; SIGPWR it does not know."""
+DEFAULTS: Final = {"init_command": ["/sbin/init"], "halt_signal": "SIGINT", "environment": {}}
+"""busybox init takes SIGUSR2 as poweroff, but then sleeps for two seconds, whatever is left to end (init/init.c).
+At SIGINT it runs the ctrlaltdel line of inittab, which is this image's own shutdown; SIGPWR it does not know."""
 
 DIRECTORIES: Final = (
     "bin dev etc/init.d etc/udhcpc home mnt proc root run sbin sys tmp usr/bin usr/sbin "
@@ -23,6 +24,14 @@ DIRECTORIES: Final = (
 ).split()
 _MODES: Final = {"root": 0o700, "tmp": 0o1777, "var/tmp": 0o1777}
 _PT_INTERP: Final = 3
+
+_LEAVE: Final = """\
+#!/bin/sh
+# With options, such as -f, as busybox has it; without, by way of /etc/init.d/shutdown.
+[ $# -eq 0 ] || exec /bin/busybox {name} "$@"
+{note}
+kill -INT 1
+"""
 
 _FILES: Final[dict[str, tuple[int, str]]] = {
     "etc/inittab": (
@@ -32,7 +41,35 @@ _FILES: Final[dict[str, tuple[int, str]]] = {
 ::once:/etc/init.d/network
 # The terminal page opens a root shell by itself; the console asks for a name and a password, as on any machine.
 console::respawn:/sbin/getty -L 0 console linux
-::ctrlaltdel:/sbin/reboot
+# SIGINT: the panel's stop, and what poweroff and reboot send
+::ctrlaltdel:/etc/init.d/shutdown
+""",
+    ),
+    "etc/init.d/shutdown": (
+        0o755,
+        """\
+#!/bin/sh
+# Ends everything and leaves, as soon as all have ended: busybox init itself would always sleep for two seconds.
+# Nothing is respawned meanwhile: init waits for this script.
+trap '' HUP TERM
+others() {
+    set -- /proc/[0-9]*
+    [ $# -gt 2 ]
+}
+kill -TERM -1 2>/dev/null
+kill -HUP -1 2>/dev/null
+tries=0
+while others && [ $tries -lt 100 ]; do
+    usleep $((tries < 20 ? 5000 : 30000))
+    tries=$((tries + 1))
+done
+kill -KILL -1 2>/dev/null
+last=poweroff
+if [ -e /run/reboot ]; then
+    last=reboot
+fi
+# without sync: what was written is in the memory of the host, which runs on
+exec /bin/busybox "$last" -n -f
 """,
     ),
     "etc/init.d/rcS": (
@@ -46,6 +83,9 @@ ln -sf /proc/mounts /etc/mtab
 [ ! -s /etc/hostname ] || hostname -F /etc/hostname
 """,
     ),
+    "sbin/poweroff": (0o755, _LEAVE.format(name="poweroff", note="rm -f /run/reboot")),
+    "sbin/halt": (0o755, _LEAVE.format(name="halt", note="rm -f /run/reboot")),
+    "sbin/reboot": (0o755, _LEAVE.format(name="reboot", note=": >/run/reboot")),
     "etc/init.d/network": (
         0o755,
         """\
