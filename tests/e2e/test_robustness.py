@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from .instance import Instance, call, wait_until
+from .terminal import Terminal
+
+PARTS = ("daphne", "celery", "ticker", "redis-server", "launcher")
+BACK_SEC = 10.0
+DEAF = ["/bin/sh", "-c", "while :; do sleep 1; done"]
+"""An init that heeds no signal: a stop of it takes all the time it was given."""
 
 
 def healthy(instance: Instance) -> bool:
@@ -26,72 +36,167 @@ def kill(pids: list[int]) -> None:
             continue
 
 
-@pytest.mark.parametrize(
-    "roles",
-    [
-        ("daphne",),
-        ("celery",),
-        ("ticker",),
-        ("redis-server",),
-        ("launcher",),
-        ("daphne", "celery", "ticker", "redis-server", "launcher"),
-    ],
-)
-def test_killed_parts_come_back_and_containers_do_not_notice(
-    instance: Instance, api: httpx.Client, name: str, roles: tuple[str, ...]
-) -> None:
-    call(api, "POST", "/containers", {"name": name, "image": "busybox", "start": True})
-    before = api.get(f"/containers/{name}").json()["pid"]
-    victims = [pid for role in roles for pid in instance.pids(role)]
-    assert victims
-    kill(victims)
+def kill_parts(instance: Instance, *roles: str) -> None:
+    """Kill -9 parts of the panel, and wait until others are in their place and the panel is healthy."""
+    victims = {role: instance.pids(role) for role in roles}
+    assert all(victims.values()), victims
+    kill([pid for pids in victims.values() for pid in pids])
     wait_until(
-        lambda: healthy(instance) and all(set(instance.pids(role)) - set(victims) for role in roles), 10, "back again"
+        lambda: all(set(instance.pids(role)) - set(victims[role]) for role in roles) and healthy(instance),
+        BACK_SEC,
+        f"{', '.join(roles)} back again",
     )
-    row = api.get(f"/containers/{name}").json()
+
+
+def ended(api: httpx.Client, operation_id: str, timeout_sec: float = 30.0) -> dict[str, Any]:
+    """Wait for an operation's end, through a panel that may be away."""
+
+    def look() -> dict[str, Any] | None:
+        try:
+            answer = api.get(f"/operations/{operation_id}")
+        except httpx.HTTPError:
+            return None
+        found: dict[str, Any] = answer.json() if answer.status_code == 200 else {"status": "queued"}
+        return found if found["status"] not in ("queued", "running") else None
+
+    found: dict[str, Any] = wait_until(look, timeout_sec, "the operation's end")
+    return found
+
+
+def nothing_left(instance: Instance) -> None:
+    """Fail unless fsck finds nothing, at once."""
+    found = instance.manage("fsck", "--json", check=False).stdout.strip()
+    assert found == "[]", found
+
+
+@pytest.fixture
+def running(api: httpx.Client, name: str) -> str:
+    call(api, "POST", "/containers", {"name": name, "image": "busybox", "start": True})
+    return name
+
+
+@pytest.fixture
+def deaf(api: httpx.Client, name: str) -> Iterator[str]:
+    """A running container that takes its time to stop."""
+    made = f"{name}-deaf"
+    call(api, "POST", "/containers", {"name": made, "image": "busybox", "start": True, "init_command": DEAF})
+    yield made
+    wait_until(lambda: api.get(f"/containers/{made}").json()["operation"] is None, 30, "idle")
+    call(api, "DELETE", f"/containers/{made}?force=true")
+
+
+@pytest.mark.parametrize("roles", [*((part,) for part in PARTS), PARTS], ids=lambda roles: "+".join(roles))
+def test_killed_parts_come_back_while_a_terminal_and_an_operation_are_open(
+    instance: Instance, api: httpx.Client, running: str, deaf: str, roles: tuple[str, ...]
+) -> None:
+    before = api.get(f"/containers/{running}").json()["pid"]
+    terminal = Terminal(instance, running)
+    terminal.open()
+    terminal.type("KEPT=$((40+2)); echo answer-$KEPT\n")
+    terminal.expect("answer-42")
+    stopping = api.post(f"/containers/{deaf}/stop", json={"timeout": 3}).json()
+    wait_until(lambda: api.get(f"/operations/{stopping['id']}").json()["status"] == "running", 5, "the stop to begin")
+
+    kill_parts(instance, *roles)
+
+    if "daphne" in roles:
+        session = terminal.session
+        began = time.monotonic()
+        terminal.open()
+        assert time.monotonic() - began < 2
+        assert terminal.session == session
+        terminal.expect("answer-42")  # the scrollback
+    else:
+        assert terminal.alive()
+    terminal.type("echo still-$KEPT\n")
+    terminal.expect("still-42")
+    terminal.close()
+
+    row = api.get(f"/containers/{running}").json()
     assert (row["status"], row["pid"]) == ("running", before)
-    assert api.post(f"/containers/{name}/exec", json={"command": ["true"]}).json()["exit_code"] == 0
-    call(api, "POST", f"/containers/{name}/restart", {"timeout": 5})
+    operation = ended(api, stopping["id"])
+    assert operation["status"] == "succeeded", operation
+    assert ("resumed" in operation["message"]) == ("celery" in roles), operation
+    assert api.get(f"/containers/{deaf}").json()["status"] == "stopped"
+    call(api, "POST", f"/containers/{running}/restart")
 
 
 def test_operations_end_when_the_worker_is_killed_in_the_middle(
     instance: Instance, api: httpx.Client, name: str
 ) -> None:
+    """At whatever instant: a create and start either is done in the end, or leaves nothing."""
     for round_number in range(5):
         one = f"{name}-{round_number}"
         answer = api.post("/containers", json={"name": one, "image": "busybox", "start": True})
         assert answer.status_code == 202
+        time.sleep(round_number * 0.04)
         kill(instance.pids("celery"))
-        operation = wait_until(
-            lambda path=f"/operations/{answer.json()['id']}": (
-                lambda found: found if found["status"] not in ("queued", "running") else None
-            )(api.get(path).json()),
-            20,
-            "the operation's end",
-        )
-        assert operation["status"] in ("succeeded", "failed")
-        row = api.get(f"/containers/{one}")
-        if operation["status"] == "succeeded":
-            assert row.json()["status"] == "running"
-        if row.status_code == 200:
-            wait_until(lambda path=f"/containers/{one}": api.get(path).json()["operation"] is None, 10, "idle")
-            call(api, "DELETE", f"/containers/{one}?force=true")
-    assert instance.manage("fsck", "--json").stdout.strip() == "[]"
+        operation = ended(api, answer.json()["id"])
+        assert operation["status"] == "succeeded", operation
+        assert api.get(f"/containers/{one}").json()["status"] == "running"
+    for round_number in range(5):
+        call(api, "DELETE", f"/containers/{name}-{round_number}?force=true")
+    nothing_left(instance)
+
+
+def test_two_clicks_at_once_make_one_start(instance: Instance, api: httpx.Client, name: str) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    call(api, "POST", "/containers", {"name": name, "image": "busybox"})
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _n: api.post(f"/containers/{name}/start?wait=30"), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {"busy", "invalid-transition"}
+    assert len([pid for pid in instance.pids("supervisor") if name in Path(f"/proc/{pid}/cmdline").read_text()]) == 1
+    events = api.get(f"/operations?container={name}").json()["items"]
+    assert [event["action"] for event in events].count("start") == 1
+
+
+def test_redis_loses_all_its_data_and_nothing_else_is_lost(
+    instance: Instance, api: httpx.Client, running: str, deaf: str
+) -> None:
+    """Its data is in memory only: what dies with it is what a new one lacks."""
+    stopping = api.post(f"/containers/{deaf}/stop", json={"timeout": 2}).json()
+    (redis,) = instance.pids("redis-server")
+    os.kill(redis, signal.SIGSTOP)  # the doorbells of what is asked for now are lost
+    try:
+        asked = [api.post(f"/containers/{running}/{action}").json()["id"] for action in ("freeze",)]
+    finally:
+        kill([redis])
+    assert ended(api, stopping["id"])["status"] == "succeeded"
+    for operation_id in asked:
+        assert ended(api, operation_id)["status"] == "succeeded"
+    assert api.get(f"/containers/{running}").json()["status"] == "frozen"
+    wait_until(lambda: healthy(instance), BACK_SEC, "healthy")
+    call(api, "POST", f"/containers/{running}/unfreeze")
 
 
 def test_a_killed_supervisor_takes_its_container_along_and_leaves_nothing(
-    instance: Instance, api: httpx.Client, name: str
+    instance: Instance, api: httpx.Client, running: str
 ) -> None:
-    call(api, "POST", "/containers", {"name": name, "image": "busybox", "start": True})
-    kill([pid for pid in instance.pids("supervisor") if name in open(f"/proc/{pid}/cmdline").read()])
+    kill([pid for pid in instance.pids("supervisor") if running in Path(f"/proc/{pid}/cmdline").read_text()])
     row = wait_until(
-        lambda: (lambda r: r if r["status"] == "stopped" else None)(api.get(f"/containers/{name}").json()),
+        lambda: (lambda r: r if r["status"] == "stopped" else None)(api.get(f"/containers/{running}").json()),
         10,
         "stopped",
     )
     assert row["last_exit"]["reason"] == "supervisor-lost"
     wait_until(lambda: instance.manage("fsck", "--json", check=False).stdout.strip() == "[]", 10, "nothing left")
-    call(api, "POST", f"/containers/{name}/start")
+    call(api, "POST", f"/containers/{running}/start")
+
+
+def test_a_killed_watcher_s_panel_is_taken_over(own_instance: Instance) -> None:
+    """kill -9 of `up` itself: the next `up` meets none of the old one's processes, and all containers."""
+    with own_instance.client() as api:
+        call(api, "POST", "/containers", {"name": "stays", "image": "busybox", "start": True})
+        before = api.get("/containers/stays").json()["pid"]
+    kill(own_instance.pids("manage.py up"))
+    wait_until(lambda: not own_instance.pids("daphne"), 10, "the end of what it had started")
+    own_instance.up()
+    with own_instance.client() as api:
+        row = api.get("/containers/stays").json()
+        assert (row["status"], row["pid"]) == ("running", before)
+        call(api, "POST", "/containers/stays/restart")
 
 
 def test_down_and_up_find_the_containers_again(own_instance: Instance) -> None:
