@@ -26,18 +26,31 @@ function make(name, attributes = {}, ...children) {
   return node;
 }
 
+/** One icon of the panel's sprite. */
+function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  svg.setAttribute("class", "icon icon-sm");
+  svg.setAttribute("aria-hidden", "true");
+  use.setAttribute("href", `${root.dataset.icons}#${name}`);
+  svg.append(use);
+  return svg;
+}
+
 const button = (label, text, onclick, extra = {}) => make("button", { type: "button", class: "terminal-button", "aria-label": label, title: label, onclick, ...extra }, text);
-const tabs = make("div", { class: "terminal-tabs", role: "tablist", "aria-label": word("terminals") });
+const tabs = make("div", { class: "terminal-tabs", role: "group", "aria-label": word("terminals") });
 const people = make("span", { class: "terminal-people" });
 const find = make("input", { class: "terminal-find", type: "search", placeholder: word("find"), "aria-label": word("find"), hidden: true });
+const found = make("span", { class: "terminal-found", "aria-live": "polite" });
 const place = make("div", { class: "terminal-place" });
 const keys = make("div", { class: "terminal-keys", role: "toolbar", "aria-label": word("keys") });
-const reader = button(word("screenReader"), "Aa", toggleReader, { "aria-pressed": String(accessible) });
+const reader = button(word("screenReader"), icon("accessible"), toggleReader, { "aria-pressed": String(accessible) });
 const bar = make("div", { class: "terminal-bar" },
-  tabs, button(word("newTerminal"), "+", () => open(null)), make("span", { class: "terminal-space" }), people, find,
-  button(word("find"), "⌕", () => showFind(find.hidden)),
+  tabs, button(word("newTerminal"), icon("plus"), () => open(null)), make("span", { class: "terminal-space" }), people, find, found,
+  button(word("find"), icon("search"), () => showFind(find.hidden)),
   button(word("smaller"), "A−", () => setFont(fontSize - 1)), button(word("larger"), "A+", () => setFont(fontSize + 1)),
-  reader, button(word("paste"), "⎘", () => front?.session.paste()), button(word("fullScreen"), "⛶", fullScreen));
+  reader, ...(navigator.clipboard?.readText ? [button(word("paste"), icon("clipboard"), () => front?.session.paste())] : []),
+  button(word("fullScreen"), icon("arrows-maximize"), fullScreen));
 
 function save() {
   const ids = sessions.map((one) => one.session.id).filter(Boolean);
@@ -46,15 +59,18 @@ function save() {
   if (id) history.replaceState(null, "", `#session=${id}`);
 }
 
-function open(id) {
+function open(id, orNew = false) {
   const pane = make("div", { class: "terminal-pane" });
   place.append(pane);
   const one = { pane, number: sessions.length + 1 };
   sessions.push(one);
   show(one); // a hidden element has no size to fit to
-  one.session = new Session(pane, { container, id, fontSize, accessible });
+  one.session = new Session(pane, { container, id, orNew, fontSize, accessible });
   one.session.addEventListener("change", () => { save(); draw(); });
   one.session.addEventListener("find", () => showFind(true));
+  one.session.search.onDidChangeResults(({ resultIndex, resultCount }) => {
+    found.textContent = find.value ? `${resultCount ? resultIndex + 1 : 0}/${resultCount}` : "";
+  });
   one.session.term.onTitleChange((title) => { one.title = title.slice(0, 40); draw(); });
   draw();
   one.session.term.focus();
@@ -82,16 +98,21 @@ function close(one) {
 }
 
 function draw() {
+  const held = [...tabs.querySelectorAll("button")].indexOf(document.activeElement);
   tabs.replaceChildren(...sessions.map((one) => {
     const state = one.session?.ended ? "ended" : one.session?.live ? "live" : "waiting";
     const label = one.title || word("terminalNumber", one.number);
-    const tab = make("button", { type: "button", role: "tab", class: "terminal-tab", "aria-selected": String(one === front), "data-state": state, onclick: () => show(one), title: word({ live: "terminalLive", waiting: "terminalWaiting", ended: "terminalEnded" }[state]) }, label);
+    const tab = make("button", { type: "button", class: "terminal-tab", "aria-pressed": String(one === front), "data-state": state, onclick: () => show(one), title: word({ live: "terminalLive", waiting: "terminalWaiting", ended: "terminalEnded" }[state]) }, label);
     const away = make("button", { type: "button", class: "terminal-close", "aria-label": word("closeNamed", label), onclick: () => close(one) }, "×");
-    return make("span", { class: "terminal-tab-box", role: "presentation" }, tab, ...(sessions.length > 1 ? [away] : []));
+    return make("span", { class: "terminal-tab-box" }, tab, ...(sessions.length > 1 ? [away] : []));
   }));
-  const others = (front?.session?.viewers ?? []).map((viewer) => viewer.user ?? viewer);
-  people.textContent = others.length > 1 ? word("alsoHere", [...new Set(others)].join(", ")) : "";
-  root.dataset.state = front?.session?.live ? "live" : "waiting";
+  if (held >= 0) tabs.querySelectorAll("button")[held]?.focus();
+  const others = (front?.session?.viewers ?? []).map((viewer) => viewer.user);
+  const own = others.indexOf(document.body.dataset.user);
+  if (own >= 0) others.splice(own, 1); // who looks from a second window is there twice
+  people.textContent = others.length ? word("alsoHere", [...new Set(others)].join(", ")) : "";
+  root.dataset.state = front?.session?.live ? "live" : front?.session?.ended ? "ended" : "waiting";
+  root.classList.toggle("empty", !sessions.length);
 }
 
 function setFont(size) {
@@ -109,13 +130,14 @@ function toggleReader() {
 
 function showFind(on) {
   find.hidden = !on;
+  found.textContent = "";
   if (on) find.focus();
   else { front?.session.search.clearDecorations(); front?.session.term.focus(); }
 }
 
 function fullScreen() {
   if (document.fullscreenElement) document.exitFullscreen();
-  else root.requestFullscreen();
+  else root.requestFullscreen().catch(() => {});
 }
 
 function pressKey(text) {
@@ -138,12 +160,13 @@ function holdControl(node) {
   session.term.focus();
 }
 
+const MATCHES = { decorations: { matchOverviewRuler: "#f2c866", activeMatchColorOverviewRuler: "#ff8a80", matchBackground: "#5a4a1c", activeMatchBackground: "#8a6a10" } };
+find.addEventListener("input", () => front?.session.search.findPrevious(find.value, { ...MATCHES, incremental: true }));
 find.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") showFind(false);
-  if (event.key !== "Enter") return;
-  const options = { decorations: { matchOverviewRuler: "#f2c866", activeMatchColorOverviewRuler: "#ff8a80", matchBackground: "#5a4a1c", activeMatchBackground: "#8a6a10" } };
-  if (event.shiftKey) front.session.search.findPrevious(find.value, options);
-  else front.session.search.findNext(find.value, options);
+  if (event.key === "Escape") { event.stopPropagation(); showFind(false); }
+  if (event.key !== "Enter" || !front) return;
+  if (event.shiftKey) front.session.search.findNext(find.value, MATCHES);
+  else front.session.search.findPrevious(find.value, MATCHES); // what was printed last is what is looked for first
 });
 
 for (const [label, text] of KEYS) {
@@ -153,15 +176,34 @@ for (const [label, text] of KEYS) {
   keys.append(node);
 }
 
-if (root.dataset.mayOpen) {
-  root.append(bar, place, keys);
+/** Open what was open here, or a first shell; a container that does not run has nothing to open. */
+function begin() {
   const asked = new URLSearchParams(location.hash.slice(1)).get("session");
   let known = [];
   try { known = JSON.parse(sessionStorage.getItem(store) ?? "[]"); } catch { known = []; }
   const ids = [...new Set([...known, ...(asked ? [asked] : [])])].filter((id) => /^[\w-]{1,64}$/.test(id));
-  if (ids.length) ids.forEach(open);
-  else open(null);
+  const status = cover.dataset.status;
+  if (status === "running" || (status === "frozen" && ids.length)) {
+    ids.forEach((id, index) => open(id, index === ids.length - 1 && known.includes(id)));
+    if (!ids.length) open(null);
+  }
   const wanted = sessions.find((one) => one.session.id === asked);
   if (wanted) show(wanted);
+  draw();
+}
+
+/** The container's state changed: when it runs again, so do the terminals that ended with it. */
+function follow() {
+  if (cover.dataset.status !== "running") return;
+  if (!sessions.length) begin();
+  for (const one of sessions) if (one.session.stopped) one.session.again();
+}
+
+const cover = document.getElementById("terminal-state");
+if (cover) {
+  root.append(bar, cover, place, keys);
+  root.front = () => front?.session;
+  document.addEventListener("boxroom:morphed", (event) => { if (event.detail === cover) follow(); });
+  begin();
   addEventListener("pagehide", save);
 }

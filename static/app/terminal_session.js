@@ -21,8 +21,24 @@ const THEME = {
   brightBlack: "#8592a0", brightRed: "#ffb0a8", brightGreen: "#a6edb3", brightYellow: "#ffe19a", brightBlue: "#a9d1ff", brightMagenta: "#e7c8ff", brightCyan: "#a3f0ea", brightWhite: "#ffffff",
 };
 
-/** Apply the style elements that xterm.js makes: the panel's Content-Security-Policy takes none that a script wrote, but
-    constructed sheets, which are no markup, it does. Returns the observer that follows their changes. */
+/** The document that xterm.js makes its elements with. Its style elements are marked as something else than CSS, because
+    the panel's Content-Security-Policy takes no style that a script wrote as markup; adoptStyles applies them instead. */
+const elements = new Proxy(document, {
+  get(target, key) {
+    if (key === "createElement") {
+      return (name) => {
+        const made = target.createElement(name);
+        if (name === "style") made.type = "text/plain";
+        return made;
+      };
+    }
+    const value = Reflect.get(target, key, target);
+    return typeof value === "function" ? value.bind(target) : value;
+  },
+});
+
+/** Apply the style elements of xterm.js as constructed sheets, which are no markup and which the policy takes. Returns
+    the observer that follows their changes. */
 function adoptStyles(element) {
   const sheets = new Map();
   const update = () => {
@@ -50,12 +66,15 @@ function adoptStyles(element) {
 }
 
 export class Session extends EventTarget {
-  /** place: an element for the terminal; id: a session to go back to, or null for a new shell. */
-  constructor(place, { container, id = null, fontSize = 14, accessible = false }) {
+  /** place: an element for the terminal; id: a session to go back to, or null for a new shell; orNew: whether a new
+      shell will do where that session is gone. */
+  constructor(place, { container, id = null, orNew = false, fontSize = 14, accessible = false }) {
     super();
     this.container = container;
     this.id = id;
+    this.orNew = orNew;
     this.ended = false;
+    this.stopped = false; // it ended because its container does not run
     this.closed = false;
     this.viewers = [];
     this.attempt = 0;
@@ -64,7 +83,7 @@ export class Session extends EventTarget {
     this.term = new Terminal({
       fontSize, theme: THEME, scrollback: 20000, cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono") || "monospace",
-      screenReaderMode: accessible, allowProposedApi: true, windowOptions: {}, macOptionIsMeta: true, minimumContrastRatio: 4.5,
+      screenReaderMode: accessible, allowProposedApi: true, documentOverride: elements, windowOptions: {}, macOptionIsMeta: true, minimumContrastRatio: 4.5,
     });
     this.fit = new FitAddon();
     this.search = new SearchAddon();
@@ -139,6 +158,7 @@ export class Session extends EventTarget {
   opened({ session, replay }) {
     if (this.id) this.term.reset(); // the scrollback comes again, whole
     this.id = session;
+    this.orNew = false;
     this.replaying = replay ?? 0;
     clearTimeout(this.replayTime);
     // should bytes of it have been skipped, typing works again all the same
@@ -174,6 +194,8 @@ export class Session extends EventTarget {
     this.live = false;
     if (this.closed || this.ended) return;
     const gone = event.code === 4404 && this.id;
+    if (gone && this.orNew) { this.again(); return; }
+    this.stopped = this.refused?.code === "invalid-transition";
     if (FINAL.has(event.code) || (event.code === 4409 && this.refused)) {
       this.ended = true;
       this.note(gone ? word("sessionGone") : this.refused?.message ?? word("lost"));
@@ -193,6 +215,8 @@ export class Session extends EventTarget {
 
   again() {
     this.ended = false;
+    this.stopped = false;
+    this.orNew = false;
     this.id = null;
     this.attempt = 0;
     this.socket?.close();
@@ -221,11 +245,12 @@ export class Session extends EventTarget {
 
   async copy() {
     const text = this.term.getSelection();
-    if (text) await navigator.clipboard?.writeText(text);
+    if (!text) return;
+    try { await navigator.clipboard.writeText(text); } catch { document.execCommand("copy"); } // xterm.js fills that in
   }
 
   async paste() {
-    const text = await navigator.clipboard?.readText();
+    const text = await navigator.clipboard.readText().catch(() => ""); // the browser's user may say no
     if (text) this.term.paste(text);
     this.term.focus();
   }
