@@ -34,11 +34,17 @@ def main() -> int:
         from panel.instance import testing
 
         return testing.run(PROJECT, arguments[1:])
-    from django.core.management import execute_from_command_line
-
     from panel.instance.options import take_state_dir
 
     take_state_dir(arguments)
+    if command == "up" and not {"-h", "--help"} & set(arguments):
+        # it starts those who need the application; to load all of that here too would only make everybody wait
+        from panel.management.commands.up import Command
+
+        Command().run_from_argv(sys.argv)
+        return 0
+    from django.core.management import execute_from_command_line
+
     execute_from_command_line(sys.argv)
     return 0
 

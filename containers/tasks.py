@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from celery import Task
+from celery.signals import worker_ready
 from django.db import connections
 
 from panel.celery import TASK, app
@@ -36,5 +37,14 @@ def run(operation_id: str) -> None:
             runner.run(identity)
     except ValueError:
         log.warning("a doorbell with no operation's id")
+    finally:
+        connections.close_all()
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def ready(**_signal: Any) -> None:
+    """Tell that the worker answers as soon as it does, without waiting for the ticker's canary."""
+    try:
+        records.worker_seen()
     finally:
         connections.close_all()

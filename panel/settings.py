@@ -48,7 +48,6 @@ ALLOWED_HOSTS: list[str] = sorted({urlparse(origin).hostname or "" for origin in
 CSRF_TRUSTED_ORIGINS = BOXROOM_ORIGINS
 
 INSTALLED_APPS = [
-    "daphne",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -181,6 +181,16 @@ def _ensure_database_file(host: Host, web: pwd.struct_passwd) -> None:
         os.close(fd)
 
 
+def database_mark(host: Host) -> str:
+    """Return what tells one database from another: its URL, or the file that SQLite keeps."""
+    url = os.environ.get("DATABASE_URL") or read_json(host.web_dir / "web.json").get("database_url")
+    if url:
+        return str(url)
+    status = (host.web_dir / "db.sqlite3").stat()
+    # an empty file is a new one, whichever inode it was given
+    return f"{status.st_dev}:{status.st_ino}:{status.st_size > 0}"
+
+
 def web_group() -> int:
     """Return the group id of the web user."""
     return grp.getgrnam(WEB_USER).gr_gid

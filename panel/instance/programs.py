@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +14,8 @@ from typing import Any
 from containers.core.host import WEB_USER, Host
 from containers.core.start_plan import TITLE_ROOM
 
-from . import redis_server
+from . import code, redis_server
 from .layout import Bind, read_json, redis_user, web_group
-
-APP_PARTS = ("containers", "locale", "panel", "static", "templates", "manage.py")
-"""What of the clone the web process needs to read."""
-
 
 MESSAGE_MAX = str(1024**2)
 """Bytes of a WebSocket message that daphne takes in; the consumers refuse in words what is too large for them."""
@@ -45,7 +40,6 @@ def environment(host: Host, role: str) -> dict[str, str]:
         **{name: os.environ[name] for name in kept if name in os.environ},
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "BOXROOM_STATE_DIR": str(host.state_dir),
         "BOXROOM_ROLE": role,
         "DJANGO_SETTINGS_MODULE": "panel.settings",
@@ -96,7 +90,7 @@ def web(host: Host, project: Path, bind: Bind) -> Program:
     mounts = host.run_dir / "mnt"
     for name in ("venv", "web"):
         (mounts / name).mkdir(parents=True, exist_ok=True)
-    app = copy_app(host, project)
+    app = code.copy(host, project)
     settings = {
         **environment(host, "web"),
         "BOXROOM_WEB_DIR": str(mounts / "web"),
@@ -122,31 +116,6 @@ def web(host: Host, project: Path, bind: Bind) -> Program:
         "read_only_binds": [[str(project / ".venv"), str(mounts / "venv")]],
     }
     return Program("web", command, settings, options, stop_sec=5.0)
-
-
-def copy_app(host: Host, project: Path) -> Path:
-    """Copy the code that the web process runs into the run directory, readable by all; return where it is."""
-    target = host.run_dir / "app"
-    fresh = host.run_dir / "app.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    old = os.umask(0o022)
-    try:
-        fresh.mkdir()
-        for part in APP_PARTS:
-            source = project / part
-            if source.is_dir():
-                shutil.copytree(source, fresh / part, copy_function=shutil.copyfile,
-                                ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
-                (fresh / part).chmod(0o755)
-            elif source.exists():
-                shutil.copyfile(source, fresh / part)
-    finally:
-        os.umask(old)
-    for directory, _names, _files in os.walk(fresh):
-        Path(directory).chmod(0o755)
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
-    return target
 
 
 def tethered(project: Path, program: Program) -> list[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from typing import Any
 
 from django.conf import settings
+from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 
 from containers import rebuild
@@ -30,8 +35,9 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print a report as JSON on the last line")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        call_command("migrate", verbosity=0, interactive=False, skip_checks=True)
-        call_command("collectstatic", verbosity=0, interactive=False, skip_checks=True)
+        if unapplied():
+            call_command("migrate", verbosity=0, interactive=False, skip_checks=True)
+        collect()
         try:
             row = rebuild.setup(Host.open(settings.STATE_DIR), local_runtime())
         except (CoreError, OSError) as error:
@@ -39,6 +45,27 @@ class Command(BaseCommand):
         path = sign_in_path()
         if options["json"]:
             self.stdout.write(json.dumps({"host": row.name, "sign_in_path": path}))
+
+
+def unapplied() -> bool:
+    """Whether the database lacks a migration."""
+    executor = MigrationExecutor(connection)
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+
+
+def collect() -> None:
+    """Collect, name and compress the static files, unless they are as they were the last time."""
+    stamp = settings.STATE_DIR / "collected"
+    seen = hashlib.sha256()
+    for finder in get_finders():
+        for path, storage in finder.list([]):
+            status = os.stat(storage.path(path))
+            seen.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    manifest = settings.WEB_DIR / "static/staticfiles.json"
+    if stamp.exists() and stamp.read_text() == seen.hexdigest() and manifest.exists():
+        return
+    call_command("collectstatic", verbosity=0, interactive=False, skip_checks=True)
+    stamp.write_text(seen.hexdigest())
 
 
 def sign_in_path() -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 
 from containers.core.host import Host
-from panel.instance import layout, programs, running
+from panel.instance import code, layout, programs, running
 from panel.instance.options import DEFAULT_STATE_DIR
 from panel.instance.processes import Watcher
 
@@ -99,12 +99,7 @@ class Command(BaseCommand):
             signal.signal(number, lambda got, _frame: stopping.append(got))
         try:
             name = layout.read_json(host.state_dir / "instance.json")["host"]
-            link = ""
-            for part in PARTS:
-                if part == "worker" and "worker" in self.parts:
-                    link = self._prepare()
-                if part in self.parts:
-                    watcher.add(self._program(part, host, bind, name))
+            link = self._start(watcher, host, bind, name)
             if "web" in self.parts:
                 self._wait_ready(watcher, bind, stopping)
             if not stopping:
@@ -148,16 +143,41 @@ class Command(BaseCommand):
             return programs.ticker(host, PROJECT)
         return programs.web(host, PROJECT, bind)
 
-    def _prepare(self) -> str:
-        """Bring the database and the static files up to date; return a sign-in link's path, or an empty string."""
-        done = subprocess.run(
-            [sys.executable, str(PROJECT / "manage.py"), "prepare", "--json"],
-            env={**os.environ, "BOXROOM_ROLE": "command"}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise CommandError(f"Preparing the database failed:\n{done.stderr[-4000:]}")
-        report = json.loads(done.stdout.strip().splitlines()[-1])
+    def _start(self, watcher: Watcher, host: Host, bind: layout.Bind, name: str) -> str:
+        """Start the processes; return a sign-in link's path, or an empty string.
+
+        Where the database was brought up to date by this very code before, the web and the worker load meanwhile.
+        """
+
+        def start(*parts: str) -> None:
+            for part in parts:
+                if part in self.parts:
+                    watcher.add(self._program(part, host, bind, name))
+
+        if "worker" not in self.parts:
+            start(*PARTS)
+            return ""
+        done, now = host.state_dir / "prepared", code.digest(PROJECT) + layout.database_mark(host)
+        as_before = done.exists() and done.read_text() == now
+        preparing = self._prepare()
+        try:
+            start("redis", "launcher", *(("worker", "web") if as_before else ()))
+        finally:
+            output, errors = preparing.communicate()
+        if preparing.returncode:
+            raise CommandError(f"Preparing the database failed:\n{errors[-4000:]}")
+        done.write_text(now)
+        start("ticker", *(() if as_before else ("worker", "web")))
+        report = json.loads(output.strip().splitlines()[-1])
         return str(report.get("sign_in_path") or "")
+
+    def _prepare(self) -> subprocess.Popen[str]:
+        """Begin to bring the database and the static files up to date."""
+        return subprocess.Popen(
+            [sys.executable, str(PROJECT / "manage.py"), "prepare", "--json"],
+            env={**os.environ, "BOXROOM_ROLE": "command"},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
     def _wait_ready(self, watcher: Watcher, bind: layout.Bind, stopping: list[int]) -> None:
         deadline = time.monotonic() + READY_SEC
