@@ -197,15 +197,7 @@ class Row:
     @property
     def exit_words(self) -> str:
         """How the last run ended, as a clause, where that was not what somebody asked for."""
-        last = self.container.last_exit or {}
-        if last.get("reason") in (None, "stopped", "poweroff"):
-            return ""
-        text = str(words.EXITS.get(last["reason"], last["reason"]))
-        if last.get("exit_code"):
-            text += " " + _("(exit code %(code)s)") % {"code": last["exit_code"]}
-        if last.get("signal"):
-            text += f" ({last['signal']})"
-        return text
+        return words.exit_words(self.container.last_exit or {})
 
 
 def roles_of(user: User) -> dict[int, str]:

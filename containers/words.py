@@ -107,6 +107,19 @@ def not_allowed(role_words: str) -> str:
     return _("Your role in this project does not allow it; ask %(who)s.") % {"who": role_words}
 
 
+def exit_words(last: dict[str, Any]) -> str:
+    """Return how a run ended (a container's last_exit), as a clause; "" where that is what somebody asked for."""
+    reason = last.get("reason")
+    if reason in (None, "stopped", "poweroff"):
+        return ""
+    text = str(EXITS.get(reason, reason))
+    if last.get("exit_code"):
+        text += " " + _("(exit code %(code)s)") % {"code": last["exit_code"]}
+    if last.get("signal"):
+        text += f" ({last['signal']})"
+    return text
+
+
 def event_sentence(event: Any) -> str:
     """Return one sentence for an Event row."""
     if event.kind == "status" and event.new:

@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from containers import services, words
+from containers.attention import SHOWN_MAX, concerns
 from containers.models import Image, Operation, local_host
 from containers.rows import Filters, counts, listed, rows_of
 from containers.views.listing import STATUSES, may_create
@@ -29,17 +30,15 @@ def overview(request: HttpRequest) -> HttpResponse:
     filters = Filters(project=request.GET.get("project", ""))
     by_status = counts(user, filters)
     recent = visible_operations(user, filters.project)
-    attention = filters.apply(listed(user)).filter(
-        Q(status="error")
-        | Q(status="stopped", last_exit__reason__in=("oom", "signal", "start-failed", "supervisor-lost"))
-    )
+    host = local_host()
+    attention = concerns(user, host, filters.project)
     context = {
         "counts": [(key, word, by_status.get(key, 0)) for key, word in STATUSES if key != "working"],
         "total": by_status["all"],
-        "attention": rows_of(user, attention[:8]),
-        "failed": list(recent.filter(status="failed")[:3]),
-        "operations": recent[:8],
-        "host": local_host(),
+        "attention": attention[:SHOWN_MAX],
+        "more": max(0, len(attention) - SHOWN_MAX),
+        "operations": recent[:10],
+        "host": host,
         "filters": filters,
         "may_create": may_create(user, filters.project),
         "images": Image.objects.filter(state="ready").count(),

@@ -1,7 +1,7 @@
 /** Live numbers and small lines in lists and tiles, fed by /ws/stats.
  *
  *  An element with data-stat="FIELD" data-container="NAME" shows a field of the newest sample, data-host="FIELD" one of
- *  the host's; a canvas with data-spark="KIND" data-container="NAME" (or data-spark-host="FIELD") draws the last minute,
+ *  the host's, data-host-meter fills a <progress>; a canvas with data-spark="KIND" data-container="NAME" (or data-spark-host="FIELD") draws the last minute,
  *  which the socket tells at once. */
 import { bytes, word } from "./text.js";
 
@@ -110,6 +110,7 @@ function complete(name, sample) {
     if (limit || cpus) sample.cpu_share_pct = sample.cpu_pct / (limit || cpus);
   }
   if (sample.memory_limit_bytes) sample.memory_share_pct = 100 * sample.memory_bytes / sample.memory_limit_bytes;
+  if (sample.disk_total_bytes) sample.disk_free_bytes = sample.disk_total_bytes - sample.disk_used_bytes;
   if (sample.disk_total_bytes) sample.disk_share_pct = 100 * sample.disk_used_bytes / sample.disk_total_bytes;
   return sample;
 }
@@ -149,6 +150,10 @@ export function draw() {
     if (kernel) kernel.hidden = !sample;
   }
   for (const place of document.querySelectorAll("[data-host]")) show(place, place.dataset.host, latest.get(""));
+  for (const meter of document.querySelectorAll("[data-host-meter]")) {
+    meter.value = latest.get("")?.[meter.dataset.hostMeter] ?? 0;
+    meter.classList.toggle("high", meter.value > 90);
+  }
   const style = getComputedStyle(document.documentElement);
   for (const canvas of document.querySelectorAll("canvas[data-spark]")) {
     const line = samples.get(canvas.dataset.container) ?? [];
