@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ Progress = Callable[[int, str], None]
 _ANSWER_SEC: Final = HANDSHAKE_SEC + NETWORK_SEC
 _ERRORS: Final = {kind.code: kind for kind in (AlreadyExists, HostUnsupported, NotFound, TimedOut)}
 _LAUNCHER_SEC: Final = 10.0
+_REPORTED_SEC: Final = 0.2
 
 
 class NetworkPort(Protocol):
@@ -132,6 +134,11 @@ def _follow(
     try:
         progress(40, "Attaching the network")
         network.attach(spec, netns_fd)
+    except (CoreError, OSError):
+        # a container that ended meanwhile took its links along: why it ended is the reason
+        if select.select([connection], [], [], _REPORTED_SEC)[0]:
+            _answer(connection, "nothing before the network")
+        raise
     finally:
         os.close(netns_fd)
     if cancelled():

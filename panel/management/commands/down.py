@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from argparse import ArgumentParser
 from pathlib import Path
@@ -42,16 +43,20 @@ class Command(BaseCommand):
 
             for line in stop_everything(host, timeout_sec=options["timeout"]):
                 self.stdout.write(line)
-            self._record(host)
+            self._record()
 
-    def _record(self, host: Host) -> None:
+    def _record(self) -> None:
         """Let the rows say that the containers are stopped, as the ticker would."""
         from django.db import DatabaseError
 
         from containers import reconcile
+        from containers.models import local_host
+        from containers.operations.runner import local_runtime
 
+        # nobody listens to notices any more
+        logging.getLogger("containers.outbox").setLevel(logging.ERROR)
         try:
-            reconcile.quick(host)
+            reconcile.align_all(local_host(), local_runtime())
         except DatabaseError as error:
             self.stderr.write(f"The database does not answer ({error}); `up` will bring the rows up to date.")
 
