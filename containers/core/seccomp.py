@@ -10,7 +10,7 @@ clone3 passes its flags in memory, which a filter cannot see: it is ENOSYS, and 
 from __future__ import annotations
 
 import errno
-import platform
+import os
 from typing import Final
 
 from .libseccomp import (
@@ -100,7 +100,7 @@ def compile_profile(*, nesting: bool) -> tuple[bytes, bytes]:
 
 def _filter(default_action: int) -> Filter:
     rules = Filter(default_action)
-    extra = {"x86_64": ARCH_X86, "aarch64": ARCH_ARM}.get(platform.machine())
+    extra = {"x86_64": ARCH_X86, "aarch64": ARCH_ARM}.get(os.uname().machine)
     if extra is not None:
         rules.add_architecture(extra)
     rules.set_foreign_action(act_errno(errno.ENOSYS))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 from collections.abc import Iterable
 from typing import Final
@@ -54,7 +53,7 @@ SECCOMP_SET_MODE_FILTER: Final = 1
 _SYS: Final = {
     "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "setresuid": 117, "setresgid": 119},
     "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "setresuid": 147, "setresgid": 149},
-}[platform.machine()]
+}[os.uname().machine]
 _SYS_CLOSE_RANGE: Final = 436
 _SYS_CLONE3: Final = 435
 _SYS_MOUNT_SETATTR: Final = 442

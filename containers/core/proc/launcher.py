@@ -14,6 +14,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import gc
+import importlib
 import os
 import select
 import signal
@@ -21,23 +22,34 @@ import socket
 import struct
 import sys
 import time
-import traceback
-from typing import Final
+import types
+from typing import Any, Final
+
+
+class _PutOff(types.ModuleType):
+    """A module that is loaded when something of it is asked for, which may be never."""
+
+    def __getattr__(self, name: str) -> Any:
+        del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
+    # dataclasses asks it about classes without a docstring; with what it brings along it is a seventh of the memory
+    sys.modules["inspect"] = _PutOff("inspect")
 
-from containers.core.errors import CoreError
-from containers.core.host import Host
-from containers.core.proc import seccomp_files, supervisor
-from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
+from containers.core.errors import CoreError  # noqa: E402
+from containers.core.host import Host  # noqa: E402
+from containers.core.proc import seccomp_files, supervisor  # noqa: E402
+from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl  # noqa: E402
 
 BACKLOG: Final = 128
 DESCRIPTORS: Final = 1024
 DISMISS_SEC: Final = 2.0
 TAKEN: Final = 255
 """What a spare writes when it has work: no signal has this number."""
-ENCODINGS: Final = ("ascii", "idna", "latin-1", "utf-8", "utf-16", "utf-32")
+ENCODINGS: Final = ("ascii", "latin-1", "utf-8")
 """Looked up beforehand: an encoding is a module that is imported at its first use."""
 
 
@@ -63,7 +75,7 @@ def make_filters(host: Host) -> None:
         try:
             seccomp_files.make(host)
         except BaseException:  # noqa: BLE001 - the child's last frame
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             os._exit(1)
         os._exit(0)
     if os.waitpid(pid, 0)[1]:
@@ -74,6 +86,13 @@ def prepare() -> None:
     """Make this process fit to be forked from: no imports to come, no inherited rights or descriptors."""
     for name in ENCODINGS:
         codecs.lookup(name)
+    # what has been put off and not been needed will not be any more
+    for name, module in [*sys.modules.items()]:
+        if isinstance(module, _PutOff):
+            del sys.modules[name]
+            for user in sys.modules.values():
+                if vars(user).get(name) is module:
+                    setattr(user, name, None)
     sys.meta_path.clear()
     sys.path.clear()
     sys.path_hooks.clear()
@@ -153,7 +172,7 @@ class Launcher:
         try:
             self._wait_for_work(launcher_pid)
         except BaseException:  # noqa: BLE001 - the fork's last frame
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             status = 1
         os._exit(status)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .. import seccomp
 from ..host import Host
 from ..syscalls import pack_filters
 
@@ -17,6 +16,9 @@ def path(host: Host, *, nesting: bool) -> Path:
 
 def make(host: Host) -> None:
     """Compile and write both profiles. Call it in a process of its own: libseccomp's memory is not given back."""
+    # not above: libseccomp has no place in a supervisor
+    from .. import seccomp
+
     for nesting in (False, True):
         target = path(host, nesting=nesting)
         temporary = target.with_suffix(".tmp")

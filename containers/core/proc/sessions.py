@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import socket
 import sys
 from collections.abc import Callable
@@ -179,7 +178,7 @@ class SessionServer:
         container = self._enterable(client)
         if container is None or not self._has_place(client, viewer["user"]):
             return
-        session_id = secrets.token_hex(8)
+        session_id = os.urandom(8).hex()
         self._starting[session_id] = viewer["user"]
 
         def started(result: attach.Started | attach.Failure) -> None:
