@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import redis
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, OperationalError, connection
 from django.http import HttpRequest, JsonResponse
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -17,6 +17,13 @@ from containers.models import local_host
 TIMEOUT_SEC = 1.0
 
 log = logging.getLogger(__name__)
+
+
+def database_message(error: OperationalError) -> str:
+    """Return what is told of a database that fails."""
+    if "disk is full" in str(error) or "No space left" in str(error):
+        return "The disk that holds the database is full: nothing can be changed until there is room again."
+    return "The database does not answer; try again."
 
 
 def healthz(_request: HttpRequest) -> JsonResponse:

@@ -13,6 +13,7 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from containers.core.errors import CoreError
+from panel.health import database_message
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ def install(api: NinjaAPI) -> None:
     @api.exception_handler(OperationalError)
     def database(_request: HttpRequest, error: OperationalError) -> HttpResponse:
         log.error("database: %s", error)
-        return error_response(503, message="The database does not answer; try again.")
+        return error_response(503, message=database_message(error))
 
     @api.exception_handler(Exception)
     def anything_else(request: HttpRequest, error: Exception) -> HttpResponse:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from containers.core.host import Host
 
@@ -94,7 +94,7 @@ class Watcher:
             if path.stat().st_size > LOG_MAX_BYTES:
                 path.rename(path.with_suffix(".log.1"))
         program = process.program
-        with path.open("ab") as log:
+        with _log(path) as log:
             process.child = subprocess.Popen(
                 tethered(self.project, program),
                 stdin=subprocess.PIPE if program.stdin else subprocess.DEVNULL,
@@ -109,6 +109,14 @@ class Watcher:
             with contextlib.suppress(BrokenPipeError):
                 process.child.stdin.write(program.stdin().encode())
                 process.child.stdin.close()
+
+
+def _log(path: Path) -> BinaryIO:
+    """Open a log; where the disk has no room for it, what is written to it is lost, and the process runs on."""
+    try:
+        return path.open("ab")
+    except OSError:
+        return Path("/dev/null").open("ab")
 
 
 def describe_status(status: int) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, cast
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.utils.translation import gettext as _
@@ -17,6 +19,9 @@ from containers.core.errors import CoreError, NotFound
 from panel.accounts.actor import Actor, Forbidden
 from panel.accounts.addresses import source_ip
 from panel.accounts.models import User
+from panel.health import database_message
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
@@ -75,6 +80,9 @@ def changes(view: View[P]) -> View[P]:
             return view(request, *args, **kwargs)
         except CoreError as error:
             return refuse(request, error)
+        except OperationalError as error:
+            log.error("database: %s", error)
+            return refuse(request, CoreError(database_message(error)))
 
     return cast("View[P]", login_required(checked))
 

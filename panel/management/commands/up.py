@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -57,8 +58,11 @@ class Command(BaseCommand):
         if unknown := set(self.parts) - set(PARTS):
             raise CommandError(f"--parts: {', '.join(sorted(unknown))} is none of {', '.join(PARTS)}.")
         os.umask(0o022)
-        bind = self._bind(state_dir, options["bind"])
-        host = layout.ensure(state_dir, bind, extra_origins=options["origin"])
+        try:
+            bind = self._bind(state_dir, options["bind"])
+            host = layout.ensure(state_dir, bind, extra_origins=options["origin"])
+        except OSError as error:
+            raise CommandError(f"{state_dir} cannot be made ready: {error}.") from error
         lock = running.Lock(host, "up" if set(self.parts) == set(PARTS) else "up-" + "-".join(sorted(self.parts)))
         if not lock.take():
             info = lock.holder() or {}
@@ -237,12 +241,13 @@ class Command(BaseCommand):
             data = log.read(64 * 1024)
         whole = data[: data.rfind(b"\n") + 1] or data
         for line in whole.decode(errors="replace").splitlines():
-            self.stdout.write(f"{name:8} {line}")
+            self._say(f"{name:8} {line}")
         return place + len(whole)
 
     def _say(self, text: str) -> None:
-        self.stdout.write(text)
-        self.stdout.flush()
+        # past all buffers: on a full disk, or without its terminal, the panel runs on, and what it said is lost
+        with contextlib.suppress(OSError):
+            os.write(sys.stdout.fileno(), f"{text}\n".encode(errors="replace"))
 
     def _detach(self, host: Host, options: dict[str, Any]) -> None:
         """Start `up` in a session of its own and return when it is ready."""
