@@ -38,7 +38,7 @@ export function morph(old, fresh) {
   const atEnd = log && log.scrollTop + log.clientHeight > log.scrollHeight - 30;
   const made = window.Idiomorph.morph(old, fresh, {
     morphStyle: "outerHTML",
-    ignoreActiveValue: true,
+    ignoreActiveValue: document.activeElement?.matches("input, textarea, select"), // a button that was clicked does change
     callbacks: {
       beforeAttributeUpdated: (name, node, kind) => !(node.tagName === "DETAILS" && name === "open"),
       beforeNodeMorphed: (from, to) => {

@@ -192,14 +192,16 @@ function begin() {
   draw();
 }
 
-/** The container's state changed: when it runs again, so do the terminals that ended with it. */
+/** The container's state changed: when it was started again, so are the terminals. */
 function follow() {
   if (cover.dataset.status !== "running") return;
   if (!sessions.length) begin();
-  for (const one of sessions) if (one.session.stopped) one.session.again();
+  else if (cover.dataset.run !== run) for (const one of sessions) one.session.renew();
+  run = cover.dataset.run;
 }
 
 const cover = document.getElementById("terminal-state");
+let run = cover?.dataset.run;
 if (cover) {
   root.append(bar, cover, place, keys);
   root.front = () => front?.session;

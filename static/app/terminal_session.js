@@ -21,17 +21,27 @@ const THEME = {
   brightBlack: "#8592a0", brightRed: "#ffb0a8", brightGreen: "#a6edb3", brightYellow: "#ffe19a", brightBlue: "#a9d1ff", brightMagenta: "#e7c8ff", brightCyan: "#a3f0ea", brightWhite: "#ffffff",
 };
 
-/** The document that xterm.js makes its elements with. Its style elements are marked as something else than CSS, because
-    the panel's Content-Security-Policy takes no style that a script wrote as markup; adoptStyles applies them instead. */
+const HELD = "terminal-style";
+
+/** Make an element for xterm.js. The panel's Content-Security-Policy takes no style that a script wrote as markup. So for a
+    style it gets an element that only holds the text, which adoptStyles applies, and the style attributes of its spans
+    (colours outside of the palette) are set as properties. */
+function createElement(name) {
+  const made = Document.prototype.createElement.call(document, name === "style" ? HELD : name);
+  if (name === "style") made.hidden = true;
+  if (name === "span") made.setAttribute = setAttribute;
+  return made;
+}
+
+function setAttribute(name, value) {
+  if (name === "style") this.style.cssText = value;
+  else Element.prototype.setAttribute.call(this, name, value);
+}
+
+/** The document that xterm.js makes its elements with. */
 const elements = new Proxy(document, {
   get(target, key) {
-    if (key === "createElement") {
-      return (name) => {
-        const made = target.createElement(name);
-        if (name === "style") made.type = "text/plain";
-        return made;
-      };
-    }
+    if (key === "createElement") return createElement;
     const value = Reflect.get(target, key, target);
     return typeof value === "function" ? value.bind(target) : value;
   },
@@ -42,7 +52,7 @@ const elements = new Proxy(document, {
 function adoptStyles(element) {
   const sheets = new Map();
   const update = () => {
-    for (const style of element.querySelectorAll("style")) {
+    for (const style of element.querySelectorAll(HELD)) {
       if (!sheets.has(style)) {
         sheets.set(style, new CSSStyleSheet());
         document.adoptedStyleSheets.push(sheets.get(style));
@@ -56,7 +66,7 @@ function adoptStyles(element) {
     }
   };
   const watching = (records) => {
-    const inStyles = (node) => node.nodeName === "STYLE" || node.parentNode?.nodeName === "STYLE";
+    const inStyles = (node) => (node.nodeType === Node.TEXT_NODE ? node.parentNode : node)?.localName === HELD;
     if (records.some((one) => inStyles(one.target) || [...one.addedNodes, ...one.removedNodes].some(inStyles))) update();
   };
   const observer = new MutationObserver(watching);
@@ -74,7 +84,6 @@ export class Session extends EventTarget {
     this.id = id;
     this.orNew = orNew;
     this.ended = false;
-    this.stopped = false; // it ended because its container does not run
     this.closed = false;
     this.viewers = [];
     this.attempt = 0;
@@ -92,7 +101,8 @@ export class Session extends EventTarget {
     this.term.loadAddon(new Unicode11Addon());
     this.term.unicode.activeVersion = "11";
     this.term.loadAddon(new WebLinksAddon((event, uri) => this.follow(event, uri)));
-    this.term.open(place);
+    document.createElement = createElement; // its scrollbar asks the page's own document
+    try { this.term.open(place); } finally { delete document.createElement; }
     this.styles = adoptStyles(this.term.element);
     this.useWebgl();
     // while old output is drawn again, what comes is xterm.js answering to questions that were answered long ago
@@ -188,6 +198,7 @@ export class Session extends EventTarget {
     this.ended = true;
     this.live = false;
     this.note(code === 0 ? word("shellEnded") : word("shellEndedWith", code));
+    if (this.orNew) this.again();
   }
 
   lost(event) {
@@ -195,7 +206,6 @@ export class Session extends EventTarget {
     if (this.closed || this.ended) return;
     const gone = event.code === 4404 && this.id;
     if (gone && this.orNew) { this.again(); return; }
-    this.stopped = this.refused?.code === "invalid-transition";
     if (FINAL.has(event.code) || (event.code === 4409 && this.refused)) {
       this.ended = true;
       this.note(gone ? word("sessionGone") : this.refused?.message ?? word("lost"));
@@ -215,12 +225,17 @@ export class Session extends EventTarget {
 
   again() {
     this.ended = false;
-    this.stopped = false;
     this.orNew = false;
     this.id = null;
     this.attempt = 0;
     this.socket?.close();
     this.connect();
+  }
+
+  /** The container was started again: a new shell takes the place of the one that ended, or is about to be found gone. */
+  renew() {
+    if (this.ended) this.again();
+    else this.orNew = true;
   }
 
   typed(bytes) {
