@@ -1,1 +1,1 @@
-"""Measurements beside other tools, run by hand: `.venv/bin/python -m tests.bench` as root. The suite does not run them."""
+"""Measurements beside other tools, run by hand: `.venv/bin/python -m tests.bench`. The suite leaves them out."""

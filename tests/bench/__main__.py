@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from . import runtimes
+from . import many, pages, runtimes, terminals
 from .measure import FIGURES, TURNS, Table, machine, say
 from .ours import Ours
+
+MANY: Final = int(os.environ.get("BENCH_MANY", "200"))
 
 
 def _life(ours: Ours, work: Path, rounds: int, table: Table) -> None:
@@ -25,9 +27,24 @@ def _life(ours: Ours, work: Path, rounds: int, table: Table) -> None:
         runtimes.measure(ours, found, rounds, table)
 
 
+def _many(ours: Ours, work: Path, _rounds: int, table: Table) -> None:
+    with runtimes.tools(ours, work) as found:
+        many.start_in_a_row(ours, found, MANY, table)
+    many.memory(ours, MANY, table)
+    many.watching(ours, MANY, table)
+    many.clear(ours, MANY, table)
+
+
 Section = Callable[[Ours, Path, int, Table], None]
 SECTIONS: Final[dict[str, tuple[str, tuple[str, ...], Section]]] = {
     "life": ("One container", TURNS, _life),
+    "terminal": ("Web terminals", FIGURES, terminals.measure),
+    "pages": (
+        "The containers page, cold in Chromium",
+        FIGURES,
+        lambda ours, _work, _n, table: pages.measure(ours, table),
+    ),
+    "many": (f"{MANY} containers", FIGURES, _many),
 }
 
 

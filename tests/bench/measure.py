@@ -63,7 +63,7 @@ class Table:
         self.rows.append(tuple(show(cell) for cell in cells))
 
     def add_turns(self, what: str, taken: Mapping[str, list[float]], target: str = "") -> None:
-        """Add what in_turn() measured: p50 and p99 of ours, and each peer's p50 with the median of the pairs' ratios."""
+        """Add what in_turn() measured: p50, p99 of ours; each peer's p50 with the median of the pairs' ratios."""
         ours = taken["boxroom"]
         peers = []
         for name, values in taken.items():

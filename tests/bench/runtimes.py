@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +20,11 @@ INIT = f"/{marker.NAME}"
 @contextlib.contextmanager
 def tools(ours: Ours, work: Path) -> Iterator[dict[str, Any]]:
     """Give the runtimes that are installed, by the name that the report gives them."""
-    ours.create("template")
+    if ours.api.get("/containers/template").status_code == 404:
+        ours.create("template")
     layer = ours.host.layers_dir / ours.spec("template").layers[-1] / "rootfs"
+    work = Path(tempfile.mkdtemp(dir=work))
+    work.chmod(0o711)
     rootfs = work / "rootfs"
     shutil.copytree(layer, rootfs, symlinks=True)
     marker.install(rootfs)

@@ -1,0 +1,124 @@
+"""Two hundred containers at once: starting them in a row, what they cost in memory, what watching them costs."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from containers.core.cgroups import detect
+from containers.core.stats import Sampler
+
+from . import marker
+from .measure import Table, cpu_sec, pss_kb, say, timed
+from .ours import LIMITS, Ours
+
+WATCHED_SEC = 20
+
+
+def start_in_a_row(ours: Ours, found: dict[str, Any], count: int, table: Table) -> None:
+    """Start count idle containers one after the other, ours and each peer's; the peers' are killed at once."""
+    say(f"creating {count} containers")
+    began = time.perf_counter()
+    four_at_once(ours, "POST", "/containers", [body(f"many-{number}") for number in range(count)])
+    table.add(f"create {count} through the API, s", time.perf_counter() - began, "–", "")
+    for number in range(count):
+        marker.install(ours.root(f"many-{number}"))
+    for name, tool in found.items():
+        for number in range(count):
+            tool.make(f"many-{number}", f"/{marker.NAME}")
+        say(f"{name}: {count} starts")
+        took = timed(lambda tool=tool: [tool.start(f"many-{number}", to_marker=False) for number in range(count)])
+        table.add(f"start {count} in a row, s: {name.replace('_', ' ')}", "", took / 1000, "")
+        for number in range(count):
+            tool.kill(f"many-{number}")
+    say(f"ours: {count} starts")
+    specs = [ours.spec(f"many-{number}") for number in range(count)]
+    took = timed(lambda: [ours.core_start(spec, None) for spec in specs])
+    table.add(f"start {count} in a row, s: the core's call", took / 1000, "", "")
+
+
+def memory(ours: Ours, count: int, table: Table) -> None:
+    """Tell the memory of what is ours for each container, beside its own processes."""
+    pids = ours.instance.pids(f"supervisor {ours.instance.name}")
+    shares = [pss_kb(pid) / 1024 for pid in pids]
+    assert len(shares) >= count, f"{len(shares)} supervisors for {count} containers"
+    table.add(f"PSS of one supervisor among {len(shares)}, MB: median", statistics.median(shares), "", "< 6")
+    launcher = sum(pss_kb(pid) for pid in ours.instance.pids("launcher.py")) / 1024
+    table.add("supervisors and launcher ÷ containers, MB", (sum(shares) + launcher) / len(shares),
+              "lxc 0.4, podman 0.34, LXD 12.2 (measured apart)", "< 6")  # fmt: skip
+    for role in ("daphne", "celery", "manage.py ticker", "redis-server", "manage.py up"):
+        table.add(f"PSS of {role.split()[-1]}, MB", sum(pss_kb(pid) for pid in ours.instance.pids(role)) / 1024, "", "")
+
+
+def watching(ours: Ours, count: int, table: Table) -> None:
+    """Tell what the ticker costs while count containers run, and the sampling alone."""
+    say("what watching costs")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if len(ours.api.get("/containers?status=running&limit=1000").json()["items"]) >= count:
+            break
+        time.sleep(0.5)
+    ticker = ours.instance.pids("manage.py ticker")[0]
+    time.sleep(3)
+    before = {thread: cpu_sec(ticker, thread) for thread in _threads(ticker)}
+    began, used = time.monotonic(), cpu_sec(ticker)
+    time.sleep(WATCHED_SEC)
+    seconds = time.monotonic() - began
+    table.add(f"ticker with {count} running: % of one core", (cpu_sec(ticker) - used) / seconds * 100, "", "< 3")
+    shares = sorted(((cpu_sec(ticker, thread) - was) / seconds * 100 for thread, was in before.items()), reverse=True)
+    table.add("its threads, %", " + ".join(f"{share:.2f}" for share in shares if share > 0.005), "", "")
+    cgroups = detect.open(ours.host)
+    ids = cgroups.running_ids()
+    sampler = Sampler(cgroups.stat_paths, lambda _id: ())
+    sampler.sample(ids)
+    taken = []
+    for _ in range(20):
+        was = time.thread_time()
+        sampler.sample(ids)
+        taken.append((time.thread_time() - was) * 1000)
+    sampler.close()
+    table.add(f"one sample of {len(ids)} containers alone, ms of CPU", statistics.median(taken), "", "")
+
+
+def _threads(pid: int) -> list[int]:
+    return [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+
+
+def clear(ours: Ours, count: int, table: Table) -> None:
+    """Stop and delete them, through the API."""
+    say(f"stopping and deleting {count}")
+    began = time.perf_counter()
+    four_at_once(ours, "DELETE", "/containers/{name}?force=true", [{"name": f"many-{n}"} for n in range(count)])
+    table.add(f"stop and delete {count} through the API, s", time.perf_counter() - began, "", "")
+
+
+def body(name: str) -> dict[str, Any]:
+    """Return what to ask for: limits, and an init that only waits."""
+    return {"name": name, "image": "busybox", "limits": LIMITS, "init_command": [f"/{marker.NAME}"]}
+
+
+def four_at_once(ours: Ours, method: str, path: str, bodies: list[dict[str, Any]]) -> None:
+    """Send many requests for operations, four clients at a time, and wait for each to succeed."""
+    waiting = iter(bodies)
+    failed: list[str] = []
+
+    def work() -> None:
+        with ours.instance.client() as client:
+            for one in waiting:
+                there = path.format(**one)
+                answer = client.request(
+                    method, f"{there}{'&' if '?' in there else '?'}wait=60", json=one if method == "POST" else None
+                )
+                if answer.status_code != 200 or answer.json()["status"] != "succeeded":
+                    failed.append(answer.text)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    ours.instance.token()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not failed, failed[0]
