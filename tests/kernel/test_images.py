@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -13,11 +14,12 @@ import pytest
 
 from containers.core import images, store
 from containers.core.errors import Busy, Cancelled, SetupFailed, SpecError, StorageFull
-from containers.core.images import apt_sources, busybox, debootstrap
+from containers.core.images import apt_sources, busybox, debootstrap, sandbox
 from containers.core.lifecycle import running, stored
 
+from .. import debian
 from .conftest import NoNetwork, make_spec
-from .patience import wait_until
+from .patience import patient
 
 DEBIAN = {"type": "debootstrap", "suite": "bookworm"}
 
@@ -31,9 +33,10 @@ def nothing_left(host) -> None:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
+            mounts = Path(f"/proc/{pid}/mountinfo").read_text()
+        except (OSError, ProcessLookupError):
             continue
-        assert "debootstrap" not in command or str(host.state_dir) not in command, command
+        assert f"{host.tmp_dir}/" not in mounts, command
 
 
 def defaults(image: store.Image, **changes: object) -> dict[str, object]:
@@ -63,7 +66,7 @@ def test_busybox_is_made_without_a_network_and_boots(host):
     assert last is not None
     assert last.reason in ("stopped", "poweroff")
     assert "login:" in (last.console or "")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < patient(1.5), "its own shutdown waits for nothing"
 
 
 def test_modes_of_an_image_do_not_follow_the_umask(host):
@@ -82,6 +85,43 @@ def test_a_dynamic_program_is_no_static_busybox():
     assert not busybox.is_static(Path("/bin/ls"))
     assert not busybox.is_static(Path("/etc/passwd"))
     assert busybox.is_static(busybox.find())
+
+
+def test_what_builds_sees_nothing_of_the_host(host):
+    """Not the state directory, not /run, not a disk; it may not mount, make devices or change the host's programs."""
+    directory = host.tmp_dir / "x"
+    for name in ("rootfs/dev", "rootfs/proc", "rootfs/sys", "sandbox"):
+        (directory / name).mkdir(parents=True)
+    lines: list[str] = []
+    asked = images.Order(
+        host=host, name="x", source={}, progress=lambda *_: None, log=lines.append, cancelled=lambda: False
+    )
+    script = f"""
+        ls -A /run /home /root /srv /var/lib /tmp /old {host.state_dir} 2>/dev/null
+        ls /dev /build/rootfs/dev
+        mount -t tmpfs x /tmp 2>/dev/null && echo mounted
+        mount -o remount,rw /usr 2>/dev/null && echo remounted
+        mknod /tmp/disk b 254 0 2>/dev/null && echo mknod
+        touch /usr/bin/boxroom-was-here 2>/dev/null && echo wrote
+        for proc in /proc /build/rootfs/proc; do
+            for file in sys/kernel/core_pattern sysrq-trigger sys/vm/drop_caches; do
+                [ -e $proc/$file ] || continue
+                (: >>$proc/$file) 2>/dev/null && echo "may write $proc/$file"
+            done
+        done
+        cat /etc/shadow 2>/dev/null
+        ls -d /proc/[0-9]* | wc -l
+        touch /build/rootfs/made
+        echo done
+    """
+    path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    sandbox.run(asked, "look", ["/bin/sh", "-s"], environment=path, script=script, room=directory / "rootfs")
+    assert (directory / "rootfs/made").exists()
+    devices = {"console", "fd", "full", "null", "ptmx", "pts", "random", "shm", "tty", "urandom", "zero"}
+    said = [line for line in lines if line not in devices and not line.endswith(":") and line != "mount"]
+    assert said == ["3", "done"], lines
+    shutil.rmtree(directory)
+    nothing_left(host)
 
 
 def test_an_unknown_kind_of_source_is_refused(host):
@@ -135,37 +175,21 @@ def test_a_full_disk_is_told_as_such(host):
         subprocess.run(["umount", host.store_dir], check=True)
 
 
-def test_debian_boots_to_running(host):
-    """The one whole build of the suite: one to two minutes."""
-    told: list[int] = []
-    built = images.build(host, "debian-12", DEBIAN, progress=lambda pct, _message: told.append(pct))
-    assert told == sorted(told)
-    tree = store.rootfs(host, built.layers[0])
+def test_debian_holds_nothing_that_two_must_not_share(host):
+    tree = store.rootfs(host, debian.put(host).layers[0])
     assert (tree / "etc/machine-id").read_bytes() == b""
+    assert os.listdir(tree / "dev") == os.listdir(tree / "proc") == os.listdir(tree / "sys") == []
     assert not list((tree / "var/lib/apt/lists").glob("*Packages"))
+    assert not list((tree / "var/cache/apt/archives").glob("*.deb"))
     assert not (tree / "usr/sbin/policy-rc.d").exists()
     assert not list((tree / "etc").glob("ssh/ssh_host_*"))
-    image = store.load_image(host, "debian-12")
-    spec = stored.create(host, make_spec(built.layers[0], **defaults(image)))
-    pid = running.start(host, spec, network=NoNetwork()).init_pid
-
-    def inside(*command: str) -> str:
-        entered = ["nsenter", "-t", str(pid), "-a", "--root", "--", *command]
-        return subprocess.run(entered, capture_output=True, text=True).stdout.strip()
-
-    wait_until(
-        lambda: inside("/usr/bin/systemctl", "is-system-running") in ("running", "degraded"), 60, "systemd has booted"
-    )
-    assert inside("/usr/bin/systemctl", "is-system-running") == "running", inside("/usr/bin/systemctl", "--failed")
-    assert inside("/usr/bin/cat", "/etc/machine-id") == spec.machine_id
-    last = running.stop(host, spec.id, timeout_sec=30)
-    assert last is not None
-    assert last.reason in ("stopped", "poweroff")
+    assert (tree / "etc/shadow").read_text().startswith("root:*:")
 
 
-def test_the_recipe_is_what_debootstrap_is_told(host):
+def test_the_recipe_is_what_debootstrap_is_told():
     recipe = dataclasses.replace(debootstrap.parse(DEBIAN), packages=("a", "b"), mirror="http://m/debian")
-    told = debootstrap.arguments(recipe, Path("/x"))
-    assert told[-3:] == ["bookworm", "/x", "http://m/debian"]
+    told = debootstrap.arguments(recipe)
+    assert told[-4:-1] == ["bookworm", "/build/rootfs", "http://m/debian"]
+    assert told[-1].startswith("/usr/share/debootstrap/scripts/")
     assert "--include=a,b" in told
     assert "--no-check-gpg" not in told

@@ -1,45 +1,26 @@
-"""Debian 12's systemd, unprivileged. The image is built once by debootstrap and kept (BOXROOM_TEST_IMAGES)."""
+"""Debian 12's systemd, unprivileged. The image is built once by debootstrap and kept (tests/debian.py)."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-from containers.core import images, store
 from containers.core.lifecycle import running, stored
 from containers.core.states import Status
 
+from .. import debian
 from .conftest import NoNetwork, make_spec
 from .patience import patient, wait_until
 
-CACHE = Path(os.environ.get("BOXROOM_TEST_IMAGES", "/var/cache/boxroom-test-images"))
-
 
 @pytest.fixture
-def debian(host):
-    """A layer with Debian 12."""
-    kept = CACHE / "debian-12"
-    if not kept.exists():
-        if not shutil.which("debootstrap"):
-            pytest.skip("debootstrap is not installed")
-        built = images.build(
-            host,
-            "debian-12",
-            {"type": "debootstrap", "suite": "bookworm"},
-            progress=lambda _percent, _message: None,
-            log=lambda _line: None,
-        )
-        CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
-        subprocess.run(["cp", "-a", host.layers_dir / built.layers[0], kept], check=True)
-    layer = store.new_layer_id()
-    # layers are never written: the kept one serves as it is
-    (host.layers_dir / layer).symlink_to(kept)
-    return layer
+def spec(host):
+    """A container of Debian 12."""
+    built = debian.put(host)
+    init, signal = built.defaults["init_command"], built.defaults["halt_signal"]
+    return stored.create(host, make_spec(built.layers[0], init_command=tuple(init), halt_signal=signal))
 
 
 def enter(pid, *command):
@@ -48,13 +29,13 @@ def enter(pid, *command):
     return subprocess.run([*nsenter, *command], capture_output=True, text=True, check=False).stdout.strip()
 
 
-def test_systemd_comes_up_reboots_and_halts(host, debian):
-    spec = stored.create(host, make_spec(debian, init_command=("/sbin/init",)))
+def test_systemd_comes_up_reboots_and_halts(host, spec):
     first = running.start(host, spec, network=NoNetwork()).init_pid
     wait_until(lambda: enter(first, "systemctl", "is-system-running") in ("running", "degraded"), 30, "systemd is up")
     assert enter(first, "systemctl", "--failed", "--no-legend") == ""
     assert enter(first, "systemctl", "is-system-running") == "running"
     assert enter(first, "systemd-detect-virt") == "lxc"
+    assert enter(first, "cat", "/etc/machine-id") == spec.machine_id
     assert "login" in (host.container_dir(spec.id) / "console.log").read_text()
 
     enter(first, "systemctl", "reboot")
@@ -67,8 +48,7 @@ def test_systemd_comes_up_reboots_and_halts(host, debian):
     assert time.monotonic() - begun < patient(10)
 
 
-def test_poweroff_inside_systemd_is_told_as_such(host, debian):
-    spec = stored.create(host, make_spec(debian, init_command=("/sbin/init",)))
+def test_poweroff_inside_systemd_is_told_as_such(host, spec):
     pid = running.start(host, spec, network=NoNetwork()).init_pid
     wait_until(lambda: enter(pid, "systemctl", "is-system-running") == "running", 30, "systemd is up")
     enter(pid, "systemctl", "poweroff")

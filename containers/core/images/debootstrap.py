@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ from .debian_fit import FIT
 
 SCRIPTS: Final = Path("/usr/share/debootstrap/scripts")
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+SUITES: Final = tuple("bookworm bullseye trixie forky duke oldstable stable testing sid unstable".split())
+"""Debian's, from the oldest that its mirrors still have to the youngest that has a name."""
 VARIANTS: Final = ("minbase", "standard")
 PACKAGES: Final = (
     "ca-certificates dbus ifupdown iproute2 iputils-ping isc-dhcp-client less netbase procps systemd systemd-sysv"
@@ -30,7 +31,6 @@ DEFAULTS: Final = {"init_command": ["/sbin/init"], "halt_signal": "SIGRTMIN+3", 
 """SIGRTMIN+3 is systemd's halt.target. Source: systemd(1), SIGNALS."""
 
 _PROGRAMS: Final = ("/usr/sbin/debootstrap", "/usr/bin/unshare", "/usr/bin/setpriv", "/usr/sbin/chroot")
-_SUITE: Final = re.compile(r"[a-z][a-z0-9.-]{1,40}", re.ASCII)
 _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}", re.ASCII)
 _PACKAGES_MAX: Final = 200
 _ROLLING: Final = ("sid", "unstable", "experimental")
@@ -84,27 +84,26 @@ def build(order: Order, rootfs: Path) -> dict[str, Any]:
     """
     recipe = parse(order.source, rules_of(order.host))
     require_programs()
-    scratch = rootfs.parent / "scratch"
-    scratch.mkdir(mode=0o700)
+    own_root = rootfs.parent / "sandbox"
+    own_root.mkdir(mode=0o700)
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LC_ALL": "C.UTF-8",
         "HOME": "/root",
-        "TMPDIR": str(scratch),
+        "container": "lxc",  # debootstrap: device nodes are there, and cannot be made
         "DEBIAN_FRONTEND": "noninteractive",
         **proxies(),
     }
     order.progress(1, f"Debian {recipe.suite} from {recipe.mirror}")
     _prepare(rootfs)
     meter = Meter(order, packages=100 + len(recipe.packages))
-    program = arguments(recipe, rootfs)
+    program = arguments(recipe)
     sandbox.run(order, "debootstrap", program, environment=environment, watch=meter.line, room=rootfs)
     order.progress(91, "Making it fit for a container")
-    inside = {name: value for name, value in environment.items() if name != "TMPDIR"}
-    inside |= {"SUITE": recipe.suite, "MIRROR": recipe.mirror, "SECURITY": recipe.security or ""}
-    shell = ["/usr/sbin/chroot", str(rootfs), "/bin/sh", "-eu", "-s"]
+    inside = environment | {"SUITE": recipe.suite, "MIRROR": recipe.mirror, "SECURITY": recipe.security or ""}
+    shell = ["/usr/sbin/chroot", sandbox.ROOTFS, "/bin/sh", "-eu", "-s"]
     sandbox.run(order, "fit", shell, environment=inside, script=FIT, room=rootfs)
-    shutil.rmtree(scratch)
+    own_root.rmdir()
     return dict(DEFAULTS)
 
 
@@ -114,8 +113,8 @@ def parse(source: dict[str, Any], rules: policy.Policy = policy.DEFAULT) -> Reci
         if name not in _FIELDS:
             raise SpecError(f"A debootstrap source has no {name!r}.", field=f"source.{name}")
     suite = source.get("suite", "bookworm")
-    if not isinstance(suite, str) or not _SUITE.fullmatch(suite) or not (SCRIPTS / suite).exists():
-        raise SpecError("This debootstrap does not know that suite; Debian 12 is bookworm.", field="source.suite")
+    if suite not in SUITES:
+        raise SpecError(f"Use one of: {', '.join(SUITES)}. Debian 12 is bookworm.", field="source.suite")
     variant = source.get("variant") or VARIANTS[0]
     if variant not in VARIANTS:
         raise SpecError(f"Use one of: {', '.join(VARIANTS)}.", field="source.variant")
@@ -178,13 +177,14 @@ def require_programs() -> None:
         raise HostUnsupported("Install debian-archive-keyring: packages are not taken unchecked.", feature="keyring")
 
 
-def arguments(recipe: Recipe, rootfs: Path) -> list[str]:
-    """Return debootstrap's command line."""
+def arguments(recipe: Recipe) -> list[str]:
+    """Return debootstrap's command line; the script is named, for a debootstrap older than the suite."""
     variant = [] if recipe.variant == "standard" else [f"--variant={recipe.variant}"]
+    script = SCRIPTS / recipe.suite
     return [
         *("/usr/sbin/debootstrap", "--verbose", *variant),
         *(f"--include={','.join(recipe.packages)}", f"--keyring={KEYRING}", "--components=main"),
-        *(recipe.suite, str(rootfs), recipe.mirror),
+        *(recipe.suite, sandbox.ROOTFS, recipe.mirror, str(script if script.exists() else SCRIPTS / "sid")),
     ]
 
 
@@ -205,9 +205,9 @@ def _prepare(rootfs: Path) -> None:
 
     fit removes both again; the whole tree is synced at the end.
     """
-    for directory in ("usr/sbin", "etc/dpkg/dpkg.cfg.d"):
+    for directory in ("dev", "proc", "sys", "usr/sbin", "etc/dpkg/dpkg.cfg.d"):
         path = rootfs / directory
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
         for part in (path, *path.parents):
             if part == rootfs:
                 break

@@ -22,26 +22,87 @@ KEPT_LINES: Final = 30
 """How many of the last lines an error tells."""
 _POLL_SEC: Final = 0.2
 _KILL_TIMEOUT_SEC: Final = 10.0
-_DROPPED: Final = (
-    "audit_control audit_write block_suspend bpf linux_immutable mac_admin mac_override net_admin perfmon sys_boot "
-    "sys_module sys_nice sys_pacct sys_ptrace sys_rawio sys_resource sys_time sys_tty_config syslog wake_alarm"
-).split()
+_KEPT: Final = "chown dac_override fowner fsetid kill setfcap setgid setuid sys_chroot".split()
+"""What unpacking and configuring packages takes. No mount, no device node, no process outside, no network card."""
+ROOTFS: Final = "/build/rootfs"
+"""Where a program finds the tree that it fills."""
+_CONFINE: Final = r"""
+# A root of its own: the programs of this host, read-only, what looking up names takes, and the tree that is built.
+umask 022
+make_readonly() {
+    for part in "$@"; do
+        [ ! -e "$part" ] || { mount --bind "$part" "$part" && mount -o remount,bind,ro "$part"; }
+    done
+}
+new=$1/sandbox tree=$1/rootfs
+shift
+mount -t tmpfs -o mode=755,nosuid,nodev,size=256m boxroom-build "$new"
+cd "$new"
+mkdir -p build/rootfs dev/shm etc/ssl old proc root run tmp usr var/tmp
+chmod 1777 tmp var/tmp
+for part in bin sbin lib lib32 lib64 libx32 usr; do
+    if [ -L "/$part" ]; then
+        cp -P "/$part" "$part"
+    elif [ -d "/$part" ]; then
+        mkdir -p "$part"
+        mount --bind "/$part" "$part"
+        mount -o remount,bind,ro "$part"
+    fi
+done
+for part in alternatives gai.conf group host.conf hosts ld.so.cache nsswitch.conf passwd protocols services \
+    ssl/certs ssl/openssl.cnf wgetrc; do
+    [ ! -e "/etc/$part" ] || cp -RP "/etc/$part" "etc/$part"
+done
+[ ! -e /etc/resolv.conf ] || cp -L /etc/resolv.conf etc/resolv.conf  # often a symbolic link into /run
+for part in null zero full random urandom tty; do
+    : >"dev/$part"
+    mount --bind "/dev/$part" "dev/$part"
+done
+ln -s /proc/self/fd dev/fd
+mount -t proc -o ro,nosuid,nodev,noexec proc proc
+mount --bind "$tree" build/rootfs
+mount -o remount,bind,exec,suid build/rootfs
+cd build/rootfs
+# debootstrap takes these as they are: it may not mount or make device nodes itself
+mount -t proc -o nosuid,nodev,noexec proc proc
+make_readonly proc/bus proc/irq proc/sys proc/sysrq-trigger
+mount -t tmpfs -o mode=755,nosuid,nodev,noexec,size=64k boxroom-build sys
+mkdir sys/kernel
+mount -t tmpfs -o mode=755,nosuid,noexec,size=16m boxroom-build dev
+mkdir dev/pts dev/shm
+for part in null zero full random urandom tty; do
+    : >"dev/$part"
+    mount --bind "/dev/$part" "dev/$part"
+done
+: >dev/console
+ln -s pts/ptmx dev/ptmx
+cd ../..
+pivot_root . old
+cd /
+umount -l /old
+rmdir /old
+exec "$@"
+"""
 _CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _ROOM_LEAST_BYTES: Final = 4 << 20
 _NO_ROOM: Final = ("No space left on device", "Disk quota exceeded")
 
 
-def command(program: Sequence[str]) -> list[str]:
+def command(program: Sequence[str], directory: Path) -> list[str]:
     """Return the command line that runs a program as root in mount, pid, uts and ipc namespaces of its own.
 
-    Nothing that it mounts is seen outside, and whatever it starts dies with it. It dies with the thread that started
-    it. It keeps the host's network, to download by, but none of the capabilities that reach past its namespaces.
+    directory: holds rootfs, the tree it fills at ROOTFS, and sandbox, an empty directory. Of the host it sees nothing
+    but programs, read-only, and keeps nothing but the network, to download by. Without the capability to mount, to make
+    device nodes or to reach other processes it cannot get more. What it starts dies with it, and it with the thread
+    that started it.
     """
-    bounding = ",".join(f"-{name}" for name in _DROPPED)
     return [
-        *("/usr/bin/setpriv", "--pdeathsig", "KILL", "--bounding-set", bounding, "--"),
+        *("/usr/bin/setpriv", "--pdeathsig", "KILL", "--"),
         *("/usr/bin/unshare", "--mount", "--pid", "--uts", "--ipc", "--propagation", "private"),
-        *("--fork", "--kill-child", "--mount-proc", "--"),
+        *("--fork", "--kill-child", "--"),
+        *("/bin/sh", "-eu", "-c", _CONFINE, "confine", os.fspath(directory)),
+        *("/usr/bin/setpriv", "--inh-caps", "-all", "--bounding-set"),
+        *(",".join(["-all", *(f"+{name}" for name in _KEPT)]), "--"),
         *program,
     ]
 
@@ -60,7 +121,7 @@ def run(
 
     Every line of its output goes to order.log and watch. Raises Cancelled within a second of the order's being
     cancelled, StorageFull naming room where the disk is full, SetupFailed with step and the last lines where it fails.
-    In all cases every process of it is gone.
+    In all cases every process of it is gone. room: the rootfs that it fills, at ROOTFS as the program sees it.
     """
     kept: deque[str] = deque(maxlen=KEPT_LINES)
 
@@ -72,7 +133,7 @@ def run(
             watch(line)
 
     process = subprocess.Popen(
-        command(program),
+        command(program, room.parent),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

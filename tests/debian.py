@@ -1,0 +1,125 @@
+"""One Debian 12 for the whole suite: made once by debootstrap, kept by what it was made with, shared by every test.
+
+Kept below BOXROOM_TEST_IMAGES (/var/cache/boxroom-tests/images), in a directory named after the digest of the builder's
+source and Debian's point release: a changed builder, or a new point release, makes it again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from containers.core import images, store
+from containers.core.host import Host
+from containers.core.images import apt_sources, debian_fit, debootstrap, sandbox
+from containers.core.images.base import BuiltImage, Order, make
+
+NAME: Final = "debian-12"
+SOURCE: Final = {"type": "debootstrap", "suite": "bookworm"}
+CACHE: Final = Path(os.environ.get("BOXROOM_TEST_IMAGES", "/var/cache/boxroom-tests/images"))
+
+
+def put(host: Host) -> BuiltImage:
+    """Put Debian 12 into an instance's store, made now if no test made it before."""
+    kept = cached()
+    defaults = json.loads((kept / "defaults.json").read_text())
+
+    def fill(_order: Order, rootfs: Path) -> dict[str, Any]:
+        # hard links: a layer is never written to
+        same = os.stat(kept).st_dev == os.stat(rootfs).st_dev
+        subprocess.run(["cp", "-al" if same else "-a", "-T", kept / "rootfs", rootfs], check=True)
+        return dict(defaults)
+
+    order = Order(
+        host=host,
+        name=NAME,
+        source=dict(SOURCE),
+        progress=lambda _pct, _message: None,
+        log=lambda _line: None,
+        cancelled=lambda: False,
+    )
+    return make(order, fill)
+
+
+def cached() -> Path:
+    """Return the directory with rootfs and defaults.json, made if it is not there."""
+    CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked():
+        release = point_release()
+        found = sorted(CACHE.glob(f"{NAME}-{builder_digest()}-{release or '*'}"))
+        if found:
+            return found[-1]
+        assert release, "the Debian mirror does not answer, and no Debian is kept from an earlier run"
+        for old in CACHE.glob("*-*"):
+            shutil.rmtree(old)
+        return _build(CACHE / f"{NAME}-{builder_digest()}-{release}")
+
+
+@functools.cache
+def builder_digest() -> str:
+    """Return a digest of the source that decides what is in the image."""
+    digest = hashlib.sha256()
+    for module in (debootstrap, debian_fit, sandbox):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def point_release() -> str:
+    """Return Debian's version as its mirror says it, 12.11; empty where no mirror answers."""
+    proxies = {name.removesuffix("_proxy"): address for name, address in debootstrap.proxies().items()}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    try:
+        with opener.open(f"{apt_sources.mirrors()[0]}/dists/bookworm/Release", timeout=20) as answer:
+            found = re.search(rb"^Version: ([0-9.]+)$", answer.read(4096), re.MULTILINE)
+    except (urllib.error.URLError, TimeoutError):
+        return ""
+    return found[1].decode() if found else ""
+
+
+def _build(target: Path) -> Path:
+    """Build it in a store of its own, next to where it is kept, and check what the builder told on the way."""
+    work = CACHE / "building-now"
+    shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+    work.mkdir(mode=0o711)
+    host = Host(work, "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(5)))
+    told: list[int] = []
+    lines: list[str] = []
+    try:
+        built = images.build(
+            host, NAME, dict(SOURCE), progress=lambda pct, _message: told.append(pct), log=lines.append
+        )
+        assert told == sorted(told)
+        assert told[-1] == 100
+        assert len(set(told)) > 40, "progress moves"
+        assert len(lines) > 300, "the log is live"
+        made = work / "made"
+        made.mkdir(mode=0o700)
+        (made / "defaults.json").write_text(json.dumps(built.defaults))
+        store.rootfs(host, built.layers[0]).rename(made / "rootfs")
+        made.rename(target)
+    finally:
+        shutil.rmtree(work)
+        shutil.rmtree(host.run_dir, ignore_errors=True)
+    return target
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Let one test process at a time look and build; the others wait for it."""
+    with (CACHE / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
