@@ -26,6 +26,8 @@ SHOWN_MAX: Final = 12
 FAILED_MAX: Final = 5
 HIGH: Final = 0.9
 """A limit counts as nearly reached from this share on."""
+GRAVE: Final = 0.97
+"""From here on a full disk or memory is an error."""
 LOOP: Final = 3
 """So many starts in a row by the restart policy are a loop."""
 RECENT: Final = dt.timedelta(hours=24)
@@ -88,20 +90,14 @@ def _of_host(host: Host, sample: dict[str, Any]) -> list[Concern]:
     for finding in host.facts.get("doctor") or []:
         if isinstance(finding, dict) and not finding.get("ok") and finding.get("level") in ("required", "recommended"):
             add(str(finding.get("what")), grave=finding["level"] == "required")
-    for used, whole, text in (
-        (
-            sample.get("disk_used_bytes"),
-            sample.get("disk_total_bytes"),
-            _("its disk is %(pct)d %% full: %(free)s free"),
-        ),
-        (
-            sample.get("memory_bytes"),
-            sample.get("memory_limit_bytes"),
-            _("%(pct)d %% of its memory is used: %(free)s free"),
-        ),
+    memory = (sample.get("memory_limit_bytes") or 0) - (sample.get("memory_bytes") or 0)
+    for used, free, text in (
+        (sample.get("disk_used_bytes"), sample.get("disk_free_bytes"), _("its disk is %(pct)d %% full: %(free)s free")),
+        (sample.get("memory_bytes"), memory, _("%(pct)d %% of its memory is used: %(free)s free")),
     ):
-        if used and whole and used > HIGH * whole:
-            add(text % {"pct": 100 * used / whole, "free": format_bytes(whole - used)}, grave=used > 0.97 * whole)
+        if used and free is not None and used > HIGH * (used + free):
+            share = used / (used + free)
+            add(text % {"pct": 100 * share, "free": format_bytes(free)}, grave=share > GRAVE)
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from . import ticker_client
 from .core.errors import SpecError
+from .core.states import Status
 from .models import Container, Event
 
 POINTS_MAX: Final = 2000
@@ -53,6 +54,19 @@ def host_latest() -> dict[str, Any]:
     """Return the host's latest sample. Raises TickerUnavailable."""
     found: dict[str, Any] = ticker_client.ask(cmd="latest", containers=[])["host"]
     return found
+
+
+def present_limits(container: Container) -> dict[str, Any]:
+    """Return what the kernel holds a container to now: memory_bytes, cpus, pids (None: no limit).
+
+    Empty where it does not run, or the ticker does not answer at once: the pages then show what was asked for alone.
+    """
+    if container.status not in (Status.RUNNING, Status.FROZEN):
+        return {}
+    try:
+        return ticker_client.ask(timeout_sec=0.5, cmd="limits", container=container.pk)
+    except ticker_client.TickerUnavailable:
+        return {}
 
 
 def rfc3339(at: float) -> str:

@@ -241,6 +241,8 @@ class Filters:
     status: str = ""
     project: str = ""
     tag: str = ""
+    image: str = ""
+    network: str = ""
     sort: str = "name"
 
     @classmethod
@@ -252,13 +254,15 @@ class Filters:
             status=query.get("status", ""),
             project=query.get("project", ""),
             tag=query.get("tag", ""),
+            image=query.get("image", ""),
+            network=query.get("network", ""),
             sort=sort if sort in SORTS else "name",
         )
 
     @property
     def narrowed(self) -> bool:
         """Whether anything but the project is asked for."""
-        return bool(self.q or self.status or self.tag)
+        return bool(self.q or self.status or self.tag or self.image or self.network)
 
     def apply(self, rows: QuerySet[Any], *, with_status: bool = True) -> QuerySet[Any]:
         """Return the rows that fit."""
@@ -275,11 +279,15 @@ class Filters:
             )
         if self.tag:
             rows = rows.filter(tags__icontains=f'"{self.tag}"')
+        if self.image:
+            rows = rows.filter(image__name=self.image)
+        if self.network:
+            rows = rows.filter(interfaces__network__name=self.network)
         if with_status and self.status == "working":
             rows = rows.filter(operations__status__in=Operation.UNFINISHED)
         elif with_status and self.status:
             rows = rows.filter(status=self.status)
-        narrowed: QuerySet[Any] = rows.distinct() if self.q or self.status == "working" else rows
+        narrowed: QuerySet[Any] = rows.distinct() if self.q or self.network or self.status == "working" else rows
         return narrowed
 
 

@@ -9,11 +9,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from . import files
 from .cgroups import detect
 from .errors import CoreError
 from .host import Host
@@ -131,6 +133,17 @@ def examine(state_dir: str | os.PathLike[str]) -> list[Check]:
     checks += [_program(*entry) for entry in _PROGRAMS]
     checks += [_busybox(), *_space(place), *_limits(), _pressure(), _swap()]
     return checks + list(_network(Path(state_dir)))
+
+
+def refresh(host: Host, *, older_sec: float = 0.0) -> bool:
+    """Look again and write host.doctor_path, where what is there is older than that; return whether it was."""
+    try:
+        if time.time() - host.doctor_path.stat().st_mtime < older_sec:
+            return False
+    except FileNotFoundError:
+        pass
+    files.write_json(host.doctor_path, {"checks": [check.as_dict() for check in examine(host.state_dir)]}, sync=False)
+    return True
 
 
 def missing(checks: list[Check]) -> list[Check]:

@@ -132,6 +132,21 @@ class Reader:
         )
 
 
+def present_limits(paths: StatPaths) -> dict[str, float | None]:
+    """Return the limits that the kernel holds a container to now: memory_bytes, cpus, pids; None: none.
+
+    Raises Gone where its cgroup is not there (any more).
+    """
+    try:
+        memory, cpus, pids = (
+            Path(name).read_text()
+            for name in (paths.memory_limit, paths.cpu_limit, os.path.join(os.path.dirname(paths.pids), "pids.max"))
+        )
+    except OSError as error:
+        raise Gone(str(error)) from None
+    return {"memory_bytes": parse_limit(memory), "cpus": parse_cpu_limit(cpus), "pids": parse_limit(pids)}
+
+
 @dataclass
 class Sampler:
     """Samples every running container. paths: from an id to its files. links: from an id to its host links.
@@ -199,6 +214,8 @@ class HostSample:
     swap_used_bytes: int
     disk_total_bytes: int
     disk_used_bytes: int
+    disk_free_bytes: int
+    """What others than root may still write: less than the rest where the file system keeps some back."""
     psi_usec: tuple[int, int, int] | None
 
 
@@ -223,6 +240,7 @@ def sample_host(state_dir: Path) -> HostSample:
         swap_used_bytes=memory["SwapTotal"] - memory["SwapFree"],
         disk_total_bytes=disk.f_blocks * disk.f_frsize,
         disk_used_bytes=(disk.f_blocks - disk.f_bfree) * disk.f_frsize,
+        disk_free_bytes=disk.f_bavail * disk.f_frsize,
         psi_usec=_host_psi(),
     )
 
@@ -260,6 +278,7 @@ def public_host(old: HostSample | None, new: HostSample) -> dict[str, Any]:
         "swap_bytes": new.swap_used_bytes,
         "disk_used_bytes": new.disk_used_bytes,
         "disk_total_bytes": new.disk_total_bytes,
+        "disk_free_bytes": new.disk_free_bytes,
         "psi_pct": psi,
     }
     return dict(values)

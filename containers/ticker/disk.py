@@ -6,7 +6,7 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,8 @@ PERIOD_SEC: Final = 60.0
 """How often a container is measured at most."""
 SHARE: Final = 50
 """Pause this many times as long as a measurement took: 2 % of one core's time at most."""
+PAUSE_SEC: Final = 1.0
+"""The least pause: with hundreds of containers each is measured every few minutes."""
 TIMEOUT_SEC: Final = 600.0
 
 
@@ -35,11 +37,12 @@ def measure(path: Path) -> int | None:
 
 
 class DiskMeter(threading.Thread):
-    """Measures one directory after the other. directories: the present ones, by container id."""
+    """Measures one directory after the other. names: the present containers' ids. place: one's directory, if any."""
 
-    def __init__(self, directories: Callable[[], Mapping[str, Path]]) -> None:
+    def __init__(self, names: Callable[[], Collection[str]], place: Callable[[str], Path | None]) -> None:
         super().__init__(name="disk-meter", daemon=True)
-        self._directories = directories
+        self._names = names
+        self._place = place
         self._used: dict[str, int] = {}
         self._measured_at: dict[str, float] = {}
         self._stop_requested = threading.Event()
@@ -64,16 +67,17 @@ class DiskMeter(threading.Thread):
 
     def _next(self) -> float:
         """Measure the container whose turn it is; returns for how long to pause."""
-        directories = self._directories()
-        for gone in self._measured_at.keys() - directories.keys():
+        names = self._names()
+        for gone in self._measured_at.keys() - set(names):
             del self._measured_at[gone]
             self._used.pop(gone, None)
         now = time.monotonic()
-        due = min(directories, key=lambda name: self._measured_at.get(name, float("-inf")), default=None)
+        due = min(names, key=lambda name: self._measured_at.get(name, float("-inf")), default=None)
         if due is None or now - self._measured_at.get(due, float("-inf")) < PERIOD_SEC:
             return 1.0
-        used = measure(directories[due])
+        place = self._place(due)
+        used = measure(place) if place else None
         self._measured_at[due] = time.monotonic()
         if used is not None:
             self._used[due] = used
-        return min(60.0, (time.monotonic() - now) * SHARE)
+        return min(60.0, max(PAUSE_SEC, (time.monotonic() - now) * SHARE))

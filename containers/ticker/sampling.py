@@ -16,7 +16,7 @@ from ..core.errors import CoreError
 from ..core.host import Host
 from ..core.samples import Rates, Sample, public, rates
 from ..core.spec import Spec
-from ..core.stats import HostSample, Sampler, public_host, sample_host
+from ..core.stats import Gone, HostSample, Sampler, present_limits, public_host, sample_host
 from .rings import Rings, Values
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,13 @@ class Samples:
                     found[name] = rings.recent(end, seconds, RECENT_COLUMNS)
         host = found.pop(HOST_ID, {})
         return {"from": end - seconds, "step_sec": 1, "containers": found, "host": host}
+
+    def present_limits(self, container_id: str) -> dict[str, Any]:
+        """Return what core.stats.present_limits says of a container; empty where it does not run."""
+        try:
+            return dict(present_limits(self._cgroups.stat_paths(container_id)))
+        except (Gone, OSError, CoreError):
+            return {}
 
     def close(self) -> None:
         """Close every descriptor."""

@@ -5,10 +5,12 @@ Frames of core/protocol.py on host.ticker_socket. A client sends CONTROL frames,
     {"cmd": "history", "container": ID, "from": T, "to": T, "points": N}   ID may be "host"; T: Unix time
     {"cmd": "latest", "containers": [ID, ...] | "all"}
     {"cmd": "recent", "containers": [ID, ...], "seconds": N}               at most RECENT_MAX of them
+    {"cmd": "limits", "container": ID}                                     what the kernel holds it to now
     {"cmd": "subscribe", "containers": [ID, ...] | "all"}                  a new one replaces the one before
 
-and gets, for each, CONTROL {"type": "history" | "recent" | "stats", "bytes": N} followed by DATA frames with N bytes of
-JSON; for a subscription one such answer every second. {"type": "error", "code", "message"} ends the conversation.
+and gets, for each, CONTROL {"type": "history" | "recent" | "limits" | "stats", "bytes": N} followed by DATA frames
+with N bytes of JSON; for a subscription one such answer every second. {"type": "error", "code", "message"} ends the
+conversation.
 The JSON of stats: {"at", "containers": {ID: sample}, "host": sample}.
 """
 
@@ -42,6 +44,7 @@ RECENT_MAX_SEC: Final = 600
 
 History = Callable[[str, int, int, int], dict[str, Any]]
 Recent = Callable[[Sequence[str], int], dict[str, Any]]
+Limits = Callable[[str], dict[str, Any]]
 
 
 class Refused(Exception):
@@ -100,6 +103,7 @@ class Server(threading.Thread):
         *,
         history: History,
         recent: Recent,
+        limits: Limits,
         latest: Callable[[], Tick],
         on_event: Callable[[dict[str, Any]], None],
     ) -> None:
@@ -108,6 +112,7 @@ class Server(threading.Thread):
         self._events_path = events_path
         self._history = history
         self._recent = recent
+        self._limits = limits
         self._latest = latest
         self._on_event = on_event
         self._clients: set[_Client] = set()
@@ -192,6 +197,8 @@ class Server(threading.Thread):
         elif command == "recent":
             found = await asyncio.to_thread(self._recent, *_recent_arguments(message))
             client.writer.write(answer("recent", json.dumps(found, separators=(",", ":"))))
+        elif command == "limits":
+            client.writer.write(answer("limits", json.dumps(self._limits(_container(message)))))
         elif command == "latest":
             client.writer.write(answer("stats", stats_body(self._latest(), _wanted(message))))
         elif command == "subscribe":
@@ -202,10 +209,16 @@ class Server(threading.Thread):
         await client.writer.drain()
 
 
-def _history_arguments(message: dict[str, Any]) -> tuple[str, int, int, int]:
-    container, begin, end, points = (message.get(key) for key in ("container", "from", "to", "points"))
+def _container(message: dict[str, Any]) -> str:
+    container = message.get("container")
     if not isinstance(container, str) or not container.isalnum() or not container.isascii():
         raise Refused("container: an id is expected.")
+    return container
+
+
+def _history_arguments(message: dict[str, Any]) -> tuple[str, int, int, int]:
+    container = _container(message)
+    begin, end, points = (message.get(key) for key in ("from", "to", "points"))
     if not all(isinstance(number, int) and 0 <= number < 2**32 for number in (begin, end, points)):
         raise Refused("from, to, points: whole numbers are expected.")
     assert isinstance(begin, int)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import cgroups
+from ..core import cgroups, store
+from ..core.errors import CoreError
 from ..core.host import Host
 from .chores import Chore, Chores
 from .disk import DiskMeter
@@ -34,7 +35,7 @@ class Ticker:
     ) -> None:
         _raise_descriptor_limit()
         self._host = host
-        self._disk = DiskMeter(self._writable_layers)
+        self._disk = DiskMeter(lambda: store.container_ids(host), self._writable_layer)
         self._chores = Chores(chores, on_event=on_event, after_each=after_each)
         self.samples = Samples(
             host, cgroups.open(host), disk_used=self._disk.used_bytes, publish=lambda tick: self._server.publish(tick)
@@ -44,6 +45,7 @@ class Ticker:
             host.events_socket,
             history=self.samples.history,
             recent=self.samples.recent,
+            limits=self.samples.present_limits,
             latest=lambda: self.samples.latest,
             on_event=self._chores.event,
         )
@@ -62,13 +64,12 @@ class Ticker:
             thread.join(timeout_sec)
         self.samples.close()
 
-    def _writable_layers(self) -> Mapping[str, Path]:
-        """Return the directory of each container's own layer: only what it wrote, not the image."""
+    def _writable_layer(self, container_id: str) -> Path | None:
+        """Return the directory of a container's own layer: only what it wrote, not the image."""
         try:
-            names = [path.name for path in self._host.containers_dir.iterdir()]
-        except FileNotFoundError:
-            return {}
-        return {name: self._host.container_dir(name) / "upper" for name in names}
+            return store.rootfs(self._host, store.load_root(self._host, container_id).writable)
+        except (CoreError, OSError, ValueError):
+            return None
 
 
 def _raise_descriptor_limit() -> None:

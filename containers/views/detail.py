@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from containers import services
+from containers import history, services
 from containers.core.errors import CoreError
 from containers.core.units import format_bytes
 from containers.forms import LIMITS, RESTARTS, changes_of, in_words, ranges
@@ -29,6 +29,8 @@ TABS = (
     ("settings", gettext_lazy("Settings")),
     ("log", gettext_lazy("Log")),
 )
+LAST_LINES = 12
+"""Of the console, on the overview of a container that ended by itself; the log shows them all."""
 FIELDS_OF_LIMITS = {f"limits.{limit}": name for name, limit in LIMITS.items()}
 
 
@@ -61,7 +63,13 @@ def _overview(row: Row) -> dict[str, Any]:
     """Return the last events and operations of a container."""
     events = Event.objects.filter(container=row.container).select_related("operation")
     last = Operation.objects.filter(container=row.container).defer("log").first()
-    return {"events": events[:12], "last": last if last and last.status == "failed" else None}
+    ended = row.container.status in ("stopped", "error") and not row.operation and row.exit_words
+    console = str((row.container.last_exit or {}).get("console") or "").rstrip() if ended else ""
+    return {
+        "events": events[:12],
+        "last": last if last and last.status == "failed" else None,
+        "last_lines": "\n".join(console.splitlines()[-LAST_LINES:]),
+    }
 
 
 def _snapshots(row: Row) -> dict[str, Any]:
@@ -140,27 +148,29 @@ def setting_groups(row: Row) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return the settings as groups of rows: name, label, shown value, raw value, kind, help."""
     c = row.container
     limits = c.limits
-    none, allowed = _("no limit"), ranges(c.host)
+    none, allowed, present = _("no limit"), ranges(c.host), history.present_limits(c)
     memory, cpus, pids = (limits.get(name) for name in ("memory_bytes", "cpus", "pids"))
 
-    def setting(name: str, label: str, shown: Any, raw: Any, kind: str, help_text: str = "", stat: str = "") -> Any:
-        return {"name": name, "label": label, "shown": shown, "raw": raw, "kind": kind, "help": help_text, "stat": stat}
+    def setting(name: str, label: str, shown: Any, raw: Any, kind: str, help_text: str = "") -> dict[str, Any]:
+        return {"name": name, "label": label, "shown": shown, "raw": raw, "kind": kind, "help": help_text}
+
+    def limit(
+        name: str, label: str, asked: Any, raw: Any, kind: str, words: Callable[[Any], str] = str
+    ) -> dict[str, Any]:
+        """Return a limit's row, with the kernel's present value beside the one that was asked for."""
+        found: dict[str, Any] = setting(name, label, words(asked) if asked else none, raw, kind, allowed[name])
+        if LIMITS[name] in present:
+            now = present[LIMITS[name]]
+            found |= {"kernel": none if now is None else words(now), "differs": _differ(asked, now)}
+        return found
 
     return [
         (
             _("Limits"),
             [
-                setting(
-                    "memory",
-                    _("Memory"),
-                    format_bytes(memory) if memory else none,
-                    f"{memory / 1024**2:g}" if memory else "",
-                    "memory",
-                    allowed["memory"],
-                    "memory_limit_bytes",
-                ),
-                setting("cpus", _("CPUs"), cpus or none, cpus or "", "number", allowed["cpus"], "cpu_limit"),
-                setting("pids", _("Processes"), pids or none, pids or "", "number", allowed["pids"], "pids_limit"),
+                limit("memory", _("Memory"), memory, f"{memory / 1024**2:g}" if memory else "", "memory", format_bytes),
+                limit("cpus", _("CPUs"), cpus, cpus or "", "number", lambda value: f"{value:g}"),
+                limit("pids", _("Processes"), pids, pids or "", "number"),
             ],
         ),
         (
@@ -211,6 +221,13 @@ def setting_groups(row: Row) -> list[tuple[str, list[dict[str, Any]]]]:
             ],
         ),
     ]
+
+
+def _differ(asked: float | None, now: float | None) -> bool:
+    """Return whether the kernel holds something else than was asked for; it rounds to pages and microseconds."""
+    if not asked or now is None:
+        return bool(asked) or now is not None
+    return abs(asked - now) > 0.01 * asked
 
 
 def _yes(value: bool) -> str:  # noqa: FBT001  a word for a yes or no

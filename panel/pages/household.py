@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from containers import resources
 from containers.core.errors import CoreError
-from containers.models import Image, Network, Operation, local_host
+from containers.models import Host, Image, Network, Operation, local_host
 from containers.views.listing import projects_of
 from panel.accounts.models import User
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
@@ -108,7 +108,7 @@ def _networks_context(user: User) -> dict[str, Any]:
         "networks": [(row, by_network.get(row.pk), row.pk in deletable) for row in rows],
         "projects": projects,
         "may_create": user.host_admin or bool(projects),
-        "facts": local_host().facts,
+        "findings": [item for item in findings_of(local_host()) if _of_networks(item)],
     }
 
 
@@ -123,7 +123,7 @@ def network_delete(request: HttpRequest, name: str) -> HttpResponse:
 def host(request: HttpRequest) -> HttpResponse:
     """Show what the host is, and what `doctor` found: can it, why it matters, how to mend it."""
     row = local_host()
-    findings = [_finding(item) for item in row.facts.get("doctor") or [] if isinstance(item, dict)]
+    findings = findings_of(row)
     bad = sorted((item for item in findings if not item["ok"]), key=lambda item: LEVELS.index(item["level"]))
     context = {
         "host": row,
@@ -138,9 +138,20 @@ def host(request: HttpRequest) -> HttpResponse:
     return render(request, "pages/host.html", context)
 
 
+def findings_of(row: Host) -> list[dict[str, Any]]:
+    """Return what `doctor` found on a host, each finding with every key that the templates show."""
+    return [_finding(item) for item in row.facts.get("doctor") or [] if isinstance(item, dict)]
+
+
+def _of_networks(item: dict[str, Any]) -> bool:
+    """Return whether a finding is something that keeps containers from reaching out."""
+    return not item["ok"] and item["level"] != "info" and item["id"].startswith(("forward-", "input-", "ip-", "nft"))
+
+
 def _finding(item: dict[str, Any]) -> dict[str, Any]:
     """Return one finding of `doctor` with every key that the template shows."""
     return {
+        "id": str(item.get("id") or ""),
         "ok": bool(item.get("ok")),
         "level": item.get("level") if item.get("level") in LEVELS else "info",
         "what": item.get("what") or item.get("id") or "",

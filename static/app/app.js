@@ -32,6 +32,37 @@ document.body.addEventListener("htmx:responseError", (event) => {
 });
 dialog?.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
+// ---- what asks first, asks in the house's own dialog: hx-confirm, or data-confirm on a plain form
+document.body.addEventListener("htmx:confirm", (event) => {
+  if (!event.detail.question) return;
+  event.preventDefault();
+  ask(event.detail.elt, event.detail.question, () => event.detail.issueRequest(true));
+});
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.dataset.confirm || form.dataset.confirmed) return;
+  event.preventDefault();
+  ask(form, form.dataset.confirm, () => { form.dataset.confirmed = "1"; form.requestSubmit(); });
+});
+
+/** Show a question with two buttons; data-title and data-do of the element name it and its button. */
+function ask(element, question, go) {
+  const make = (tag, className, text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
+  const head = make("div", "dialog-head"), body = make("div", "dialog-body"), foot = make("div", "dialog-foot");
+  const title = make("h2", "", element.dataset.title ?? word("sure"));
+  title.id = "dialog-title";
+  head.append(title);
+  body.append(make("p", "", question));
+  const no = make("button", "btn", word("cancel")), yes = make("button", "btn btn-danger", element.dataset.do ?? word("goOn"));
+  no.type = yes.type = "button";
+  no.addEventListener("click", () => dialog.close());
+  yes.addEventListener("click", () => { dialog.close(); go(); });
+  foot.append(no, yes);
+  dialog.replaceChildren(head, body, foot);
+  dialog.showModal();
+  no.focus();
+}
+
 /** A dialog whose button waits for the right word. */
 function guard() {
   const field = dialog.querySelector("[data-must-equal]");

@@ -110,8 +110,8 @@ function complete(name, sample) {
     if (limit || cpus) sample.cpu_share_pct = sample.cpu_pct / (limit || cpus);
   }
   if (sample.memory_limit_bytes) sample.memory_share_pct = 100 * sample.memory_bytes / sample.memory_limit_bytes;
-  if (sample.disk_total_bytes) sample.disk_free_bytes = sample.disk_total_bytes - sample.disk_used_bytes;
-  if (sample.disk_total_bytes) sample.disk_share_pct = 100 * sample.disk_used_bytes / sample.disk_total_bytes;
+  // as df counts: what is kept back for root is neither used nor free
+  if (sample.disk_free_bytes != null) sample.disk_share_pct = 100 * sample.disk_used_bytes / (sample.disk_used_bytes + sample.disk_free_bytes || 1);
   return sample;
 }
 

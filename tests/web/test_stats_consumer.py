@@ -41,6 +41,7 @@ class Ticker:
             directory / "events.sock",
             history=self.history,
             recent=self.recent,
+            limits=lambda container_id: {"memory_bytes": 42, "of": container_id},
             latest=lambda: self.latest,
             on_event=lambda _message: None,
         )
@@ -262,3 +263,16 @@ async def test_too_much_of_the_minute_before_is_refused(ticker, pair, bob, asked
         answer = json.loads((await socket.output_queue.get())["text"])
     assert answer["type"] == "error"
     assert answer["field"] in ("containers", "seconds")
+
+
+async def test_the_kernels_limits_are_asked_for_while_it_runs(ticker, pair):
+    row = pair[0]
+    assert await sync_to_async(history.present_limits)(row) == {}
+    row.status = "running"
+    assert await sync_to_async(history.present_limits)(row) == {"memory_bytes": 42, "of": row.pk}
+
+
+async def test_without_a_ticker_the_kernels_limits_are_not_known(run_dir, pair):
+    row = pair[0]
+    row.status = "running"
+    assert await sync_to_async(history.present_limits)(row) == {}

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
 from containers import reconcile
+from containers.core import doctor
 from containers.core.host import Host
+from containers.core.lifecycle.watching import Watch
 from containers.ticker.chores import Chore
 from containers.ticker.service import Ticker
+
+DOCTOR_SEC = 3600.0
+"""How often the host is looked at again while the panel runs; `up` does it first."""
+
+
+LOOK_AT_ALL_EVERY: Final = 10
+"""Quick checks: at what changed by itself each second, at all containers each so many."""
+
+
+class _Quick:
+    """The chore of every second."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._watch = Watch(host)
+        self._calls = 0
+
+    def __call__(self) -> None:
+        changed = self._watch.changed()
+        everything = self._calls % LOOK_AT_ALL_EVERY == 0
+        self._calls += 1
+        reconcile.quick(self._host, changed=None if everything else changed)
 
 
 class Command(BaseCommand):
@@ -28,8 +52,9 @@ class Command(BaseCommand):
         ticker = Ticker(
             host,
             chores=(
+                Chore("doctor", DOCTOR_SEC, lambda: doctor.refresh(host, older_sec=DOCTOR_SEC / 2)),
                 Chore("reconcile", 60.0, lambda: reconcile.full(host)),
-                Chore("quick checks", 1.0, lambda: reconcile.quick(host)),
+                Chore("quick checks", 1.0, _Quick(host)),
             ),
             on_event=lambda message: reconcile.on_event(host, message),
             after_each=close_old_connections,
