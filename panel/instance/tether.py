@@ -41,7 +41,8 @@ def main() -> None:
     pairs += [(*pair, True) for pair in options.get("read_only_binds", ())]
     if pairs:
         syscalls.unshare(syscalls.CLONE_NEWNS)
-        syscalls.mount(None, "/", None, flags.MS_REC | flags.MS_PRIVATE, None)
+        # what the host unmounts is unmounted here too: this process pins no disk
+        syscalls.mount(None, "/", None, flags.MS_REC | flags.MS_SLAVE, None)
         for source, target, read_only in pairs:
             bind(source, target, read_only=read_only)
     if "uid" in options:
