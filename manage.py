@@ -36,7 +36,7 @@ def main() -> int:
         return testing.run(PROJECT, arguments[1:])
     from panel.instance.options import take_state_dir
 
-    take_state_dir(arguments)
+    sys.argv[1:] = take_state_dir(arguments)
     if command == "up" and not {"-h", "--help"} & set(arguments):
         # it starts those who need the application; to load all of that here too would only make everybody wait
         from panel.management.commands.up import Command

@@ -9,12 +9,25 @@ from typing import Final
 DEFAULT_STATE_DIR: Final = "/var/lib/boxroom"
 
 
-def take_state_dir(arguments: list[str]) -> None:
-    """Put --state-dir (or its default) into the environment as an absolute path; the command parses it again later."""
-    given = os.environ.get("BOXROOM_STATE_DIR", DEFAULT_STATE_DIR)
-    for position, argument in enumerate(arguments):
-        if argument == "--state-dir" and position + 1 < len(arguments):
-            given = arguments[position + 1]
-        elif argument.startswith("--state-dir="):
-            given = argument.partition("=")[2]
+OWN: Final = ("up", "down", "install", "doctor")
+"""Commands that parse --state-dir themselves, and tell of it in their help."""
+
+
+def take_state_dir(arguments: list[str]) -> list[str]:
+    """Put --state-dir (or its default) into the environment as an absolute path.
+
+    Returns the arguments that are left to parse: every command takes the option, those of OWN see it again.
+    """
+    given, rest = os.environ.get("BOXROOM_STATE_DIR", DEFAULT_STATE_DIR), []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word == "--state-dir" and (value := next(words, None)) is not None:
+            given = value
+        elif word.startswith("--state-dir="):
+            given = word.partition("=")[2]
+        else:
+            rest.append(word)
     os.environ["BOXROOM_STATE_DIR"] = str(Path(given).resolve())
+    return arguments if arguments[:1] and arguments[0] in OWN else rest
