@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
+from collections.abc import Collection
 from typing import Any, Final
 
 from django.conf import settings
@@ -41,13 +42,19 @@ log = logging.getLogger(__name__)
 _rung = {"canary": 0.0}
 
 
-def quick(host: CoreHost, runtime: Runtime | None = None) -> None:
-    """Write what changed by itself, follow the policies, ring for what waits, take over from dead workers."""
+def quick(host: CoreHost, runtime: Runtime | None = None, *, changed: Collection[str] | None = None) -> None:
+    """Write what changed by itself, follow the policies, ring for what waits, take over from dead workers.
+
+    changed: only these containers (by id) are looked at; None: all.
+    """
     runtime = runtime or runner.local_runtime()
     row = local_host()
     recover(row)
     ring_again(row)
-    align_all(row, runtime)
+    if changed is None:
+        align_all(row, runtime)
+    elif changed:
+        align_some(row, runtime, changed)
     follow_policies(row)
 
 
@@ -101,6 +108,17 @@ def align_all(host: Host, runtime: Runtime) -> None:
             align(container, observed.get(container.pk) or Observed(status=Status.ABSENT), host_rebooted=host_rebooted)
     if host.facts.get("boot_id") != owner.boot_id():
         rebuild.save_facts(host, {"boot_id": owner.boot_id()})
+
+
+def align_some(host: Host, runtime: Runtime, ids: Collection[str]) -> None:
+    """Observe these containers, and write what their rows do not say yet; on a host that has not rebooted."""
+    held = {held_id for pair in _held(host).values_list("container_id", "target_id") for held_id in pair}
+    rows = list(Container.objects.filter(host=host, pk__in=ids).defer("environment", "tags", "limits", "layers"))
+    runtime.sweep()
+    for container in rows:
+        if container.pk not in held:
+            observed = runtime.observe(container.pk).get(container.pk) or Observed(status=Status.ABSENT)
+            align(container, observed, host_rebooted=False)
 
 
 def _held(host: Host) -> Any:
