@@ -39,6 +39,7 @@ if __name__ == "__main__":
     # dataclasses asks it about classes without a docstring; with what it brings along it is a seventh of the memory
     sys.modules["inspect"] = _PutOff("inspect")
 
+from containers.core.cgroups import Cgroups  # noqa: E402
 from containers.core.errors import CoreError  # noqa: E402
 from containers.core.host import Host  # noqa: E402
 from containers.core.proc import seccomp_files, supervisor  # noqa: E402
@@ -186,11 +187,11 @@ class Launcher:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != launcher_pid:
             return
-        problem = None
+        warmed: Cgroups | CoreError | OSError
         try:
-            supervisor.warm(self.host)
+            warmed = supervisor.warm(self.host)
         except (CoreError, OSError) as error:
-            problem = error
+            warmed = error
         try:
             connection, _ = self.listener.accept()
         except OSError:
@@ -202,7 +203,7 @@ class Launcher:
         os.closerange(3, fd)
         os.closerange(fd + 1, DESCRIPTORS)
         if peer_is_root(connection):
-            supervisor.main(connection, problem)
+            supervisor.main(connection, warmed)
 
 
 def main(state_dir: str) -> None:

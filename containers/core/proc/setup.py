@@ -3,9 +3,9 @@
     supervisor                                    child (root of its own namespaces)
       writes the id maps, makes the mounts
       ── mounts + [detached mounts] ───────────▶  becomes id 0, mounts root, /dev, /proc, /sys
-      ◀── console + [pty master, slave] ─────────  opens its console
+      ◀── console + [pty master, slave] ─────────  opens its console, pivot_root
       joins the cgroups, waits for the network
-      ── finish ───────────────────────────────▶  cgroup namespace, links up, pivot_root, drops rights
+      ── finish ───────────────────────────────▶  cgroup namespace, links up, drops rights
       ◀── end of file: the exec succeeded ───────  exec
       ◀── error {step, path, errno, message} ────  or, from anywhere above
 
@@ -164,22 +164,23 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
     execute(plan.before, mount_fds)
     with _Step("open the console"):
         slave_fd = _console(connection)
-    _expect(connection, "finish")
-    with _Step("make a cgroup namespace"):
-        unshare(CLONE_NEWCGROUP)
-    execute(plan.after)
     with _Step("set the host name"):
         sethostname(plan.hostname)
-    for link in ("lo", *plan.links):
-        with _Step(f"bring the link {link} up"):
-            _without_dad(link)
-            _link_up(link)
     with _Step("change the root directory"):
         pivot_root(".", ".")
         umount(".", MNT_DETACH)
         os.chdir("/")
+    _set_limits()
+    _expect(connection, "finish")
+    with _Step("make a cgroup namespace"):
+        unshare(CLONE_NEWCGROUP)
+    execute(plan.after)
+    with _Step("share the mount tree"):
         # systemd inside expects a shared tree, and does not make one itself in a container
         mount(None, "/", None, MS_REC | MS_SHARED)
+    for link in ("lo", *plan.links):
+        with _Step(f"bring the link {link} up"):
+            _link_up(link)
     _drop_rights(plan)
     with _Step("set the standard streams"):
         for fd in (0, 1, 2):
@@ -226,12 +227,15 @@ def _link_up(name: str) -> None:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags | _IFF_UP))
 
 
-def _drop_rights(plan: ChildPlan) -> None:
+def _set_limits() -> None:
     with _Step("set the resource limits"):
         for limit, soft, hard in _LIMITS:
             most = resource.getrlimit(limit)[1]
             most = hard if most == resource.RLIM_INFINITY else min(hard, most)
             resource.setrlimit(limit, (min(soft, most), most))
+
+
+def _drop_rights(plan: ChildPlan) -> None:
     with _Step("drop capabilities"):
         for number in range(plan.last_capability + 1):
             if not plan.capabilities >> number & 1:

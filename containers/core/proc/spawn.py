@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import select
 import signal
@@ -71,51 +70,62 @@ class Child:
 
 
 class Joining:
-    """Moves a process into its cgroups beside other work, from a helper process.
+    """Moves a process into its cgroups beside other work: a helper process, there before the process is.
 
-    The first move after a quiet while waits 10 ms and more for an RCU grace period (cgroup_threadgroup_rwsem). Not from
-    a thread: a clone made meanwhile could take over the interpreter's lock in the thread's hands, and wait for ever.
+    The first move after a quiet while waits 10 ms and more for an RCU grace period (cgroup_threadgroup_rwsem): the
+    helper begins with one that changes nothing. Not a thread: a clone made meanwhile could take over the interpreter's
+    lock in the thread's hands, and wait for ever.
     """
 
-    def __init__(self, pid: int, procs: tuple[str, ...]) -> None:
-        read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    def __init__(self, own_procs: str) -> None:
+        """Fork the helper. own_procs: a cgroup.procs file of the cgroup where this process is. Raises SetupFailed."""
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             self._helper = os.fork()
             if self._helper == 0:
-                _join_and_leave(pid, procs, write_fd)
+                self._connection.close()
+                _help(theirs, own_procs)
         except OSError as error:
-            os.close(read_fd)
+            self._connection.close()
             raise SetupFailed.from_oserror("join the cgroups", error) from error
         finally:
-            os.close(write_fd)
-        self._read_fd = read_fd
+            theirs.close()
+
+    def begin(self, pid: int, procs: tuple[str, ...]) -> None:
+        """Have a process moved; procs as in cgroups.base.join."""
+        with contextlib.suppress(OSError):
+            setup.send(self._connection, {"pid": pid, "procs": procs})
 
     def wait(self) -> None:
         """Wait until the process is where it belongs; raises SetupFailed."""
-        said = os.read(self._read_fd, 65536)
+        said = setup.receive(self._connection)[0] or {"type": "error", "errno": errno.ECHILD, "path": None}
         self.close()
-        if said:
-            number, path = json.loads(said)
-            error = OSError(number, os.strerror(number), path)
+        if said["type"] == "error":
+            error = OSError(said["errno"], os.strerror(said["errno"]), said["path"])
             raise SetupFailed.from_oserror("join the cgroups", error)
 
     def close(self) -> None:
         """Let go of the helper; the second time there is nothing to do."""
-        if self._read_fd >= 0:
-            os.close(self._read_fd)
-            self._read_fd = -1
+        if self._helper:
+            self._connection.close()
             os.waitpid(self._helper, 0)
+            self._helper = 0
 
 
-def _join_and_leave(pid: int, procs: tuple[str, ...], write_fd: int) -> NoReturn:
-    """Be the helper; says nothing where all went well."""
+def _help(connection: socket.socket, own_procs: str) -> NoReturn:
+    """Be the helper."""
+    with contextlib.suppress(OSError):
+        join(0, (own_procs,))
     try:
-        join(pid, procs)
-    except BaseException as error:  # noqa: BLE001 - the helper's last frame
-        number = error.errno if isinstance(error, OSError) else None
-        path = error.filename if isinstance(error, OSError) else repr(error)
-        os.write(write_fd, json.dumps([number or errno.EIO, path]).encode())
-    os._exit(0)
+        message, _ = setup.receive(connection)
+        if message is not None:
+            join(message["pid"], message["procs"])
+            setup.send(connection, {"type": "joined"})
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            setup.send(connection, {"type": "error", "errno": error.errno or errno.EIO, "path": error.filename})
+    finally:
+        os._exit(0)
 
 
 def last_capability() -> int:

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from .. import halt
 from ..cgroups import detect
-from ..cgroups.base import join
+from ..cgroups.base import Cgroups, join
 from ..errors import CoreError, NotFound, SetupFailed, TimedOut
 from ..exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
 from ..host import Host
@@ -45,11 +45,11 @@ _SIGNALFD_BYTES: Final = 128
 class Supervisor:
     """The process around one container. plan: what the worker asked for."""
 
-    def __init__(self, plan: StartPlan) -> None:
+    def __init__(self, plan: StartPlan, cgroups: Cgroups) -> None:
         self.plan = plan
         self.host = plan.host
         self.id = plan.spec.id
-        self.cgroups = detect.open(self.host)
+        self.cgroups = cgroups
         self.bpf = seccomp_files.read(self.host, nesting=plan.spec.nesting)
         self.loop = Loop()
         self.expected: Reason | None = None
@@ -69,6 +69,7 @@ class Supervisor:
     def start(self, worker: socket.socket) -> None:
         """Start the container for a worker at the other end; raises CoreError with nothing left behind."""
         with ExitStack() as undo:
+            joining = self._joining(undo)
             undo.callback(self._remove_cgroups)
             child = self._clone(undo)
             undo.callback(self._delete_links)
@@ -78,7 +79,8 @@ class Supervisor:
             joined = self.cgroups.create(
                 self.id, limits=spec.limits, owner_uid=self.plan.id_base or 0, privileged=spec.privileged
             )
-            self._release(child, joined.init_procs, worker)
+            joining.begin(child.pid, joined.init_procs)
+            self._release(child, joining, worker)
             undo.pop_all()
         with contextlib.suppress(OSError):
             # a worker that has gone meanwhile finds the container running
@@ -93,9 +95,13 @@ class Supervisor:
         self.child = child
         return child
 
-    def _release(self, child: spawn.Child, init_procs: tuple[str, ...], worker: socket.socket | None) -> None:
-        """Put the child where it belongs and let it exec; raises CoreError, with the console's last lines."""
-        joining = spawn.Joining(child.pid, init_procs)
+    def _joining(self, undo: ExitStack) -> spawn.Joining:
+        joining = spawn.Joining(self.cgroups.supervisor_procs()[-1])
+        undo.callback(joining.close)
+        return joining
+
+    def _release(self, child: spawn.Child, joining: spawn.Joining, worker: socket.socket | None) -> None:
+        """Let the child exec once it is where it belongs; raises CoreError, with the console's last lines."""
         try:
             spawn.await_console(child)
             joining.wait()
@@ -125,8 +131,6 @@ class Supervisor:
                 error.details["console"] = self._console_tail(child)
             self.host.run_path(self.id).unlink(missing_ok=True)
             raise
-        finally:
-            joining.close()
 
     # -- serve ------------------------------------------------------------------------------------------------------
 
@@ -236,14 +240,16 @@ class Supervisor:
         self.cgroups.clean(self.id, owner_uid=self.plan.id_base or 0)
         with ExitStack() as undo:
             undo.callback(setattr, self, "child", None)
+            joining = self._joining(undo)
             child = self._clone(undo)
+            joining.begin(child.pid, self.cgroups.joined(self.id).init_procs)
             for nic in self.plan.spec.nics:
                 index = rtnl.peer_index(nic.host_link)
                 if index is not None:
                     rtnl.move_link(
                         index, name=nic.name, mac=nic.mac, from_netns_fd=old.netns_fd, to_netns_fd=child.netns_fd
                     )
-            self._release(child, self.cgroups.joined(self.id).init_procs, None)
+            self._release(child, joining, None)
             undo.pop_all()
         old.close()
 
@@ -262,21 +268,24 @@ class Supervisor:
                 print(f"link {nic.host_link} stays: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
 
 
-def warm(host: Host) -> None:
+def warm(host: Host) -> Cgroups:
     """Do beforehand what every start needs: move this process to where supervisors are, touch what will be used.
 
-    A process that waits for its request has the pages to itself then. Raises CoreError, OSError.
+    A process that waits for its request has the pages to itself then. Returns what main() wants; raises CoreError,
+    OSError.
     """
-    join(os.getpid(), detect.open(host).supervisor_procs())
+    cgroups = detect.open(host)
+    join(os.getpid(), cgroups.supervisor_procs())
     seccomp_files.read(host, nesting=False)
     spawn.last_capability()
     Process.of(os.getpid())
+    return cgroups
 
 
-def main(connection: socket.socket, problem: CoreError | OSError | None = None) -> None:
+def main(connection: socket.socket, warmed: Cgroups | CoreError | OSError) -> None:
     """Serve the one request of an accepted connection; returns when the container has ended.
 
-    problem: why this process cannot be a supervisor (see warm); the request is answered with that.
+    warmed: what warm() returned, or raised: then this process cannot be a supervisor, and that is the answer.
     """
     message, fds = setup.receive(connection, fds_max=1)
     if message is None or not fds:
@@ -286,9 +295,9 @@ def main(connection: socket.socket, problem: CoreError | OSError | None = None) 
     _become_supervisor(plan.instance, plan.spec)
     supervisor = None
     try:
-        if problem is not None:
-            raise problem
-        supervisor = Supervisor(plan)
+        if isinstance(warmed, Exception):
+            raise warmed
+        supervisor = Supervisor(plan, warmed)
         supervisor.start(connection)
     except CoreError as error:
         if supervisor is not None:
