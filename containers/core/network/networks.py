@@ -132,15 +132,16 @@ def attach(host: Host, spec: Spec, netns_fd: int) -> None:
     """
     if not spec.nics:
         return
-    # nft looks beside us while the links, still down, are made; writing what is there already would cost a grace period
-    filters = nft.Listing("table", "bridge", host.nft_table)
+    # nft, if it must, looks beside us while the links, still down, are made; writing what is there already would cost a
+    # grace period
+    filters = nft.Look(host)
     with bridge.netlink(f"network of {spec.name}") as ip:
         try:
             indexes = veth.create(ip, host, spec, netns_fd)
         finally:
-            entries = filters.entries()
+            contents = filters.contents()
         try:
-            if not nft.complete(host, spec, entries):
+            if not contents.complete(spec):
                 nft.register(host, spec)
             veth.bring_up(ip, indexes)
         except BaseException:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +20,11 @@ from .base import NetworkConfig
 from .ruleset import Json
 
 TIMEOUT_SEC: Final = 20
+_NETLINK_NETFILTER: Final = 12
+_NLM_F_REQUEST: Final = 1
+_NFT_MSG_NEWGEN: Final = 10 << 8 | 15
+_NFT_MSG_GETGEN: Final = 10 << 8 | 16
+_NFTA_GEN_ID: Final = 1
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
@@ -97,12 +105,81 @@ def listing(*what: str) -> list[Json]:
     return Listing(*what).entries()
 
 
-def complete(host: Host, spec: Spec, entries: Sequence[Json]) -> bool:
-    """Whether a listing of the bridge table shows its rules, and everything of this container."""
-    filled = {entry["rule"]["chain"] for entry in entries if "rule" in entry}
-    chains = {ruleset.own_chain(spec.id, index) for index in range(len(spec.nics))}
-    found = set(_elements(entries))
-    return {"prerouting", "container"} | chains <= filled and wanted(spec) <= found
+def generation() -> int:
+    """Return the number of this network namespace's rules, one higher after each transaction, whoever made it.
+
+    Source: linux/netfilter/nf_tables.h, NFT_MSG_GETGEN.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as link:
+        link.send(struct.pack("=IHHIIBBH", 20, _NFT_MSG_GETGEN, _NLM_F_REQUEST, 1, 0, 0, 0, 0))
+        answer = link.recv(4096)
+    kind = struct.unpack_from("=H", answer, 4)[0]
+    size, attribute = struct.unpack_from("=HH", answer, 20) if len(answer) >= 28 else (0, 0)
+    if kind != _NFT_MSG_NEWGEN or (size, attribute) != (8, _NFTA_GEN_ID):
+        raise SetupFailed("The kernel does not tell the generation of its rules.", step="packet filter")
+    number: int = struct.unpack_from("!I", answer, 24)[0]
+    return number
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a bridge table holds, at a generation. filled: chains with rules. own: the NICs' chains."""
+
+    generation: int
+    filled: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
+    elements: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
+
+    def complete(self, spec: Spec) -> bool:
+        """Whether the table's rules are there, and everything of this container."""
+        return {"prerouting", "container"} | _chains(spec) <= self.filled and wanted(spec) <= self.elements
+
+
+_KNOWN: Final[dict[str, Contents]] = {}
+"""What each instance's table held when this process last knew; true as long as the generation is the same.
+
+Listing the table of hundreds of containers takes a tenth of a second."""
+
+
+class Look:
+    """Looks into the bridge table, beside the caller where it has to be listed."""
+
+    def __init__(self, host: Host) -> None:
+        self._table = host.nft_table
+        self._generation = generation()
+        known = _KNOWN.get(self._table)
+        self._known = known if known and known.generation == self._generation else None
+        self._listing = None if self._known else Listing("table", "bridge", self._table)
+
+    def contents(self) -> Contents:
+        """Return what is in it; empty where it is not there."""
+        if self._listing is None:
+            assert self._known is not None
+            return self._known
+        entries = self._listing.entries()
+        found = Contents(
+            self._generation,
+            frozenset(entry["rule"]["chain"] for entry in entries if "rule" in entry),
+            frozenset(_own_chains(entries)),
+            frozenset(_elements(entries)),
+        )
+        _remember(self._table, found)
+        return found
+
+
+def _remember(table: str, contents: Contents) -> None:
+    """Keep what is known, unless somebody has changed something meanwhile."""
+    if generation() == contents.generation:
+        _KNOWN[table] = contents
+
+
+def complete(host: Host, spec: Spec) -> bool:
+    """Whether the bridge table has its rules, and everything of this container."""
+    return Look(host).contents().complete(spec)
+
+
+def _chains(spec: Spec) -> set[str]:
+    return {ruleset.own_chain(spec.id, index) for index in range(len(spec.nics))}
 
 
 def wanted(spec: Spec) -> set[tuple[str, tuple[str, ...]]]:
@@ -145,30 +222,36 @@ def remove_tables(host: Host) -> None:
 
 def register(host: Host, spec: Spec) -> None:
     """Add a container's elements, and take out what its links' names had before (another MAC, another container)."""
-    entries = listing("table", "bridge", host.nft_table)
-    if complete(host, spec, entries) and not _stale(spec, entries):
+    now = Look(host).contents()
+    stale = _stale(spec, now.elements)
+    if now.complete(spec) and not stale:
         return
-    commands = [] if entries and present(host) else ruleset.base(host, ipv6=host_has_ipv6())
-    run(commands + _deletions(host, _stale(spec, entries)) + ruleset.container(host, spec))
+    commands = [] if now.filled and present(host) else ruleset.base(host, ipv6=host_has_ipv6())
+    run(commands + _deletions(host, stale) + ruleset.container(host, spec))
+    if not commands:
+        elements = now.elements - set(stale) | wanted(spec)
+        chains = _chains(spec)
+        _remember(host.nft_table, Contents(now.generation + 1, now.filled | chains, now.own | chains, elements))
 
 
-def _stale(spec: Spec, entries: Sequence[Json]) -> list[tuple[str, tuple[str, ...]]]:
+def _stale(spec: Spec, elements: Iterable[tuple[str, tuple[str, ...]]]) -> list[tuple[str, tuple[str, ...]]]:
     """Return the elements of this container's link names that are not this container's."""
     needed = wanted(spec)
     links = {nic.host_link for nic in spec.nics}
-    return [one for one in _elements(entries) if one[1][0] in links and one not in needed]
+    return [one for one in elements if one[1][0] in links and one not in needed]
 
 
 def unregister(host: Host, container_id: str) -> None:
     """Take out everything that leads to the container; twice is once."""
-    entries = listing("table", "bridge", host.nft_table)
-    found = _elements(entries)
+    now = Look(host).contents()
     prefix = ruleset.own_chain(container_id, 0).removesuffix("0")
-    links = {element[0] for name, element in found if name == "own" and element[1].startswith(prefix)}
-    gone = [(name, element) for name, element in found if element[0] in links]
-    chains = [name for name in _own_chains(entries) if name.startswith(prefix)]
+    links = {element[0] for name, element in now.elements if name == "own" and element[1].startswith(prefix)}
+    gone = [(name, element) for name, element in now.elements if element[0] in links]
+    chains = [name for name in now.own if name.startswith(prefix)]
     if gone or chains:
         run(_deletions(host, gone) + _chain_deletions(host, chains))
+        kept = now.elements - set(gone), now.filled - set(chains), now.own - set(chains)
+        _remember(host.nft_table, Contents(now.generation + 1, kept[1], kept[2], kept[0]))
 
 
 def keep_only(host: Host, specs: Sequence[Spec]) -> None:
