@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import json
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, TypeVar, get_args
 
 from .errors import SpecError
+from .host import SLOTS
 from .names import check_name
 
 MEMORY_MIN_BYTES: Final = 4 * 1024**2
@@ -22,6 +24,9 @@ RestartPolicy = Literal["no", "on-failure", "always"]
 RESTART_POLICIES: Final = get_args(RestartPolicy)
 
 _ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
+_MACHINE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}", re.ASCII)
+_LINK = re.compile(r"[a-z][a-z0-9.]{0,14}", re.ASCII)
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _SIGNAL = re.compile(r"SIG[A-Z]+[0-9]?|SIGRTM(?:IN\+|AX-)[0-9]{1,2}|[1-9][0-9]?", re.ASCII)
 
@@ -55,6 +60,14 @@ class Limits:
             if value is not None and not least <= value <= most:
                 raise SpecError(f"{name} must be between {least} and {most}.", field=f"limits.{name}")
 
+    def check_types(self) -> None:
+        """Raise SpecError (field ``limits.NAME``) for what is no number, or not above 0: no cgroup file takes it."""
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            kinds = (int, float) if entry.name == "cpus" else (int,)
+            if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or not value > 0):
+                raise SpecError(f"{entry.name} must be a number above 0.", field=f"limits.{entry.name}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
@@ -71,6 +84,20 @@ class Nic:
     ipv4: str | None = None
     ipv4_gateway: str | None = None
     ipv6: str | None = None
+
+    def check(self) -> None:
+        """Raise SpecError (field ``network``) for what must not stand in a line of dnsmasq's, or name a link."""
+        check_name(self.network, field="network")
+        links = (self.name, self.bridge, self.host_link)
+        if not _MAC.fullmatch(self.mac) or not all(map(_LINK.fullmatch, links)):
+            raise SpecError("The network interface has no valid name or MAC.", field="network")
+        for text, version in ((self.ipv4, 4), (self.ipv4_gateway, 4), (self.ipv6, 6)):
+            try:
+                good = text is None or ("%" not in text and ipaddress.ip_interface(text).version == version)
+            except ValueError:
+                good = False
+            if not good:
+                raise SpecError("The network interface has no valid address.", field="network")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +133,24 @@ class Spec:
     generation: int = 1
 
     def check(self) -> None:
-        """Raise SpecError naming the field where the spec is not one that the runtime would run."""
+        """Raise SpecError naming the field where the spec is not one that the runtime would run.
+
+        Root's last look at what rows say: every value that becomes part of a path, a name or a line is looked at here,
+        but for the layers, which the store looks at (storage/overlay.py).
+        """
         if not _ID.fullmatch(self.id):
             raise SpecError("The id must be 12 hexadecimal digits.", field="id")
+        if not _MACHINE_ID.fullmatch(self.machine_id):
+            raise SpecError("The machine id must be 32 hexadecimal digits.", field="machine_id")
+        if not isinstance(self.slot, int) or not 0 <= self.slot < SLOTS:
+            raise SpecError(f"The slot must be between 0 and {SLOTS - 1}.", field="slot")
         check_name(self.name)
         check_name(self.project, field="project")
+        if self.hostname:
+            check_name(self.hostname, field="hostname")
+        self.limits.check_types()
+        for nic in self.nics:
+            nic.check()
         check_text(self.description, field="description", most=500, lines=True)
         check_init_command(self.init_command)
         check_environment(self.environment)

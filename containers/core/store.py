@@ -232,6 +232,11 @@ def _image(path: Path) -> Image:
 # layers
 
 
+def is_layer_id(text: str) -> bool:
+    """Tell whether this is a layer's id, and so nothing that leads elsewhere as part of a path."""
+    return _LAYER_ID.fullmatch(text) is not None
+
+
 def layer_ids(host: Host) -> set[str]:
     """Return the ids of the layers on this host."""
     return {name for name in _listed(host.layers_dir) if _LAYER_ID.fullmatch(name)}

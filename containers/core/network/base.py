@@ -35,7 +35,7 @@ class NetworkConfig:
     def check(self) -> None:
         """Raise SpecError naming the field where the values make no network."""
         check_name(self.name)
-        if not 0 <= self.number < MAX_NETWORKS:
+        if not isinstance(self.number, int) or not 0 <= self.number < MAX_NETWORKS:
             raise SpecError(f"number must be between 0 and {MAX_NETWORKS - 1}.", field="number")
         for field, text, version, most in (("ipv4", self.ipv4, 4, 29), ("ipv6", self.ipv6, 6, 64)):
             if text is None:

@@ -31,12 +31,19 @@ def _lock(host: Host) -> Iterator[None]:
         os.close(fd)
 
 
+def _check(configs: Iterable[NetworkConfig]) -> None:
+    """Raise SpecError where a network is none: its values become names of links and lines of configuration."""
+    for config in configs:
+        config.check()
+
+
 def ensure_all(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) -> list[str]:
     """Make the host have these networks and know these containers, and nothing else of this instance.
 
     Returns in words what was changed of the host's own settings. Raises InUse where a subnet belongs to another
-    instance, SetupFailed where the kernel or dnsmasq refuses.
+    instance, SetupFailed where the kernel or dnsmasq refuses, SpecError where a network is none.
     """
+    _check(configs)
     with _lock(host):
         claims.claim_subnets(host, [subnet for config in configs for subnet in config.subnets()])
         nft.ensure_whole(host, configs, specs)
@@ -50,7 +57,7 @@ def ensure(host: Host, config: NetworkConfig, configs: Sequence[NetworkConfig], 
 
     Returns what was changed of the host's own settings. Raises InUse where the subnet is another's or routed elsewhere.
     """
-    config.check()
+    _check((config, *configs))
     with _lock(host):
         refuse_routed(host, config)
         claims.claim_subnets(host, [subnet for one in configs for subnet in one.subnets()])
@@ -62,6 +69,7 @@ def ensure(host: Host, config: NetworkConfig, configs: Sequence[NetworkConfig], 
 
 def remove(host: Host, config: NetworkConfig, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) -> None:
     """Take a network away; configs, specs: what stays. The caller has seen that no container is on it."""
+    _check((config, *configs))
     with _lock(host):
         bridge.remove(host, config.number)
         nft.forget_network(host, config)

@@ -19,6 +19,7 @@ from ..failpoints import failpoint
 from ..host import Host
 from ..spec import Spec
 from ..store import Root
+from ..tree_copy import copy_tree
 from .base import RootPlan
 from .stack import copy_root_attributes
 
@@ -45,9 +46,9 @@ def plan(host: Host, spec: Spec) -> RootPlan:
 
 
 def require(host: Host, layer: str) -> None:
-    """Raise SetupFailed where a layer is not on this host."""
+    """Raise SetupFailed where a layer is not on this host, or what is named is none: it becomes part of a path."""
     path = store.rootfs(host, layer)
-    if not path.is_dir():
+    if not store.is_layer_id(layer) or not path.is_dir():
         raise SetupFailed(f"The layer {layer} is missing on this host.", step="find-layers", path=str(path))
 
 
@@ -101,14 +102,15 @@ def seal(host: Host, container_id: str) -> tuple[str, ...]:
     return stack
 
 
-def copy(host: Host, container_id: str, into: Path) -> Root:
+def copy(host: Host, container_id: str, into: Path, *, timeout_sec: float) -> Root:
     """Copy what a frozen container wrote into an empty directory (of `store.making`), a layer to be published.
 
     Keeps owners, modes, times, ACLs, extended attributes (overlay's marks too), hard links, holes and device nodes
-    (whiteouts); shares the data where the file system can. Returns the root it was made from.
+    (whiteouts); shares the data where the file system can. Not on the disk yet, for the container to stand still no
+    longer than it must. Returns the root it was made from; raises TimedOut, StorageFull.
     """
     root = store.load_root(host, container_id)
-    files.copy_tree(store.rootfs(host, root.writable), into / "rootfs")
+    copy_tree(store.rootfs(host, root.writable), into / "rootfs", timeout_sec=timeout_sec)
     describe(into, made_for=container_id, kind="copy")
     return root
 
