@@ -156,30 +156,6 @@ def sync_tree(path: Path) -> None:
     subprocess.run(["/usr/bin/sync", "-f", "--", path], check=True, stdin=subprocess.DEVNULL, timeout=600)
 
 
-def copy_tree(source: Path, target: Path) -> None:
-    """Copy a tree that nobody is writing to target, or over what is there, and bring it to the disk.
-
-    Everything is kept: owners, modes, times, ACLs, extended attributes, hard links, holes, devices, sockets, FIFOs.
-    cp dies with the calling thread. Raises StorageFull, or SetupFailed with cp's last words.
-    """
-    tie = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"]
-    copy = ["/usr/bin/cp", "-a", "--reflink=auto", "--one-file-system", "-T", "--"]
-    done = subprocess.run(
-        [*tie, *copy, os.fspath(source), os.fspath(target)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
-        check=False,
-    )
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip()[-2000:]
-        if "No space left on device" in words or "Disk quota exceeded" in words:
-            raise full("copy", target)
-        raise SetupFailed(f"Copying the root file system failed: {words}", step="copy", path=os.fspath(source))
-    sync_tree(target)
-
-
 def remove_tree(path: Path) -> None:
     """Remove a file or a directory with everything in it; nothing there is fine.
 

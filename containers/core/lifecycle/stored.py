@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import cgroups, files, store
-from ..errors import AlreadyExists, Busy, InvalidTransition, NotFound
+from ..errors import AlreadyExists, Busy, InvalidTransition, NotFound, TimedOut
 from ..failpoints import failpoint
 from ..host import Host
 from ..names import check_name
@@ -36,6 +36,8 @@ from ..storage import identity, litter, merge, overlay
 
 Progress = Callable[[int, str], None]
 FREEZE_TIMEOUT_SEC: Final = 10.0
+FROZEN_MAX_SEC: Final = 30.0
+"""How long a running container stands still for a copy of what it wrote, at most; what takes longer is given up."""
 _FROZEN_BY_US: Final = "frozen-for-copy"
 """In a container's directory while it is frozen for the sake of a copy, and would not be otherwise."""
 
@@ -100,7 +102,7 @@ def snapshot(host: Host, container_id: str, name: str, note: str = "") -> Snapsh
 
     A stopped one's writable layer becomes the snapshot by renames. A running one is frozen, its writable layer copied,
     and thawed again, whatever happens; a frozen one stays frozen. Raises SpecError, NotFound, AlreadyExists, Busy,
-    TimedOut where it could not be frozen, StorageFull.
+    TimedOut where it could not be frozen or the copy took more than FROZEN_MAX_SEC, StorageFull; it is thawed then.
     """
     check_name(name)
     check_text(note, field="note", most=500, lines=True)
@@ -255,7 +257,8 @@ def _present(host: Host, container_id: str) -> Iterator[tuple[str, ...]]:
         with store.making(host) as directory:
             with _frozen(host, container_id):
                 failpoint(host.state_dir, "copy.frozen")
-                root = overlay.copy(host, container_id, directory)
+                root = _copied(host, container_id, directory)
+            files.sync_tree(directory)
             failpoint(host.state_dir, "copy.copied")
             with store.lock(host, "layers", shared=True):
                 layers = (*root.layers, overlay.publish(host, directory))
@@ -268,6 +271,18 @@ def _present(host: Host, container_id: str) -> Iterator[tuple[str, ...]]:
         if layers != root.layers:
             store.save_root(host, container_id, dataclasses.replace(root, layers=layers))
         yield layers
+
+
+def _copied(host: Host, container_id: str, directory: Path) -> store.Root:
+    """Copy what a frozen container wrote; raises TimedOut saying what can be done instead where it takes too long."""
+    try:
+        return overlay.copy(host, container_id, directory, timeout_sec=FROZEN_MAX_SEC)
+    except TimedOut:
+        raise TimedOut(
+            f"What the container wrote could not be copied within {FROZEN_MAX_SEC:g} s, and it may not stand still for "
+            "longer; it runs on unchanged. A stopped container needs no copy.",
+            step="copy",
+        ) from None
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ class Storage(Protocol):
     def seal(self, host: Host, container_id: str) -> tuple[str, ...]:
         """Turn what a stopped container wrote into a read-only layer; return the stack that is its root now."""
 
-    def copy(self, host: Host, container_id: str, into: Path) -> Root:
+    def copy(self, host: Host, container_id: str, into: Path, *, timeout_sec: float) -> Root:
         """Copy what a frozen container wrote into a directory in the making; return the root it was made from."""
 
     def publish(self, host: Host, directory: Path) -> str:

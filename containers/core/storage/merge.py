@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import files, store
 from ..failpoints import failpoint
 from ..host import Host
+from ..tree_copy import copy_tree
 from . import overlay
 from .stack import is_opaque
 
@@ -23,7 +24,7 @@ def bounded(host: Host, layers: tuple[str, ...], *, made_for: str) -> tuple[str,
     if len(layers) <= overlay.LAYERS_MAX:
         return layers
     with store.making(host) as directory:
-        files.copy_tree(store.rootfs(host, layers[1]), directory / "rootfs")
+        copy_tree(store.rootfs(host, layers[1]), directory / "rootfs")
         for layer in layers[2:]:
             _lay_over(host, store.rootfs(host, layer), directory / "rootfs")
         overlay.describe(directory, made_for=made_for, kind="merged")
@@ -37,7 +38,7 @@ def _lay_over(host: Host, upper: Path, lower: Path) -> None:
     with files.opened(upper) as upper_fd, files.opened(lower) as lower_fd:
         _clear(host, upper_fd, lower_fd)
     store.empty_trash(host)
-    files.copy_tree(upper, lower)
+    copy_tree(upper, lower)
 
 
 def _clear(host: Host, upper_fd: int, lower_fd: int) -> None:
