@@ -85,7 +85,7 @@ def id_block(host: Host, *, registry: Path = REGISTRY_DIR) -> int:
     with _own_claim(host, registry) as (own, others):
         if own.id_block_base is not None:
             return own.id_block_base
-        taken = list(host_id_ranges())
+        taken = [*host_id_ranges(), *live_ids()]
         taken += [(c.id_block_base, ID_BLOCK_SIZE) for c in others if c.id_block_base is not None]
         base = choose_id_block(taken)
         _write(replace(own, id_block_base=base), registry)
@@ -119,6 +119,15 @@ def host_id_ranges(etc: Path = Path("/etc")) -> Iterator[tuple[int, int]]:
             with contextlib.suppress(ValueError, IndexError):
                 count = int(columns[2]) if name.startswith("sub") else 1
                 yield int(columns[first_column]), count
+
+
+def live_ids(proc: Path = Path("/proc")) -> Iterator[tuple[int, int]]:
+    """Yield (id, 1) of every user that a process runs as: whoever gave them away, they are not free."""
+    for status in proc.glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            for line in status.read_text(errors="replace").splitlines():
+                if line.startswith(("Uid:", "Gid:")):
+                    yield from ((one, 1) for one in set(map(int, line.split()[1:])))
 
 
 def claim_subnets(host: Host, subnets: Iterable[str], *, registry: Path = REGISTRY_DIR) -> None:

@@ -104,3 +104,14 @@ def test_a_range_that_ends_where_a_block_begins_does_not_block_it() -> None:
     assert claims.choose_id_block([(2**28 - 10, 11)]) == 2**28 + 2**26
     with pytest.raises(HostUnsupported):
         claims.choose_id_block([(0, 2**32)])
+
+
+def test_ids_that_processes_run_as_are_not_given_away(tmp_path: Path) -> None:
+    first = claims.FIRST_ID_BLOCK + 70_000
+    for number, text in (("1", f"Name:\tx\nUid:\t{first}\t{first}\t0\t0\nGid:\t5\t5\t5\t5\n"), ("self", "Uid:\t7\n")):
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "status").write_text(text)
+    (tmp_path / "2").mkdir()  # a process that has ended meanwhile
+    found = set(claims.live_ids(tmp_path))
+    assert found == {(first, 1), (0, 1), (5, 1)}
+    assert claims.choose_id_block(found) == claims.FIRST_ID_BLOCK + claims.ID_BLOCK_SIZE
