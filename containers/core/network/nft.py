@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import subprocess
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from . import ruleset
 from .base import NetworkConfig
 from .ruleset import Json
 
-TIMEOUT_SEC: Final = 20
+TIMEOUT_SEC: Final = 60
 _NETLINK_NETFILTER: Final = 12
 _NLM_F_REQUEST: Final = 1
 _NFT_MSG_NEWGEN: Final = 10 << 8 | 15
@@ -141,6 +142,10 @@ _KNOWN: Final[dict[str, Contents]] = {}
 Listing the table of hundreds of containers takes a tenth of a second."""
 
 
+_CHANGING: Final = threading.Lock()
+"""One change at a time: nft reads a table again from the start when somebody changes it meanwhile."""
+
+
 class Look:
     """Looks into the bridge table, beside the caller where it has to be listed."""
 
@@ -222,6 +227,11 @@ def remove_tables(host: Host) -> None:
 
 def register(host: Host, spec: Spec) -> None:
     """Add a container's elements, and take out what its links' names had before (another MAC, another container)."""
+    with _CHANGING:
+        _register(host, spec)
+
+
+def _register(host: Host, spec: Spec) -> None:
     now = Look(host).contents()
     stale = _stale(spec, now.elements)
     if now.complete(spec) and not stale:
@@ -243,6 +253,11 @@ def _stale(spec: Spec, elements: Iterable[tuple[str, tuple[str, ...]]]) -> list[
 
 def unregister(host: Host, container_id: str) -> None:
     """Take out everything that leads to the container; twice is once."""
+    with _CHANGING:
+        _unregister(host, container_id)
+
+
+def _unregister(host: Host, container_id: str) -> None:
     now = Look(host).contents()
     prefix = ruleset.own_chain(container_id, 0).removesuffix("0")
     links = {element[0] for name, element in now.elements if name == "own" and element[1].startswith(prefix)}
