@@ -14,8 +14,11 @@ from django.core.exceptions import ImproperlyConfigured
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 STATE_DIR = Path(os.environ.get("BOXROOM_STATE_DIR", "/var/lib/boxroom"))
-"""The instance's state directory. The web process sees only WEB_DIR of it."""
+"""The instance's state directory. The web process sees only PANEL_DIR and WEB_DIR of it."""
+PANEL_DIR = Path(os.environ.get("BOXROOM_PANEL_DIR", STATE_DIR / "panel"))
+"""Written by root only: what stands there, root's processes believe."""
 WEB_DIR = Path(os.environ.get("BOXROOM_WEB_DIR", STATE_DIR / "web"))
+"""Written by the web process."""
 ROLE = os.environ.get("BOXROOM_ROLE", "command")
 if ROLE not in ("web", "worker", "ticker", "command", "test"):
     raise ImproperlyConfigured(f"BOXROOM_ROLE={ROLE!r}: use web, worker, ticker, command or test.")
@@ -29,12 +32,12 @@ def _json_file(path: Path) -> dict[str, Any]:
     return loaded
 
 
-_web = _json_file(WEB_DIR / "web.json")
+_web = _json_file(PANEL_DIR / "web.json")
 """Made by `up`: secret_key, instance, host, bind, origins, database_url, redis_password (of the web's ACL user)."""
 
 SECRET_KEY: str = _web.get("secret_key") or ("only-for-tests-and-checks" if ROLE in ("test", "command") else "")
 if not SECRET_KEY:
-    raise ImproperlyConfigured(f"{WEB_DIR / 'web.json'} has no secret_key; `manage.py up` makes it.")
+    raise ImproperlyConfigured(f"{PANEL_DIR / 'web.json'} has no secret_key; `manage.py up` makes it.")
 
 BOXROOM_INSTANCE: str = _web.get("instance", "")
 BOXROOM_HOST: str = _web.get("host", "local")
@@ -170,7 +173,7 @@ MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STATIC_ROOT = None if ROLE == "test" else WEB_DIR / "static"  # tests ask the finders
+STATIC_ROOT = None if ROLE == "test" else PANEL_DIR / "static"  # tests ask the finders
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {

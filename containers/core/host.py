@@ -10,7 +10,8 @@ The state directory (root, 0711)::
         images/NAME.json     which layers an image is made of
         tmp/ trash/          what is being made, what is being removed
     stats/                   0700: samples, one file per container
-    web/                     0700, user boxroom: the database, the web's secrets, uploads
+    panel/                   root:boxroom, 0750: web.json (the panel's settings, the web's secrets), static files
+    web/                     0700, user boxroom: the database, uploads; nothing there is believed by root
     redis/ log/
 
 The run directory (/run/boxroom/ID, 0755) holds sockets, locks and what dies with the boot.
@@ -86,8 +87,13 @@ class Host:
         return self.state_dir / "stats"
 
     @property
+    def panel_dir(self) -> Path:
+        """What root makes for the web process, which may read it: settings, its secrets, static files."""
+        return self.state_dir / "panel"
+
+    @property
     def web_dir(self) -> Path:
-        """The only directory that the web process may write."""
+        """The only directory that the web process may write, and so one whose names root follows nowhere."""
         return self.state_dir / "web"
 
     @property

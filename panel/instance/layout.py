@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import hashlib
 import json
 import os
 import pwd
@@ -63,15 +64,15 @@ def _own_addresses() -> set[str]:
 
 
 def write_json(path: Path, value: dict[str, Any], *, mode: int, group: int | None = None) -> None:
-    """Write a JSON file atomically with the given mode, owned by root and group."""
+    """Write a JSON file atomically with the given mode, owned by root and group; into a directory of root's only."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "w") as file:
             json.dump(value, file, indent=1, sort_keys=True)
             file.flush()
+            os.fchown(file.fileno(), 0, group if group is not None else 0)
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        os.chown(name, 0, group if group is not None else 0)
-        Path(name).chmod(mode)
         Path(name).rename(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -118,8 +119,10 @@ def ensure(state_dir: Path, bind: Bind, *, extra_origins: list[str]) -> Host:
                  host.stats_dir, host.log_dir):  # fmt: skip
         path.mkdir(mode=0o700, exist_ok=True)
         path.chmod(0o700)
-    host.web_dir.mkdir(mode=0o700, exist_ok=True)
-    os.chown(host.web_dir, web.pw_uid, web.pw_gid)
+    for path, mode, uid in ((host.panel_dir, 0o750, 0), (host.web_dir, 0o700, web.pw_uid)):
+        path.mkdir(mode=mode, exist_ok=True)
+        os.chown(path, uid, web.pw_gid)
+        path.chmod(mode)
     ensure_run_dir(host, web)
     _ensure_secrets(host, web, bind, extra_origins)
     _ensure_database_file(host, web)
@@ -150,9 +153,9 @@ def redis_user() -> pwd.struct_passwd:
 
 
 def _ensure_secrets(host: Host, web: pwd.struct_passwd, bind: Bind, extra_origins: list[str]) -> None:
-    """Keep the web's secrets (readable by it) and root's apart."""
+    """Keep the web's secrets (readable by it) and root's apart; both are written by root only, who believes them."""
     identity = read_json(host.state_dir / "instance.json")
-    root_path, web_path = host.state_dir / "root.json", host.web_dir / "web.json"
+    root_path, web_path = host.state_dir / "root.json", host.panel_dir / "web.json"
     root, known = read_json(root_path), read_json(web_path)
     if "redis_password" not in root:
         write_json(root_path, {**root, "redis_password": secrets.token_urlsafe(32)}, mode=0o600)
@@ -182,11 +185,12 @@ def _ensure_database_file(host: Host, web: pwd.struct_passwd) -> None:
 
 
 def database_mark(host: Host) -> str:
-    """Return what tells one database from another: its URL, or the file that SQLite keeps."""
-    url = os.environ.get("DATABASE_URL") or read_json(host.web_dir / "web.json").get("database_url")
+    """Return what tells one database from another: a digest of its URL, or the file that SQLite keeps."""
+    url = os.environ.get("DATABASE_URL") or read_json(host.panel_dir / "web.json").get("database_url")
     if url:
-        return str(url)
-    status = (host.web_dir / "db.sqlite3").stat()
+        # the URL holds a password, and the mark is kept where others may read
+        return hashlib.sha256(str(url).encode()).hexdigest()
+    status = (host.web_dir / "db.sqlite3").lstat()
     # an empty file is a new one, whichever inode it was given
     return f"{status.st_dev}:{status.st_ino}:{status.st_size > 0}"
 

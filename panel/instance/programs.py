@@ -84,15 +84,16 @@ def web(host: Host, project: Path, bind: Bind) -> Program:
     """Return daphne as the unprivileged web user, with the code, its environment and its data bound where it can read.
 
     It sees a copy of the code in the run directory (readable whatever the clone's modes are), the virtual environment
-    read-only, and of the state directory the web part only.
+    read-only, and of the state directory the web's part and, read-only, what root has made for it.
     """
     user = pwd.getpwnam(WEB_USER)
     mounts = host.run_dir / "mnt"
-    for name in ("venv", "web"):
+    for name in ("venv", "panel", "web"):
         (mounts / name).mkdir(parents=True, exist_ok=True)
     app = code.copy(host, project)
     settings = {
         **environment(host, "web"),
+        "BOXROOM_PANEL_DIR": str(mounts / "panel"),
         "BOXROOM_WEB_DIR": str(mounts / "web"),
         "PYTHONPATH": str(app),
         "HOME": "/nonexistent",
@@ -105,7 +106,7 @@ def web(host: Host, project: Path, bind: Bind) -> Program:
                "--ping-timeout", "30", "--application-close-timeout", "10",
                # an access log would hold sign-in links; who did what is in the audit trail
                "--access-log", "/dev/null", "--verbosity", "1"]  # fmt: skip
-    if read_json(host.web_dir / "web.json").get("extra_origins"):
+    if read_json(host.panel_dir / "web.json").get("extra_origins"):
         # a reverse proxy stands before us: it alone says where a request came from
         command += ["--proxy-headers", "--proxy-headers-host", "X-Real-IP"]
     command.append("panel.asgi:application")
@@ -113,7 +114,10 @@ def web(host: Host, project: Path, bind: Bind) -> Program:
         "uid": user.pw_uid,
         "gid": user.pw_gid,
         "binds": [[str(host.web_dir), str(mounts / "web")]],
-        "read_only_binds": [[str(project / ".venv"), str(mounts / "venv")]],
+        "read_only_binds": [
+            [str(project / ".venv"), str(mounts / "venv")],
+            [str(host.panel_dir), str(mounts / "panel")],
+        ],
     }
     return Program("web", command, settings, options, stop_sec=5.0)
 

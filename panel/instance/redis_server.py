@@ -35,7 +35,7 @@ def _newer_commands() -> str:
 
 def config(host: Host) -> str:
     """Return redis-server's configuration; it is given on standard input, so that no secret is in a file or argv."""
-    web = read_json(host.web_dir / "web.json")["redis_password"]
+    web = read_json(host.panel_dir / "web.json")["redis_password"]
     worker = read_json(host.state_dir / "root.json")["redis_password"]
     newer = _newer_commands()
     queue_keys = "~host.* ~_kombu.binding.host.* ~_kombu.binding_permanent.host.*"

@@ -40,12 +40,22 @@ def test_the_web_owns_its_part(made: Host) -> None:
     assert (made.web_dir / "db.sqlite3").stat().st_uid == web.pw_uid
 
 
+def test_the_web_cannot_write_what_root_believes(made: Host) -> None:
+    web = pwd.getpwnam(WEB_USER)
+    for path in (made.state_dir, made.panel_dir, made.panel_dir / "web.json"):
+        status = path.stat()
+        assert status.st_uid == 0
+        assert not status.st_mode & 0o022, f"{path} is written by others"
+    assert (made.panel_dir / "web.json").stat().st_gid == web.pw_gid
+    assert sorted(path.name for path in made.web_dir.iterdir()) == ["db.sqlite3"]
+
+
 def test_secrets_of_web_and_root_differ_and_stay(made: Host) -> None:
-    web = json.loads((made.web_dir / "web.json").read_text())
+    web = json.loads((made.panel_dir / "web.json").read_text())
     root = json.loads((made.state_dir / "root.json").read_text())
     assert web["redis_password"] != root["redis_password"]
     layout.ensure(made.state_dir, Bind("127.0.0.1", 8081), extra_origins=[])
-    again = json.loads((made.web_dir / "web.json").read_text())
+    again = json.loads((made.panel_dir / "web.json").read_text())
     assert (again["secret_key"], again["redis_password"]) == (web["secret_key"], web["redis_password"])
     assert "http://127.0.0.1:8081" in again["origins"]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,32 @@ def test_root_gives_the_journals_to_the_owner_of_the_database(tmp_path: Path) ->
     owners = {one.name: one.stat().st_uid for one in tmp_path.iterdir()}
     connection.close()
     assert owners == dict.fromkeys(("db.sqlite3", "db.sqlite3-wal", "db.sqlite3-shm"), user.pw_uid)
+
+
+def wrapped(path: Path) -> sqlite3.Connection:
+    settings = {"NAME": str(path), "OPTIONS": {}, "TIME_ZONE": None, "CONN_MAX_AGE": 0, "AUTOCOMMIT": True}
+    made = DatabaseWrapper({**settings, "CONN_HEALTH_CHECKS": False})
+    connection: sqlite3.Connection = made.get_new_connection(made.get_connection_params())
+    return connection
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_root_opens_no_other_file_in_the_database_s_place(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
+    other, path = tmp_path / "root's own", tmp_path / "db.sqlite3"
+    with contextlib.closing(sqlite3.connect(other)) as connection:
+        connection.execute("create table mine (x)")
+    link(other, path)
+    with pytest.raises(sqlite3.OperationalError, match="not a regular file"):
+        wrapped(path)
+
+
+def test_root_makes_nothing_where_a_link_leads(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite3"
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(sqlite3.OperationalError):
+        wrapped(path)
+    assert not (tmp_path / "elsewhere").exists()
+    path.unlink()
+    with contextlib.closing(wrapped(path)) as connection:
+        connection.execute("create table t (x)")
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -61,7 +61,7 @@ def collect() -> None:
         for path, storage in finder.list([]):
             status = os.stat(storage.path(path))
             seen.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    manifest = settings.WEB_DIR / "static/staticfiles.json"
+    manifest = settings.PANEL_DIR / "static/staticfiles.json"
     if stamp.exists() and stamp.read_text() == seen.hexdigest() and manifest.exists():
         return
     call_command("collectstatic", verbosity=0, interactive=False, skip_checks=True)
