@@ -22,6 +22,8 @@ from .programs import Program, tethered
 LOG_MAX_BYTES: Final = 8 * 1024**2
 RESTART_DELAYS_SEC: Final = (0.1, 0.3, 1.0, 2.0, 3.0)
 HEALTHY_AFTER_SEC: Final = 30.0
+NEEDED: Final = ("redis", "launcher")
+"""What the others use: stopped after them."""
 
 
 @dataclass
@@ -76,16 +78,19 @@ class Watcher:
                 self._start(process)
 
     def stop(self) -> None:
-        """Stop every process: SIGTERM, then SIGKILL when its time is up."""
-        for process in reversed(self.processes):
-            if process.child is None or process.child.poll() is not None:
-                continue
-            process.child.send_signal(signal.SIGTERM)
-            try:
-                process.child.wait(process.program.stop_sec)
-            except subprocess.TimeoutExpired:
-                process.child.kill()
-                process.child.wait()
+        """Stop every process, those that need others before these: SIGTERM, then SIGKILL when its time is up."""
+        needed = [process for process in self.processes if process.name in NEEDED]
+        for together in ([process for process in self.processes if process not in needed], needed):
+            running = [process.child for process in together if process.child and process.child.poll() is None]
+            for child in running:
+                child.send_signal(signal.SIGTERM)
+            deadline = time.monotonic() + max((process.program.stop_sec for process in together), default=0)
+            for child in running:
+                try:
+                    child.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
         self.processes.clear()
 
     def _start(self, process: Process) -> None:
