@@ -1,4 +1,5 @@
 /** The graphs of one container: <div id="graphs" data-container="NAME">. The last hour at once, then live.
+ *  Those of the host: data-history names where its history is, data-charts which charts it has.
  *
  *  The address says what is shown: ?range=6h, or ?from=…&to=… (Unix seconds) after a drag over a part. */
 import { Chart } from "./graph_chart.js";
@@ -184,6 +185,11 @@ function tell(text) {
   note.hidden = !text;
 }
 
+/** The host's sample as a container's: its limit is what there is. */
+function ofHost(sample) {
+  return sample && { ...sample, cpu_pct: sample.cpu_pct == null ? null : sample.cpu_pct * sample.cpus, cpu_limit_cores: sample.cpus };
+}
+
 /** Samples as they come; after a gap the history is read again. */
 let attempt = 0;
 let lost = false;
@@ -192,13 +198,13 @@ function connect() {
   const socket = new WebSocket(`${scheme}//${location.host}/ws/stats`);
   socket.onopen = () => {
     attempt = 0;
-    socket.send(JSON.stringify({ type: "subscribe", containers: [name] }));
+    socket.send(JSON.stringify({ type: "subscribe", containers: name ? [name] : [] }));
     if (lost) load();
     lost = false;
   };
   socket.onmessage = (event) => {
     const message = JSON.parse(event.data);
-    const sample = message.containers?.[name];
+    const sample = name ? message.containers?.[name] : ofHost(message.host);
     if (message.type !== "stats" || !live() || document.hidden) return;
     const at = typeof message.at === "number" ? message.at : Date.parse(message.at) / 1000;
     if (sample) add(at, sample);
@@ -250,7 +256,8 @@ note.className = "graph-note muted";
 note.setAttribute("role", "status");
 note.hidden = true;
 root.replaceChildren(bar, note);
-const charts = SPECS.map((spec) => new Chart(root, { ...spec, limitLabel }, (from, to) => { if (to - from >= 5) look({ from, to }); }, hovered));
+const chosen = root.dataset.charts?.split(" ");
+const charts = SPECS.filter((spec) => !chosen || chosen.includes(spec.id)).map((spec) => new Chart(root, { ...spec, limitLabel }, (from, to) => { if (to - from >= 5) look({ from, to }); }, hovered));
 
 const repaint = () => charts.forEach((chart) => chart.rebuild());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
