@@ -15,14 +15,14 @@ from .layout import read_json
 
 MEMORY_MAX: Final = "128mb"
 
-# What kombu needs of a publisher, and what the notices and the liveness key need; found by running with ACL LOG empty.
+# What kombu needs of a publisher, what the notices need, and /healthz; found by running with ACL LOG empty.
 WEB_COMMANDS: Final = (
-    "+ping +hello +auth +select +client|setname +client|id +multi +exec +discard +sadd +smembers "
-    "+llen +lpush +publish +subscribe +unsubscribe +psubscribe +punsubscribe +get +set +del +exists +pttl +expire +incr"
+    "+ping +hello +auth +select +client|setname +client|id +multi +exec +discard +sadd +smembers +llen +lpush "
+    "+publish +subscribe +unsubscribe"
 )
 WORKER_COMMANDS: Final = (
-    f"{WEB_COMMANDS} +watch +unwatch +rpush +brpop +rpop +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore +zcard "
-    "+hset +hget +hdel +hlen +srem +eval +evalsha +script|load +setex +setnx +info"
+    f"{WEB_COMMANDS} +watch +unwatch +rpush +brpop +rpop +zadd +zrem +zrange +zrevrangebyscore "
+    "+hset +hget +hdel +get +set +del +eval +evalsha +script|load"
 )
 
 
