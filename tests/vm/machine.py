@@ -70,10 +70,14 @@ echo /run/modprobe > /new/proc/sys/kernel/modprobe
 ip link set lo up
 hostname boxroom-vm
 cp /command /new/run/command
-chroot /new /bin/sh /run/command
-echo "boxroom-vm-exit $?"
+cat > /new/run/start <<END
+/bin/sh /run/command
+echo "boxroom-vm-exit \$?"
 sync
-poweroff -f
+/run/busybox poweroff -f
+END
+# not chroot: nobody who is chrooted may make a user namespace
+exec switch_root /new /bin/sh /run/start
 """
 
 
@@ -209,7 +213,7 @@ def _scratch_disk(target: Path) -> None:
 def run(command: str, *, timeout_sec: float, memory_mib: int = 3072, kernel_arguments: str = "") -> tuple[int, str]:
     """Boot, run a shell command as root in there, and return (its exit status, everything printed).
 
-    The exit status is -1 where the machine ended without saying one. Raises subprocess.TimeoutExpired.
+    The exit status is -1 where the machine ended without saying one, -2 where the time was over.
     """
     kernel = fetch_kernel()
     with tempfile.TemporaryDirectory(prefix="boxroom-vm-") as scratch:
@@ -227,12 +231,18 @@ def run(command: str, *, timeout_sec: float, memory_mib: int = 3072, kernel_argu
             "-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
         ]  # fmt: skip
-        done = subprocess.run(
-            qemu, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_sec,
-            check=False,
-        )  # fmt: skip
-    said = re.search(rf"{EXIT_MARK} (\d+)", done.stdout)
-    return (int(said[1]) if said else -1), done.stdout + done.stderr
+        console = Path(scratch) / "console"
+        late = False
+        with console.open("wb") as log:
+            try:
+                subprocess.run(qemu, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=timeout_sec, check=False)
+            except subprocess.TimeoutExpired:
+                late = True
+        printed = console.read_text(errors="replace")
+    said = re.search(rf"{EXIT_MARK} (\d+)", printed)
+    if said:
+        return int(said[1]), printed
+    return (-2 if late else -1), printed
 
 
 def shell(*words: str | Path) -> str:
