@@ -124,12 +124,16 @@ def generation() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a bridge table holds, at a generation. filled: chains with rules. own: the NICs' chains."""
+    """What a bridge table holds, at a generation. filled: chains with rules. own: the NICs' chains.
+
+    both: the inet table is known to be there too.
+    """
 
     generation: int
     filled: frozenset[str] = frozenset()
     own: frozenset[str] = frozenset()
     elements: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
+    both: bool = False
 
     def complete(self, spec: Spec) -> bool:
         """Whether the table's rules are there, and everything of this container."""
@@ -236,12 +240,14 @@ def _register(host: Host, spec: Spec) -> None:
     stale = _stale(spec, now.elements)
     if now.complete(spec) and not stale:
         return
-    commands = [] if now.filled and present(host) else ruleset.base(host, ipv6=host_has_ipv6())
+    both = now.both or (bool(now.filled) and present(host))
+    commands = [] if both else ruleset.base(host, ipv6=host_has_ipv6())
     run(commands + _deletions(host, stale) + ruleset.container(host, spec))
-    if not commands:
+    if both:
         elements = now.elements - set(stale) | wanted(spec)
         chains = _chains(spec)
-        _remember(host.nft_table, Contents(now.generation + 1, now.filled | chains, now.own | chains, elements))
+        known = Contents(now.generation + 1, now.filled | chains, now.own | chains, elements, both=True)
+        _remember(host.nft_table, known)
 
 
 def _stale(spec: Spec, elements: Iterable[tuple[str, tuple[str, ...]]]) -> list[tuple[str, tuple[str, ...]]]:
@@ -266,7 +272,7 @@ def _unregister(host: Host, container_id: str) -> None:
     if gone or chains:
         run(_deletions(host, gone) + _chain_deletions(host, chains))
         kept = now.elements - set(gone), now.filled - set(chains), now.own - set(chains)
-        _remember(host.nft_table, Contents(now.generation + 1, kept[1], kept[2], kept[0]))
+        _remember(host.nft_table, Contents(now.generation + 1, kept[1], kept[2], kept[0], both=now.both))
 
 
 def keep_only(host: Host, specs: Sequence[Spec]) -> None:
