@@ -46,6 +46,10 @@ class Instance:
     port: int
     output: str = ""
     tokens: dict[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ()
+    """What manage.py is run by: unshare, nsenter, taskset …"""
+    umask: int = -1
+    project: Path = PROJECT
 
     @classmethod
     def start(cls) -> Instance:
@@ -71,8 +75,8 @@ class Instance:
         environment.pop("DATABASE_URL", None)
         environment["BOXROOM_STATE_DIR"] = str(self.state_dir)
         done = subprocess.run(
-            [sys.executable, str(PROJECT / "manage.py"), *arguments],
-            capture_output=True, text=True, check=False, env=environment, cwd="/",
+            [*self.wrapper, sys.executable, str(self.project / "manage.py"), *arguments],
+            capture_output=True, text=True, check=False, env=environment, cwd="/", umask=self.umask,
         )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(f"{arguments}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
