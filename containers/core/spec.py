@@ -220,14 +220,15 @@ def check_init_command(command: tuple[str, ...], *, field: str = "init_command")
         raise SpecError("The text is not valid Unicode.", field=field)
 
 
-def check_environment(environment: dict[str, str], *, field: str = "environment") -> None:
-    """Raise SpecError for a bad variable name, for NUL or newline in a value, or for too much of either."""
+def check_environment(environment: dict[str, str], *, field: str = "environment", forbidden: str = "\0\n") -> None:
+    """Raise SpecError for a bad variable name, for a forbidden character in a value, or for too much of either."""
     if len(environment) > 256:
         raise SpecError("Use at most 256 variables.", field=field)
     for name, value in environment.items():
         if not _ENVIRONMENT_NAME.fullmatch(name):
             raise SpecError(f"{name!r} is not a variable's name.", field=field)
-        if len(value) > 32768 or any(char in value for char in "\0\n"):
-            raise SpecError(f"The value of {name} is too long, or holds NUL or newline.", field=f"{field}.{name}")
+        if len(value) > 32768 or any(char in value for char in forbidden):
+            what = "NUL or newline" if "\n" in forbidden else "NUL"
+            raise SpecError(f"The value of {name} is too long, or holds {what}.", field=f"{field}.{name}")
         if not encodable(value):
             raise SpecError("The text is not valid Unicode.", field=f"{field}.{name}")

@@ -14,6 +14,11 @@ log = logging.getLogger(__name__)
 
 PERIOD_SEC: Final = 60.0
 """How often a container is measured at most."""
+ASKED_PERIOD_SEC: Final = 3.0
+"""How often one is measured at most that somebody asks for."""
+ASKED_SEC: Final = 15.0
+"""For how long an answer keeps it among those."""
+FIRST_SEC: Final = 0.5
 SHARE: Final = 50
 """Pause this many times as long as a measurement took: 2 % of one core's time at most."""
 PAUSE_SEC: Final = 1.0
@@ -45,20 +50,39 @@ class DiskMeter(threading.Thread):
         self._place = place
         self._used: dict[str, int] = {}
         self._measured_at: dict[str, float] = {}
+        self._asked_at: dict[str, float] = {}
+        self._measured = threading.Condition()
+        self._wake = threading.Event()
         self._stop_requested = threading.Event()
 
     def used_bytes(self, container_id: str) -> int | None:
         """Return what was last measured, or None."""
         return self._used.get(container_id)
 
+    def asked_for(self, container_id: str) -> None:
+        """Measure this one more often for a while: somebody looks at it. For any thread.
+
+        Where it was not measured yet, its first figure is waited for, FIRST_SEC at most.
+        """
+        self._asked_at[container_id] = time.monotonic()
+        if container_id not in self._used:
+            self._wake.set()
+            with self._measured:
+                self._measured.wait_for(lambda: container_id in self._used, FIRST_SEC)
+
     def stop(self) -> None:
         """Ask the thread to end; a measurement under way is not waited for."""
         self._stop_requested.set()
+        self._wake.set()
 
     def run(self) -> None:
         """Measure until stop(): those never measured first, then the oldest figure."""
         pause = 1.0
-        while not self._stop_requested.wait(pause):
+        while not self._stop_requested.is_set():
+            self._wake.wait(pause)
+            self._wake.clear()
+            if self._stop_requested.is_set():
+                break
             try:
                 pause = self._next()
             except OSError:
@@ -72,12 +96,22 @@ class DiskMeter(threading.Thread):
             del self._measured_at[gone]
             self._used.pop(gone, None)
         now = time.monotonic()
-        due = min(names, key=lambda name: self._measured_at.get(name, float("-inf")), default=None)
-        if due is None or now - self._measured_at.get(due, float("-inf")) < PERIOD_SEC:
+        for name, at in tuple(self._asked_at.items()):
+            if now - at > ASKED_SEC:
+                self._asked_at.pop(name, None)
+        due = min(names, key=self._due_at, default=None)
+        if due is None or self._due_at(due) > now:
             return 1.0
         place = self._place(due)
         used = measure(place) if place else None
         self._measured_at[due] = time.monotonic()
         if used is not None:
-            self._used[due] = used
+            with self._measured:
+                self._used[due] = used
+                self._measured.notify_all()
         return min(60.0, max(PAUSE_SEC, (time.monotonic() - now) * SHARE))
+
+    def _due_at(self, name: str) -> float:
+        """Return when a container is to be measured again (monotonic)."""
+        period = ASKED_PERIOD_SEC if name in self._asked_at else PERIOD_SEC
+        return self._measured_at.get(name, float("-inf")) + period

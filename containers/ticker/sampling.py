@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,8 @@ RECENT_COLUMNS: Final = (
     "psi_cpu_pct",
 )
 """What the small lines of lists and tiles show."""
+_FIRST_SEC: Final = 0.1
+"""How far apart the two samples are that are taken at once of a container which has only just started."""
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -74,6 +76,7 @@ class Samples:
         self._lock = threading.Lock()
         self._purged_at = float("-inf")
         self._disk_full = False
+        self._complete: frozenset[str] = frozenset()
         self.latest = Tick(0.0, {}, "{}")
         host.stats_dir.mkdir(mode=0o700, exist_ok=True)
 
@@ -86,19 +89,51 @@ class Samples:
         host_sample = sample_host(self._host.state_dir)
         host_public = public_host(self._last_host, host_sample)
         encoded: dict[str, str] = {}
+        complete = set()
         for container_id, sample in samples.items():
             old = self._last.get(container_id)
             rate = rates(old, sample) if old else None
             used = self._disk_used(container_id)
+            if rate is not None and used is not None:
+                complete.add(container_id)
             encoded[container_id] = _encode(public(sample, rate, disk_used_bytes=used))
             self._record(container_id, sample.at, _columns(sample, rate, used))
         self._record(HOST_ID, host_sample.at, _host_columns(host_public))
-        self._last, self._last_host = samples, host_sample
+        self._last, self._last_host, self._complete = samples, host_sample, frozenset(complete)
         self.latest = Tick(host_sample.at, encoded, _encode(host_public))
         self._publish(self.latest)
         if host_sample.monotonic - self._purged_at > _PURGE_SEC:
             self._purged_at = host_sample.monotonic
             self._purge(set(ids))
+
+    def running(self, wanted: frozenset[str]) -> set[str]:
+        """Return those of these containers that run. For any thread."""
+        return set(self._cgroups.running_ids()) & wanted if wanted else set()
+
+    def latest_of(self, wanted: frozenset[str] | None) -> Tick:
+        """Return the latest samples; those of `wanted` that are not complete yet are taken now.
+
+        wanted: ids; None: all, as they are. For any thread.
+        """
+        tick = self.latest
+        missing = self.running((wanted or frozenset()) - self._complete)
+        if not missing:
+            return tick
+        sampler = Sampler(self._cgroups.stat_paths, self._links_of)
+        try:
+            first = sampler.sample(missing)
+            time.sleep(_FIRST_SEC)
+            second = sampler.sample(missing)
+        finally:
+            sampler.close()
+        fresh = {
+            name: _encode(
+                public(sample, rates(first[name], sample) if name in first else None,
+                       disk_used_bytes=self._disk_used(name))
+            )
+            for name, sample in second.items()
+        }  # fmt: skip
+        return replace(tick, containers={**tick.containers, **fresh})
 
     def history(self, container_id: str, begin: int, end: int, points: int) -> dict[str, Any]:
         """Return a container's history, as Rings.query does; nothing but None for one that never ran."""

@@ -45,6 +45,7 @@ RECENT_MAX_SEC: Final = 600
 History = Callable[[str, int, int, int], dict[str, Any]]
 Recent = Callable[[Sequence[str], int], dict[str, Any]]
 Limits = Callable[[str], dict[str, Any]]
+Latest = Callable[[frozenset[str] | None], Tick]
 
 
 class Refused(Exception):
@@ -104,7 +105,7 @@ class Server(threading.Thread):
         history: History,
         recent: Recent,
         limits: Limits,
-        latest: Callable[[], Tick],
+        latest: Latest,
         on_event: Callable[[dict[str, Any]], None],
     ) -> None:
         super().__init__(name="ticker-server", daemon=True)
@@ -200,10 +201,13 @@ class Server(threading.Thread):
         elif command == "limits":
             client.writer.write(answer("limits", json.dumps(self._limits(_container(message)))))
         elif command == "latest":
-            client.writer.write(answer("stats", stats_body(self._latest(), _wanted(message))))
+            wanted = _wanted(message)
+            # off the loop: what has only just started is measured now, which takes a moment
+            tick = await asyncio.to_thread(self._latest, wanted)
+            client.writer.write(answer("stats", stats_body(tick, wanted)))
         elif command == "subscribe":
             client.wanted, client.subscribed = _wanted(message), True
-            client.push(self._latest())
+            client.push(self._latest(frozenset()))
         else:
             raise Refused(f"There is no command {command!r}.")
         await client.writer.drain()

@@ -42,7 +42,7 @@ class Ticker:
             history=self.history,
             recent=self.recent,
             limits=lambda container_id: {"memory_bytes": 42, "of": container_id},
-            latest=lambda: self.latest,
+            latest=lambda _wanted: self.latest,
             on_event=lambda _message: None,
         )
         self.server.start()

@@ -289,7 +289,7 @@ def exec_request(message: dict[str, Any]) -> dict[str, Any]:
         raise SpecError("Give an absolute path.", field="cwd")
     if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):
         raise SpecError("Give names and values as text.", field="environment")
-    check_environment(environment)
+    check_environment(environment, forbidden="\0")
     if timeout is not None and (
         isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= TIMEOUT_MAX_SEC
     ):
