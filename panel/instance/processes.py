@@ -7,6 +7,8 @@ The watcher is small and holds no database connection. Its children get SIGTERM 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import signal
 import subprocess
 import time
@@ -20,6 +22,7 @@ from containers.core.host import Host
 from .programs import Program, tethered
 
 LOG_MAX_BYTES: Final = 8 * 1024**2
+TRIM_EVERY_SEC: Final = 10.0
 RESTART_DELAYS_SEC: Final = (0.1, 0.3, 1.0, 2.0, 3.0)
 HEALTHY_AFTER_SEC: Final = 30.0
 NEEDED: Final = ("redis", "launcher")
@@ -50,6 +53,7 @@ class Watcher:
         self.project = project
         self.say = say
         self.processes: list[Process] = []
+        self._trimmed = 0.0
 
     def add(self, program: Program) -> None:
         """Start a program and keep it running."""
@@ -76,6 +80,10 @@ class Watcher:
                 self.say(f"{process.name} ended ({describe_status(status)}); starting it again in {delay:g} s.")
             if process.child is None and now >= process.due:
                 self._start(process)
+
+        if now - self._trimmed >= TRIM_EVERY_SEC:
+            self._trimmed = now
+            trim_logs(self.host.log_dir)
 
     def stop(self) -> None:
         """Stop every process, those that need others before these: SIGTERM, then SIGKILL when its time is up."""
@@ -122,6 +130,20 @@ def _log(path: Path) -> BinaryIO:
         return path.open("ab")
     except OSError:
         return Path("/dev/null").open("ab")
+
+
+def trim_logs(directory: Path) -> None:
+    """Begin the logs anew that are longer than LOG_MAX_BYTES; the one before is kept as NAME.log.1.
+
+    Whoever writes keeps his descriptor, which appends: so the file is copied and emptied, not renamed. What is written
+    between the two is lost. On a full disk it is emptied all the same.
+    """
+    for path in directory.glob("*.log"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size > LOG_MAX_BYTES:
+                with contextlib.suppress(OSError):
+                    shutil.copyfile(path, path.with_suffix(".log.1"))
+                os.truncate(path, 0)
 
 
 def describe_status(status: int) -> str:

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
-from containers import reconcile
+from containers import reconcile, retention
 from containers.core import doctor
 from containers.core.host import Host
 from containers.core.lifecycle.watching import Watch
@@ -19,7 +19,8 @@ from containers.ticker.service import Ticker
 
 DOCTOR_SEC = 3600.0
 """How often the host is looked at again while the panel runs; `up` does it first."""
-
+RETENTION_SEC = 3600.0
+"""How often what is older than it is kept is removed."""
 
 LOOK_AT_ALL_EVERY: Final = 10
 """Quick checks: at what changed by itself each second, at all containers each so many."""
@@ -55,6 +56,7 @@ class Command(BaseCommand):
                 Chore("doctor", DOCTOR_SEC, lambda: doctor.refresh(host, older_sec=DOCTOR_SEC / 2)),
                 Chore("reconcile", 60.0, lambda: reconcile.full(host)),
                 Chore("quick checks", 1.0, _Quick(host)),
+                Chore("retention", RETENTION_SEC, retention.sweep),
             ),
             on_event=lambda message: reconcile.on_event(host, message),
             after_each=close_old_connections,

@@ -1,0 +1,71 @@
+"""What is older than it is kept goes; what is not, or has not ended, stays."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from django.contrib.sessions.models import Session
+from django.utils import timezone
+
+from containers import retention
+from containers.models import Event, Operation, local_host
+from panel.accounts import audit
+from panel.accounts.models import AuditRecord, Project, SignInLink, User
+from tests.web.world import make_container, make_host
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def host():
+    return make_host()
+
+
+def operation(*, age: dt.timedelta, status: str = "succeeded") -> Operation:
+    then = timezone.now() - age
+    return Operation.objects.create(
+        host=local_host(), action="image-build", object_name="x", actor_name="system", status=status, log="words",
+        created_at=then, finished_at=then if status == "succeeded" else None,
+    )  # fmt: skip
+
+
+def test_operations_lose_their_log_first_and_go_later():
+    young = operation(age=retention.LOGS / 2)
+    quiet = operation(age=retention.LOGS * 2)
+    old = operation(age=retention.OPERATIONS * 2)
+    waiting = operation(age=retention.OPERATIONS * 2, status="queued")
+    retention.sweep()
+    assert dict(Operation.objects.values_list("pk", "log")) == {young.pk: "words", quiet.pk: "", waiting.pk: "words"}
+    assert not Operation.objects.filter(pk=old.pk).exists()
+
+
+def test_events_and_audit_records_go_in_their_time(monkeypatch):
+    monkeypatch.setattr(retention, "CHUNK", 2)
+    container = make_container(Project.objects.get_or_create(name="team")[0])
+    now = timezone.now()
+    for age in (dt.timedelta(days=1), *[retention.EVENTS * 2] * 5):
+        Event.objects.create(container=container, kind="oom", at=now - age)
+    for age, outcome in (
+        (retention.EVENTS, audit.Outcome.SUCCEEDED),
+        (retention.AUDIT * 2, audit.Outcome.DENIED),
+        (retention.AUDIT * 2, audit.Outcome.PENDING),
+    ):
+        record = audit.record(None, "container.start", "container", "web-1", outcome=outcome)
+        AuditRecord.objects.filter(pk=record.pk).update(at=now - age)
+    retention.sweep()
+    assert Event.objects.filter(kind="oom").count() == 1
+    assert sorted(AuditRecord.objects.values_list("outcome", flat=True)) == ["pending", "succeeded"]
+    assert retention.sweep() == 0
+
+
+def test_ended_sessions_and_links_go():
+    now = timezone.now()
+    user = User.objects.create(username="alice")
+    for key, end in (("gone", now - dt.timedelta(seconds=1)), ("there", now + dt.timedelta(hours=1))):
+        Session.objects.create(session_key=key, session_data="", expire_date=end)
+        SignInLink.objects.create(user=user, digest=key, expires_at=end - retention.LINKS)
+    SignInLink.objects.filter(digest="there").update(expires_at=now)
+    retention.sweep()
+    assert list(Session.objects.values_list("session_key", flat=True)) == ["there"]
+    assert list(SignInLink.objects.values_list("digest", flat=True)) == ["there"]
