@@ -132,6 +132,8 @@ def _of_containers(
             found.append(Concern(subject=name, href=_page(name, "graphs"), text=text % {"n": count}, grave=False))
     near = _near_limits(samples)
     for pk, name in visible.filter(pk__in=list(near)[:500]).values_list("pk", "name"):
+        if name in known:
+            continue
         found.append(Concern(subject=name, href=_page(name, "graphs"), text=near[pk], grave=False))
     return found
 
