@@ -114,6 +114,9 @@ def terminals(ours: Ours, work: Path) -> dict[str, Terminal]:
             yield client
         finally:
             client.socket.close_socket()
+            # a session outlives its viewers: what floods would go on
+            for one in ours.api.get("/containers/term/sessions").json()["items"]:
+                ours.api.delete(f"/containers/term/sessions/{one['session']}")
 
     found: dict[str, Terminal] = {
         "boxroom": own,
