@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -194,9 +195,14 @@ def library() -> Path:
     return target
 
 
-def _scratch_disk(target: Path) -> None:
-    """Make the disk that takes every write, with a copy of the project in it."""
+def _scratch_disk(target: Path, files: Mapping[str, Path]) -> None:
+    """Make the disk that takes every write, with a copy of the project in it, and of files below /tmp."""
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        for place, tree in files.items():
+            copy = Path(scratch) / "tmp" / place
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            same = tree.stat().st_dev == os.stat(scratch).st_dev
+            subprocess.run(["cp", "-al" if same else "-a", "-T", tree, copy], check=True)
         for part in PARTS:
             source, copy = PROJECT / part, Path(scratch) / "app" / part
             if source.is_dir():
@@ -210,16 +216,25 @@ def _scratch_disk(target: Path) -> None:
         _disk(Path(scratch), target, DISK_BYTES)
 
 
-def run(command: str, *, timeout_sec: float, memory_mib: int = 3072, kernel_arguments: str = "") -> tuple[int, str]:
+def run(
+    command: str,
+    *,
+    timeout_sec: float,
+    memory_mib: int = 3072,
+    kernel_arguments: str = "",
+    files: Mapping[str, Path] | None = None,
+) -> tuple[int, str]:
     """Boot, run a shell command as root in there, and return (its exit status, everything printed).
+
+    files: directories to be copied in, by their path below /tmp there.
 
     The exit status is -1 where the machine ended without saying one, -2 where the time was over.
     """
     kernel = fetch_kernel()
-    with tempfile.TemporaryDirectory(prefix="boxroom-vm-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="vm-", dir=CACHE) as scratch:
         initrd, disk = Path(scratch) / "initrd", Path(scratch) / "disk"
         _initial_file_system(kernel, command, initrd)
-        _scratch_disk(disk)
+        _scratch_disk(disk, files or {})
         # the emulated processor has no flaws to work around, and the workarounds take half of the time
         arguments = f"console=ttyS0 quiet panic=-1 cgroup_no_v1=all psi=1 mitigations=off {kernel_arguments}"
         qemu = [
