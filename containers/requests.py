@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlparse
 
+from .core import policy
 from .core.errors import PolicyDenied, SpecError
 from .core.names import check_name
 from .core.network.base import NetworkConfig
@@ -199,8 +200,11 @@ def _gateway(text: str, where: str, version: int) -> str | None:
     return text
 
 
-def check_source(source: dict[str, Any]) -> dict[str, Any]:
-    """Return an image's source; raises SpecError for a kind that this version does not know, or a local mirror."""
+def check_source(source: dict[str, Any], host: Host) -> dict[str, Any]:
+    """Return an image's source; raises SpecError for a kind that this version does not know.
+
+    Raises PolicyDenied for a local mirror, unless the host's policy, as its worker last told it, names it.
+    """
     kind = source.get("type")
     if kind == "busybox":
         return {"type": "busybox"}
@@ -209,21 +213,26 @@ def check_source(source: dict[str, Any]) -> dict[str, Any]:
     if not source.get("suite"):
         raise SpecError("Name the distribution's release, such as bookworm.", field="source.suite")
     if mirror := source.get("mirror"):
-        check_remote(mirror, field="source.mirror")
+        check_remote(mirror, field="source.mirror", named=tuple(host.facts.get("policy", {}).get("sources", ())))
     return {name: value for name, value in source.items() if value is not None}
 
 
-def _old_private_address(host: str) -> bool:
-    """Whether this is a private address as inet_aton(3) reads it: 127.1, 0x7f.1, 2130706433."""
-    try:
-        return not ipaddress.IPv4Address(socket.inet_aton(host)).is_global
-    except (OSError, UnicodeError):
-        return False
+def _address(host: str) -> str | None:
+    """Return the address that a URL's host is, as inet_aton(3) reads it too: 127.1, 0x7f.1; None for a name."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return "127.0.0.1"
+    for read in (ipaddress.ip_address, lambda text: ipaddress.IPv4Address(socket.inet_aton(text))):
+        try:
+            return str(read(host))
+        except (OSError, ValueError):
+            continue
+    return None
 
 
-def check_remote(url: str, *, field: str) -> None:
+def check_remote(url: str, *, field: str, named: tuple[str, ...] = ()) -> None:
     """Raise PolicyDenied where a URL's host is written as a loopback or private address.
 
+    named: host names and subnets that the host's policy names as sources all the same.
     A name may still lead to one: whoever fetches it looks again at what it resolves to.
     """
     try:
@@ -234,9 +243,8 @@ def check_remote(url: str, *, field: str) -> None:
         good = False
     if not good:
         raise SpecError("Give an http or https address.", field=field)
+    address = _address(host)
     try:
-        private = not ipaddress.ip_address(host).is_global
-    except ValueError:
-        private = host == "localhost" or host.endswith(".localhost") or _old_private_address(host)
-    if private:
-        raise PolicyDenied("Loopback and private addresses are not allowed as sources.", field=field)
+        policy.check_source(policy.Policy(images=policy.Images(sources=named)), host, [address] if address else [])
+    except PolicyDenied:
+        raise PolicyDenied("Loopback and private addresses are not allowed as sources.", field=field) from None

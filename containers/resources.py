@@ -34,8 +34,8 @@ def build_image(
     require_host_admin(actor, "image-build", name)
     check_name(name)
     check_text(description, field="description", most=500)
-    checked = requests.check_source(source) if source is not None else None
     host = local_host()
+    checked = requests.check_source(source, host) if source is not None else None
 
     def make() -> Operation:
         locked = reservations.lock_host(host)

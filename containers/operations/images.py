@@ -172,6 +172,9 @@ def _wait_for(job: Job, operation: Operation) -> None:
             errno=error.get("errno"),
             console=error.get("console"),
         )
+    if operation.status == Operation.Status.CANCELLED and operation.cancel_requested:
+        # somebody wants no such build, not only one of those who waited for it
+        raise SetupFailed("The making of the image was cancelled.", step="image")
 
 
 def _set_state(image: Image, state: str) -> None:
