@@ -162,7 +162,20 @@ def test_supervisors_are_small(host, running_container):
     run = RunFile.read(host.run_path(running_container.id))
     with open(f"/proc/{run.supervisor.pid}/smaps_rollup") as file:
         pss_kb = next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-    assert pss_kb < 9000
+    assert pss_kb < 6 * 1024
+
+
+def test_nobody_clones_beside_a_thread(host, running_container):
+    """A thread that waits for the interpreter's lock during the clone would leave the child waiting for it for ever."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import containers.core.proc.launcher; print(*sys.modules)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", script, str(PROJECT)]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "containers.core.proc.supervisor" in loaded
+    assert not {"threading", "concurrent", "asyncio", "multiprocessing"} & set(loaded)
+    run = RunFile.read(host.run_path(running_container.id))
+    assert len(os.listdir(f"/proc/{run.supervisor.pid}/task")) == 1
 
 
 def test_many_start_at_once(host, container):
