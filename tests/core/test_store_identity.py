@@ -28,6 +28,8 @@ def test_the_own_name_stands_once_in_hosts(before, after):
         ("suite", "../etc"),
         ("suite", "--foreign"),
         ("suite", "nosuchsuite"),
+        ("suite", "jammy"),
+        ("suite", "debian-common"),
         ("suite", 12),
         ("variant", "fakechroot"),
         ("packages", "vim"),
@@ -63,3 +65,12 @@ def test_packages_are_added_to_what_a_container_needs():
     recipe = debootstrap.parse({"type": "debootstrap", "suite": "bookworm", "packages": ["vim", "systemd"]})
     assert {"vim", "systemd", "dbus", "ifupdown"} <= set(recipe.packages)
     assert len(set(recipe.packages)) == len(recipe.packages)
+
+
+def test_a_suite_that_is_younger_than_debootstrap_has_the_script_of_sid(monkeypatch, tmp_path):
+    (tmp_path / "sid").touch()
+    (tmp_path / "bookworm").touch()
+    monkeypatch.setattr(debootstrap, "SCRIPTS", tmp_path)
+    for suite, script in (("bookworm", "bookworm"), ("forky", "sid")):
+        recipe = debootstrap.parse({"type": "debootstrap", "suite": suite})
+        assert debootstrap.arguments(recipe)[-1] == str(tmp_path / script)
