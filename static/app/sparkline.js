@@ -118,7 +118,7 @@ function complete(name, sample) {
 function sum(one, other) { return one == null && other == null ? null : (one ?? 0) + (other ?? 0); }
 
 const percent = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} %`;
-const cores = (value) => word("cpus", value < 10 ? value.toFixed(2).replace(/\.?0+$/, "") : value.toFixed(1));
+const cores = (value) => word("cpus", value < 10 ? value.toFixed(value < 0.1 ? 3 : 2).replace(/\.?0+$/, "") : value.toFixed(1));
 
 function words(field, value) {
   if (value == null || Number.isNaN(value)) return "–";
