@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -12,11 +13,12 @@ from ninja import Query, Router, Status
 from pydantic import BaseModel, ConfigDict, Field
 
 from containers import history, hostlink, services
-from containers.core.errors import InvalidTransition, SpecError
+from containers.core.errors import CoreError, InvalidTransition, SpecError
 from containers.core.states import Action, after
 from containers.core.states import Status as ContainerStatus
 from containers.models import Container
 from panel.accounts import audit
+from panel.accounts.models import AuditRecord
 
 from .auth import actor
 from .errors import TooMany
@@ -42,7 +44,9 @@ async def execute(request: HttpRequest, name: str, body: ExecIn) -> HttpResponse
     if sum(_running.values()) >= EXECS_MAX or _running.get(user_id, 0) >= EXECS_PER_USER_MAX:
         raise TooMany("Too many commands run at once; wait for one to end.")
     _running[user_id] = _running.get(user_id, 0) + 1
+    begun, ended = None, _Ended(audit.Outcome.FAILED, {})
     try:
+        begun = await sync_to_async(_record)(request, row, body)
         result = await hostlink.execute(
             row.pk,
             body.command,
@@ -53,11 +57,20 @@ async def execute(request: HttpRequest, name: str, body: ExecIn) -> HttpResponse
             timeout_sec=body.timeout,
             max_output_bytes=body.max_output_bytes,
         )
+        ended = _Ended(audit.Outcome.SUCCEEDED, {"exit_code": result.exit_code})
+    except CoreError as error:
+        ended = _Ended(audit.Outcome.FAILED, {"code": error.code})
+        raise
+    except asyncio.CancelledError:
+        ended = _Ended(audit.Outcome.CANCELLED, {})
+        raise
     finally:
         _running[user_id] -= 1
         if not _running[user_id]:
             del _running[user_id]
-    await sync_to_async(_record)(request, row, body, result.exit_code)
+        if begun is not None:
+            # on its way even where the caller has hung up
+            await asyncio.shield(sync_to_async(audit.end)(begun, ended.outcome, ended.detail))
     return JsonResponse(result.as_json(body.encoding))
 
 
@@ -79,10 +92,20 @@ def _running_container(request: HttpRequest, name: str, action: str) -> Containe
     return row
 
 
-def _record(request: HttpRequest, row: Container, body: ExecIn, exit_code: int) -> None:
-    """Tell the audit trail which program ran; its arguments may hold secrets and are not kept."""
-    detail = {"program": body.command[0][:255], "user": body.user, "exit_code": exit_code}
-    audit.record(actor(request), "container.exec", "container", row.name, project=row.project.name, detail=detail)
+class _Ended(NamedTuple):
+    """How a command ended, for the audit trail."""
+
+    outcome: str
+    detail: dict[str, Any]
+
+
+def _record(request: HttpRequest, row: Container, body: ExecIn) -> AuditRecord:
+    """Tell the audit trail which program is to run, before it does; its arguments may hold secrets and are not kept."""
+    detail = {"program": body.command[0][:255], "user": body.user}
+    return audit.record(
+        actor(request), "container.exec", "container", row.name, project=row.project.name,
+        outcome=audit.Outcome.PENDING, detail=detail,
+    )  # fmt: skip
 
 
 @router.get("/containers/{name}/sessions", summary="Open terminals")

@@ -246,8 +246,9 @@ def _wanted(message: dict[str, Any]) -> frozenset[str] | None:
         return None
     if not isinstance(containers, list) or len(containers) > _SUBSCRIBED_MAX:
         raise Refused('containers: a list of ids, or "all", is expected.')
-    if not all(isinstance(name, str) for name in containers):
-        raise Refused("containers: ids are text.")
+    # an id becomes part of a path
+    if not all(isinstance(name, str) and name.isalnum() and name.isascii() for name in containers):
+        raise Refused("containers: ids are expected.")
     return frozenset(containers)
 
 

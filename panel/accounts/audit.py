@@ -75,9 +75,14 @@ def record_attempt(
 def close(operation: UUID, outcome: str, detail: dict[str, Any] | None = None) -> None:
     """Close the pending records of an operation; closing twice changes nothing."""
     for row in AuditRecord.objects.filter(operation_id=operation, outcome=Outcome.PENDING):
-        row.outcome = outcome
-        row.detail = {**row.detail, **(detail or {})}
-        row.save(update_fields=["outcome", "detail"])
+        end(row, outcome, detail or {})
+
+
+def end(row: AuditRecord, outcome: str, detail: dict[str, Any]) -> None:
+    """Close a pending record."""
+    row.outcome = outcome
+    row.detail = {**row.detail, **detail}
+    row.save(update_fields=["outcome", "detail"])
 
 
 def printable(text: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from containers.core.states import Status
 from containers.models import Container, local_host
+from panel.accounts.models import AuditRecord
 from tests.web.api import Api, assert_error
 
 pytestmark = pytest.mark.django_db
@@ -29,6 +30,13 @@ def test_exec_needs_a_running_container(present, container, olga):
 
 def test_exec_where_no_supervisor_listens_is_409(container, olga):
     assert_error(Api(olga).post("/containers/web-1/exec", {"command": ["true"]}), 409, "invalid-transition")
+
+
+def test_the_trail_has_a_command_that_went_wrong_too(container, olga):
+    Api(olga).post("/containers/web-1/exec", {"command": ["cat", "secret"]})
+    record = AuditRecord.objects.get(action="container.exec")
+    assert (record.outcome, record.object_name, record.project) == ("failed", "web-1", container.project.name)
+    assert record.detail == {"program": "cat", "user": None, "code": "invalid-transition"}
 
 
 @pytest.mark.parametrize(
