@@ -75,6 +75,9 @@ class Meter:
                 part = min(1.0, self.seen[begin] / (self.packages * share))
                 self.highest = max(self.highest, int(start + (stop - start) * part))
                 self.order.progress(self.highest, text.removeprefix("I: "))
+                return
+        if text.startswith("I: Resolving "):  # takes a while, at any time before the packages
+            self.order.progress(self.highest, text.removeprefix("I: "))
 
 
 def build(order: Order, rootfs: Path) -> dict[str, Any]:
