@@ -1,0 +1,394 @@
+"""The main job as somebody does it: by clicking, in Chromium, against the real worker with real containers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Dialog, Locator, Page, expect
+
+from .browser import PASSWORD, PATIENCE_MS, People, Terminal, axe, chromium
+from .instance import Instance, call, wait_until
+from .test_main_job import run, status
+from .test_robustness import kill_parts
+
+pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="module")
+def everybody(instance: Instance) -> Iterator[People]:
+    with chromium() as browser:
+        yield People(instance, browser)
+
+
+@pytest.fixture
+def people(everybody: People) -> Iterator[People]:
+    """People whose pages must not have complained by the end of the test."""
+    yield everybody
+    everybody.leave()
+
+
+@pytest.fixture
+def running(api: httpx.Client, name: str) -> str:
+    call(api, "POST", "/containers", {"name": name, "image": "busybox", "start": True})
+    return name
+
+
+@pytest.fixture(scope="module")
+def team(instance: Instance) -> tuple[str, str]:
+    """An operator and a viewer of the project default."""
+    instance.manage("user", "add", "olga", "--project", "default", "--role", "operator")
+    instance.manage("user", "add", "victor", "--project", "default", "--role", "viewer")
+    return "olga", "victor"
+
+
+def dismiss(question: Dialog, asked: list[str]) -> None:
+    """Say no to a question of the browser's own, and keep what it was."""
+    asked.append(question.message)
+    question.dismiss()
+
+
+def dialog(page: Page) -> Locator:
+    """Return the open dialog."""
+    return page.locator("#dialog[open]")
+
+
+# -- create ----------------------------------------------------------------------------------------------------------
+
+
+def test_create_and_start_by_clicking(people: People, name: str) -> None:
+    page = people.page()
+    page.goto("/containers/")
+    page.get_by_role("link", name="Create container").first.click()
+    page.get_by_label("Name", exact=True).fill("Not A Name")
+    page.get_by_role("button", name="Create and start").click()
+    expect(page.get_by_label("Name", exact=True)).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_label("Memory", exact=True).fill("64")
+    page.get_by_role("button", name="Create and start").click()
+    row = page.locator(f"#row-{name}")
+    expect(row.locator(".state-running")).to_be_visible()
+    expect(row.locator("[data-copy]")).to_have_text(re.compile(r"\d+\.\d+\.\d+\.\d+"))
+    expect(row.locator("[data-stat=memory_bytes]")).to_have_text(re.compile("[KM]iB"))
+
+
+# -- the terminal ----------------------------------------------------------------------------------------------------
+
+
+def test_terminal_colours_size_search_and_links(people: People, running: str) -> None:
+    page = people.page()
+    terminal = Terminal(page, running).open()
+    terminal.run(r"printf 'x\033[31mred\033[32mgreen\033[0m\n'")
+    assert terminal.colours("xred") == [-1] + [1] * 3 + [2] * 5
+    rows, columns = terminal.size
+    assert terminal.run("stty size") == f"{rows} {columns}"
+    page.set_viewport_size({"width": 1000, "height": 700})
+    page.wait_for_function(f"document.getElementById('terminal').front().term.cols < {columns}")
+    rows, columns = terminal.size
+    wait_until(lambda: terminal.run("stty size") == f"{rows} {columns}", 10, "the new size inside")
+    page.keyboard.press("Control+Shift+F")
+    page.get_by_role("searchbox", name="Find").fill("green")
+    expect(page.locator(".terminal-found")).to_have_text("2/2")
+    page.keyboard.press("Enter")
+    expect(page.locator(".terminal-found")).to_have_text("1/2")
+    page.keyboard.press("Escape")
+    terminal.type("clear\n")
+    terminal.wait(r"^[^\n]*[#$] *\Z")
+    terminal.run("echo https://example.org/page")
+    asked: list[str] = []
+    page.on("dialog", lambda question: dismiss(question, asked))
+    box = page.locator(".xterm-screen").bounding_box()
+    assert box
+    cell = box["width"] / columns, box["height"] / rows
+    page.mouse.move(box["x"] + cell[0] * 4, box["y"] + cell[1] * 1.5)
+    page.mouse.move(box["x"] + cell[0] * 5, box["y"] + cell[1] * 1.5, steps=3)
+    page.wait_for_selector(".xterm-cursor-pointer")
+    with page.expect_event("dialog"):
+        page.mouse.click(box["x"] + cell[0] * 5, box["y"] + cell[1] * 1.5)
+    assert "https://example.org/page" in asked[0]
+    assert len(page.context.pages) == 1
+
+
+def test_a_reload_brings_the_same_shell_back(people: People, running: str) -> None:
+    page = people.page()
+    terminal = Terminal(page, running).open()
+    terminal.run("secret=kept; seq 1 200")
+    session = terminal.session
+    page.reload()
+    terminal.live()
+    assert terminal.session == session
+    assert "\n199\n200\n" in terminal.text()
+    assert terminal.run("echo $secret") == "kept"
+
+
+def test_killed_web_and_worker_give_the_same_shell_back(people: People, instance: Instance, running: str) -> None:
+    page = people.page()
+    terminal = Terminal(page, running).open()
+    terminal.run("secret=kept")
+    session = terminal.session
+    for role in ("daphne", "celery"):
+        kill_parts(instance, role)
+        terminal.live()
+        assert terminal.session == session
+        assert terminal.run("echo $secret") == "kept"
+
+
+def test_a_shell_that_ended_stays_readable_and_enter_opens_another(people: People, running: str) -> None:
+    page = people.page()
+    terminal = Terminal(page, running).open()
+    terminal.run("echo last words")
+    first = terminal.session
+    terminal.type("exit 3\n")
+    terminal.ended()
+    terminal.wait("ended with status 3")
+    assert "last words" in terminal.text()
+    page.keyboard.press("Enter")
+    terminal.live()
+    assert terminal.session != first
+    assert terminal.run("echo again") == "again"
+
+
+def test_a_flood_loses_nothing_and_ctrl_c_is_heard(people: People, running: str) -> None:
+    page = people.page()
+    terminal = Terminal(page, running).open()
+    terminal.type("clear; seq 1 600000\n")
+    terminal.wait(r"\n600000\n[^\n]*[#$] *\Z")
+    lines = terminal.text().split("\n")
+    numbers = [int(line) for line in lines if line.isdigit()]
+    assert len(numbers) >= len(lines) - 2 > 10_000
+    assert numbers == list(range(600_001 - len(numbers), 600_001))
+    terminal.type("clear; yes flood\n")
+    terminal.wait("flood\nflood")
+    page.keyboard.press("Control+c")
+    terminal.wait(r"\^C\n[^\n]*[#$] *\Z")
+    assert terminal.run("echo free") == "free"
+
+
+def test_a_stopped_container_offers_its_start_in_the_terminal(people: People, api: httpx.Client, running: str) -> None:
+    page = people.page()
+    terminal = Terminal(page, running).open()
+    first = terminal.session
+    call(api, "POST", f"/containers/{running}/stop", {"timeout": 10})
+    terminal.ended()
+    page.locator("#terminal-state").get_by_role("button", name="Start").click()
+    terminal.live()
+    assert terminal.session != first
+    assert terminal.run("hostname") == running
+
+
+def test_the_terminal_closes_for_one_who_may_no_longer(
+    people: People, instance: Instance, team: tuple[str, str], api: httpx.Client, running: str
+) -> None:
+    instance.manage("user", "add", "wanda", "--project", "default", "--role", "operator", check=False)
+    page = people.page("wanda")
+    Terminal(page, running).open()
+    assert api.put("/projects/default/members/wanda", json={"role": "viewer"}).status_code < 300
+    Terminal(page, running).ended()
+    page.reload()
+    expect(page.get_by_role("heading", name="Terminals are for operators")).to_be_visible()
+    assert api.put("/projects/default/members/wanda", json={"role": "operator"}).status_code < 300
+
+
+# -- graphs, snapshots, clones, the end --------------------------------------------------------------------------------
+
+
+def test_the_graph_moves(people: People, api: httpx.Client, running: str) -> None:
+    page = people.page()
+    page.goto(f"/containers/{running}/graphs")
+    cpu = page.locator("[data-chart=cpu] dd").first
+    expect(cpu).to_have_text(re.compile(r"^0(\.0\d*)? "))
+    run(api, running, "sh", "-c", "(while :; do :; done) >/dev/null 2>&1 &")
+    expect(cpu).to_have_text(re.compile(r"^(0\.[1-9]|[1-9])"))
+    canvas = page.locator("[data-chart=cpu] canvas")
+    drawn = canvas.screenshot()
+    wait_until(lambda: canvas.screenshot() != drawn, 20, "the line to move")
+
+
+def test_snapshot_break_restore_clone_delete_by_clicking(people: People, api: httpx.Client, running: str) -> None:
+    page = people.page()
+    run(api, running, "sh", "-c", "echo precious > /root/file")
+    page.goto(f"/containers/{running}/snapshots")
+    page.get_by_role("button", name=re.compile("^Snapshot")).first.click()
+    dialog(page).get_by_label("Note").fill("before the accident")
+    dialog(page).get_by_role("button", name="Take snapshot").click()
+    expect(page.get_by_role("cell", name="before the accident")).to_be_visible()
+
+    run(api, running, "rm", "/root/file", "/bin/hostname")
+    page.get_by_role("button", name=re.compile("^Restore")).click()
+    expect(dialog(page)).to_contain_text("Everything written inside since then is lost")
+    dialog(page).get_by_role("button", name="Restore").click()
+    expect(page.locator("#container-head")).to_have_attribute("data-state", "working")
+    expect(page.locator("#container-head")).to_have_attribute("data-state", "running")
+    assert run(api, running, "cat", "/root/file")["stdout"] == "precious\n"
+
+    clone = f"{running}-c"
+    page.get_by_role("button", name=re.compile("^Clone")).last.click()
+    dialog(page).get_by_label("Name of the new container").fill(clone)
+    dialog(page).get_by_role("button", name="Clone").click()
+    page.goto("/containers/")
+    expect(page.locator(f"#row-{clone} .state-stopped")).to_be_visible()
+    page.locator(f"#row-{clone} [data-verb=start]").click()
+    expect(page.locator(f"#row-{clone} .state-running")).to_be_visible()
+    assert run(api, clone, "cat", "/root/file")["stdout"] == "precious\n"
+    assert run(api, clone, "hostname")["stdout"] == f"{clone}\n"
+
+    page.goto(f"/containers/{clone}")
+    page.locator("#container-head summary").click()
+    page.locator("#container-head [data-verb=delete]").click()
+    button = dialog(page).get_by_role("button", name="Delete")
+    expect(button).to_be_disabled()
+    dialog(page).get_by_role("textbox").fill(running)
+    expect(button).to_be_disabled()
+    dialog(page).get_by_role("textbox").fill(clone)
+    button.click()
+    page.wait_for_url("**/containers/")
+    expect(page.locator(f"#row-{clone}")).to_have_count(0)
+    assert api.get(f"/containers/{clone}").status_code == 404
+
+
+# -- several people ----------------------------------------------------------------------------------------------------
+
+
+def test_what_one_does_another_sees_with_the_name(
+    people: People, team: tuple[str, str], api: httpx.Client, running: str
+) -> None:
+    operator, viewer = team
+    theirs, seen = people.page(operator), people.page(viewer)
+    seen.goto("/containers/")
+    row = seen.locator(f"#row-{running}")
+    expect(row.locator(".state-running")).to_be_visible()
+    who: list[str] = []
+    seen.expose_function("saw", who.append)
+    seen.evaluate(
+        """(id) => new MutationObserver(() => {
+          const text = document.querySelector(`#${id} .who`)?.textContent;
+          if (text) window.saw(text);
+        }).observe(document.body, { subtree: true, childList: true, characterData: true })""",
+        f"row-{running}",
+    )
+    theirs.goto("/containers/")
+    theirs.locator(f"#row-{running} [data-verb=stop]").click()
+    expect(row.locator(".state-stopped")).to_be_visible()
+    theirs.locator(f"#row-{running} [data-verb=start]").click()
+    expect(row.locator(".state-running")).to_be_visible()
+    assert f"by {operator}" in who
+
+
+def test_a_viewer_is_not_offered_what_he_may_not(people: People, team: tuple[str, str], running: str) -> None:
+    page = people.page(team[1])
+    page.goto("/containers/")
+    row = page.locator(f"#row-{running}")
+    expect(row).to_be_visible()
+    expect(page.get_by_role("link", name="Create container")).to_have_count(0)
+    for action in ("Stop", "Freeze", "Snapshot"):
+        button = row.get_by_role("button", name=re.compile(f"^{action}")).first
+        expect(button).to_have_attribute("aria-disabled", "true")
+        assert "does not allow" in str(button.get_attribute("title"))
+    for path in ("", "/graphs", "/snapshots", "/network", "/settings", "/log", "/terminal"):
+        answer = page.goto(f"/containers/{running}{path}")
+        assert answer
+        assert answer.status == 200
+        expect(page.locator("[data-verb=stop], [data-pencil]:not([aria-disabled=true])")).to_have_count(0)
+
+
+def test_two_in_one_terminal_see_each_other(people: People, team: tuple[str, str], running: str) -> None:
+    mine = Terminal(people.page(), running).open()
+    theirs = people.page(team[0])
+    theirs.goto(f"/containers/{running}/terminal#session={mine.session}")
+    other = Terminal(theirs, running).live()
+    assert other.session == mine.session
+    expect(mine.page.locator(".terminal-people")).to_contain_text(team[0])
+    mine.run("echo both see this")
+    other.wait("\nboth see this\n")
+    theirs.close()
+    expect(mine.page.locator(".terminal-people")).to_have_text("")
+
+
+# -- the keyboard, the small screen, everybody -------------------------------------------------------------------------
+
+
+def test_the_list_by_keyboard(people: People, api: httpx.Client, running: str) -> None:
+    page = people.page()
+    page.goto("/containers/")
+    expect(page.locator(f"#row-{running} .state-running")).to_be_visible()
+    page.keyboard.press("?")
+    expect(page.locator("#help[open]")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    page.keyboard.type(running)
+    expect(page.locator("tr.row")).to_have_count(1)
+    page.keyboard.press("Enter")
+    expect(page.locator(f"#row-{running}")).to_have_class(re.compile("current"))
+    page.keyboard.press("k")
+    page.keyboard.press("j")
+    page.keyboard.press("s")
+    expect(page.locator(f"#row-{running} .state-stopped")).to_be_visible()
+    page.keyboard.press("s")
+    expect(page.locator(f"#row-{running} .state-running")).to_be_visible()
+    page.keyboard.press("c")
+    expect(dialog(page).get_by_label("Name of the new container")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#dialog[open]")).to_have_count(0)
+    page.keyboard.press("t")
+    Terminal(page, running).live()
+    page.goto("/")
+    page.keyboard.press("Control+k")
+    page.keyboard.type(running)
+    expect(page.locator(".palette li").first).to_contain_text(running)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/containers/{running}*")
+    page.goto(f"/containers/?q={running}")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/containers/{running}")
+    assert status(api, running) == "running"
+
+
+def test_name_state_address_and_actions_fit_a_phone(people: People, running: str) -> None:
+    page = people.page(width=390, height=844)
+    page.goto("/containers/")
+    row = page.locator(f"#row-{running}")
+    for part in (".c-name a", ".state", "[data-copy]", "[data-verb=stop]"):
+        box = row.locator(part).first.bounding_box()
+        assert box
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+    for path in ("/", "/containers/", f"/containers/{running}", f"/containers/{running}/terminal", "/operations/"):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_finding_of_axe(people: People, running: str, scheme: str) -> None:
+    page = people.page(color_scheme=scheme)
+    found: list[str] = []
+    inside = ("", "/terminal", "/graphs", "/snapshots", "/network", "/settings", "/log")
+    for path in (
+        "/", "/containers/", "/containers/_create", "/images/", "/networks/", "/operations/", "/audit/", "/people/",
+        "/host/", "/account", *(f"/containers/{running}{tab}" for tab in inside),
+    ):  # fmt: skip
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
+        found += axe(page)
+    assert found == []
+
+
+def test_sign_out_and_in_with_the_password(people: People) -> None:
+    people.page().close()
+    page = people.stranger()
+    page.goto("/containers/")
+    page.wait_for_url("**/sign-in?next=/containers/")
+    page.get_by_label("User name").fill("admin")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/containers/")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/sign-in*")
+    page.goto("/containers/")
+    page.wait_for_url("**/sign-in?next=/containers/")
