@@ -149,3 +149,12 @@ def test_a_stepped_clock_moves_the_samples() -> None:
     due = next_due(100.0, 100.02, 7000.92)
     assert (7000.92 + due - 100.02) % 1 == pytest.approx(0.5)
     assert 0.5 <= due - 100.02 <= 2
+
+
+def test_the_last_seconds_of_some_columns_with_their_gaps(path: Path) -> None:
+    rings = Rings(path)
+    for second in (0, 1, 3):
+        rings.append(START + second, values(second))
+    found = rings.recent(START + 4, 6, ("cpu_cores", "cpu_limit_cores"))
+    rings.close()
+    assert found == {"cpu_cores": [None, None, 0, 1, None, 3], "cpu_limit_cores": [None] * 6}

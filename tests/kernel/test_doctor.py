@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from containers.core import doctor
+from containers.core.host import Host
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -77,3 +78,13 @@ def test_the_command_needs_no_database_and_prints_json(tmp_path: Path) -> None:
     checks = json.loads(done.stdout)
     assert {"id", "ok", "level", "what", "why", "mend"} == set(checks[0])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_found_is_written_and_looked_at_again_when_it_is_old(tmp_path: Path) -> None:
+    host = Host(tmp_path, "test0")
+    assert doctor.refresh(host)
+    checks = json.loads(host.doctor_path.read_text())["checks"]
+    assert {check["id"] for check in checks} >= {"root", "kernel", "nftables"}
+    assert not doctor.refresh(host, older_sec=60)
+    os.utime(host.doctor_path, (0, 0))
+    assert doctor.refresh(host, older_sec=60)

@@ -24,7 +24,7 @@ from containers.core.host import Host
 from containers.core.protocol import Decoder, Kind, control, parse_control
 from containers.core.samples import Sample, rates
 from containers.core.spec import Limits, Nic, Spec
-from containers.core.stats import Sampler, public_host, sample_host
+from containers.core.stats import Gone, Sampler, present_limits, public_host, sample_host
 from containers.ticker.chores import Chore
 from containers.ticker.disk import measure
 from containers.ticker.sampling import Samples
@@ -103,6 +103,15 @@ def test_memory_processes_and_limits(groups: Cgroups, sampler: Sampler, run: Any
     assert 50 * MIB <= after.memory_bytes - before.memory_bytes < 70 * MIB
     groups.apply(ID, Limits())
     assert (one(sampler).memory_limit_bytes, one(sampler).cpu_limit_cores) == (None, None)
+
+
+def test_the_limits_that_the_kernel_holds_it_to(groups: Cgroups) -> None:
+    create(groups, Limits(memory_bytes=96 * MIB, cpus=0.25, pids=77))
+    assert present_limits(groups.stat_paths(ID)) == {"memory_bytes": 96 * MIB, "cpus": 0.25, "pids": 77}
+    groups.apply(ID, Limits())
+    assert present_limits(groups.stat_paths(ID)) == {"memory_bytes": None, "cpus": None, "pids": None}
+    with pytest.raises(Gone):
+        present_limits(groups.stat_paths("0" * 12))
 
 
 def test_cpu_is_a_counter_whose_rate_is_cores(groups: Cgroups, sampler: Sampler, run: Any) -> None:
