@@ -238,7 +238,7 @@ def test_the_second_factor_can_be_set_up(dora, client):
 def test_tokens_are_made_shown_once_and_deleted(dora, client):
     sign_in(client)
     page = client.post("/account/tokens", {"name": "laptop", "days": "30"})
-    (secret,) = re.findall(r"bxr_[\w-]+", page.content.decode())
+    (secret,) = set(re.findall(r"bxr_[\w-]+", page.content.decode()))
     assert tokens.find(secret).user == dora
     assert secret not in client.get("/account").content.decode()
     assert client.post("/account/tokens", {"name": "", "days": "30"}).status_code == 422
