@@ -37,7 +37,7 @@ function icon(name) {
   return svg;
 }
 
-const button = (label, text, onclick, extra = {}) => make("button", { type: "button", class: "terminal-button", "aria-label": label, title: label, onclick, ...extra }, text);
+const button = (label, text, onclick, extra = {}) => make("button", { type: "button", class: "terminal-button", "aria-label": label, title: label, onclick, ...extra }, typeof text === "string" ? make("span", { "aria-hidden": "true" }, text) : text);
 const tabs = make("div", { class: "terminal-tabs", role: "group", "aria-label": word("terminals") });
 const people = make("span", { class: "terminal-people" });
 const find = make("input", { class: "terminal-find", type: "search", placeholder: word("find"), "aria-label": word("find"), hidden: true });
@@ -196,7 +196,10 @@ function begin() {
 function follow() {
   if (cover.dataset.status !== "running") return;
   if (!sessions.length) begin();
-  else if (cover.dataset.run !== run) for (const one of sessions) one.session.renew();
+  else if (cover.dataset.run !== run) {
+    for (const one of sessions) one.session.renew();
+    if (!document.querySelector("dialog[open]")) front.session.term.focus(); // whoever pressed Start goes on typing
+  }
   run = cover.dataset.run;
 }
 

@@ -79,7 +79,7 @@ class People:
             context.close()
         self._open.clear()
         found, self.problems = self.problems, []
-        assert found == []
+        assert not found, "\n".join(found)
 
     def _context(self, width: int, height: int, **more: Any) -> BrowserContext:
         context = self.browser.new_context(

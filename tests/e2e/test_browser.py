@@ -40,8 +40,8 @@ def running(api: httpx.Client, name: str) -> str:
 @pytest.fixture(scope="module")
 def team(instance: Instance) -> tuple[str, str]:
     """An operator and a viewer of the project default."""
-    instance.manage("user", "add", "olga", "--project", "default", "--role", "operator")
-    instance.manage("user", "add", "victor", "--project", "default", "--role", "viewer")
+    for user, role in (("olga", "operator"), ("victor", "viewer"), ("wanda", "operator")):
+        instance.manage("user", "add", user, "--project", "default", "--role", role, check=False)
     return "olga", "victor"
 
 
@@ -182,7 +182,6 @@ def test_a_stopped_container_offers_its_start_in_the_terminal(people: People, ap
 def test_the_terminal_closes_for_one_who_may_no_longer(
     people: People, instance: Instance, team: tuple[str, str], api: httpx.Client, running: str
 ) -> None:
-    instance.manage("user", "add", "wanda", "--project", "default", "--role", "operator", check=False)
     page = people.page("wanda")
     Terminal(page, running).open()
     assert api.put("/projects/default/members/wanda", json={"role": "viewer"}).status_code < 300
