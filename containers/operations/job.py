@@ -6,7 +6,7 @@ import datetime as dt
 import time
 from typing import Any, Final
 
-from .. import records, specs
+from .. import records, requests, specs
 from ..core.errors import Cancelled, NotFound
 from ..core.host import Host
 from ..core.spec import Spec
@@ -140,6 +140,7 @@ class Job:
         """Return the container's merged spec, checked against the host's policy; raises SpecError, PolicyDenied."""
         spec = specs.spec_of(container, self.host)
         spec.check()
+        requests.check_limits(container.limits, container.host)
         self.runtime.check_policy(spec)
         return spec
 

@@ -8,6 +8,7 @@ import datetime as dt
 import json
 import os
 import platform
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,10 @@ from .runtime import Built, Cancelled, Log, Observed, Progress, Taken
 
 API_REASONS: Final = {"lost": "supervisor-lost", "reboot": "exit"}
 """The runtime's words for an exit that the API knows by another name."""
+
+
+_CEILINGS: Final = threading.Lock()
+"""A project's ceilings are counted and taken by one thread at a time; the host has one worker process."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +80,11 @@ class KernelRuntime:
             return policy.DEFAULT
 
     def create(self, spec: Spec, progress: Progress) -> Spec:
-        made = stored.create(self.host, spec, progress=progress)
+        # what an image is made of is the store's to know: a row could name somebody else's layer
+        own = dataclasses.replace(spec, layers=store.load_image(self.host, spec.image).layers)
+        with _CEILINGS:
+            self.check_policy(own)
+            made = stored.create(self.host, own, progress=progress)
         networks.register(self.host, made)
         return made
 
@@ -131,7 +140,9 @@ class KernelRuntime:
 
     def clone(self, source_id: str, spec: Spec, snapshot: str | None, progress: Progress) -> Spec:
         layers = store.load_snapshot(self.host, source_id, snapshot).layers if snapshot else None
-        made = stored.clone(self.host, source_id, spec, snapshot_layers=layers, progress=progress)
+        with _CEILINGS:
+            self.check_policy(spec)
+            made = stored.clone(self.host, source_id, spec, snapshot_layers=layers, progress=progress)
         networks.register(self.host, made)
         return made
 

@@ -106,8 +106,8 @@ def web(host: Host, project: Path, bind: Bind) -> Program:
                "--ping-timeout", "30", "--application-close-timeout", "10",
                # an access log would hold sign-in links; who did what is in the audit trail
                "--access-log", "/dev/null", "--verbosity", "1"]  # fmt: skip
-    if read_json(host.panel_dir / "web.json").get("extra_origins"):
-        # a reverse proxy stands before us: it alone says where a request came from
+    if read_json(host.panel_dir / "web.json").get("extra_origins") and bind.host in LOOPBACK:
+        # a reverse proxy on this machine stands before us: nobody else can reach us and claim to be one
         command += ["--proxy-headers", "--proxy-headers-host", "X-Real-IP"]
     command.append("panel.asgi:application")
     options = {
