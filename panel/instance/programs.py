@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from containers.core.host import WEB_USER, Host
 from containers.core.start_plan import TITLE_ROOM
@@ -19,6 +19,9 @@ from .layout import Bind, read_json, redis_user, web_group
 
 MESSAGE_MAX = str(1024**2)
 """Bytes of a WebSocket message that daphne takes in; the consumers refuse in words what is too large for them."""
+
+
+LOOPBACK: Final = ("127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
