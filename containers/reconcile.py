@@ -35,6 +35,8 @@ HEALTHY_RUN_SEC: Final = 60.0
 BACK_OFF_MAX_SEC: Final = 300.0
 EPHEMERAL_AGAIN_SEC: Final = 60.0
 LIVE: Final = (Status.RUNNING, Status.FROZEN)
+OOM_QUIET_SEC: Final = 3.0
+"""Processes that the kernel ends within this time are one event."""
 FAILURES: Final = ("signal", "oom", "supervisor-lost")
 EXPLICIT: Final = ("stopped", "killed")
 
@@ -84,8 +86,10 @@ def on_event(host: CoreHost, message: dict[str, Any], runtime: Runtime | None = 
     if container is None:
         return
     if message.get("event") == "oom":
-        records.add_event(container, "oom")
-        return
+        # told by the supervisor when init was the victim, and by the samples' counter whoever it was
+        recent = timezone.now() - dt.timedelta(seconds=OOM_QUIET_SEC)
+        if not container.events.filter(kind="oom", at__gte=recent).exists():
+            records.add_event(container, "oom")
     if not _held(container.host).filter(Q(container=container) | Q(target=container)).exists():
         observed = runtime.observe(container.pk).get(container.pk) or Observed(status=Status.ABSENT)
         align(container, observed, host_rebooted=False)

@@ -35,6 +35,7 @@ BINARY_MAX_BYTES: Final = 64 * 1024
 
 CLOSE_CODES: Final[dict[str, int]] = {
     "bad-request": 4400,
+    "bad-frame": 4400,
     "invalid-value": 4400,
     "unauthenticated": 4401,
     "forbidden": 4403,

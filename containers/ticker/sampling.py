@@ -52,7 +52,8 @@ class Tick:
 class Samples:
     """Takes samples, keeps their history, and hands each second's to `publish` (called in the sampling thread).
 
-    disk_used: what a container's writable layer takes, or None. Only one thread calls tick(); history() and latest
+    disk_used: what a container's writable layer takes, or None. on_oom: called with a container's id when the
+    kernel ended a process in it for want of memory. Only one thread calls tick(); history() and latest
     may be used from others.
     """
 
@@ -63,11 +64,13 @@ class Samples:
         *,
         disk_used: Callable[[str], int | None],
         publish: Callable[[Tick], None],
+        on_oom: Callable[[str], object] = lambda _id: None,
     ) -> None:
         self._host = host
         self._cgroups = cgroups
         self._disk_used = disk_used
         self._publish = publish
+        self._on_oom = on_oom
         self._sampler = Sampler(cgroups.stat_paths, self._links_of)
         self._links: dict[str, tuple[str, ...]] = {}
         self._last: dict[str, Sample] = {}
@@ -93,6 +96,8 @@ class Samples:
         for container_id, sample in samples.items():
             old = self._last.get(container_id)
             rate = rates(old, sample) if old else None
+            if sample.oom_kills > self._oom_kills_before(old if rate else None, sample):
+                self._on_oom(container_id)
             used = self._disk_used(container_id)
             if rate is not None and used is not None:
                 complete.add(container_id)
@@ -105,6 +110,12 @@ class Samples:
         if host_sample.monotonic - self._purged_at > _PURGE_SEC:
             self._purged_at = host_sample.monotonic
             self._purge(set(ids))
+
+    def _oom_kills_before(self, old: Sample | None, sample: Sample) -> int:
+        """Return what the counter was a second ago. old: None where the container did not run then, or we did not."""
+        if old is not None:
+            return old.oom_kills
+        return 0 if self._last_host is not None else sample.oom_kills
 
     def running(self, wanted: frozenset[str]) -> set[str]:
         """Return those of these containers that run. For any thread."""

@@ -38,7 +38,11 @@ class Ticker:
         self._disk = DiskMeter(lambda: store.container_ids(host), self._writable_layer)
         self._chores = Chores(chores, on_event=on_event, after_each=after_each)
         self.samples = Samples(
-            host, cgroups.open(host), disk_used=self._disk.used_bytes, publish=lambda tick: self._server.publish(tick)
+            host,
+            cgroups.open(host),
+            disk_used=self._disk.used_bytes,
+            publish=lambda tick: self._server.publish(tick),
+            on_oom=lambda container_id: self._chores.event({"id": container_id, "event": "oom"}),
         )
         self._server = Server(
             host.ticker_socket,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Self
 
 from websockets.exceptions import ConnectionClosed
@@ -20,9 +21,11 @@ class Socket:
 
     def __init__(self, instance: Instance, path: str, *, user: str = "admin", token: str | None = None, **more: Any):
         headers = more.pop("additional_headers", {"Authorization": f"Bearer {token or instance.token(user)}"})
-        self.raw: ClientConnection = connect(
+        self._held = ExitStack()
+        opening = connect(
             f"ws://127.0.0.1:{instance.port}{path}", additional_headers=headers, open_timeout=20, max_size=None, **more
         )
+        self.raw: ClientConnection = self._held.enter_context(opening)
         self.messages: list[Message] = []
         self.data = b""
 
@@ -30,7 +33,7 @@ class Socket:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.raw.close()
+        self._held.close()
 
     def say(self, **message: Any) -> None:
         """Send a JSON message."""

@@ -90,7 +90,7 @@ class Viewer:
         match message.get("cmd"):
             case "ack":
                 size = message.get("bytes")
-                if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= self._unacked:
+                if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= self._unacked:
                     self.client.refuse("bad-frame", "bytes must be what was received and not acknowledged yet.")
                     return
                 self._unacked -= size
