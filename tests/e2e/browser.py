@@ -191,23 +191,26 @@ class Terminal:
         return "\n".join(self.text().split("\n")[before + 1 : -1])
 
     def wait(self, pattern: str, *, after: int = -1) -> Terminal:
-        """Wait until the scrollback matches, and holds more than `after` line ends."""
+        """Wait until the end of the scrollback matches, and the whole holds more than `after` line ends."""
         self.page.wait_for_function(
             """([pattern, after]) => {
               const session = document.getElementById("terminal").front?.();
               if (!session) return false;
               const buffer = session.term.buffer.active;
               const lines = [];
+              const begin = Math.max(0, buffer.length - 300);
               for (let n = 0; n < buffer.length; n += 1) {
                 const line = buffer.getLine(n);
-                if (n && line.isWrapped) lines[lines.length - 1] += line.translateToString(true);
-                else lines.push(line.translateToString(true));
+                const text = n < begin ? "." : line.translateToString(true);
+                if (n && line.isWrapped) lines[lines.length - 1] += text;
+                else lines.push(text);
               }
               while (lines.length && !lines[lines.length - 1].trim()) lines.pop();
               return lines.length - 1 > after && new RegExp(pattern.replace("\\\\Z", "$")).test(lines.join("\\n"));
             }""",
             arg=[pattern, after],
             timeout=PATIENCE_MS,
+            polling=200,  # each look takes its time from the terminal
         )
         return self
 
