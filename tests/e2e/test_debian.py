@@ -245,7 +245,7 @@ def test_frozen_it_stands_still(client: httpx.Client, deb: str) -> None:
     ticks = [int(tick) for tick in inside(client, deb, "sleep 0.5; cat /run/ticks").split()]
     assert max(later - earlier for earlier, later in itertools.pairwise(ticks)) > 1.4e9
     assert ticks[-1] - ticks[0] > 1.8e9, "it goes on afterwards"
-    inside(client, deb, "kill $(cat /run/loop)")
+    inside(client, deb, "kill $(cat /run/ticker)")
     booted(client, deb)
 
 
