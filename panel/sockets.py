@@ -1,8 +1,8 @@
 """Lets daphne close WebSockets with the codes that the API names: 1011 (a fault here) and 1013 (try again later).
 
 Autobahn takes 1000 and 3000 to 4999 only from an application, because RFC 6455 leaves the others to the server; here
-the application is the server. It also cuts a peer off that does not answer a close within a second; one that still reads
-what came before, over a slow line or on a busy machine, would lose the end of it.
+the application is the server. It also cuts a peer off that does not answer a close within a second; one that still
+reads what came before, over a slow line or on a busy machine, would lose the end of it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ def refused(answer: httpx.Response, status: int, code: str, field: str | None = 
     error: dict[str, Any] = answer.json()
     assert error["code"] == code, error
     assert error["field"] == field, error
-    assert isinstance(error["message"], str) and error["message"], error
+    assert isinstance(error["message"], str), error
+    assert error["message"], error
     return error
 
 
