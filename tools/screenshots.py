@@ -86,7 +86,7 @@ def prepare(instance: Instance) -> None:
         call(olga, "POST", "/containers/postgres/snapshots", {"note": "before the update to 17"})
         call(api, "POST", "/containers/postgres/snapshots", {"note": "after the update"})
         call(olga, "POST", "/containers/web-1/snapshots", {"note": "release 2026.11"})
-        call(olga, "POST", "/containers/web-2/restart", {"timeout": 5})
+        call(olga, "POST", "/containers/web-2/restart")
 
 
 def take(people: People) -> None:

@@ -48,7 +48,8 @@ function take(event) {
 
 /** Refresh what shows an object; other modules hear of it as boxroom:container. */
 export function changed(kind, name, gone) {
-  refresh(kind, `${kind}:${name}`);
+  if (gone) refresh(kind);
+  else refresh(kind, `${kind}:${name}`);
   if (kind === "container") document.dispatchEvent(new CustomEvent("boxroom:container", { detail: { name, gone } }));
 }
 

@@ -37,7 +37,7 @@ function icon(name) {
   return svg;
 }
 
-const button = (label, text, onclick, extra = {}) => make("button", { type: "button", class: "terminal-button", "aria-label": label, title: label, onclick, ...extra }, typeof text === "string" ? make("span", { "aria-hidden": "true" }, text) : text);
+const button = (label, text, onclick, extra = {}) => make("button", { type: "button", class: "terminal-button", "aria-label": label, title: label, onclick, ...extra }, text);
 const tabs = make("div", { class: "terminal-tabs", role: "group", "aria-label": word("terminals") });
 const people = make("span", { class: "terminal-people" });
 const find = make("input", { class: "terminal-find", type: "search", placeholder: word("find"), "aria-label": word("find"), hidden: true });
@@ -48,7 +48,7 @@ const reader = button(word("screenReader"), icon("accessible"), toggleReader, { 
 const bar = make("div", { class: "terminal-bar" },
   tabs, button(word("newTerminal"), icon("plus"), () => open(null)), make("span", { class: "terminal-space" }), people, find, found,
   button(word("find"), icon("search"), () => showFind(find.hidden)),
-  button(word("smaller"), "A−", () => setFont(fontSize - 1)), button(word("larger"), "A+", () => setFont(fontSize + 1)),
+  button(`${word("smaller")} (A−)`, "A−", () => setFont(fontSize - 1)), button(`${word("larger")} (A+)`, "A+", () => setFont(fontSize + 1)),
   reader, ...(navigator.clipboard?.readText ? [button(word("paste"), icon("clipboard"), () => front?.session.paste())] : []),
   button(word("fullScreen"), icon("arrows-maximize"), fullScreen));
 

@@ -73,11 +73,15 @@ class People:
         """Return a page of nobody."""
         return self._watched(self._context(1440, 900, **more))
 
-    def leave(self) -> None:
-        """Close every context, and fail if a page complained."""
+    def close(self) -> None:
+        """Close every context."""
         for context in self._open:
             context.close()
         self._open.clear()
+
+    def leave(self) -> None:
+        """Close every context, and fail if a page complained."""
+        self.close()
         found, self.problems = self.problems, []
         assert not found, "\n".join(found)
 
