@@ -137,10 +137,8 @@ def test_everything_is_changed_by_patch(api: httpx.Client, name: str) -> None:
     call(api, "PATCH", f"/containers/{name}", {"name": f"{name}-n", "environment": {"COLOUR": "blue"}})
     assert api.get(f"/containers/{name}").status_code == 404
     call(api, "POST", f"/containers/{name}-n/start")
-    assert (
-        sh(api, f"{name}-n", "hostname; tr '\\0' '\\n' < /proc/1/environ | grep COLOUR")
+    told = sh(api, f"{name}-n", "hostname; tr '\\0' '\\n' < /proc/1/environ | grep COLOUR")
     assert told == f"{name}-n\nCOLOUR=blue\n"
-    )
     call(api, "DELETE", f"/containers/{name}-n?force=true")
 
 
