@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("run it as root")
     if unknown := set(options.only.split(",")) - set(SECTIONS):
         parser.error(f"--only: there is no {', '.join(unknown)}")
+    # whoever ends it gets the tables that there are, and nothing is left behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began, about, failed = time.monotonic(), machine(), 0
     tables: list[Table] = []
     with tempfile.TemporaryDirectory(prefix="boxroom-bench-") as scratch:
@@ -71,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tables.append(Table(title, columns))
                 try:
                     measure(ours, work, options.rounds, tables[-1])
+                except KeyboardInterrupt:
+                    tables[-1].notes.append("Interrupted.")
+                    break
                 except Exception:  # noqa: BLE001 - one section that fails takes no other with it
                     failed += 1
                     tables[-1].notes.append("It failed on the way: see the messages.")
