@@ -14,7 +14,8 @@ from .core.lifecycle import running
 from .core.network import networks
 from .core.states import Status
 
-PARALLEL = 8
+PARALLEL = 64
+"""Each waits most of the time: for an init that ends slowly, or never."""
 
 
 def stop_everything(host: Host, *, timeout_sec: float) -> Iterator[str]:
