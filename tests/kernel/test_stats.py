@@ -117,13 +117,19 @@ def test_the_limits_that_the_kernel_holds_it_to(groups: Cgroups) -> None:
 def test_cpu_is_a_counter_whose_rate_is_cores(groups: Cgroups, sampler: Sampler, run: Any) -> None:
     create(groups, Limits(cpus=0.3))
     run("print('up', flush=True)\nwhile True: pass")
-    first = one(sampler)
-    time.sleep(1)
-    second = one(sampler)
-    rate = rates(first, second)
-    assert rate is not None
-    assert 0.15 < rate.cpu_cores < 0.4
-    assert second.cpu_throttled_usec > first.cpu_throttled_usec
+    begin = last = one(sampler)
+    seen = 0.0
+    deadline = time.monotonic() + 20
+    # a busy host gives it less than its limit at times, never more
+    while seen < 0.15 and time.monotonic() < deadline:
+        time.sleep(0.5)
+        now = one(sampler)
+        rate = rates(last, now)
+        assert rate is not None
+        assert rate.cpu_cores < 0.45
+        seen, last = max(seen, rate.cpu_cores), now
+    assert seen >= 0.15
+    assert last.cpu_throttled_usec > begin.cpu_throttled_usec
 
 
 def test_what_is_written_to_a_disk_is_counted(groups: Cgroups, sampler: Sampler, run: Any, host: Host) -> None:

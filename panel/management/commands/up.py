@@ -58,15 +58,17 @@ class Command(BaseCommand):
         if unknown := set(self.parts) - set(PARTS):
             raise CommandError(f"--parts: {', '.join(sorted(unknown))} is none of {', '.join(PARTS)}.")
         os.umask(0o022)
+        name = "up" if set(self.parts) == set(PARTS) else "up-" + "-".join(sorted(self.parts))
+        if self._runs_already(state_dir, name):
+            return
         try:
             bind = self._bind(state_dir, options["bind"])
             host = layout.ensure(state_dir, bind, extra_origins=options["origin"])
         except OSError as error:
             raise CommandError(f"{state_dir} cannot be made ready: {error}.") from error
-        lock = running.Lock(host, "up" if set(self.parts) == set(PARTS) else "up-" + "-".join(sorted(self.parts)))
+        lock = running.Lock(host, name)
         if not lock.take():
-            info = lock.holder() or {}
-            self.stdout.write(f"Boxroom runs already on {state_dir}: {info.get('address', 'it is starting')}")
+            self._runs_already(state_dir, name)
             return
         if options["detach"]:
             lock.release()
@@ -76,6 +78,17 @@ class Command(BaseCommand):
             self._run(host, lock, bind)
         finally:
             lock.release()
+
+    def _runs_already(self, state_dir: Path, name: str) -> bool:
+        """Say so where another `up` runs; nothing of its settings is touched then."""
+        try:
+            info = running.Lock(Host.open(state_dir), name).holder()
+        except FileNotFoundError:
+            return False
+        if info is None:
+            return False
+        self.stdout.write(f"Boxroom runs already on {state_dir}: {info.get('address', 'it is starting')}")
+        return True
 
     def _bind(self, state_dir: Path, given: str | None) -> layout.Bind:
         """Return where to listen: what is asked for, else what was last used here, else the default."""
