@@ -209,6 +209,8 @@ ICONS: tuple[str, ...] = (
     "sun",
     "tag",
     "terminal-2",
+    "text-decrease",
+    "text-increase",
     "trash",
     "user-plus",
     "users",

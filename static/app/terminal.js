@@ -48,7 +48,7 @@ const reader = button(word("screenReader"), icon("accessible"), toggleReader, { 
 const bar = make("div", { class: "terminal-bar" },
   tabs, button(word("newTerminal"), icon("plus"), () => open(null)), make("span", { class: "terminal-space" }), people, find, found,
   button(word("find"), icon("search"), () => showFind(find.hidden)),
-  button(`${word("smaller")} (A−)`, "A−", () => setFont(fontSize - 1)), button(`${word("larger")} (A+)`, "A+", () => setFont(fontSize + 1)),
+  button(word("smaller"), icon("text-decrease"), () => setFont(fontSize - 1)), button(word("larger"), icon("text-increase"), () => setFont(fontSize + 1)),
   reader, ...(navigator.clipboard?.readText ? [button(word("paste"), icon("clipboard"), () => front?.session.paste())] : []),
   button(word("fullScreen"), icon("arrows-maximize"), fullScreen));
 
