@@ -18,6 +18,7 @@ FILES = "cgroups exec_basics isolation rights sessions_* start stats systemd"
 
 
 @pytest.mark.vm
+@pytest.mark.timeout(TIMEOUT_SEC + 300)
 def test_kernel_tests_pass_on_cgroup_v2() -> None:
     files = " ".join(f"tests/kernel/test_{name}.py" for name in FILES.split())
     command = f"""
