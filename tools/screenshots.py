@@ -18,6 +18,7 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 TARGET: Final = ROOT / "docs" / "screenshots"
 MOST_BYTES: Final = 250_000
+FREQUENT: Final = 170
 WARM_UP_SEC: Final = 75
 """How long the containers work before the pictures are taken, so that the graphs have a shape."""
 sys.path.insert(0, str(ROOT))
@@ -39,7 +40,7 @@ TEAM: Final[tuple[tuple[str, str, list[str], dict[str, float], str], ...]] = (
 )
 PAGES: Final = {
     "overview": "/",
-    "graphs": "/containers/api/graphs?range=15m",
+    "graphs": "/containers/api/graphs?from={from}&to={to}",
     "container": "/containers/web-1",
     "snapshots": "/containers/postgres/snapshots",
     "operations": "/operations/",
@@ -79,14 +80,15 @@ def prepare(instance: Instance) -> None:
         for name, description, tags, limits, work in TEAM:
             body = {"name": name, "image": "busybox", "description": description, "tags": tags, "limits": limits}
             call(api, "POST", "/containers", {**body, "start": work != "stopped"})
-            if work in WORK:
-                command = ["sh", "-c", f"({WORK[work]}) </dev/null >/dev/null 2>&1 &"]
-                assert api.post(f"/containers/{name}/exec", json={"command": command}).status_code == 200
         call(olga, "POST", "/containers/runner-2/freeze")
         call(olga, "POST", "/containers/postgres/snapshots", {"note": "before the update to 17"})
         call(api, "POST", "/containers/postgres/snapshots", {"note": "after the update"})
         call(olga, "POST", "/containers/web-1/snapshots", {"note": "release 2026.11"})
         call(olga, "POST", "/containers/web-2/restart")
+        for name, _description, _tags, _limits, work in TEAM:
+            if work in WORK:
+                command = ["sh", "-c", f"({WORK[work]}) </dev/null >/dev/null 2>&1 &"]
+                assert api.post(f"/containers/{name}/exec", json={"command": command}).status_code == 200
 
 
 def take(people: People) -> None:
@@ -101,7 +103,8 @@ def take(people: People) -> None:
     page.wait_for_timeout(2500)
     save(page, "panel")
     for name, path in PAGES.items():
-        page.goto(path)
+        now = int(time.time())
+        page.goto(path.replace("{from}", str(now - WARM_UP_SEC - 60)).replace("{to}", str(now)))
         page.wait_for_load_state("networkidle")
         page.wait_for_timeout(2500)
         save(page, name)
@@ -132,19 +135,19 @@ def save(page: Any, name: str) -> None:
 
 
 def reduced(png: bytes) -> bytes:
-    """Return a truecolour PNG of 8 bits, not interlaced, as one with a palette of its 255 most frequent colours."""
+    """Return a truecolour PNG of 8 bits, not interlaced, as one with a palette: the most frequent colours, and of the
+    others those that lie farthest from them."""
     width, height, pixels = decode(png)
     counts: dict[bytes, int] = {}
     colours = [pixels[at : at + 3] for at in range(0, len(pixels), 3)]
     for colour in colours:
         counts[colour] = counts.get(colour, 0) + 1
-    palette = sorted(counts, key=lambda colour: -counts[colour])[:255]
-    nearest = {colour: index for index, colour in enumerate(palette)}
-    for colour in counts:
-        if colour not in nearest:
-            nearest[colour] = min(
-                range(len(palette)), key=lambda n: sum((a - b) ** 2 for a, b in zip(palette[n], colour, strict=True))
-            )
+    palette = sorted(counts, key=lambda colour: -counts[colour])[:FREQUENT]
+    far = {colour: min((distance(colour, one), n) for n, one in enumerate(palette)) for colour in counts}
+    while len(palette) < min(255, len(counts)):
+        palette.append(max(far, key=lambda colour: far[colour][0]))  # a small coloured dot is rare, and meant
+        far = {colour: min(best, (distance(colour, palette[-1]), len(palette) - 1)) for colour, best in far.items()}
+    nearest = {colour: index for colour, (_distance, index) in far.items()}
     rows = bytearray()
     for y in range(height):
         rows.append(0)
@@ -158,6 +161,11 @@ def reduced(png: bytes) -> bytes:
             chunk(b"IEND", b""),
         )
     )
+
+
+def distance(one: bytes, other: bytes) -> int:
+    """Return how far two colours lie apart."""
+    return (one[0] - other[0]) ** 2 + (one[1] - other[1]) ** 2 + (one[2] - other[2]) ** 2
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
