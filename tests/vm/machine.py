@@ -59,7 +59,9 @@ mount -t tmpfs tmpfs /new/dev/shm
 mount -t tmpfs -o mode=755 tmpfs /new/run
 chmod 1777 /disk/tmp
 mount --bind /disk/tmp /new/tmp
-while read source target; do mount --bind "$source" "/new$target" || echo "bind $target failed"; done < /binds
+while read source target; do
+    mkdir -p "/new$target" && mount --bind "$source" "/new$target" || echo "bind $target failed"
+done < /binds
 mount -t cgroup2 -o nsdelegate cgroup2 /new/sys/fs/cgroup
 mkdir -p /new/lib/modules
 mount -t tmpfs tmpfs /new/lib/modules
