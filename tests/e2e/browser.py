@@ -49,11 +49,16 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class People:
-    """Who is signed in. Each has a browser context of their own; problems: what went wrong in any of their pages."""
+    """Who is signed in. Each has a browser context of their own.
+
+    problems: what went wrong in any of their pages. gone: containers that are deleted while a page looks at them; it may
+    ask for them once more, and hear that they are not there.
+    """
 
     instance: Instance
     browser: Browser
     problems: list[str] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
     _states: dict[str, Any] = field(default_factory=dict)
     _open: list[BrowserContext] = field(default_factory=list)
 
@@ -101,8 +106,11 @@ class People:
         return page
 
     def _said(self, message: ConsoleMessage) -> None:
+        where = str(message.location.get("url"))
+        if "404" in message.text and any(f"/containers/{name}" in where for name in self.gone):
+            return
         if message.type in ("error", "warning") and not _NOISE.search(message.text):
-            self.problems.append(f"{message.location.get('url')}: {message.text}")
+            self.problems.append(f"{where}: {message.text}")
 
     def _answered(self, response: Response) -> None:
         if response.status >= 500 and response.status != 503:

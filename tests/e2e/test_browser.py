@@ -246,6 +246,7 @@ def test_snapshot_break_restore_clone_delete_by_clicking(people: People, api: ht
     assert run(api, clone, "cat", "/root/file")["stdout"] == "precious\n"
     assert run(api, clone, "hostname")["stdout"] == f"{clone}\n"
 
+    people.gone.add(clone)
     page.goto(f"/containers/{clone}")
     page.locator("#container-head summary").click()
     page.locator("#container-head [data-verb=delete]").click()
