@@ -51,8 +51,8 @@ def chromium() -> Iterator[Browser]:
 class People:
     """Who is signed in. Each has a browser context of their own.
 
-    problems: what went wrong in any of their pages. gone: containers that are deleted while a page looks at them; it may
-    ask for them once more, and hear that they are not there.
+    problems: what went wrong in any of their pages. gone: containers that are deleted while a page looks at them, which
+    may then ask for them once more, and hear that they are not there.
     """
 
     instance: Instance
