@@ -198,7 +198,7 @@ class SessionServer:
     def _join(
         self, session_id: str, client: Client, who: dict[str, Any], size: tuple[int, int], *, created: bool = False
     ) -> None:
-        stream = self.console if session_id == CONSOLE else self._sessions.get(session_id)
+        stream = self.console if session_id == CONSOLE else self._sessions.get(str(session_id))
         if stream is None:
             client.refuse("not-found", "This session is not there any more.", field="session")
             return
