@@ -63,9 +63,9 @@ def refusal(
     [
         *(({side: size}, 4400, side) for side in ("cols", "rows") for size in (0, -1, 65535, 1.5, "80", None, True)),
         ({"session": "f" * 16}, 4404, "session"),
-        ({"session": "../../etc"}, 4400, "session"),
+        ({"session": "../../etc"}, 4404, "session"),
         ({"session": 5}, 4400, "session"),
-        ({"session": "\ud800"}, 4400, "session"),
+        ({"session": "\ud800"}, 4404, "session"),
         ({"user": "nobody-here"}, 4400, "user"),
         ({"user": "\ud800"}, 4400, "user"),
         ({"command": []}, 4400, "command"),
