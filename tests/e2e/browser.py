@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Response,
+    TimeoutError,
+    expect,
+    sync_playwright,
+)
 
 from .instance import Instance
 
@@ -141,7 +150,11 @@ class Terminal:
 
     def live(self) -> Terminal:
         """Wait until the terminal in front is connected and the last of it is a prompt."""
-        self.page.wait_for_selector("#terminal[data-state=live]")
+        try:
+            self.page.wait_for_selector("#terminal[data-state=live]")
+        except TimeoutError as error:
+            state = self.page.evaluate("document.getElementById('terminal')?.dataset.state ?? null")
+            raise AssertionError(f"{self.page.url}: {state}: {self.text()[-500:] if state else ''}") from error
         return self.wait(r"[#$] *\Z")
 
     def ended(self) -> Terminal:

@@ -97,7 +97,7 @@ def test_terminal_colours_size_search_and_links(people: People, running: str) ->
     rows, columns = terminal.size
     assert terminal.run("stty size") == f"{rows} {columns}"
     page.set_viewport_size({"width": 1000, "height": 700})
-    page.wait_for_function(f"document.getElementById('terminal').front().term.cols < {columns}")
+    page.wait_for_function("(before) => document.getElementById('terminal').front().term.cols < before", arg=columns)
     rows, columns = terminal.size
     wait_until(lambda: terminal.run("stty size") == f"{rows} {columns}", 10, "the new size inside")
     page.keyboard.press("Control+Shift+F")
@@ -345,6 +345,7 @@ def test_the_list_by_keyboard(people: People, api: httpx.Client, running: str) -
     page.keyboard.press("Escape")
     expect(page.locator("#dialog[open]")).to_have_count(0)
     page.keyboard.press("t")
+    page.wait_for_url(f"**/containers/{running}/terminal*")
     Terminal(page, running).live()
     page.goto("/")
     page.keyboard.press("Control+k")
