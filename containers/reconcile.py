@@ -6,6 +6,7 @@ run beside operations: what an operation works on is its own to write. Twice in 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import time
@@ -41,7 +42,8 @@ FAILURES: Final = ("signal", "oom", "supervisor-lost")
 EXPLICIT: Final = ("stopped", "killed")
 
 log = logging.getLogger(__name__)
-_rung = {"canary": 0.0}
+_rung = {"canary": 0.0, "tidy": 0.0}
+TIDY_SEC: Final = 10.0
 
 
 def quick(host: CoreHost, runtime: Runtime | None = None, *, changed: Collection[str] | None = None) -> None:
@@ -51,7 +53,12 @@ def quick(host: CoreHost, runtime: Runtime | None = None, *, changed: Collection
     """
     runtime = runtime or runner.local_runtime()
     row = local_host()
-    recover(row)
+    if recover(row):
+        _rung["tidy"] = time.monotonic() + TIDY_SEC
+    if time.monotonic() < _rung["tidy"]:
+        # what the lost worker had begun belongs to nobody as soon as its last child has ended
+        with contextlib.suppress(CoreError, OSError):
+            runtime.tidy()
     ring_again(row)
     if changed is None:
         align_all(row, runtime)
@@ -267,11 +274,13 @@ def ring_again(host: Host) -> None:
         doorbell.ring_now(doorbell.CANARY, host.name)
 
 
-def recover(host: Host) -> None:
-    """Give back what dead workers held: it is resumed; begun too often, it is rolled back; then given up."""
-    for operation in list(_held(host)):
-        if owner.alive(operation.owner):
-            continue
+def recover(host: Host) -> int:
+    """Give back what dead workers held: it is resumed; begun too often, it is rolled back; then given up.
+
+    Returns how many operations that were.
+    """
+    lost = [operation for operation in _held(host) if not owner.alive(operation.owner)]
+    for operation in lost:
         if operation.attempts > runner.ATTEMPTS_MAX + 1:
             message = "Its worker was lost again and again, while it was rolled back too; given up."
             error = {"code": "interrupted", "message": message, "field": None, "step": operation.action}
@@ -279,6 +288,7 @@ def recover(host: Host) -> None:
         elif records.requeue(operation, message="Its worker was lost; waiting to be resumed."):
             log.warning("%s of %s: its worker was lost", operation.action, operation.object_name)
             doorbell.ring_now(operation.pk, host.name)
+    return len(lost)
 
 
 def disagreements(host: CoreHost, runtime: Runtime | None = None) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,6 +114,10 @@ def _end(job: Job, status: str, message: str, error: dict[str, Any] | None) -> N
     job.tell_now()
     if status != Operation.Status.SUCCEEDED and job.operation.container_id:
         _settle_row(job)
+    if job.operation.attempts > 1:
+        # what the lost worker had begun to make belongs to nobody: it is gone before the operation has ended
+        with contextlib.suppress(CoreError, OSError):
+            job.runtime.tidy()
     if 1 < job.operation.attempts <= ATTEMPTS_MAX:
         message += " (Its worker was lost on the way; it was resumed.)"
     records.finish(job.operation, status, message=message, error=error)

@@ -119,7 +119,6 @@ def test_sockets_refuse_whom_they_must(
             assert socket.closing() == ("not-found", 4404)
     reader = api.post("/tokens", json={"name": "s-reader", "read_only": True}).json()["token"]
     with Socket(instance, f"/ws/containers/{box}/terminal", token=reader) as socket:
-        socket.say(type="open", cols=80, rows=24)
         assert socket.closing() == ("forbidden", 4403)
     call(api, "POST", "/containers", {"name": name, "image": "busybox"})
     with terminal(instance, name) as socket:
