@@ -162,7 +162,8 @@ def test_supervisors_are_small(host, running_container):
     run = RunFile.read(host.run_path(running_container.id))
     with open(f"/proc/{run.supervisor.pid}/smaps_rollup") as file:
         pss_kb = next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-    assert pss_kb < 6 * 1024
+    # one alone shares the least; what many cost is measured in tests/bench
+    assert pss_kb < 9 * 1024
 
 
 def test_nobody_clones_beside_a_thread(host, running_container):
