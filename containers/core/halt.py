@@ -6,6 +6,8 @@ import os
 import signal
 from typing import Final, NamedTuple
 
+PIDS_ROOM: Final = 64
+"""How many processes more than its limit a container may have while it shuts down."""
 _SYSTEMD: Final = signal.SIGRTMIN + 3
 
 

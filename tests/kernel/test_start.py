@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from containers.core.cgroups import detect
 from containers.core.errors import SetupFailed, TimedOut
 from containers.core.lifecycle import running
 from containers.core.proc.records import RunFile
+from containers.core.spec import Limits
 from containers.core.states import Status
 
 from .conftest import Launcher, NoNetwork
@@ -129,6 +131,27 @@ def test_busybox_init_powers_off_cleanly(host, container):
     running.start(host, spec, network=NoNetwork())
     last = running.stop(host, spec.id, timeout_sec=patient(20))
     assert (last.reason, last.signal) == ("stopped", 2)
+
+
+FULL = "trap '/bin/true && exit 0' TERM; for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; wait; while :; do wait; done"
+
+
+def test_a_container_at_its_limit_of_processes_still_shuts_down(host, container):
+    spec = container(init_command=sh(FULL), limits=Limits(pids=10))
+    running.start(host, spec, network=NoNetwork())
+    pids = Path(detect.open(host).stat_paths(spec.id).pids)
+    wait_until(lambda: pids.read_text().strip() == "10", what="the limit is reached")
+    last = running.stop(host, spec.id, timeout_sec=patient(10))
+    assert (last.reason, last.exit_code) == ("stopped", 0)
+
+
+def test_a_stop_that_gives_up_leaves_the_limit_of_processes(host, container):
+    spec = container(init_command=sh("trap '' TERM; while :; do sleep 1; done"), limits=Limits(pids=10))
+    running.start(host, spec, network=NoNetwork())
+    limit = Path(detect.open(host).stat_paths(spec.id).pids).with_name("pids.max")
+    with pytest.raises(TimedOut):
+        running.stop(host, spec.id, timeout_sec=0.2, force=False)
+    assert limit.read_text().strip() == "10"
 
 
 def test_containers_outlive_the_launcher(host, running_container):

@@ -173,11 +173,30 @@ def stop(
 
 
 def _halt(host: Host, run: RunFile, supervisor_fd: int, timeout_sec: float, cancelled: Callable[[], bool]) -> bool:
-    """Ask init to shut down; returns whether the container has ended in time."""
+    """Ask init to shut down; returns whether the container has ended in time.
+
+    Meanwhile it may have a few processes more than its limit: a shutdown starts programs, and where the limit is
+    reached init could not start any.
+    """
     deadline = time.monotonic() + timeout_sec
+    cgroups = detect.open(host)
     with contextlib.suppress(NotFound):
-        detect.open(host).thaw(run.id, max(timeout_sec, 0.1))
+        cgroups.thaw(run.id, max(timeout_sec, 0.1))
     records.expect(host, run.id, "stopped")
+    cgroups.lift_pids(run.id, halt.PIDS_ROOM)
+    ended = False
+    try:
+        ended = _ask_until_gone(host, run, supervisor_fd, deadline, cancelled)
+    finally:
+        if not ended:
+            with contextlib.suppress(NotFound):
+                cgroups.apply(run.id, store.load(host, run.id).limits)
+    return ended
+
+
+def _ask_until_gone(
+    host: Host, run: RunFile, supervisor_fd: int, deadline: float, cancelled: Callable[[], bool]
+) -> bool:
     configured = _halt_signal(host, run.id)
     again_at = time.monotonic()
     while (left := deadline - time.monotonic()) > 0:

@@ -58,7 +58,6 @@ class SessionServer:
         web_gid: int | None = None,
         log_path: Path | None = None,
     ) -> None:
-        attach.become_reaper()
         self._loop = loop
         self.container = container
         self.console = Console(loop, log_path)

@@ -30,7 +30,7 @@ from ..host import Host
 from ..spec import Spec
 from ..start_plan import NETWORK_SEC, StartPlan
 from ..syscalls import overwrite_cmdline, set_process_name, signal_fd
-from . import records, rtnl, seccomp_files, serving, setup, spawn
+from . import attach, records, rtnl, seccomp_files, serving, setup, spawn
 from .loop import Loop
 from .records import Process, RunFile
 
@@ -186,6 +186,8 @@ class Supervisor:
         if self.expected == "host-reboot":
             return
         self.expected = "host-reboot"
+        with contextlib.suppress(OSError):
+            self.cgroups.lift_pids(self.id, halt.PIDS_ROOM)
         self._ask_to_halt()
         self.loop.later(HOST_SHUTDOWN_SEC, lambda: self.cgroups.kill(self.id))
 
@@ -318,6 +320,7 @@ def main(connection: socket.socket, warmed: Cgroups | CoreError | OSError) -> No
 
 def _become_supervisor(instance: str, spec: Spec) -> None:
     os.setsid()
+    attach.become_reaper()
     overwrite_cmdline(f"supervisor {instance} {spec.name} {spec.id}")
     set_process_name("boxroom-superv")
     # lowering it needs CAP_SYS_RESOURCE, which some hosts withhold
