@@ -48,7 +48,7 @@ def find_operation(actor: Actor, operation_id: UUID, action: str = "view") -> Op
 
 def find_project(actor: Actor, name: str, action: str = "view") -> Project:
     """Return the project, if the actor has the role that the action needs in it; raises NotFound or Forbidden."""
-    project = Project.objects.filter(name=name).first()
+    project = None if "\0" in name else Project.objects.filter(name=name).first()
     role = None
     if project is not None and not actor.user.host_admin:
         role = actor.user.memberships.filter(project=project).values_list("role", flat=True).first()
@@ -61,6 +61,8 @@ def find_project(actor: Actor, name: str, action: str = "view") -> Project:
 
 
 def _find(rows: models.QuerySet[_Row], actor: Actor, action: str, kind: str, **key: Any) -> _Row:
+    if any("\0" in value for value in key.values() if isinstance(value, str)):  # PostgreSQL refuses to look for it
+        raise NotFound(f"There is no such {kind}.")
     row = rows.visible_to(actor.user, action).filter(**key).first()  # type: ignore[attr-defined]
     if row is None:
         seen = rows.visible_to(actor.user, "view").filter(**key).first()  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from django.core.exceptions import ValidationError
+from django.db import DataError
 
 from containers import notices, present
 from containers.models import Container, Event, Image, Network, Operation
@@ -54,7 +55,7 @@ def describe(user: User, notice: notices.Notice) -> Message | None:
     teller = _TELLERS.get(notice["kind"])
     try:
         return teller(user, notice) if teller else None
-    except (ValidationError, ValueError):  # an id that is none: whoever holds a Redis password can publish
+    except (ValidationError, ValueError, DataError):  # an id that is none: whoever holds a Redis password can publish
         return None
 
 

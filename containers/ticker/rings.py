@@ -104,24 +104,18 @@ class Rings:
         {"from", "step_sec", "count", "series": {column: [value or None, ...]}}: entry i is for from + i * step_sec.
         The finest ring that still reaches back to begin is used.
         """
-        points = max(1, min(points, POINTS_MAX))
-        end = max(end, begin + 1)
-        ring = _choose_ring(begin, end, now)
-        unit = RINGS[ring][0]
-        step = unit * max(1, math.ceil((end - begin) / points / unit))
-        first = begin - begin % step
-        count = -(-(end - first) // step)
-        series: list[list[float | None]] = [[None] * count for _ in COLUMNS]
+        ring, found = _grid(begin, end, points, now)
+        first, step, series = found["from"], found["step_sec"], list(found["series"].values())
         bucket: list[tuple[float, ...]] = []
         place = -1
-        for record in self._records(ring, first, min(end, now + 1)):
+        for record in self._records(ring, first, min(max(end, begin + 1), now + 1)):
             index = (int(record[0]) - first) // step
             if index != place:
                 _fill(series, place, bucket)
                 bucket, place = [], index
             bucket.append(record[1:])
         _fill(series, place, bucket)
-        return {"from": first, "step_sec": step, "count": count, "series": dict(zip(COLUMNS, series, strict=True))}
+        return found
 
     def recent(self, end: int, seconds: int, columns: Sequence[str]) -> dict[str, list[float | None]]:
         """Return the `seconds` seconds before `end` (Unix time) of some columns, one entry a second; None: no sample.
@@ -189,6 +183,24 @@ def _choose_ring(begin: int, end: int, now: int) -> int:
         if begin > now - step * size and (end - begin) // step <= size:
             return ring
     return len(RINGS) - 1
+
+
+def nothing(begin: int, end: int, points: int, *, now: int) -> dict[str, Any]:
+    """Return what Rings.query does where nothing was ever measured: every value is None."""
+    return _grid(begin, end, points, now)[1]
+
+
+def _grid(begin: int, end: int, points: int, now: int) -> tuple[int, dict[str, Any]]:
+    """Return the ring that still reaches back to begin, and a query's answer without its values."""
+    points = max(1, min(points, POINTS_MAX))
+    end = max(end, begin + 1)
+    ring = _choose_ring(begin, end, now)
+    unit = RINGS[ring][0]
+    step = unit * max(1, math.ceil((end - begin) / points / unit))
+    first = begin - begin % step
+    count = -(-(end - first) // step)
+    series: dict[str, list[float | None]] = {column: [None] * count for column in COLUMNS}
+    return ring, {"from": first, "step_sec": step, "count": count, "series": series}
 
 
 def _fill(series: list[list[float | None]], place: int, records: list[tuple[float, ...]]) -> None:

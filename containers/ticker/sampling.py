@@ -17,7 +17,7 @@ from ..core.host import Host
 from ..core.samples import Rates, Sample, public, rates
 from ..core.spec import Spec
 from ..core.stats import Gone, HostSample, Sampler, present_limits, public_host, sample_host
-from .rings import Rings, Values
+from .rings import Rings, Values, nothing
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Samples:
             rings = self._rings.get(container_id)
             path = self._path(container_id)
             if rings is None and not path.exists():
-                return {"from": begin, "step_sec": 1, "count": 0, "series": {}}
+                return nothing(begin, end, points, now=int(time.time()))
             opened = rings or Rings(path)
             try:
                 return opened.query(begin, end, points, now=int(time.time()))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from containers.ticker.rings import COLUMNS, FILE_BYTES, RINGS, Rings, Values, merge
+from containers.ticker.rings import COLUMNS, FILE_BYTES, RINGS, Rings, Values, merge, nothing
 from containers.ticker.sampling import next_due
 
 START = 1_700_000_000 - 1_700_000_000 % 600
@@ -158,3 +158,14 @@ def test_the_last_seconds_of_some_columns_with_their_gaps(path: Path) -> None:
     found = rings.recent(START + 4, 6, ("cpu_cores", "cpu_limit_cores"))
     rings.close()
     assert found == {"cpu_cores": [None, None, 0, 1, None, 3], "cpu_limit_cores": [None] * 6}
+
+
+def test_nothing_measured_has_the_shape_of_what_is_measured(tmp_path):
+    rings = Rings(tmp_path / "r")
+    try:
+        for ago, points in ((3600, 1200), (100, 100), (400_000, 7), (0, 0)):
+            found = nothing(START - ago, START, points, now=START)
+            assert found == rings.query(START - ago, START, points, now=START)
+            assert {len(values) for values in found["series"].values()} == {found["count"]}
+    finally:
+        rings.close()

@@ -87,6 +87,9 @@ def test_a_dynamic_program_is_no_static_busybox():
     assert busybox.is_static(busybox.find())
 
 
+PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
 def test_what_builds_sees_nothing_of_the_host(host):
     """Not the state directory, not /run, not a disk; it may not mount, make devices or change the host's programs."""
     directory = host.tmp_dir / "x"
@@ -114,8 +117,7 @@ def test_what_builds_sees_nothing_of_the_host(host):
         touch /build/rootfs/made
         echo done
     """
-    path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    sandbox.run(asked, "look", ["/bin/sh", "-s"], environment=path, script=script, room=directory / "rootfs")
+    sandbox.run(asked, "look", ["/bin/sh", "-s"], environment=PATH, script=script, room=directory / "rootfs")
     assert (directory / "rootfs/made").exists()
     devices = {"console", "fd", "full", "null", "ptmx", "pts", "random", "shm", "tty", "urandom", "zero"}
     said = [line for line in lines if line not in devices and not line.endswith(":") and line != "mount"]
@@ -163,16 +165,35 @@ def test_a_cancelled_build_ends_within_seconds_and_leaves_nothing(host):
     nothing_left(host)
 
 
-def test_a_full_disk_is_told_as_such(host):
+@pytest.fixture
+def small_store(host):
+    """A host whose store is on a disk of 24 MiB."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs", host.store_dir], check=True)
-    try:
-        store.prepare(host)
-        with pytest.raises(StorageFull) as full:
-            images.build(host, "d", DEBIAN)
-        assert str(host.store_dir) in full.value.details["path"]
-        assert os.listdir(host.tmp_dir) == os.listdir(host.trash_dir) == []
-    finally:
-        subprocess.run(["umount", host.store_dir], check=True)
+    store.prepare(host)
+    yield host
+    subprocess.run(["umount", host.store_dir], check=True)
+
+
+def test_a_disk_too_small_is_told_before_anything_is_loaded(small_store):
+    with pytest.raises(StorageFull) as full:
+        images.build(small_store, "d", DEBIAN)
+    assert str(small_store.store_dir) in full.value.details["path"]
+    assert "It needs 400 MiB" in full.value.message
+    assert os.listdir(small_store.tmp_dir) == os.listdir(small_store.trash_dir) == []
+
+
+def test_a_disk_that_fills_up_is_told_as_such(small_store):
+    directory = small_store.tmp_dir / "x"
+    for name in ("rootfs/dev", "rootfs/proc", "rootfs/sys", "sandbox"):
+        (directory / name).mkdir(parents=True)
+    asked = images.Order(
+        host=small_store, name="x", source={}, progress=lambda *_: None, log=str.strip, cancelled=lambda: False
+    )
+    with pytest.raises(StorageFull) as full:
+        fill = "head -c 64M /dev/zero >/build/rootfs/much; rm /build/rootfs/much; exit 3"
+        sandbox.run(asked, "fill", ["/bin/sh", "-s"], environment=PATH, script=fill, room=directory / "rootfs")
+    assert (full.value.details["step"], full.value.details["path"]) == ("fill", str(directory / "rootfs"))
+    assert "No space left" in full.value.details["console"]
 
 
 def test_debian_holds_nothing_that_two_must_not_share(host):

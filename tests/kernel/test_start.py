@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from containers.core import halt
 from containers.core.cgroups import detect
 from containers.core.errors import SetupFailed, TimedOut
 from containers.core.lifecycle import running
@@ -28,6 +29,8 @@ def test_a_started_container_runs_in_its_own_id_range(host, container):
     seen = running.observe(host)[spec.id]
     assert (seen.status, seen.init_pid) == (Status.RUNNING, state.init_pid)
     assert os.stat(f"/proc/{state.init_pid}").st_uid >= 2**28
+    term = halt.Choice(signal.SIGTERM, sure=True)
+    wait_until(lambda: halt.choose_for(state.init_pid) == term, what="init catches SIGTERM")
     last = running.stop(host, spec.id, timeout_sec=patient(5))
     assert (last.reason, last.exit_code) == ("stopped", 0)
     assert running.observe(host)[spec.id].status is Status.STOPPED

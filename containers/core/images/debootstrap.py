@@ -33,6 +33,8 @@ DEFAULTS: Final = {"init_command": ["/sbin/init"], "halt_signal": "SIGRTMIN+3", 
 _PROGRAMS: Final = ("/usr/sbin/debootstrap", "/usr/bin/unshare", "/usr/bin/setpriv", "/usr/sbin/chroot")
 _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}", re.ASCII)
 _PACKAGES_MAX: Final = 200
+ROOM_BYTES: Final = 400 << 20
+"""What the least of them takes while it is made, packages and lists included."""
 _ROLLING: Final = ("sid", "unstable", "experimental")
 _FIELDS: Final = {"type", "suite", "variant", "packages", "mirror"}
 
@@ -87,6 +89,7 @@ def build(order: Order, rootfs: Path) -> dict[str, Any]:
     """
     recipe = parse(order.source, rules_of(order.host))
     require_programs()
+    sandbox.require_room("debootstrap", rootfs, ROOM_BYTES)
     own_root = rootfs.parent / "sandbox"
     own_root.mkdir(mode=0o700)
     environment = {

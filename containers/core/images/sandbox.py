@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from .. import files
+from .. import files, units
 from ..errors import SetupFailed
 from .base import Order
 
@@ -151,6 +151,15 @@ def run(
         end(process)
     if process.returncode:
         _fail(step, process.returncode, kept, room, lowest_bytes)
+
+
+def require_room(step: str, room: Path, least_bytes: int) -> None:
+    """Raise StorageFull where there is less room than the step is known to need."""
+    if (free_bytes := _free_bytes(room)) < least_bytes:
+        full = files.full(step, room)
+        full.details["free_bytes"], full.details["needed_bytes"] = free_bytes, least_bytes
+        full.message += f" It needs {units.format_bytes(least_bytes)}; {units.format_bytes(free_bytes)} are free."
+        raise full
 
 
 def _read_lines(order: Order, process: subprocess.Popen[bytes], take: Callable[[bytes], None], room: Path) -> int:
