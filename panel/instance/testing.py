@@ -1,7 +1,8 @@
 """`manage.py test`: the whole suite. More arguments go to pytest, and then only what they name is run.
 
-The tests run in a state directory of their own. Those of the web are run a second time on a PostgreSQL that is started
-for it (as the user postgres, on a unix socket, without TCP) and removed afterwards.
+The tests run in a state directory of their own. Beside them run those of the kernel once more in an emulated machine
+with cgroup v2, and then those of the web on a PostgreSQL that is started for it (as the user postgres, on a unix
+socket, without TCP) and removed afterwards.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 WEB_TESTS = "tests/web"
+VM_TESTS = "tests/vm"
 
 
 def run(project: Path, arguments: list[str]) -> int:
@@ -35,12 +38,52 @@ def run(project: Path, arguments: list[str]) -> int:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         environment.pop("DATABASE_URL", None)
-        status = _pytest(project, arguments or ["tests"], environment)
         if arguments:
-            return status
-        with _postgresql(Path(scratch)) as url:
-            sys.stderr.write("\nThe web's tests once more, on PostgreSQL:\n")
-            again = _pytest(project, [WEB_TESTS], {**environment, "DATABASE_URL": url})
+            return _pytest(project, arguments, environment)
+        with _beside(project, Path(scratch), environment) as others:
+            status = _pytest(project, ["tests", f"--ignore={VM_TESTS}"], environment)
+            again = others()
+        return status or again
+
+
+@contextlib.contextmanager
+def _beside(project: Path, scratch: Path, environment: dict[str, str]) -> Iterator[Callable[[], int]]:
+    """Run what needs little of this machine beside everything else: the emulated one, then the web on PostgreSQL.
+
+    Yields what waits for its end, shows what it printed, and returns its exit status.
+    """
+    log = scratch / "beside.log"
+    script = [sys.executable, "-m", __name__, str(project), str(scratch)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(script, cwd=project, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+    def wait() -> int:
+        status = process.wait()
+        sys.stdout.write(log.read_text(errors="replace"))
+        return status
+
+    try:
+        yield wait
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+
+
+def _main(project: Path, scratch: Path) -> int:
+    environment = dict(os.environ)
+    sys.stdout.write("\nThe kernel's tests on cgroup v2, in a machine of their own:\n")
+    sys.stdout.flush()
+    state_dir = scratch / "vm"
+    state_dir.mkdir(mode=0o711)
+    status = _pytest(project, [VM_TESTS], {**environment, "BOXROOM_STATE_DIR": str(state_dir)})
+    with _postgresql(scratch) as url:
+        sys.stdout.write("\nThe web's tests once more, on PostgreSQL:\n")
+        sys.stdout.flush()
+        state_dir = scratch / "web"
+        state_dir.mkdir(mode=0o711)
+        more = {"BOXROOM_STATE_DIR": str(state_dir), "DATABASE_URL": url}
+        again = _pytest(project, [WEB_TESTS], {**environment, **more})
     return status or again
 
 
@@ -79,3 +122,7 @@ def _postgresql(scratch: Path) -> Iterator[str]:
         server.terminate()
         server.wait(30)
         shutil.rmtree(data, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -149,6 +149,8 @@ document.addEventListener("keydown", (event) => {
 });
 
 export function typing(target) {
+  // a dialog that was just closed keeps the focus until the next frame
+  if (target.closest?.("dialog:not([open])")) return false;
   return target.closest?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable], .xterm") !== null;
 }
 

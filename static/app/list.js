@@ -76,7 +76,7 @@ function listen() {
 async function ask(url, target) {
   const headers = { "HX-Request": "true" };
   if (target) headers["HX-Target"] = target;
-  const answer = await fetch(url, { headers }).catch(() => null);
+  const answer = await fetch(url, { headers, signal: AbortSignal.timeout(20000) }).catch(() => null);
   return answer?.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
 }
 
@@ -99,12 +99,15 @@ document.addEventListener("change", (event) => {
 
 // ---- what changes elsewhere changes here
 const changed = new Set();
+let turn = Promise.resolve();
+/** Answers are put in one after the other: an older one must not undo what a newer one said. */
+const inTurn = (work) => { turn = turn.then(work, work); };
 let timer = null;
 let again = null;
 document.addEventListener("boxroom:container", (event) => {
   if (!list()) { if (!document.getElementById("container-head")) location.reload(); return; }
   changed.add(event.detail.name);
-  timer ??= setTimeout(async () => {
+  timer ??= setTimeout(() => inTurn(async () => {
     timer = null;
     const names = [...changed].slice(0, 200);
     changed.clear();
@@ -121,7 +124,7 @@ document.addEventListener("boxroom:container", (event) => {
       if (row && fresh) { keepCheck(row, fresh); morph(row, fresh); }
       else if (row || (fresh && new URLSearchParams(location.search).get("status"))) { reload(); return; }
     }
-  }, 60);
+  }), 60);
 });
 document.addEventListener("boxroom:resync", () => list() && reload());
 
@@ -134,7 +137,7 @@ function keepCheck(row, fresh) {
 
 /** Take the whole list anew, with the blocks that are filled now. */
 function reload() {
-  again ??= setTimeout(async () => {
+  again ??= setTimeout(() => inTurn(async () => {
     again = null;
     const query = new URLSearchParams(location.search);
     const filled = [...list().querySelectorAll("[data-block]:not(.gap)")].map((block) => block.dataset.block);
@@ -146,7 +149,7 @@ function reload() {
     takeChips(html);
     look();
     ready(list());
-  }, 120);
+  }), 120);
 }
 
 function takeChips(html) {
@@ -170,18 +173,20 @@ document.addEventListener("click", (event) => {
   go((query) => { if (chip.dataset.chip) query.set("status", chip.dataset.chip); else query.delete("status"); });
 });
 
-async function go(change) {
+function go(change) {
   const query = new URLSearchParams(location.search);
   change(query);
   query.delete("blocks");
   history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}`);
-  const html = await ask(`${location.pathname}?${query}`, "list");
-  const fresh = html?.getElementById("list");
-  if (!fresh) return;
-  list().replaceWith(fresh);
-  takeChips(html);
-  look();
-  ready(fresh);
+  inTurn(async () => {
+    const html = await ask(`${location.pathname}?${query}`, "list");
+    const fresh = html?.getElementById("list");
+    if (!fresh) return;
+    list().replaceWith(fresh);
+    takeChips(html);
+    look();
+    ready(fresh);
+  });
 }
 
 // ---- the panel beside the list

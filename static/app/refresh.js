@@ -3,6 +3,7 @@
  *  A part names its topics (data-topic="container:web-1 operation") and where its new HTML is (data-refresh);
  *  data-select picks a part out of a whole page, data-slow waits longer, data-keep-edits leaves a form alone that is being edited. */
 const waiting = new Map();
+const running = new Set();
 const lastAt = new Map();
 
 /** Ask for every part with one of the topics to be refreshed; a topic "container" also stands for all container:NAME. */
@@ -18,11 +19,20 @@ function schedule(part) {
   if (waiting.has(url)) return;
   const gap = "slow" in part.dataset ? 1000 : 150;
   const wait = Math.max(20, (lastAt.get(url) ?? 0) + gap - Date.now());
-  waiting.set(url, setTimeout(() => { waiting.delete(url); lastAt.set(url, Date.now()); fetchParts(url); }, wait));
+  waiting.set(url, setTimeout(take, wait, url));
+}
+
+/** Never two at once: an older answer must not undo what a newer one said. */
+async function take(url) {
+  waiting.delete(url);
+  if (running.has(url)) { waiting.set(url, setTimeout(take, 50, url)); return; }
+  running.add(url);
+  lastAt.set(url, Date.now());
+  await fetchParts(url).catch(() => {}).finally(() => running.delete(url));
 }
 
 async function fetchParts(url) {
-  const answer = await fetch(url, { headers: { "HX-Request": "true" } }).catch(() => null);
+  const answer = await fetch(url, { headers: { "HX-Request": "true" }, signal: AbortSignal.timeout(10000) }).catch(() => null);
   if (!answer || !answer.ok) return;
   const html = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll(`[data-refresh="${CSS.escape(url)}"]`)) {

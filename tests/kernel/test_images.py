@@ -189,8 +189,8 @@ def test_a_disk_that_fills_up_is_told_as_such(small_store):
     asked = images.Order(
         host=small_store, name="x", source={}, progress=lambda *_: None, log=str.strip, cancelled=lambda: False
     )
+    fill = "head -c 64M /dev/zero >/build/rootfs/much; rm /build/rootfs/much; exit 3"
     with pytest.raises(StorageFull) as full:
-        fill = "head -c 64M /dev/zero >/build/rootfs/much; rm /build/rootfs/much; exit 3"
         sandbox.run(asked, "fill", ["/bin/sh", "-s"], environment=PATH, script=fill, room=directory / "rootfs")
     assert (full.value.details["step"], full.value.details["path"]) == ("fill", str(directory / "rootfs"))
     assert "No space left" in full.value.details["console"]
