@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from panel.accounts.models import Project, User, validate_name
 
 from .core.states import Status
-from .querysets import ContainerQuerySet, ImageQuerySet, NetworkQuerySet, OperationQuerySet
+from .rights.querysets import ContainerQuerySet, ImageQuerySet, NetworkQuerySet, OperationQuerySet
 
 
 def new_id() -> str:

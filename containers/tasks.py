@@ -12,7 +12,8 @@ from django.db import connections
 
 from panel.celery import TASK, app
 
-from . import doorbell, records
+from .bookkeeping import records
+from .messaging import doorbell
 from .operations import runner
 
 log = logging.getLogger(__name__)

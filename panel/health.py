@@ -11,7 +11,8 @@ from django.http import HttpRequest, JsonResponse
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from containers import notices, services
+from containers.asking import services
+from containers.messaging import notices
 from containers.models import local_host
 
 TIMEOUT_SEC = 1.0

@@ -13,8 +13,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import Header, Query
 from pydantic import AfterValidator
 
-from containers import notices, present
+from containers.messaging import notices
 from containers.models import Operation
+from containers.showing import present
 
 WAIT_MAX_SEC: Final = 60.0
 LOOK_EVERY_SEC: Final = 0.5

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from ninja import Query, Router
 from pydantic import BaseModel, ConfigDict
 
-from containers import present
+from containers.showing import present
 from panel.accounts import audit
 from panel.accounts.addresses import valid_ip
 from panel.accounts.models import AuditRecord

@@ -12,7 +12,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import Query, Router, Status
 from pydantic import BaseModel, ConfigDict, Field
 
-from containers import history, hostlink, services
+from containers.asking import services
+from containers.clients import history, hostlink
 from containers.core.errors import CoreError, InvalidTransition, SpecError
 from containers.core.states import Action, after
 from containers.core.states import Status as ContainerStatus

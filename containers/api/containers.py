@@ -12,9 +12,10 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 from pydantic import BaseModel, ConfigDict
 
-from containers import present, services
+from containers.asking import services
+from containers.asking.services import ContainerRequest
 from containers.models import Container, Operation
-from containers.services import ContainerRequest
+from containers.showing import present
 from panel.accounts import services as people
 
 from . import answers, lists

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Status
 
-from containers import present, services, uploads
+from containers.asking import services, uploads
 from containers.models import Image
+from containers.showing import present
 
 from . import answers, lists
 from .answers import Key, Wait

@@ -8,8 +8,9 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from containers import present, services
+from containers.asking import services
 from containers.models import Network
+from containers.showing import present
 
 from . import answers, lists
 from .answers import Key, Wait

@@ -11,9 +11,10 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import Query, Router
 from pydantic import BaseModel, ConfigDict
 
-from containers import present, services
+from containers.asking import services
 from containers.core.errors import NotFound
 from containers.models import Operation
+from containers.showing import present
 
 from . import answers, lists
 from .answers import Wait

@@ -8,8 +8,8 @@ from typing import Any
 from django.http import HttpRequest
 from ninja import Router, Status
 
-from containers import present
 from containers.core.errors import NotFound
+from containers.showing import present
 from panel.accounts import links, services, tokens
 
 from . import lists

@@ -1,4 +1,4 @@
-"""What the API's calls take. Answers are made in containers.present; docs/api.md tells of both."""
+"""What the API's calls take. Answers are made in containers.showing.present; docs/api.md tells of both."""
 
 from __future__ import annotations
 

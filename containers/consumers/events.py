@@ -7,8 +7,9 @@ from typing import Any, Final
 from django.core.exceptions import ValidationError
 from django.db import DataError
 
-from containers import notices, present
+from containers.messaging import notices
 from containers.models import Container, Event, Image, Network, Operation
+from containers.showing import present
 from panel.accounts.models import User
 
 from .base import Consumer, in_database

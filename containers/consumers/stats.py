@@ -17,11 +17,11 @@ from collections.abc import AsyncGenerator
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from containers import ticker_client
+from containers.clients import ticker_client
+from containers.clients.history import rfc3339
 from containers.core.errors import NotFound
-from containers.history import rfc3339
+from containers.messaging.notices import hub
 from containers.models import Container
-from containers.notices import hub
 from panel.accounts.models import User
 
 from .base import Consumer, Refusal, in_database

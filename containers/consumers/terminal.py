@@ -12,13 +12,13 @@ import contextlib
 from collections import deque
 from typing import Any, Final
 
-from containers.access import find_container
+from containers.asking.access import find_container
+from containers.clients.hostlink import HostUnavailable, Link
 from containers.core.errors import InvalidTransition
 from containers.core.protocol import Kind, ProtocolError, parse_control
 from containers.core.spec import check_init_command
-from containers.hostlink import HostUnavailable, Link
+from containers.messaging.notices import hub
 from containers.models import Container
-from containers.notices import hub
 from panel.accounts import audit
 
 from .base import Consumer, Refusal, in_database

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import records
+from ..bookkeeping import records
 from ..core.errors import NotFound
 from ..core.states import Status
 from .create import take_layers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import records
+from ..bookkeeping import records
 from ..core.states import Status
 from ..models import Container, Image
 from . import images, lifecycle

@@ -12,10 +12,10 @@ from typing import Final
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from .. import records
+from ..bookkeeping import records
 from ..core.errors import Cancelled, NotFound, SetupFailed
+from ..messaging.notices import notify
 from ..models import Image, Operation
-from ..notices import notify
 from .job import Job
 from .owner import this_process
 

@@ -6,7 +6,8 @@ import datetime as dt
 import time
 from typing import Any, Final
 
-from .. import records, requests, specs
+from ..asking import requests
+from ..bookkeeping import records, specs
 from ..core.errors import Cancelled, NotFound
 from ..core.host import Host
 from ..core.spec import Spec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.utils import timezone
 
-from .. import records
+from ..bookkeeping import records
 from ..core.errors import CoreError, InvalidTransition
 from ..core.states import Status
 from ..models import Container

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .. import records
+from ..bookkeeping import records
+from ..bookkeeping.reservations import config_of
 from ..core.network.base import NetworkConfig
+from ..messaging.notices import notify
 from ..models import Host, Network
-from ..notices import notify
-from ..reservations import config_of
 from .job import Job
 
 

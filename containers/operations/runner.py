@@ -16,11 +16,11 @@ from panel.accounts import audit
 from panel.accounts.actor import Forbidden
 from panel.accounts.models import User
 
-from .. import records
+from ..bookkeeping import records
 from ..core.errors import Cancelled, CoreError, SetupFailed, StorageFull
 from ..core.host import Host
 from ..models import Container, Network, Operation
-from ..permissions import roles_that_may
+from ..rights.permissions import roles_that_may
 from . import clone, create, images, lifecycle, networks, snapshots, update
 from .job import Job
 from .owner import this_process

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Final
 
-from .. import records, specs
+from ..bookkeeping import records, specs
 from ..core.errors import CoreError, NotFound
 from ..core.states import Status
 from ..models import Snapshot

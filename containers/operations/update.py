@@ -7,12 +7,12 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
-from .. import records, specs
+from ..bookkeeping import records, specs
 from ..core.errors import AlreadyExists, InvalidTransition
 from ..core.spec import Spec
 from ..core.states import Status
+from ..messaging.notices import notify
 from ..models import Container
-from ..notices import notify
 from . import lifecycle
 from .job import Job
 

@@ -11,11 +11,12 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from containers import services, words
+from containers.asking import services
 from containers.core.errors import CoreError, SpecError
 from containers.core.states import TRANSITIONS, Action, Status
-from containers.forms import suggested_name
-from containers.rows import LABELS, Filters, Row, listed, row_of, rows_of
+from containers.showing import words
+from containers.showing.forms import suggested_name
+from containers.showing.rows import LABELS, Filters, Row, listed, row_of, rows_of
 from panel.pages.web import actor_of, changes, done, go, page, refuse, toast, unknown, user_of
 
 DIALOGS = ("snapshot", "clone", "delete", "restore", "snapshot-delete")

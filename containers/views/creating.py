@@ -8,10 +8,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
-from containers import services
+from containers.asking import services
 from containers.core.errors import CoreError
-from containers.forms import RESTARTS, UNITS, CreateForm, ranges, suggested_name
 from containers.models import Image, Network, local_host
+from containers.showing.forms import RESTARTS, UNITS, CreateForm, ranges, suggested_name
 from containers.views.listing import projects_of
 from panel.accounts.actor import Forbidden
 from panel.accounts.models import User

@@ -11,12 +11,13 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from containers import history, services
+from containers.asking import services
+from containers.clients import history
 from containers.core.errors import CoreError
 from containers.core.units import format_bytes
-from containers.forms import LIMITS, RESTARTS, changes_of, in_words, ranges
 from containers.models import Event, Network, Operation
-from containers.rows import Row, listed, row_of
+from containers.showing.forms import LIMITS, RESTARTS, changes_of, in_words, ranges
+from containers.showing.rows import Row, listed, row_of
 from panel.accounts.models import User
 from panel.pages.web import actor_of, done, page, unknown, user_of, wants_fragment
 

@@ -11,8 +11,8 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext_lazy
 
 from containers.models import Image, Network
-from containers.rowhtml import COLUMNS, SHOWN, RowWriter
-from containers.rows import ICONS, LABELS, SORTS, Filters, Row, counts, listed, row_of, rows_of
+from containers.showing.rowhtml import COLUMNS, SHOWN, RowWriter
+from containers.showing.rows import ICONS, LABELS, SORTS, Filters, Row, counts, listed, row_of, rows_of
 from panel.accounts.models import Project, User
 from panel.pages.web import page, unknown, user_of, whole_number
 

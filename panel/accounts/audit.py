@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from containers.permissions import roles_that_may
+from containers.rights.permissions import roles_that_may
 
 from .models import AuditRecord, Project, User
 

@@ -9,11 +9,11 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
-from containers import notices
 from containers.core.errors import AlreadyExists, InUse, NotFound, SpecError
 from containers.core.names import check_name
 from containers.core.spec import check_text
-from containers.permissions import roles_that_may
+from containers.messaging import notices
+from containers.rights.permissions import roles_that_may
 
 from . import audit, links
 from .actor import Actor, Forbidden

@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from containers import resources
+from containers.asking import resources
 from containers.core.errors import CoreError
 from containers.models import Host, Image, Network, Operation, local_host
 from containers.views.listing import projects_of

@@ -12,10 +12,11 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from containers import services, words
-from containers.attention import SHOWN_MAX, concerns
+from containers.asking import services
 from containers.models import Image, Operation, local_host
-from containers.rows import Filters, counts, listed, rows_of
+from containers.showing import words
+from containers.showing.attention import SHOWN_MAX, concerns
+from containers.showing.rows import Filters, counts, listed, rows_of
 from containers.views.listing import STATUSES, may_create
 from panel.accounts.models import AuditRecord, User
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of

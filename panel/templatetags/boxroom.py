@@ -15,9 +15,9 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
-from containers import words
 from containers.core.units import format_bytes
 from containers.models import Container, Operation
+from containers.showing import words
 from panel.accounts.models import Project
 
 register = template.Library()

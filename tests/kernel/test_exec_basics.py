@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from containers import hostlink
+from containers.clients import hostlink
 from containers.core.cgroups import detect
 from containers.core.errors import InvalidTransition
 from containers.core.host import Host

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from containers import uploads
+from containers.asking import uploads
 from containers.models import Image, Network, Operation, local_host
 from panel.accounts.models import Project
 from tests.web.api import Api, assert_error

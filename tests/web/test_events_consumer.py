@@ -10,8 +10,8 @@ from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.utils import timezone
 
-from containers import notices
 from containers.core.states import Status
+from containers.messaging import notices
 from containers.models import Container, Event, Operation, local_host
 from panel.accounts import services, tokens
 from panel.accounts.actor import Actor

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from containers import notices
-from containers.outbox import Outbox
+from containers.messaging import notices
+from containers.messaging.outbox import Outbox
 
 
 class Redis:

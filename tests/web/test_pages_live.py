@@ -8,11 +8,12 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone, translation
 
-from containers import attention, history
-from containers.attention import Measured, concerns
+from containers.clients import history
 from containers.models import Event, Image, Network, Operation, local_host
-from containers.rowhtml import COLUMNS, SHOWN, RowWriter
-from containers.rows import listed, rows_of
+from containers.showing import attention
+from containers.showing.attention import Measured, concerns
+from containers.showing.rowhtml import COLUMNS, SHOWN, RowWriter
+from containers.showing.rows import listed, rows_of
 from containers.views.listing import html_of
 from panel.accounts.models import Project
 from tests.web.world import make_container, make_host

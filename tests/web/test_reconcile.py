@@ -7,7 +7,8 @@ import datetime as dt
 import pytest
 from django.utils import timezone
 
-from containers import doorbell, rebuild, reconcile, services
+from containers.asking import services
+from containers.messaging import doorbell
 from containers.models import (
     Container,
     Event,
@@ -19,6 +20,7 @@ from containers.models import (
     local_host,
 )
 from containers.operations import runner
+from containers.upkeep import rebuild, reconcile
 from panel.accounts.models import AuditRecord, Project
 from tests.web.world import CORE_HOST, FakeRuntime, actor, exited, make_container, make_host
 
@@ -130,7 +132,7 @@ def test_frozen_and_thawed_from_outside(team, runtime):
 
 
 def test_what_an_operation_works_on_is_its_own(alice, team, runtime):
-    from containers import records
+    from containers.bookkeeping import records
     from containers.operations import owner
 
     row = make_container(team, runtime=runtime, status="running")
@@ -263,7 +265,7 @@ def test_what_the_host_has_lost_is_said(team, runtime):
 def test_rows_and_host_agree_when_all_is_well(alice, team, runtime):
     Host.objects.all().delete()
     rebuild.setup(CORE_HOST, runtime)
-    from containers.services import ContainerRequest
+    from containers.asking.services import ContainerRequest
 
     data = ContainerRequest(name="web-1", image="busybox", project="team", start=True)
     operation = services.create_container(actor(alice), data)

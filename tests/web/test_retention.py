@@ -8,8 +8,8 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 
-from containers import retention
 from containers.models import Event, Operation, local_host
+from containers.upkeep import retention
 from panel.accounts import audit
 from panel.accounts.models import AuditRecord, Project, SignInLink, User
 from tests.web.world import make_container, make_host

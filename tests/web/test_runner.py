@@ -8,12 +8,14 @@ import time
 import pytest
 from django.db import connection, connections
 
-from containers import notices, records, services
+from containers.asking import services
+from containers.asking.services import ContainerRequest
+from containers.bookkeeping import records
 from containers.core.errors import Cancelled, InUse, PolicyDenied, SetupFailed, TimedOut
 from containers.core.states import Status
+from containers.messaging import notices
 from containers.models import Container, Event, Image, Network, Operation, Snapshot
 from containers.operations import owner, runner
-from containers.services import ContainerRequest
 from panel.accounts.models import AuditRecord, Membership, User
 from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
 
@@ -332,7 +334,7 @@ def test_a_stop_that_may_not_kill_fails_and_leaves_it_running(alice, team, runti
     ],
 )
 def test_a_killed_worker_s_operation_is_resumed(alice, team, runtime, action, arguments, dies_in, status):
-    from containers import reconcile
+    from containers.upkeep import reconcile
 
     row = make_container(team, runtime=runtime, status="stopped" if action == "start" else "running")
     if action == "restore":
@@ -353,7 +355,7 @@ def test_a_killed_worker_s_operation_is_resumed(alice, team, runtime, action, ar
 
 
 def test_a_create_that_kills_every_worker_is_rolled_back(alice, runtime, host):
-    from containers import reconcile
+    from containers.upkeep import reconcile
 
     operation = create(alice)
     runtime.before["create"] = die
@@ -369,7 +371,7 @@ def test_a_create_that_kills_every_worker_is_rolled_back(alice, runtime, host):
 
 
 def test_a_live_worker_s_operation_is_left_alone(alice, team, runtime, host):
-    from containers import reconcile
+    from containers.upkeep import reconcile
 
     make_container(team, runtime=runtime)
     operation = services.act(actor(alice), "web-1", "start")

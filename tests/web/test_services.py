@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from containers import queue, services
+from containers.asking import queue, services
+from containers.asking.services import ContainerRequest, Forbidden
 from containers.core.errors import (
     AlreadyExists,
     Busy,
@@ -15,7 +16,6 @@ from containers.core.errors import (
     SpecError,
 )
 from containers.models import Container, Network, NetworkInterface, Operation, Snapshot, local_host
-from containers.services import ContainerRequest, Forbidden
 from panel.accounts.models import ApiToken, AuditRecord, Project
 from tests.web.world import actor, make_container, make_host
 
@@ -280,7 +280,7 @@ def test_wait_returns_when_it_has_ended_or_when_the_time_is_up(alice, team):
 
 
 def test_the_host_is_silent_until_its_worker_answers(host):
-    from containers import records
+    from containers.bookkeeping import records
 
     assert not services.worker_answers(local_host())
     records.worker_seen()

@@ -15,14 +15,14 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 
-from containers import history
+from containers.clients import history
+from containers.clients.ticker_client import TickerUnavailable
 from containers.consumers import base
 from containers.consumers.stats import StatsConsumer
 from containers.core.errors import SpecError
 from containers.ticker.rings import COLUMNS, Rings
 from containers.ticker.sampling import Tick
 from containers.ticker.server import Server
-from containers.ticker_client import TickerUnavailable
 from panel.accounts import tokens
 from panel.accounts.models import Membership, Project
 from tests.web.world import make_container, make_host

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from containers.rows import ICONS
+from containers.showing.rows import ICONS
 
 ROOT = Path(__file__).resolve().parents[2]
 _spec = importlib.util.spec_from_file_location("vendor", ROOT / "tools" / "vendor.py")

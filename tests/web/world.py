@@ -209,7 +209,7 @@ def make_container(
     project: Project, name: str = "web-1", *, runtime: FakeRuntime | None = None, status: str = "stopped", **more: Any
 ) -> Container:
     """Make a container's row, and in the runtime what belongs to it."""
-    from containers import reservations, specs
+    from containers.bookkeeping import reservations, specs
 
     host = local_host()
     image = Image.objects.get(host=host, name="busybox")

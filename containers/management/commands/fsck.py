@@ -10,12 +10,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from containers import rebuild, reconcile, reservations
+from containers.bookkeeping import reservations
 from containers.core import leaks, store
 from containers.core.host import Host as CoreHost
 from containers.core.network import networks
 from containers.models import Network, local_host
 from containers.operations import runner
+from containers.upkeep import rebuild, reconcile
 
 SETTLE_SEC = 1.0
 """What is still there after this time is not just going away."""

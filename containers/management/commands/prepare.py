@@ -15,10 +15,10 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 
-from containers import rebuild
 from containers.core.errors import CoreError
 from containers.core.host import Host
 from containers.operations.runner import local_runtime
+from containers.upkeep import rebuild
 from panel.accounts import links, services
 from panel.accounts.models import User
 

@@ -10,12 +10,12 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
-from containers import reconcile, retention
 from containers.core import doctor
 from containers.core.host import Host
 from containers.core.lifecycle.watching import Watch
 from containers.ticker.chores import Chore
 from containers.ticker.service import Ticker
+from containers.upkeep import reconcile, retention
 
 DOCTOR_SEC = 3600.0
 """How often the host is looked at again while the panel runs; `up` does it first."""

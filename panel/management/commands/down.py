@@ -39,7 +39,7 @@ class Command(BaseCommand):
         stopped = self._stop_panel(host)
         self.stdout.write("The panel is stopped." if stopped else "The panel was not running.")
         if options["containers"]:
-            from containers.shutdown import stop_everything
+            from containers.upkeep.shutdown import stop_everything
 
             for line in stop_everything(host, timeout_sec=options["timeout"]):
                 self.stdout.write(line)
@@ -49,12 +49,12 @@ class Command(BaseCommand):
         """Let the rows say that the containers are stopped, as the ticker would."""
         from django.db import DatabaseError
 
-        from containers import reconcile
         from containers.models import local_host
         from containers.operations.runner import local_runtime
+        from containers.upkeep import reconcile
 
         # nobody listens to notices any more
-        logging.getLogger("containers.outbox").setLevel(logging.ERROR)
+        logging.getLogger("containers.messaging.outbox").setLevel(logging.ERROR)
         try:
             reconcile.align_all(local_host(), local_runtime())
         except DatabaseError as error:

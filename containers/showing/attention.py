@@ -17,9 +17,10 @@ from django.utils.translation import ngettext
 
 from panel.accounts.models import User
 
-from . import ticker_client, words
-from .core.units import format_bytes
-from .models import Container, Event, Host, Operation
+from ..clients import ticker_client
+from ..core.units import format_bytes
+from ..models import Container, Event, Host, Operation
+from . import words
 from .rows import Filters
 
 SHOWN_MAX: Final = 12

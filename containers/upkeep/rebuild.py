@@ -11,12 +11,13 @@ from django.utils import timezone
 
 from panel.accounts.models import Project
 
-from . import queue, records, specs
-from .core.host import Host as CoreHost
-from .core.spec import Nic, Spec
-from .core.states import Status
-from .models import Container, Host, Image, Network, NetworkInterface, Operation, Snapshot, local_host
-from .operations.runtime import Built, Runtime
+from ..asking import queue
+from ..bookkeeping import records, specs
+from ..core.host import Host as CoreHost
+from ..core.spec import Nic, Spec
+from ..core.states import Status
+from ..models import Container, Host, Image, Network, NetworkInterface, Operation, Snapshot, local_host
+from ..operations.runtime import Built, Runtime
 
 BUSYBOX: Final = "busybox"
 IMAGES: Final[dict[str, tuple[dict[str, Any], str]]] = {

@@ -14,10 +14,10 @@ from panel.accounts import audit
 from panel.accounts.actor import Actor, Forbidden
 from panel.accounts.models import Project
 
-from . import records
-from .core.errors import NotFound
-from .models import Container, Host, Image, Network, Operation, local_host
-from .permissions import roles_that_may
+from ..bookkeeping import records
+from ..core.errors import NotFound
+from ..models import Container, Host, Image, Network, Operation, local_host
+from ..rights.permissions import roles_that_may
 
 _Row = TypeVar("_Row", bound=models.Model)
 

@@ -6,10 +6,10 @@ import datetime as dt
 import time
 from typing import Any, Final
 
+from ..core.errors import SpecError
+from ..core.states import Status
+from ..models import Container, Event
 from . import ticker_client
-from .core.errors import SpecError
-from .core.states import Status
-from .models import Container, Event
 
 POINTS_MAX: Final = 2000
 SPAN_MAX_SEC: Final = 366 * 86400

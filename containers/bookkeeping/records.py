@@ -18,9 +18,9 @@ from django.utils import timezone
 
 from panel.accounts import audit
 
-from .core.states import Status
-from .models import Container, Event, Host, Image, Network, Operation
-from .notices import notify
+from ..core.states import Status
+from ..messaging.notices import notify
+from ..models import Container, Event, Host, Image, Network, Operation
 
 LOG_MAX_CHARS: Final = 64 * 1024
 MESSAGE_MAX_CHARS: Final = 500

@@ -13,9 +13,10 @@ from panel.accounts import audit
 from panel.accounts.actor import Actor
 from panel.accounts.models import Project
 
-from . import doorbell, records
-from .core.errors import AlreadyExists, Busy, CoreError, SpecError
-from .models import Container, Host, Image, Network, Operation
+from ..bookkeeping import records
+from ..core.errors import AlreadyExists, Busy, CoreError, SpecError
+from ..messaging import doorbell
+from ..models import Container, Host, Image, Network, Operation
 
 IDEMPOTENCY_KEY_MAX: Final = 255
 

@@ -9,9 +9,9 @@ from django.db.models import Prefetch, QuerySet
 
 from panel.accounts.models import ApiToken, AuditRecord, Membership, Project, User
 
-from . import queue
-from .core.states import Status
-from .models import Container, Event, Image, Network, Operation, Snapshot
+from ..asking import queue
+from ..core.states import Status
+from ..models import Container, Event, Image, Network, Operation, Snapshot
 
 LIMITS: Final = ("memory_bytes", "cpus", "pids", "disk_bytes", "io_read_bytes_per_sec", "io_write_bytes_per_sec")
 _ERROR: Final = ("code", "message", "step", "path", "errno", "console")

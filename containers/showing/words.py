@@ -7,7 +7,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .core.states import TRANSITIONS, Action, Status
+from ..core.states import TRANSITIONS, Action, Status
 
 ACTIONS = {
     "create": gettext_lazy("Create"),

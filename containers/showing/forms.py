@@ -1,4 +1,4 @@
-"""Forms of the pages: text fields to the typed requests of containers.requests, with errors beside their fields.
+"""Forms of the pages: text fields to the typed requests of containers.asking.requests, with errors beside their fields.
 
 Rules live in the services; here text becomes values, and what cannot become one is an error of its field.
 """
@@ -14,12 +14,12 @@ from django import forms
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .core.errors import CoreError, SpecError
-from .core.names import NAME_PATTERN
-from .core.spec import CPUS_MIN, MEMORY_MIN_BYTES, PIDS_MIN
-from .core.units import format_bytes
-from .models import Container, Host
-from .requests import ContainerRequest
+from ..asking.requests import ContainerRequest
+from ..core.errors import CoreError, SpecError
+from ..core.names import NAME_PATTERN
+from ..core.spec import CPUS_MIN, MEMORY_MIN_BYTES, PIDS_MIN
+from ..core.units import format_bytes
+from ..models import Container, Host
 
 UNITS: Final = {"MiB": 1024**2, "GiB": 1024**3}
 LIMITS: Final = {"memory": "memory_bytes", "cpus": "cpus", "pids": "pids", "disk": "disk_bytes"}

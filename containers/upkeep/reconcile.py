@@ -20,15 +20,18 @@ from django.utils import timezone
 
 from panel.accounts import audit
 
-from . import doorbell, queue, rebuild, records, services
-from .core.errors import CoreError
-from .core.host import Host as CoreHost
-from .core.states import Status
-from .models import Container, Host, Operation, local_host
-from .operations import networks as network_operations
-from .operations import owner, runner
-from .operations.job import newer_exit, write_observed
-from .operations.runtime import Observed, Runtime
+from ..asking import queue, services
+from ..bookkeeping import records
+from ..core.errors import CoreError
+from ..core.host import Host as CoreHost
+from ..core.states import Status
+from ..messaging import doorbell
+from ..models import Container, Host, Operation, local_host
+from ..operations import networks as network_operations
+from ..operations import owner, runner
+from ..operations.job import newer_exit, write_observed
+from ..operations.runtime import Observed, Runtime
+from . import rebuild
 
 RING_AGAIN_SEC: Final = 3.0
 CANARY_SEC: Final = 3.0

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from django.conf import settings
 
-from .core.errors import CoreError
-from .core.protocol import Decoder, Kind, ProtocolError, control, parse_control
+from ..core.errors import CoreError
+from ..core.protocol import Decoder, Kind, ProtocolError, control, parse_control
 
 TIMEOUT_SEC: Final = 5.0
 ANSWER_MAX_BYTES: Final = 64 * 1024**2

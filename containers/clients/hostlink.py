@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from django.conf import settings
 
-from .core.errors import CoreError, InvalidTransition
-from .core.protocol import FRAME_MAX_BYTES, Decoder, Kind, ProtocolError, control, encode, parse_control
+from ..core.errors import CoreError, InvalidTransition
+from ..core.protocol import FRAME_MAX_BYTES, Decoder, Kind, ProtocolError, control, encode, parse_control
 
 CONNECT_SEC: Final = 3.0
 GRACE_SEC: Final = 15.0

@@ -9,13 +9,14 @@ from django.db.models import Q
 from panel.accounts.actor import Actor
 from panel.accounts.models import Project
 
-from . import queue, requests, reservations
+from ..bookkeeping import reservations
+from ..core.errors import AlreadyExists, InUse, NotFound, SpecError
+from ..core.names import check_name
+from ..core.network.subnets import check_free
+from ..core.spec import check_text
+from ..models import Host, Image, Network, Operation, local_host
+from . import queue, requests
 from .access import find_image, find_network, find_project, require_host_admin
-from .core.errors import AlreadyExists, InUse, NotFound, SpecError
-from .core.names import check_name
-from .core.network.subnets import check_free
-from .core.spec import check_text
-from .models import Host, Image, Network, Operation, local_host
 
 # images
 

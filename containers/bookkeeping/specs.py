@@ -6,10 +6,10 @@ import dataclasses
 import datetime as dt
 from typing import Any
 
-from .core.host import Host as CoreHost
-from .core.network.base import plain
-from .core.spec import Limits, Nic, RestartPolicy, Spec, build
-from .models import Container, NetworkInterface
+from ..core.host import Host as CoreHost
+from ..core.network.base import plain
+from ..core.spec import Limits, Nic, RestartPolicy, Spec, build
+from ..models import Container, NetworkInterface
 from .reservations import config_of
 
 DEFAULT_INIT = ("/sbin/init",)

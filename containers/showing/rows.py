@@ -17,10 +17,10 @@ from django.utils.translation import gettext_lazy
 
 from panel.accounts.models import User
 
+from ..core.states import Status
+from ..models import Container, Operation
+from ..rights.permissions import roles_that_may
 from . import words
-from .core.states import Status
-from .models import Container, Operation
-from .permissions import roles_that_may
 
 ICONS = {
     "start": "player-play",

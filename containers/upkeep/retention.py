@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from panel.accounts.models import AuditRecord, SignInLink
 
-from .models import Event, Operation
+from ..models import Event, Operation
 
 AUDIT: Final = dt.timedelta(days=2 * 365)
 EVENTS: Final = dt.timedelta(days=365)

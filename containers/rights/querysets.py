@@ -16,7 +16,7 @@ from .permissions import roles_that_may
 if TYPE_CHECKING:
     from panel.accounts.models import User
 
-    from .models import Container, Image, Network, Operation  # noqa: F401  named in bases, as text
+    from ..models import Container, Image, Network, Operation  # noqa: F401  named in bases, as text
 
 _M = TypeVar("_M", bound=models.Model)
 

@@ -11,19 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlparse
 
-from .core import policy
-from .core.errors import PolicyDenied, SpecError
-from .core.names import check_name
-from .core.network.base import NetworkConfig
-from .core.spec import (
-    RESTART_POLICIES,
-    Limits,
-    build,
-    check_environment,
-    check_init_command,
-    check_text,
-)
-from .models import Container, Host
+from ..core import policy
+from ..core.errors import PolicyDenied, SpecError
+from ..core.names import check_name
+from ..core.network.base import NetworkConfig
+from ..core.spec import RESTART_POLICIES, Limits, build, check_environment, check_init_command, check_text
+from ..models import Container, Host
 
 STOP_TIMEOUT_SEC: Final = 60
 STOP_TIMEOUT_MAX_SEC: Final = 3600

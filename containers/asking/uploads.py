@@ -18,7 +18,7 @@ from django.conf import settings
 
 from panel.accounts.actor import Actor, Forbidden
 
-from .core.errors import CoreError, NotFound, SpecError
+from ..core.errors import CoreError, NotFound, SpecError
 
 PIECE_MAX_BYTES: Final = 8 * 1024**2
 UNFINISHED_MAX: Final = 8

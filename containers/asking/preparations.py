@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from panel.accounts.actor import Actor
 
-from . import queue, requests, reservations
-from .core.errors import AlreadyExists, InUse, NotFound
-from .core.names import check_name
-from .core.spec import check_text
-from .core.states import Action, Status, after
-from .models import Container, Snapshot
+from ..bookkeeping import reservations
+from ..core.errors import AlreadyExists, InUse, NotFound
+from ..core.names import check_name
+from ..core.spec import check_text
+from ..core.states import Action, Status, after
+from ..models import Container, Snapshot
+from . import queue, requests
 
 
 def _fits(container: Container, action: Action) -> None:

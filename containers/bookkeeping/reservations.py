@@ -7,12 +7,12 @@ from typing import Any
 
 from django.conf import settings
 
-from .core.errors import HostUnsupported
-from .core.host import SLOTS
-from .core.host import Host as CoreHost
-from .core.network.base import MAX_NETWORKS, NetworkConfig
-from .core.network.subnets import plan_nic
-from .models import Container, Host, Network, NetworkInterface
+from ..core.errors import HostUnsupported
+from ..core.host import SLOTS
+from ..core.host import Host as CoreHost
+from ..core.network.base import MAX_NETWORKS, NetworkConfig
+from ..core.network.subnets import plan_nic
+from ..models import Container, Host, Network, NetworkInterface
 
 
 def core_host() -> CoreHost:

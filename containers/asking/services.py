@@ -17,10 +17,11 @@ from django.utils import timezone
 from panel.accounts import audit
 from panel.accounts.actor import Actor, Forbidden
 
-from . import queue, records, requests, reservations
+from ..bookkeeping import records, reservations
+from ..core.errors import InvalidTransition, NotFound
+from ..models import Container, Host, Operation, local_host
+from . import queue, requests
 from .access import find_container, find_image, find_network, find_operation, find_project
-from .core.errors import InvalidTransition, NotFound
-from .models import Container, Host, Operation, local_host
 from .preparations import PREPARE
 from .queue import unfinished
 from .requests import ContainerRequest

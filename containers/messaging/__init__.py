@@ -1,0 +1,1 @@
+"""What is told to others, through Redis: rings for the workers, notices for open pages. All of it may be lost."""

@@ -1,0 +1,1 @@
+"""What is done without being asked: rows and host brought together, old rows forgotten, an instance ended."""
