@@ -145,7 +145,8 @@ def pair(lan: Lan) -> Lan:
 
 def test_a_lease_is_the_reserved_address_with_gateway_and_names(pair: Lan) -> None:
     first, inside = pair.specs[0], pair.places[0]
-    assert f"inet {ipv4(first)}/24" in inside.run("ip -4 addr show eth0")
+    prefix = (pair.config.ipv4 or "").partition("/")[2]
+    assert f"inet {ipv4(first)}/{prefix} " in inside.run("ip -4 addr show eth0")
     assert pair.config.ipv4
     gateway = plain(pair.config.ipv4)
     assert f"default via {gateway}" in inside.run("ip route")
@@ -199,13 +200,13 @@ def test_a_spoofed_mac_is_dropped_and_the_victim_stays_reachable(pair: Lan) -> N
 def test_a_spoofed_ipv4_source_and_arp_are_dropped(pair: Lan) -> None:
     second, (inside, other) = pair.specs[1], pair.places
     free = subnets.choose_address(pair.config.ipv4 or "", [ipv4(one) for one in pair.specs])
-    inside.run(f"ip addr add {free}/24 dev eth0")
+    inside.run(f"ip addr add {free}/22 dev eth0")
     with Sniffer(other) as seen:
         assert not inside.reaches(ipv4(second), "-I", free, tries=2)
         inside.run(f"busybox arping -c 2 -w 2 -U -s {ipv4(second)} -I eth0 {free}", check=False)
         inside.run(f"busybox arping -c 2 -w 2 -s {free} -I eth0 {ipv4(second)}", check=False)
         # what may pass does pass, so that the silence above means something
-        inside.run(f"ip addr del {free}/24 dev eth0")
+        inside.run(f"ip addr del {free}/22 dev eth0")
         assert inside.reaches(ipv4(second), tries=3)
     senders = seen.senders()
     assert ipv4(pair.specs[0]) in senders

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import itertools
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -13,7 +14,9 @@ from ..spec import Nic
 from .base import NetworkConfig, plain
 
 IPV4_POOLS: Final = ("10.64.0.0/10", "10.128.0.0/9", "172.16.0.0/12", "192.168.0.0/16", "10.0.0.0/10", "198.18.0.0/15")
-"""Where an IPv4 /24 is looked for, in this order: private (RFC 1918), then the benchmarking range (RFC 2544)."""
+"""Where an IPv4 subnet is looked for, in this order: private (RFC 1918), then the benchmarking range (RFC 2544)."""
+IPV4_PREFIXES: Final = (22, 24)
+"""A /22 has an address for each of an instance's 1024 slots; where none is free, a /24 will do."""
 
 
 class Subnets(NamedTuple):
@@ -24,7 +27,7 @@ class Subnets(NamedTuple):
 
 
 def pick(seed: str, avoid: Collection[str]) -> Subnets:
-    """Choose an IPv4 /24 and an IPv6 unique local /64 that touch nothing in avoid.
+    """Choose an IPv4 /22, or else a /24, and an IPv6 unique local /64 that touch nothing in avoid.
 
     seed: the same seed and the same avoid choose the same. avoid: subnets and single addresses of both families; the
     default route is not among them. Raises HostUnsupported where everything private is taken.
@@ -52,13 +55,13 @@ def _digest(*parts: object) -> int:
 
 
 def _ipv4_candidates(seed: str) -> Iterator[ipaddress.IPv4Network]:
-    for text in IPV4_POOLS:
+    for prefix, text in itertools.product(IPV4_PREFIXES, IPV4_POOLS):
         pool = ipaddress.IPv4Network(text)
-        count = 2 ** (24 - pool.prefixlen)
+        count = 2 ** (prefix - pool.prefixlen)
         start = _digest(seed, text) % count
         for step in range(count):
             index = (start + step) % count
-            yield ipaddress.IPv4Network((int(pool.network_address) + index * 256, 24))
+            yield ipaddress.IPv4Network((int(pool.network_address) + index * 2 ** (32 - prefix), prefix))
 
 
 def _ipv6_candidates(seed: str) -> Iterator[ipaddress.IPv6Network]:
@@ -110,7 +113,11 @@ def choose_address(gateway: str, taken: Iterable[str], seed: str = "") -> str:
         number = first + (start + step) % count
         if number not in used:
             return str(ipaddress.IPv4Address(number))
-    raise HostUnsupported(f"Every address of {network} is taken.", feature="address", field="network")
+    raise HostUnsupported(
+        f"Every address of {network} is taken. Make another network, or delete a container.",
+        feature="address",
+        field="network",
+    )
 
 
 def plan_nic(
