@@ -6,7 +6,7 @@ Without DATABASE_URL the database is an SQLite file, not one in memory: threads 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,21 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
         path = tmp_path_factory.mktemp("database") / "test.sqlite3"
         for values in (connections["default"].settings_dict, settings.DATABASES["default"]):
             values.setdefault("TEST", {})["NAME"] = str(path)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: object) -> Iterator[None]:
+    """End what threads of the tests still hold of a PostgreSQL database: it cannot be dropped while they do."""
+    from django.db import connections
+
+    yield
+    if connections["default"].vendor == "postgresql":
+        others = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        with django_db_blocker.unblock(), connections["default"].cursor() as cursor:  # type: ignore[attr-defined]
+            cursor.execute(others)
 
 
 @pytest.fixture
