@@ -179,7 +179,7 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if ROLE == "test"
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        else "panel.static_files.StaticFiles"
     },
 }
 

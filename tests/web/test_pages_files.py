@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from django.contrib.staticfiles import finders
+from django.core.management import call_command
 from django.template.loader import get_template
+from django.test import override_settings
 from django.utils import translation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +38,20 @@ def test_nothing_inline_that_the_policy_would_refuse(path: Path) -> None:
 def test_every_import_of_a_script_leads_to_a_file() -> None:
     for path in (ROOT / "static" / "app").glob("*.js"):
         for target in re.findall(r"""(?:from|import)\s*\(?["'](\.[^"']+)["']""", path.read_text()):
+            assert (path.parent / target).resolve().is_file(), f"{path.name} imports {target}"
+
+
+def test_a_script_is_asked_for_under_one_name(tmp_path: Path) -> None:
+    """A module under two names runs twice, and then every click counts for two."""
+    with override_settings(
+        STATIC_ROOT=tmp_path, STORAGES={"staticfiles": {"BACKEND": "panel.static_files.StaticFiles"}}
+    ):
+        call_command("collectstatic", verbosity=0, interactive=False, skip_checks=True)
+    hashed = [path for path in (tmp_path / "app").glob("*.js") if re.search(r"\.[0-9a-f]{12}\.js$", path.name)]
+    assert len(hashed) >= len(list((ROOT / "static" / "app").glob("*.js")))
+    for path in hashed:
+        for target in re.findall(r"""(?:from|import)\s*\(?["'](\.[^"']+)["']""", path.read_text()):
+            assert re.search(r"\.[0-9a-f]{12}\.m?js$", target), f"{path.name} imports {target}"
             assert (path.parent / target).resolve().is_file(), f"{path.name} imports {target}"
 
 
