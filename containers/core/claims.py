@@ -20,6 +20,7 @@ from typing import Final
 from .errors import HostUnsupported, InUse
 from .host import IDS_PER_CONTAINER, RUN_ROOT, SLOTS, Host
 from .network.subnets import overlaps
+from .pids import boot_id
 
 REGISTRY_DIR: Final = RUN_ROOT / "registry"
 ID_BLOCK_SIZE: Final = SLOTS * IDS_PER_CONTAINER
@@ -44,14 +45,9 @@ class Claim:
         return self.boot_id == boot_id and Path(self.state_dir).is_dir()
 
 
-def current_boot_id() -> str:
-    """Return the kernel's id of this boot (random_boot_id, 36 characters)."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def claims(registry: Path = REGISTRY_DIR) -> dict[str, Claim]:
     """Return the claims that count, by instance. Stale and unreadable files are ignored."""
-    boot_id = current_boot_id()
+    boot = boot_id()
     found: dict[str, Claim] = {}
     for path in sorted(registry.glob("*.json")):
         try:
@@ -59,7 +55,7 @@ def claims(registry: Path = REGISTRY_DIR) -> dict[str, Claim]:
             claim = Claim(**{**values, "subnets": tuple(values.get("subnets", ()))})
         except (OSError, ValueError, TypeError):
             continue
-        if claim.instance == path.stem and claim.counts(boot_id):
+        if claim.instance == path.stem and claim.counts(boot):
             found[claim.instance] = claim
     return found
 
@@ -172,7 +168,7 @@ def _own_claim(host: Host, registry: Path) -> Iterator[tuple[Claim, list[Claim]]
                 f"{own.state_dir} is the same instance ({host.instance}): use either it or its copy.",
                 users=[own.state_dir],
             )
-        fresh = Claim(instance=host.instance, boot_id=current_boot_id(), state_dir=str(host.state_dir))
+        fresh = Claim(instance=host.instance, boot_id=boot_id(), state_dir=str(host.state_dir))
         yield own or fresh, list(known.values())
 
 

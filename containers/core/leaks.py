@@ -26,6 +26,7 @@ from .host import IDS_PER_CONTAINER, Host
 from .lifecycle import stored
 from .network import dnsmasq, nft, ruleset, veth
 from .network.base import NetworkConfig
+from .pids import start_time
 from .spec import Spec
 
 SAMPLES_KEPT_SEC: Final = 3600
@@ -109,7 +110,7 @@ def _processes(seen: Scene) -> Iterator[Leak]:
             uid = os.stat(f"/proc/{pid}").st_uid
         except FileNotFoundError:
             continue
-        if dnsmasq.start_time(pid) is None:
+        if start_time(pid) is None:
             continue  # gone, or waits to be reaped
         if base is not None and base <= uid < base + claims.ID_BLOCK_SIZE:
             slot = (uid - base) // IDS_PER_CONTAINER

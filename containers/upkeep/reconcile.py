@@ -24,6 +24,7 @@ from ..asking import queue, services
 from ..bookkeeping import records
 from ..core.errors import CoreError
 from ..core.host import Host as CoreHost
+from ..core.pids import boot_id
 from ..core.states import Status
 from ..messaging import doorbell
 from ..models import Container, Host, Operation, local_host
@@ -111,7 +112,7 @@ def on_event(host: CoreHost, message: dict[str, Any], runtime: Runtime | None = 
 
 def align_all(host: Host, runtime: Runtime) -> None:
     """Observe every container, and write what its row does not say yet."""
-    host_rebooted = host.facts.get("boot_id") not in (None, owner.boot_id())
+    host_rebooted = host.facts.get("boot_id") not in (None, boot_id())
     # first the rows, then the host: a row that an operation moves in between is left to that operation
     held = {held_id for pair in _held(host).values_list("container_id", "target_id") for held_id in pair}
     rows = list(Container.objects.filter(host=host).defer("environment", "tags", "limits", "layers"))
@@ -120,8 +121,8 @@ def align_all(host: Host, runtime: Runtime) -> None:
     for container in rows:
         if container.pk not in held:
             align(container, observed.get(container.pk) or Observed(status=Status.ABSENT), host_rebooted=host_rebooted)
-    if host.facts.get("boot_id") != owner.boot_id():
-        rebuild.save_facts(host, {"boot_id": owner.boot_id()})
+    if host.facts.get("boot_id") != boot_id():
+        rebuild.save_facts(host, {"boot_id": boot_id()})
 
 
 def align_some(host: Host, runtime: Runtime, ids: Collection[str]) -> None:

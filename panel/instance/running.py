@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from containers.core.host import Host
+from containers.core.pids import start_time
 
 from .layout import read_json, write_json
 
@@ -55,11 +56,6 @@ class Lock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-
-
-def start_time(pid: int) -> int:
-    """Return a process's start time in clock ticks since boot: with the pid it names one process. Source: proc(5)."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def panel_processes(host: Host) -> list[int]:

@@ -27,6 +27,7 @@ from ..errors import (
 )
 from ..exits import LastExit
 from ..host import Host
+from ..pids import boot_id
 from ..proc import records, rtnl
 from ..proc.records import RunFile
 from ..spec import Limits, Spec
@@ -303,7 +304,7 @@ def observe_one(host: Host, container_id: str) -> Observation | None:
 def _observe(host: Host, cgroups: Any, container_id: str) -> Observation:
     try:
         run = RunFile.read(host.run_path(container_id))
-        if run is not None and run.boot_id == records.boot_id() and _alive(run):
+        if run is not None and run.boot_id == boot_id() and _alive(run):
             status = Status.FROZEN if cgroups.frozen(container_id) else Status.RUNNING
             return Observation(status=status, init_pid=run.init.pid, started_at=run.started_at)
         last = records.read_last_exit(host, container_id)

@@ -23,6 +23,7 @@ from typing import Final
 
 from ..errors import HostUnsupported, SetupFailed, TimedOut
 from ..host import Host
+from ..pids import start_time
 from ..spec import Spec
 from . import leasing
 from .base import DOMAIN, NetworkConfig, plain
@@ -359,13 +360,3 @@ def _wait_gone(pidfd: int) -> None:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def start_time(pid: int) -> int | None:
-    """Return a process's start in clock ticks since boot; None where it is gone or a zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    columns = text.rpartition(")")[2].split()
-    return None if columns[0] in "ZX" else int(columns[19])

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..exits import LastExit, Reason
 from ..host import Host
+from ..pids import start_time
 
 
 def now() -> str:
@@ -22,18 +23,9 @@ def now() -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}+00:00"
 
 
-def start_time(pid: int) -> int | None:
-    """Return a process's start time in clock ticks after boot, which makes a pid unique; None when it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return int(file.read().rpartition(")")[2].split()[19])
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-
-
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, safe against the reuse of its pid. start_time: see start_time()."""
+    """A process, safe against the reuse of its pid. start_time: see core.pids."""
 
     pid: int
     start_time: int
@@ -41,7 +33,7 @@ class Process:
     @classmethod
     def of(cls, pid: int) -> Process:
         """Describe a process that is there; raises ProcessLookupError."""
-        ticks = start_time(pid)
+        ticks = start_time(pid, zombies=True)
         if ticks is None:
             raise ProcessLookupError(3, f"no process {pid}")
         return cls(pid, ticks)
@@ -53,7 +45,7 @@ class Process:
         except ProcessLookupError:
             return None
         # checked after opening: from here on the pidfd cannot change its meaning
-        if start_time(self.pid) == self.start_time:
+        if start_time(self.pid, zombies=True) == self.start_time:
             return pidfd
         os.close(pidfd)
         return None
@@ -90,12 +82,6 @@ class RunFile:
         values["supervisor"] = Process(**values["supervisor"])
         values["init"] = Process(**values["init"])
         return cls(**values)
-
-
-def boot_id() -> str:
-    """Return the kernel's id of this boot."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from ..cgroups.base import Cgroups, join
 from ..errors import CoreError, NotFound, SetupFailed, TimedOut
 from ..exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
 from ..host import Host
+from ..pids import boot_id
 from ..spec import Spec
 from ..start_plan import NETWORK_SEC, StartPlan
 from ..syscalls import overwrite_cmdline, set_process_name, signal_fd
@@ -50,7 +51,7 @@ class Supervisor:
         self.host = plan.host
         self.id = plan.spec.id
         self.cgroups = cgroups
-        self.bpf = seccomp_files.read(self.host, nesting=plan.spec.nesting)
+        self.bpf = seccomp_files.read(self.host, nesting=plan.spec.security.nesting)
         self.loop = Loop()
         self.expected: Reason | None = None
         self.child: spawn.Child | None = None
@@ -114,7 +115,7 @@ class Supervisor:
                 id=self.id,
                 name=self.plan.spec.name,
                 instance=self.plan.instance,
-                boot_id=records.boot_id(),
+                boot_id=boot_id(),
                 supervisor=Process.of(os.getpid()),
                 init=Process.of(child.pid),
                 started_at=self.started_at,

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from containers.core import pids
 from containers.core.host import Host
 from panel.instance import running
 from panel.instance.options import DEFAULT_STATE_DIR
@@ -64,11 +65,7 @@ class Command(BaseCommand):
         """End `up`, which ends the rest; then whatever an `up` that was killed has left."""
         info = running.Lock(host).holder() if host.run_dir.exists() else None
         if info and info.get("pid"):
-            try:
-                same = running.start_time(info["pid"]) == info["start_time"]
-            except FileNotFoundError:
-                same = False
-            if same:
+            if pids.start_time(info["pid"], zombies=True) == info["start_time"]:
                 running.end([info["pid"]], timeout_sec=45.0)
         left = running.panel_processes(host)
         running.end(left, timeout_sec=5.0)

@@ -1,0 +1,26 @@
+"""Naming one process among all that ever ran: (boot, pid, start time). Stdlib only."""
+
+from __future__ import annotations
+
+from functools import cache
+
+
+@cache
+def boot_id() -> str:
+    """Return the kernel's id of this boot. Source: random(4)."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def start_time(pid: int, *, zombies: bool = False) -> int | None:
+    """Return a process's start in clock ticks after boot, which makes its pid unique; None where it is gone.
+
+    zombies: one that has ended, and waits to be reaped, counts as well. Source: proc_pid_stat(5), fields 3 and 22.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            # the name, in parentheses, may hold anything
+            fields = file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[19]) if zombies or fields[0] not in ("Z", "X") else None
