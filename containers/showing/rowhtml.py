@@ -152,7 +152,8 @@ class RowWriter:
         if verb.reason:
             why = escape(verb.reason)
             return (
-                f'<button type="button" class="btn btn-icon" aria-disabled="true" title="{label}: {why}"'
+                f'<button type="button" class="btn btn-icon" aria-disabled="true" data-why="{verb.action}"'
+                f' title="{label}: {why}"'
                 f' aria-label="{label} {name}: {why}">{icon}</button>'
             )
         common = f'class="btn btn-icon" title="{label}" aria-label="{label} {name}"'

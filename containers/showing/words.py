@@ -87,6 +87,39 @@ EVENTS = {
 }
 
 
+AUDITED = {
+    "session.open": gettext_lazy("Open terminal"),
+    "session.close": gettext_lazy("End terminal"),
+    "session.end-others": gettext_lazy("End other sessions"),
+    "user.create": gettext_lazy("Invite user"),
+    "user.link": gettext_lazy("Make sign-in link"),
+    "user.disable": gettext_lazy("Shut out"),
+    "user.enable": gettext_lazy("Let in"),
+    "sign-in": gettext_lazy("Sign in"),
+    "sign-in.link": gettext_lazy("Sign in by link"),
+    "sign-in.second-factor": gettext_lazy("Second factor"),
+    "sign-out": gettext_lazy("Sign out"),
+    "member.set": gettext_lazy("Give role"),
+    "member.remove": gettext_lazy("Take role"),
+    "project.create": gettext_lazy("Create project"),
+    "password.set": gettext_lazy("Set password"),
+    "token.create": gettext_lazy("Make token"),
+    "token.delete": gettext_lazy("Delete token"),
+    "operation.cancel": gettext_lazy("Cancel"),
+}
+
+DONE = {
+    "snapshot": gettext_lazy("The snapshot of %(name)s is taken."),
+    "snapshot-delete": gettext_lazy("A snapshot of %(name)s is deleted."),
+    "restore": gettext_lazy("%(name)s is as its snapshot was."),
+    "clone": gettext_lazy("%(name)s is cloned."),
+    "rename": gettext_lazy("The container is called %(name)s now."),
+    "delete": gettext_lazy("%(name)s is deleted."),
+    "image-build": gettext_lazy("The image %(name)s is made."),
+}
+"""What is said to who asked for it, of those whose end the page does not show by itself."""
+
+
 def not_now(status: str, action: str) -> str:
     """Return why an action does not fit a container's status, or "" where it does."""
     if (Status(status), Action(action)) in TRANSITIONS:
@@ -122,6 +155,8 @@ def exit_words(last: dict[str, Any]) -> str:
 
 def event_sentence(event: Any) -> str:
     """Return one sentence for an Event row."""
+    if event.kind == "status" and event.new == "stopped" and event.reason == "created":
+        return str(EVENTS["created"])
     if event.kind == "status" and event.new:
         text = str(STATES.get(event.new, event.new))
     else:
@@ -133,7 +168,7 @@ def event_sentence(event: Any) -> str:
 def audit_action(value: str) -> str:
     """Return the words of an audit action such as container.start."""
     kind, _dot, verb = value.partition(".")
-    known = ACTIONS.get(verb) or ACTIONS.get(f"{kind}-{verb}")
+    known = AUDITED.get(value) or ACTIONS.get(verb) or ACTIONS.get(f"{kind}-{verb}")
     return f"{known}" if known else value.replace(".", " ").replace("-", " ").capitalize()
 
 

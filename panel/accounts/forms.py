@@ -80,7 +80,7 @@ class TokenForm(forms.Form):
     days = forms.TypedChoiceField(
         label=_("Valid for"),
         coerce=int,
-        choices=[(30, _("30 days")), (90, _("90 days")), (365, _("one year")), (0, _("ever"))],
+        choices=[(30, _("30 days")), (90, _("90 days")), (365, _("one year")), (0, _("no end"))],
         widget=forms.Select(attrs={"class": "form-control"}),
     )
     read_only = forms.BooleanField(label=_("May only read"), required=False)

@@ -54,7 +54,7 @@ def _make(request: HttpRequest) -> HttpResponse:
         if form.get("project"):
             services.set_member(actor, form["project"], user.username, form.get("role", Role.VIEWER))
         _show_link(request, user, secret)
-        return done(request, where)
+        return done(request, f"{where}#new-link")
     raise unknown()
 
 
@@ -82,6 +82,7 @@ def user_action(request: HttpRequest, name: str, action: str) -> HttpResponse:
     if action == "link":
         secret = services.new_link(actor, name)
         _show_link(request, User.objects.get(username=name), secret)
+        where += "#new-link"
     elif action in ("enable", "disable"):
         services.set_active(actor, name, active=action == "enable")
     else:

@@ -62,7 +62,9 @@ def operations(request: HttpRequest) -> HttpResponse:
     rows = visible_operations(user, request.GET.get("project", ""))
     query = {name: request.GET.get(name, "").strip().replace("\0", "") for name in ("q", "status", "actor")}
     if query["q"]:
-        rows = rows.filter(Q(object_name__icontains=query["q"]) | Q(action__icontains=query["q"]))
+        q = query["q"]
+        called = [action for action, word in words.ACTIONS.items() if q.lower() in str(word).lower()]
+        rows = rows.filter(Q(object_name__icontains=q) | Q(action__icontains=q) | Q(action__in=called))
     if query["actor"]:
         rows = rows.filter(actor_name=query["actor"])
     finished = rows.exclude(status__in=Operation.UNFINISHED)
@@ -103,15 +105,22 @@ def cancel(request: HttpRequest, operation_id: UUID) -> HttpResponse:
 
 @page
 def running_count(request: HttpRequest) -> HttpResponse:
-    """Answer with the sidebar's number of unfinished operations."""
-    rows = Operation.objects.visible_to(user_of(request))
-    count = rows.filter(status__in=Operation.UNFINISHED).count()
-    return render(request, "parts/running_count.html", {"running_count": count})
+    """Answer with the sidebar's numbers: of containers (?project=), and of unfinished operations."""
+    user, project = user_of(request), request.GET.get("project", "")
+    context = {
+        "running_count": Operation.objects.visible_to(user).filter(status__in=Operation.UNFINISHED).count(),
+        "container_count": counts(user, Filters(project=project))["all"],
+        "project": project,
+    }
+    return render(request, "parts/running_count.html", context)
 
 
 @page
 def ended(request: HttpRequest) -> HttpResponse:
-    """Answer with what is worth a word in the corner of those operations (?ids=): own failures, others' doings."""
+    """Answer with what is worth a word in the corner of those operations (?ids=).
+
+    Failures, what others did, and of one's own what the page does not show by itself.
+    """
     user = user_of(request)
     ids = []
     for text in request.GET.get("ids", "").split(",")[:20]:
@@ -119,7 +128,7 @@ def ended(request: HttpRequest) -> HttpResponse:
             ids.append(UUID(text))
         except ValueError:
             continue
-    rows = visible_operations(user).filter(pk__in=ids).exclude(status__in=Operation.UNFINISHED)
+    rows = visible_operations(user).select_related("target").filter(pk__in=ids).exclude(status__in=Operation.UNFINISHED)
     items = []
     for row in rows:
         what = str(words.ACTIONS.get(row.action, row.action))
@@ -133,7 +142,21 @@ def ended(request: HttpRequest) -> HttpResponse:
         elif row.actor_name != user.username and row.status == "succeeded":
             text = _("%(who)s: %(what)s, %(name)s") % {"who": row.actor_name, "what": what, "name": row.object_name}
             items.append({"level": "info", "text": text, "href": reverse("pages:operation", args=[row.pk])})
+        elif row.status == "succeeded" and row.action in words.DONE:
+            text = str(words.DONE[row.action]) % {"name": row.object_name}
+            items.append({"level": "ok", "text": text, "href": _where_it_shows(row)})
     return JsonResponse({"items": items})
+
+
+def _where_it_shows(operation: Operation) -> str:
+    """Return the page that shows what an operation has made."""
+    if operation.action == "clone" and operation.target:
+        return reverse("containers:detail", args=[operation.target.name])
+    if operation.action in ("snapshot", "snapshot-delete") and operation.container_id:
+        return reverse("containers:snapshots", args=[operation.object_name])
+    if operation.action == "image-build":
+        return f"{reverse('pages:images')}#{operation.object_name}"
+    return reverse("pages:operation", args=[operation.pk])
 
 
 @page
@@ -146,6 +169,7 @@ def audit(request: HttpRequest) -> HttpResponse:
         if not mine:
             raise unknown()
         rows = rows.filter(project__in=mine)
+    actions = set(rows.order_by().values_list("action", flat=True).distinct())
     names = ("actor", "action", "object_name", "project", "outcome")
     query = {name: request.GET.get(name, "").strip().replace("\0", "")[:100] for name in names}
     for name, value in query.items():
@@ -162,6 +186,7 @@ def audit(request: HttpRequest) -> HttpResponse:
     context = {
         "page": Paginator(rows, PER_PAGE).get_page(request.GET.get("page")),
         "query": query,
+        "actions": sorted((words.audit_action(action), action) for action in actions),
         "outcomes": AuditRecord.Outcome.choices,
     }
     return render(request, "pages/audit.html", context)

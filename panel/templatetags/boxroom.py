@@ -9,7 +9,7 @@ from django import template
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.formats import date_format
+from django.utils.formats import date_format, get_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
@@ -36,7 +36,12 @@ def icon(name: str, extra: str = "") -> SafeString:
 @register.filter
 def size(count: float | None) -> str:
     """Return bytes in binary units, or an en dash for None."""
-    return "–" if count is None else format_bytes(count)
+    return "–" if count is None else _decimal(format_bytes(count))
+
+
+def _decimal(text: str) -> str:
+    """Return a number's text with the decimal sign of the language."""
+    return text.replace(".", get_format("DECIMAL_SEPARATOR"))
 
 
 @register.filter
@@ -71,7 +76,7 @@ def duration(operation: Operation) -> str:
         return "–"
     seconds = ((operation.finished_at or timezone.now()) - operation.started_at).total_seconds()
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return _decimal(f"{seconds:.1f} s")
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min"

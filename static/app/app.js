@@ -143,8 +143,8 @@ document.addEventListener("keydown", (event) => {
     if (search) { search.focus(); search.select(); event.preventDefault(); }
   }
   const head = document.getElementById("container-head");
-  if (head && event.key === "c") head.querySelector("[data-verb=clone]")?.click();
-  if (head && event.key === "s") head.querySelector("[data-verb=start], [data-verb=stop]")?.click();
+  if (head && event.key === "c") head.querySelector("[data-verb=clone], [data-why=clone]")?.click();
+  if (head && event.key === "s") head.querySelector("[data-verb=start], [data-verb=stop], [data-why=start], [data-why=stop]")?.click();
   if (head && event.key === "t") document.querySelector('.tabs a[href$="/terminal"]')?.click();
 });
 
@@ -179,5 +179,9 @@ function dot() {
 dot();
 document.addEventListener("boxroom:morphed", dot);
 document.querySelectorAll(".log").forEach((log) => { log.scrollTop = log.scrollHeight; });
+
+// ---- the tab that is shown is in sight, on a phone too
+const tab = document.querySelector(".tabs [aria-current]");
+if (tab) tab.parentElement.scrollLeft = tab.offsetLeft - (tab.parentElement.clientWidth - tab.offsetWidth) / 2;
 
 connect();

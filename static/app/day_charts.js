@@ -2,7 +2,7 @@
  *
  *  kind share: the column as a share of another one; pct: the columns are shares already (several, by spaces). The
  *  figure's canvas shows the last 24 hours with its scale; pointing at it tells the value and the time. */
-import { bytes, word } from "./text.js";
+import { bytes, decimal, word } from "./text.js";
 
 const DAY = 86400;
 const POINTS = 144;
@@ -36,7 +36,7 @@ function lines(figure) {
   });
 }
 
-const percent = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} %`;
+const percent = (value) => decimal(`${value < 10 ? value.toFixed(1) : Math.round(value)} %`);
 
 function draw(figure, pointed = null) {
   const canvas = figure.querySelector("canvas");

@@ -3,7 +3,7 @@
  *
  *  The address says what is shown: ?range=6h, or ?from=…&to=… (Unix seconds) after a drag over a part. */
 import { Chart } from "./graph_chart.js";
-import { bytes } from "./text.js";
+import { bytes, decimal } from "./text.js";
 
 const RANGES = { "15min": 900, "1h": 3600, "6h": 21600, "1d": 86400, "7d": 7 * 86400, "30d": 30 * 86400, "1y": 365 * 86400 };
 const DEFAULT = "1h";
@@ -15,21 +15,22 @@ const name = root.dataset.container;
 const address = root.dataset.history ?? `/api/v1/containers/${encodeURIComponent(name)}/history`;
 
 const perSecond = (value) => `${bytes(value)}/s`;
-const percent = (value) => `${value < 10 ? value.toFixed(1).replace(/\.0$/, "") : Math.round(value)} %`;
-const cores = (value) => `${value < 10 ? value.toFixed(2).replace(/\.?0+$/, "") : value.toFixed(1)}`;
+const percent = (value) => decimal(`${value < 10 ? value.toFixed(1).replace(/\.0$/, "") : Math.round(value)} %`);
+const cores = (value) => decimal(`${value < 10 ? value.toFixed(2).replace(/\.?0+$/, "") : value.toFixed(1)}`);
 
 function cpuShare(value, limit, cpus) {
   const parts = [];
+  if (!name) return limitShare(value, limit || cpus);
   if (limit) parts.push(word("ofLimit", "%s of the limit").replace("%s", percent(100 * value / limit)));
   if (cpus) parts.push(word("ofHost", "%s of the host").replace("%s", percent(100 * value / cpus)));
   return parts.length ? ` · ${parts.join(" · ")}` : "";
 }
 
 function limitShare(value, limit) {
-  return limit ? ` · ${word("ofLimit", "%s of the limit").replace("%s", percent(100 * value / limit))}` : "";
+  return limit ? ` · ${word(name ? "ofLimit" : "ofHost", "%s of the limit").replace("%s", percent(100 * value / limit))}` : "";
 }
 
-const limitLabel = word("limit", "Limit");
+const limitLabel = name ? word("limit", "Limit") : word("there", "There");
 const SPECS = [
   { id: "cpu", title: word("cpu", "CPU"), format: cores, least: 0.05, limit: "cpu_limit_cores", limitAlways: true, share: cpuShare,
     lines: [{ column: "cpu_cores", label: word("cores", "Cores"), colour: "--chart-cpu", fill: true }, { column: "cpu_cores_max", label: "", colour: "--chart-cpu", faint: true }] },

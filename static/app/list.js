@@ -304,8 +304,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "j" || event.key === "ArrowDown") { step(1); event.preventDefault(); }
   else if (event.key === "k" || event.key === "ArrowUp") { step(-1); event.preventDefault(); }
   else if (event.key === "Enter" && row && !event.target.closest("a, button")) press(".c-name a");
-  else if (event.key === "s") press("[data-verb=start], [data-verb=stop]");
-  else if (event.key === "t") press("[data-verb=terminal]");
+  else if (event.key === "s") press("[data-verb=start], [data-verb=stop], [data-why=start], [data-why=stop]");
+  else if (event.key === "t" && row) location.assign(`/containers/${current}/terminal`); // says why, where there is none to open
   else if (event.key === "x") { const box = row?.querySelector("[data-check]"); if (box) box.click(); }
   else if (event.key === "c" && row) window.htmx.ajax("GET", `/containers/${current}/_dialog/clone`, { target: "#dialog", swap: "innerHTML" });
 });

@@ -3,7 +3,7 @@
  *  An element with data-stat="FIELD" data-container="NAME" shows a field of the newest sample, data-host="FIELD" one of
  *  the host's, data-host-meter fills a <progress>; a canvas with data-spark="KIND" data-container="NAME" (or data-spark-host="FIELD") draws the last minute,
  *  which the socket tells at once. */
-import { bytes, word } from "./text.js";
+import { bytes, decimal, word } from "./text.js";
 
 const LENGTH = 60;
 const ASKED_MAX = 100;
@@ -117,8 +117,8 @@ function complete(name, sample) {
 
 function sum(one, other) { return one == null && other == null ? null : (one ?? 0) + (other ?? 0); }
 
-const percent = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} %`;
-const cores = (value) => word("cpus", value < 10 ? value.toFixed(value < 0.1 ? 3 : 2).replace(/\.?0+$/, "") : value.toFixed(1));
+const percent = (value) => decimal(`${value < 10 ? value.toFixed(1) : Math.round(value)} %`);
+const cores = (value) => word("cpus", decimal(value < 10 ? value.toFixed(value < 0.1 ? 3 : 2).replace(/\.?0+$/, "") : value.toFixed(1)));
 
 function words(field, value) {
   if (value == null || Number.isNaN(value)) return "–";

@@ -5,12 +5,16 @@ export function word(name, ...values) {
   return values.reduce((text, value) => text.replace("%s", value), words[name] ?? name);
 }
 
+/** A number's text with the decimal sign of the page's language. */
+const sign = (1.1).toLocaleString(document.documentElement.lang || "en").charAt(1);
+export const decimal = (text) => (sign === "." ? text : text.replace(".", sign));
+
 /** Bytes in binary units with at most one decimal. */
 export function bytes(count) {
   const steps = ["B", "KiB", "MiB", "GiB", "TiB"];
   let step = 0;
   while (count >= 1024 && step < steps.length - 1) { count /= 1024; step += 1; }
-  return `${step && count < 100 ? count.toFixed(1).replace(/\.0$/, "") : Math.round(count)} ${steps[step]}`;
+  return decimal(`${step && count < 100 ? count.toFixed(1).replace(/\.0$/, "") : Math.round(count)} ${steps[step]}`);
 }
 
 /** How long ago, short; the exact time is in the element's title. */
