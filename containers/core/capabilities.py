@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 NAMES: Final = (
@@ -72,10 +73,20 @@ _DROPPED_PRIVILEGED: Final = _DROPPED | {"dac_read_search", "linux_immutable", "
 """open_by_handle_at needs dac_read_search: with it a privileged container reads any file of the host (Shocker)."""
 
 
-def kept(*, privileged: bool) -> int:
-    """Return the bounding set as a bit mask.
+def default(*, privileged: bool) -> frozenset[str]:
+    """Return the names of what is kept unless a container says otherwise.
 
     Unprivileged containers keep what a system needs, over things of their own user namespace only.
     """
-    dropped = _DROPPED_PRIVILEGED if privileged else _DROPPED
-    return sum(1 << number for number, name in enumerate(NAMES) if name not in dropped)
+    return frozenset(NAMES) - (_DROPPED_PRIVILEGED if privileged else _DROPPED)
+
+
+def names_kept(*, privileged: bool, keep: Collection[str] | None = None, drop: Collection[str] = ()) -> frozenset[str]:
+    """Return the names of what is kept. keep: instead of the default, where it is not None. drop: out of either."""
+    return (default(privileged=privileged) if keep is None else frozenset(keep)) - frozenset(drop)
+
+
+def kept(*, privileged: bool, keep: Collection[str] | None = None, drop: Collection[str] = ()) -> int:
+    """Return the bounding set as a bit mask; keep, drop as in names_kept."""
+    names = names_kept(privileged=privileged, keep=keep, drop=drop)
+    return sum(1 << number for number, name in enumerate(NAMES) if name in names)

@@ -5,6 +5,7 @@
     [containers]
     privileged = false            # may there be privileged containers
     nesting = false               # may containers make user namespaces
+    capabilities = []             # what containers may keep beyond the default, such as "sys_time"
     parent_nics = []              # the host's network cards that containers may sit on
 
     [images]
@@ -29,8 +30,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
+from . import capabilities
 from .errors import PolicyDenied, SpecError
 from .names import check_name
+from .security import Security
 from .spec import Spec
 
 _T = TypeVar("_T")
@@ -42,6 +45,7 @@ class Containers:
 
     privileged: bool = False
     nesting: bool = False
+    capabilities: tuple[str, ...] = ()
     parent_nics: tuple[str, ...] = ()
 
 
@@ -104,6 +108,9 @@ def parse(text: str) -> Policy:
         ceilings=_build(Ceilings, tables.get("ceilings", {}), "policy.ceilings"),
         projects=projects,
     )
+    for name in policy.containers.capabilities:
+        if name not in capabilities.NAMES:
+            raise SpecError(f"There is no capability {name!r}.", field="policy.containers.capabilities")
     for source in policy.images.sources:
         if "/" in source:
             _subnet(source)
@@ -118,12 +125,23 @@ def check(policy: Policy, spec: Spec, others: Iterable[Spec] = (), *, parent_nic
     """
     if spec.privileged and not policy.containers.privileged:
         raise _denied("This host's policy does not allow privileged containers.", "privileged")
-    if spec.nesting and not policy.containers.nesting:
-        raise _denied("This host's policy does not allow nesting.", "nesting")
+    check_security(policy.containers, spec.security, privileged=spec.privileged)
     for nic in parent_nics:
         if nic not in policy.containers.parent_nics:
             raise _denied(f"This host's policy does not let containers use the card {nic}.", "network")
     _check_ceilings(policy.ceilings_of(spec.project), spec, others)
+
+
+def check_security(allowed: Containers, security: Security, *, privileged: bool) -> None:
+    """Raise PolicyDenied (field ``security.NAME``) for nesting, or for capabilities beyond the default, not allowed."""
+    if security.nesting and not allowed.nesting:
+        raise _denied("This host's policy does not allow nesting.", "security.nesting")
+    keep, drop = security.capabilities_keep, security.capabilities_drop
+    kept = capabilities.names_kept(privileged=privileged, keep=keep, drop=drop)
+    if refused := sorted(kept - capabilities.default(privileged=privileged) - set(allowed.capabilities)):
+        raise _denied(
+            f"This host's policy does not let containers keep {', '.join(refused)}.", "security.capabilities_keep"
+        )
 
 
 def _check_ceilings(ceilings: Ceilings, spec: Spec, others: Iterable[Spec]) -> None:

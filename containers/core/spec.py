@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Self, TypeVar, get_args
 from .errors import SpecError
 from .host import SLOTS
 from .names import check_name
+from .security import Security
 
 MEMORY_MIN_BYTES: Final = 4 * 1024**2
 CPUS_MIN: Final = 0.01
@@ -123,7 +124,7 @@ class Spec:
     limits: Limits = field(default_factory=Limits)
     nics: tuple[Nic, ...] = ()
     privileged: bool = False
-    nesting: bool = False
+    security: Security = field(default_factory=Security)
     init_command: tuple[str, ...] = ("/sbin/init",)
     environment: dict[str, str] = field(default_factory=dict)
     halt_signal: str | None = None
@@ -149,6 +150,7 @@ class Spec:
         if self.hostname:
             check_name(self.hostname, field="hostname")
         self.limits.check_types()
+        self.security.check(privileged=self.privileged)
         for nic in self.nics:
             nic.check()
         check_text(self.description, field="description", most=500, lines=True)
@@ -174,6 +176,9 @@ class Spec:
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Build a spec from JSON values; raises SpecError for an unknown or a missing field."""
         values = dict(data)
+        if values.pop("nesting", False):  # a field of its own in specs of before
+            values["security"] = {**values.get("security", {}), "nesting": True}
+        values["security"] = Security.from_dict(values.get("security", {}))
         values["limits"] = build(Limits, values.get("limits", {}), "limits")
         values["nics"] = tuple(build(Nic, nic, "nics") for nic in values.get("nics", ()))
         for name in ("layers", "tags", "init_command"):

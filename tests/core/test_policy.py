@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from containers.core import policy
 from containers.core.errors import PolicyDenied, SpecError
+from containers.core.security import Security
 from containers.core.spec import Limits, Spec
 
 SPEC = Spec(
@@ -52,6 +54,7 @@ def test_the_example_in_the_documentation_is_valid() -> None:
         ('[images]\nsources = "10.0.0.1"', "policy.images.sources"),
         ('[images]\nsources = ["10.0.0.1/8"]', "policy.images.sources"),
         ("images = 3", "policy.images"),
+        ('[containers]\ncapabilities = ["flying"]', "policy.containers.capabilities"),
         ("[", "policy"),
     ],
 )
@@ -61,12 +64,35 @@ def test_what_is_not_understood_is_refused(text: str, field: str) -> None:
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize("name", ["privileged", "nesting"])
-def test_privileged_and_nesting_need_the_policy(name: str) -> None:
+@pytest.mark.parametrize(
+    ("rule", "field", "changes"),
+    [
+        ("privileged = true", "privileged", {"privileged": True}),
+        ("nesting = true", "security.nesting", {"security": Security(nesting=True)}),
+        (
+            'capabilities = ["sys_time"]',
+            "security.capabilities_keep",
+            {"security": Security(capabilities_keep=("chown", "sys_time"))},
+        ),
+    ],
+)
+def test_more_rights_than_others_have_need_the_policy(rule: str, field: str, changes: dict[str, Any]) -> None:
     with pytest.raises(PolicyDenied) as caught:
-        policy.check(policy.DEFAULT, spec(**{name: True}))
-    assert caught.value.field == name
-    policy.check(policy.parse(f"[containers]\n{name} = true"), spec(**{name: True}))
+        policy.check(policy.DEFAULT, spec(**changes))
+    assert caught.value.field == field
+    policy.check(policy.parse(f"[containers]\n{rule}"), spec(**changes))
+
+
+def test_what_is_the_default_of_one_kind_of_container_is_more_than_that_of_the_other() -> None:
+    security = Security(capabilities_keep=("chown", "sys_resource"))
+    policy.check(policy.DEFAULT, spec(security=security))
+    with pytest.raises(PolicyDenied):
+        policy.check(policy.parse("[containers]\nprivileged = true"), spec(security=security, privileged=True))
+
+
+def test_what_is_dropped_again_is_not_kept() -> None:
+    security = Security(capabilities_keep=("chown", "sys_time"), capabilities_drop=("sys_time",))
+    policy.check(policy.DEFAULT, spec(security=security))
 
 
 def test_parent_nics_need_the_policy() -> None:

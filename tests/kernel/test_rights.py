@@ -11,6 +11,7 @@ from containers.core import store
 from containers.core.cgroups import blockdev, detect
 from containers.core.lifecycle import running
 from containers.core.proc.records import RunFile
+from containers.core.security import Security
 from containers.core.spec import Limits
 from containers.core.states import Status
 
@@ -43,11 +44,11 @@ echo status $?
 
 
 def test_with_nesting_an_inner_container_is_possible(inside):
-    assert inside(INNER, nesting=True)[-2:] == ["pid 1 uid 0", "status 0"]
+    assert inside(INNER, security=Security(nesting=True))[-2:] == ["pid 1 uid 0", "status 0"]
 
 
 def test_without_nesting_there_is_no_inner_user_namespace(inside):
-    lines = inside(INNER, nesting=False)
+    lines = inside(INNER, security=Security())
     assert lines[-1] != "status 0"
     assert not any(line.startswith("pid") for line in lines)
 

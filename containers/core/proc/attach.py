@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from ..cgroups.base import write_file
 from ..syscalls import PR_SET_CHILD_SUBREAPER, prctl
-from . import entering, setup
+from . import entering, rights, setup
 from .loop import Loop
 
 SETUP_SEC: Final = 10.0
@@ -44,6 +44,7 @@ class Target:
     attach_procs: cgroup.procs files to join, in order; the last one is of the cgroup2 tree. frozen: tells whether the
     container is frozen now. seccomp: as syscalls.load_seccomp takes it. capabilities: the bounding set as a bit mask.
     last_capability: the highest that the kernel knows. environment: of everything started inside.
+    limits: what init was given instead of every container's.
     """
 
     init_pid: int
@@ -55,6 +56,9 @@ class Target:
     capabilities: int
     last_capability: int
     environment: dict[str, str]
+    no_new_privs: bool = False
+    limits: rights.Limits = ()
+    oom_score_adj: int = 0
 
     @property
     def attach_dir(self) -> Path:

@@ -20,6 +20,7 @@ import termios
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .. import passwd
+from ..capabilities import NAMES
 from ..cgroups.base import write_file
 from ..syscalls import (
     CLONE_NEWCGROUP,
@@ -34,13 +35,14 @@ from ..syscalls import (
     PR_CAP_AMBIENT_CLEAR_ALL,
     PR_CAPBSET_DROP,
     PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
     close_range,
     load_seccomp,
     prctl,
     set_capabilities,
     setns,
 )
-from . import setup
+from . import rights, setup
 
 if TYPE_CHECKING:
     from .attach import Request, Target
@@ -53,6 +55,8 @@ _TIOCGPTPEER: Final = 0x5441
 _TIOCSPTLCK: Final = 0x40045431
 _IUTF8: Final = 0o40000
 _TTY_GID: Final = 5
+_NEEDED: Final = sum(1 << NAMES.index(name) for name in ("setgid", "setuid", "sys_admin"))
+"""Capabilities for the filter and the ids, given up right after where a container does not keep them."""
 _LIMITS: Final = tuple(
     value for name, value in sorted(vars(resource).items()) if name.startswith("RLIMIT_") and isinstance(value, int)
 )
@@ -94,7 +98,10 @@ def _enter(target: Target, request: Request, connection: socket.socket) -> NoRet
     for path in (*target.attach_procs[:-1], group):
         write_file(path, "0")
     with contextlib.suppress(OSError):
-        write_file("/proc/self/oom_score_adj", "0")
+        write_file("/proc/self/oom_score_adj", str(target.oom_score_adj))
+    with contextlib.suppress(OSError):
+        # init's limits are taken over inside, where nobody may raise them
+        rights.make_room(0, target.limits)
     # in a user namespace that it enters, a process holds everything; read from the host's /proc otherwise
     held = target.capabilities & (_permitted() if target.privileged else -1)
     prctl(PR_SET_DUMPABLE, 0)
@@ -224,7 +231,7 @@ def _environment(target: Target, request: Request, account: passwd.Account) -> d
 
 
 def _drop_rights(target: Target, account: passwd.Account, held: int) -> None:
-    """Bounding set, filter, ids, capability sets: the filter needs what the ids take away, and allows the rest.
+    """Bounding set, filter, ids, capability sets: what is not kept, filter and ids may need; the filter allows both.
 
     held: the capabilities that a root inside may hold, as a bit mask.
     """
@@ -232,7 +239,9 @@ def _drop_rights(target: Target, account: passwd.Account, held: int) -> None:
         if not target.capabilities >> number & 1:
             prctl(PR_CAPBSET_DROP, number)
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    set_capabilities(held, inheritable=0)
+    set_capabilities(held | _NEEDED, inheritable=0)
+    if target.no_new_privs:
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
     load_seccomp(target.seccomp)
     try:
         os.setgroups(account.groups)

@@ -6,16 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from .. import capabilities, passwd
+from .. import passwd
 from ..cgroups.base import Cgroups
 from ..exits import Reason
 from ..host import WEB_USER
 from ..start_plan import StartPlan, environment
+from . import rights
 from .attach import Target
 from .clients import Client
 from .loop import Loop
 from .sessions import SessionServer
-from .spawn import Child, last_capability
+from .spawn import Child, kept, last_capability
 
 _REASONS: tuple[Reason, ...] = ("stopped", "killed")
 
@@ -83,9 +84,12 @@ def target(owner: Owner, child: Child, attach_procs: tuple[str, ...]) -> Target:
         attach_procs=attach_procs,
         frozen=lambda: owner.cgroups.frozen(spec.id),
         seccomp=owner.bpf,
-        capabilities=capabilities.kept(privileged=spec.privileged),
+        capabilities=kept(spec),
         last_capability=last_capability(),
         environment=environment(spec),
+        no_new_privs=spec.security.no_new_privs,
+        limits=rights.limits_of(spec.security.prlimits),
+        oom_score_adj=spec.security.oom_score_adj,
     )
 
 

@@ -24,6 +24,7 @@ import signal
 import socket
 import struct
 import termios
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -38,6 +39,7 @@ from ..syscalls import (
     PR_CAP_AMBIENT_CLEAR_ALL,
     PR_CAPBSET_DROP,
     PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
     close_range,
     load_seccomp,
@@ -49,6 +51,7 @@ from ..syscalls import (
     umount,
     unshare,
 )
+from . import rights
 
 MESSAGE_BYTES: Final = 64 * 1024
 MOUNTS_MAX: Final = 250
@@ -72,6 +75,7 @@ class ChildPlan:
     """What the child does, complete before the clone. scratch: a host directory that the child mounts over.
 
     capabilities: the bounding set. last_capability: the highest that the kernel knows. links: NICs to bring up.
+    limits: instead of those that every container has. sysctls: of the network namespace.
     """
 
     before: tuple[mount_plan.Operation, ...]
@@ -83,6 +87,9 @@ class ChildPlan:
     capabilities: int
     last_capability: int
     seccomp: bytes
+    no_new_privs: bool
+    limits: rights.Limits
+    sysctls: tuple[tuple[str, str], ...]
     command: tuple[str, ...]
     environment: dict[str, str]
 
@@ -170,7 +177,7 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         pivot_root(".", ".")
         umount(".", MNT_DETACH)
         os.chdir("/")
-    _set_limits()
+    _set_limits(kind for kind, _, _ in plan.limits)
     _expect(connection, "finish")
     with _Step("make a cgroup namespace"):
         unshare(CLONE_NEWCGROUP)
@@ -178,16 +185,24 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
     with _Step("share the mount tree"):
         # systemd inside expects a shared tree, and does not make one itself in a container
         mount(None, "/", None, MS_REC | MS_SHARED)
+    for name, value in plan.sysctls:
+        with _Step(f"set the sysctl {name}"):
+            rights.write_sysctls([(name, value)])
     for link in ("lo", *plan.links):
         with _Step(f"bring the link {link} up"):
             _link_up(link)
-    _drop_rights(plan)
     with _Step("set the standard streams"):
         for fd in (0, 1, 2):
             os.dup2(slave_fd, fd)
         close_range(3, CLOSE_RANGE_CLOEXEC)
     with _Step("set the system call filter"):
+        if plan.no_new_privs:
+            prctl(PR_SET_NO_NEW_PRIVS, 1)
+        # while there is CAP_SYS_ADMIN, without which only no_new_privs would allow it; it allows all that follows
         load_seccomp(plan.seccomp)
+    _drop_rights(plan)
+    with _Step("set the resource limits"):
+        rights.set_limits(plan.limits)
     with _Step("run the init command"):
         _exec(plan)
 
@@ -227,9 +242,13 @@ def _link_up(name: str) -> None:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags | _IFF_UP))
 
 
-def _set_limits() -> None:
+def _set_limits(others: Iterable[int]) -> None:
+    """Set the limits that every container has, but for others, which are set last."""
+    skipped = frozenset(others)
     with _Step("set the resource limits"):
         for limit, soft, hard in _LIMITS:
+            if limit in skipped:
+                continue
             most = resource.getrlimit(limit)[1]
             most = hard if most == resource.RLIM_INFINITY else min(hard, most)
             resource.setrlimit(limit, (min(soft, most), most))

@@ -22,6 +22,7 @@ from .. import capabilities, mount_plan
 from ..cgroups.base import join
 from ..errors import SetupFailed, TimedOut
 from ..idmap import for_container
+from ..spec import Spec
 from ..start_plan import HANDSHAKE_SEC, StartPlan, environment
 from ..syscalls import (
     CLONE_NEWIPC,
@@ -35,7 +36,7 @@ from ..syscalls import (
     set_mount_idmap,
     set_thread_effective_ids,
 )
-from . import setup
+from . import rights, setup
 
 _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
 
@@ -134,6 +135,14 @@ def last_capability() -> int:
         return int(file.read())
 
 
+def kept(spec: Spec) -> int:
+    """Return a container's bounding set as a bit mask."""
+    security = spec.security
+    return capabilities.kept(
+        privileged=spec.privileged, keep=security.capabilities_keep, drop=security.capabilities_drop
+    )
+
+
 def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
     """Return what the child will do. bpf: the system call filter."""
     spec = plan.spec
@@ -143,16 +152,19 @@ def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
             layers=len(plan.lowers),
             upper=os.path.relpath(plan.upper, own),
             work=os.path.relpath(plan.work, own),
-            nesting=spec.nesting,
+            nesting=spec.security.nesting,
         ),
         after=mount_plan.after_cgroups(),
         scratch=str(plan.host.run_dir),
         hostname=spec.hostname or spec.name,
         links=tuple(nic.name for nic in spec.nics),
         privileged=spec.privileged,
-        capabilities=capabilities.kept(privileged=spec.privileged),
+        capabilities=kept(spec),
         last_capability=last_capability(),
         seccomp=bpf,
+        no_new_privs=spec.security.no_new_privs,
+        limits=rights.limits_of(spec.security.prlimits),
+        sysctls=rights.of_network(spec.security.sysctls),
         command=spec.init_command,
         environment=environment(spec),
     )
@@ -193,6 +205,7 @@ def _effective_ids(id_base: int | None) -> Iterator[None]:
 
 def equip(child: Child, plan: StartPlan) -> None:
     """Write the id maps, open the network namespace, and hand the child its layers. Raises SetupFailed."""
+    _grant(child, plan.spec)
     fds: list[int] = []
     try:
         userns_fd = None
@@ -215,6 +228,17 @@ def equip(child: Child, plan: StartPlan) -> None:
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _grant(child: Child, spec: Spec) -> None:
+    """Do for the child what only the host's root may; raises SetupFailed."""
+    security = spec.security
+    try:
+        rights.set_oom_score(child.pid, security.oom_score_adj)
+        rights.make_room(child.pid, rights.limits_of(security.prlimits))
+        rights.write_kernel_sysctls(child.pidfd, security.sysctls)
+    except OSError as error:
+        raise SetupFailed.from_oserror("grant what the security settings ask for", error) from error
 
 
 def _idmap(mount_fd: int, userns_fd: int, path: str) -> None:
