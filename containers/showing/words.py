@@ -7,10 +7,13 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from panel.accounts.models import Role
+
 from ..core.states import TRANSITIONS, Action, Status
 
 ACTIONS = {
     "create": gettext_lazy("Create"),
+    "import": gettext_lazy("Import"),
     "start": gettext_lazy("Start"),
     "stop": gettext_lazy("Stop"),
     "restart": gettext_lazy("Restart"),
@@ -31,6 +34,7 @@ ACTIONS = {
 
 DOING = {
     "create": gettext_lazy("Creating…"),
+    "import": gettext_lazy("Importing…"),
     "start": gettext_lazy("Starting…"),
     "stop": gettext_lazy("Stopping…"),
     "restart": gettext_lazy("Restarting…"),
@@ -88,6 +92,8 @@ EVENTS = {
 
 
 AUDITED = {
+    "snapshot.create": ACTIONS["snapshot"],
+    "snapshot.restore": ACTIONS["restore"],
     "session.open": gettext_lazy("Open terminal"),
     "session.close": gettext_lazy("End terminal"),
     "session.end-others": gettext_lazy("End other sessions"),
@@ -168,8 +174,26 @@ def event_sentence(event: Any) -> str:
 def audit_action(value: str) -> str:
     """Return the words of an audit action such as container.start."""
     kind, _dot, verb = value.partition(".")
-    known = AUDITED.get(value) or ACTIONS.get(verb) or ACTIONS.get(f"{kind}-{verb}")
+    known = AUDITED.get(value) or ACTIONS.get(f"{kind}-{verb}") or ACTIONS.get(verb)
     return f"{known}" if known else value.replace(".", " ").replace("-", " ").capitalize()
+
+
+def audit_object(record: Any) -> str:
+    """Return what an audit record is about, by its name; of an operation, what it does and to which."""
+    if record.object_type == "operation" and record.detail.get("object"):
+        action = record.detail.get("action", "")
+        return f"{ACTIONS.get(action, action)} {record.detail['object']}"
+    return str(record.object_name)
+
+
+def audit_detail(record: Any) -> str:
+    """Return what an audit record adds: the role that was given, why something failed; "" mostly."""
+    detail = record.detail
+    if detail.get("message"):
+        return str(detail["message"])
+    if detail.get("role"):
+        return str(dict(Role.choices).get(detail["role"], detail["role"]))
+    return _("host administrator") if detail.get("host_admin") else ""
 
 
 def explain(error: dict[str, Any] | None) -> str:

@@ -30,6 +30,8 @@ TABS = (
     ("settings", gettext_lazy("Settings")),
     ("log", gettext_lazy("Log")),
 )
+RENAME_WAIT_SEC = 3.0
+"""How long a rename may take before the answer leads to the list instead of the container's page."""
 LAST_LINES = 12
 """Of the console, on the overview of a container that ended by itself; the log shows them all."""
 FIELDS_OF_LIMITS = {f"limits.{limit}": name for name, limit in LIMITS.items()}
@@ -138,8 +140,10 @@ def rename(request: HttpRequest, name: str) -> HttpResponse:
     if request.method == "POST":
         new = context["value"] = request.POST.get("name", "").strip()
         try:
-            services.act(actor_of(request), name, "rename", {"name": new})
-            return HttpResponse(status=204, headers={"HX-Redirect": reverse("containers:list") + f"?q={new}"})
+            asked = services.act(actor_of(request), name, "rename", {"name": new})
+            renamed = services.wait(asked.pk, RENAME_WAIT_SEC).status == Operation.Status.SUCCEEDED
+            where = reverse("containers:detail", args=[new]) if renamed else reverse("containers:list") + f"?q={new}"
+            return HttpResponse(status=204, headers={"HX-Redirect": where})
         except CoreError as error:
             context["error"] = error.message
     return render(request, "containers/dialog_rename.html", context)

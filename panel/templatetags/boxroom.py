@@ -107,6 +107,18 @@ def audit_word(value: str) -> str:
 
 
 @register.filter
+def audit_object(record: Any) -> str:
+    """Return what an audit record is about."""
+    return words.audit_object(record)
+
+
+@register.filter
+def audit_detail(record: Any) -> str:
+    """Return what an audit record adds in words, often nothing."""
+    return words.audit_detail(record)
+
+
+@register.filter
 def event_words(event: Any) -> str:
     """Return one sentence for an event of a container."""
     return words.event_sentence(event)

@@ -1,0 +1,48 @@
+"""One word for each idea: what the pages call actions, events and records."""
+
+from types import SimpleNamespace
+
+import pytest
+from django.utils import translation
+
+from containers.showing import words
+from panel.templatetags import boxroom
+
+
+@pytest.mark.parametrize(
+    ("action", "shown"),
+    [
+        ("container.create", "Create"),
+        ("snapshot.create", "Take snapshot"),
+        ("snapshot.restore", "Restore snapshot"),
+        ("snapshot.delete", "Delete snapshot"),
+        ("image.build", "Make image"),
+        ("network.delete", "Delete network"),
+        ("session.open", "Open terminal"),
+        ("sign-in", "Sign in"),
+        ("host.reconcile", "Host reconcile"),
+    ],
+)
+def test_an_audited_action_is_called_what_it_was(action: str, shown: str) -> None:
+    assert words.audit_action(action) == shown
+
+
+def test_a_record_of_an_operation_says_which_not_its_id() -> None:
+    record = SimpleNamespace(
+        object_type="operation", object_name="1f57be0a", detail={"action": "image-build", "object": "debian-12"}
+    )
+    assert words.audit_object(record) == "Make image debian-12"
+    assert words.audit_detail(record) == ""
+    assert words.audit_detail(SimpleNamespace(detail={"role": "operator"})) == "Operator"
+
+
+def test_a_new_container_was_created_not_stopped() -> None:
+    event = SimpleNamespace(kind="status", new="stopped", reason="created")
+    assert words.event_sentence(event) == "Created"
+
+
+def test_numbers_have_the_decimal_sign_of_the_language() -> None:
+    with translation.override("de"):
+        assert boxroom.size(1.5 * 1024**3) == "1,5 GiB"
+    with translation.override("en"):
+        assert boxroom.size(1.5 * 1024**3) == "1.5 GiB"
