@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -198,6 +199,35 @@ def test_freeze_stops_everything_and_thaw_lets_it_run(groups: Cgroups, run: Run)
     groups.thaw(ID)
     assert not groups.frozen(ID)
     wait_until(lambda: groups_cpu(groups) > before)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_freeze_from_outside_is_seen_heard_and_ended(groups: Cgroups, run: Run, *, inner: bool) -> None:
+    create(groups)
+    up(run(SLEEP))
+    path = groups.namespace_dir(ID) if inner else groups.container_tree(ID)
+    watch = groups.watch_frozen(ID)
+    try:
+        assert watch.changed() is None
+        assert not heard(watch.fileno(), 0)
+        (path / "cgroup.freeze").write_text("1")
+        assert heard(watch.fileno(), 5)
+        wait_until(watch.changed)
+        assert groups.frozen(ID)
+        assert groups.frozen(ID, inner=False) is not inner
+        groups.thaw(ID)
+        assert not groups.frozen(ID)
+        assert heard(watch.fileno(), 5)
+        assert watch.changed() is False
+        assert watch.changed() is None
+        assert not heard(watch.fileno(), 0)
+    finally:
+        watch.close()
+        watch.close()
+
+
+def heard(fd: int, timeout_sec: float) -> bool:
+    return bool(select.select([fd], [], [], timeout_sec)[0])
 
 
 def groups_cpu(groups: Cgroups) -> int:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 
+from containers.core.cgroups import detect
 from containers.core.host import Host
 from containers.core.lifecycle import running
 from containers.core.lifecycle.watching import Watch
 from containers.core.proc.records import RunFile
 from containers.core.spec import Spec
+from containers.core.states import Status
 
 from .conftest import NoNetwork
-from .patience import wait_until
+from .patience import patient, wait_until
 
 
 def test_what_changed_is_told_once(host: Host, container: Callable[..., Spec]) -> None:
@@ -55,3 +59,34 @@ def test_a_supervisor_that_is_killed_is_told(host: Host, running_container: Spec
         assert watch.changed() == {running_container.id}
     finally:
         watch.close()
+
+
+def test_a_supervisor_tells_of_a_freeze_whoever_did_it(host: Host, container: Callable[..., Spec]) -> None:
+    spec = container()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as news:
+        news.bind(str(host.events_socket))
+        news.settimeout(patient(5))
+        running.start(host, spec, network=NoNetwork())
+        assert json.loads(news.recv(4096))["event"] == "started"
+        groups = detect.open(host)
+        for path in (groups.container_tree(spec.id), groups.namespace_dir(spec.id)):
+            for value, event, status in (("1", "frozen", Status.FROZEN), ("0", "thawed", Status.RUNNING)):
+                (path / "cgroup.freeze").write_text(value)
+                assert json.loads(news.recv(4096)) == {"id": spec.id, "event": event}
+                assert running.observe(host)[spec.id].status is status
+        running.stop(host, spec.id, kill=True)
+        assert json.loads(news.recv(4096))["event"] == "stopped"
+    host.events_socket.unlink()
+
+
+def test_it_does_so_after_a_reboot_inside_too(host: Host, container: Callable[..., Spec]) -> None:
+    once = "[ -e /rebooted ] && exec sleep 3600; touch /rebooted; reboot -f"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as news:
+        news.bind(str(host.events_socket))
+        news.settimeout(patient(10))
+        spec = container(init_command=("/bin/sh", "-c", once))
+        running.start(host, spec, network=NoNetwork())
+        assert [json.loads(news.recv(4096))["event"] for _ in range(2)] == ["started", "rebooted"]
+        (detect.open(host).container_tree(spec.id) / "cgroup.freeze").write_text("1")
+        assert json.loads(news.recv(4096))["event"] == "frozen"
+    host.events_socket.unlink()

@@ -30,6 +30,7 @@ from ..cgroup_files import DELEGATE, TREE_BOUNDS, parse_keyed
 from ..errors import AlreadyExists, NotFound, SetupFailed, TimedOut
 from ..samples import StatPaths
 from ..spec import Limits
+from .frozen import FrozenWatch
 
 CONTAINER_PREFIX: Final = "c-"
 SUPERVISORS: Final = "supervisors"
@@ -199,12 +200,17 @@ class Cgroups(ABC):
                 "Not every process could be frozen in time; the container runs on.", step="freeze", path=str(path)
             )
 
-    def thaw(self, container_id: str, timeout_sec: float = 10.0) -> None:
-        """Let the processes run on, and wait until they do. Raises NotFound, TimedOut."""
-        self._request(container_id, "cgroup.freeze", "0")
-        path = self.container_tree(container_id)
-        if not self._wait_event(path, "frozen", 0, timeout_sec):
-            raise TimedOut("The container could not be thawed in time.", step="thaw", path=str(path))
+    def thaw(self, container_id: str, timeout_sec: float = 10.0, *, inner: bool = True) -> None:
+        """Let the processes run on, and wait until they do. Raises NotFound, TimedOut.
+
+        inner: what somebody outside the panel has frozen at the container's own root runs on, too.
+        """
+        deadline = time.monotonic() + timeout_sec
+        for path in self._frozen_at(container_id, inner=inner):
+            self._request(container_id, "cgroup.freeze", "0", at=path)
+        for path in self._frozen_at(container_id, inner=inner):
+            if not self._wait_event(path, "frozen", 0, deadline - time.monotonic()):
+                raise TimedOut("The container could not be thawed in time.", step="thaw", path=str(path))
 
     def lift_pids(self, container_id: str, room: int) -> None:
         """Let a container have `room` more processes than its limit, until apply() puts the limit in force again."""
@@ -226,9 +232,21 @@ class Cgroups(ABC):
         """Wait until no process is left in the container's cgroups; returns whether that is so."""
         return self._wait_event(self.container_tree(container_id), "populated", 0, timeout_sec)
 
-    def frozen(self, container_id: str) -> bool:
-        """Return whether all of the container's processes are frozen now (not merely asked to)."""
-        return self._events(self.container_tree(container_id)).get("frozen") == 1
+    def frozen(self, container_id: str, *, inner: bool = True) -> bool:
+        """Return whether the container's processes are frozen now (not merely asked to).
+
+        inner: so it is, too, where somebody outside the panel froze its own root, and what was started from outside
+        runs on.
+        """
+        return any(self._events(path).get("frozen") == 1 for path in self._frozen_at(container_id, inner=inner))
+
+    def watch_frozen(self, container_id: str) -> FrozenWatch:
+        """Return what tells when frozen() changes (the caller's to close, before the cgroups go); raises OSError."""
+        return FrozenWatch(self._frozen_at(container_id, inner=True))
+
+    def _frozen_at(self, container_id: str, *, inner: bool) -> tuple[Path, ...]:
+        whole = self.container_tree(container_id)
+        return (whole, self.namespace_dir(container_id)) if inner else (whole,)
 
     def populated(self, container_id: str) -> bool:
         """Return whether any live process is in the container's cgroups."""
@@ -276,9 +294,9 @@ class Cgroups(ABC):
             (path / child).mkdir(mode=0o755)
         delegate(path / "ns", owner_uid)
 
-    def _request(self, container_id: str, file: str, value: str) -> None:
+    def _request(self, container_id: str, file: str, value: str, *, at: Path | None = None) -> None:
         try:
-            write_file(f"{self.container_tree(container_id)}/{file}", value)
+            write_file(f"{at or self.container_tree(container_id)}/{file}", value)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
                 raise NotFound(f"Container {container_id} has no cgroup: it does not run.") from error

@@ -200,7 +200,7 @@ def recover(host: Host) -> list[str]:
             continue
         with contextlib.suppress(Busy), store.lock(host, "container", container_id, wait_sec=0):
             with contextlib.suppress(NotFound):
-                cgroups.open(host).thaw(container_id)
+                cgroups.open(host).thaw(container_id, inner=False)
             marker.unlink(missing_ok=True)
             mended.append(f"thawed: {container_id}")
     return mended + litter.sweep(host)
@@ -289,7 +289,7 @@ def _copied(host: Host, container_id: str, directory: Path) -> store.Root:
 def _frozen(host: Host, container_id: str) -> Iterator[None]:
     """Hold a running container still; it runs on afterwards, whatever happens, unless it was frozen before."""
     groups = cgroups.open(host)
-    if groups.frozen(container_id):
+    if groups.frozen(container_id, inner=False):
         yield
         return
     marker = _marker(host, container_id)
@@ -299,7 +299,7 @@ def _frozen(host: Host, container_id: str) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(NotFound):
-            groups.thaw(container_id)
+            groups.thaw(container_id, inner=False)
         marker.unlink(missing_ok=True)
 
 

@@ -1,8 +1,8 @@
 """What has changed since the last look, cheaply enough to ask every second with hundreds of containers.
 
 A start, a stop and a reboot each put a run file in place or take one away, which the directory's time tells; a
-supervisor that is killed does not, but a pidfd of it is kept open and polled. Freezing leaves no trace here: whoever
-looks at everything now and then finds that too.
+supervisor that is killed does not, but a pidfd of it is kept open and polled. Freezing leaves no trace here: the
+supervisor tells of it, and whoever looks at everything now and then finds it too.
 """
 
 from __future__ import annotations

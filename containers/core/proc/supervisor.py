@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -148,11 +149,37 @@ class Supervisor:
         while self.child is not None:
             child = self.child
             self.loop.watch(child.pidfd, read=self.loop.stop)
-            self.loop.run()
+            with self._freezes_told():
+                self.loop.run()
             self.loop.forget(child.pidfd)
             self.child = None
             self.server.container = None
             self._ended(child)
+
+    @contextlib.contextmanager
+    def _freezes_told(self) -> Iterator[None]:
+        """Meanwhile tell the ticker when the container is frozen or thawed, whoever does it."""
+        try:
+            watch = self.cgroups.watch_frozen(self.id)
+        except OSError:  # the ticker finds out all the same, some seconds later
+            yield
+            return
+
+        def tell() -> None:
+            try:
+                frozen = watch.changed()
+            except OSError:
+                self.loop.forget(watch.fileno())
+                return
+            if frozen is not None:
+                records.notify(self.host, self.id, "frozen" if frozen else "thawed")
+
+        self.loop.watch(watch.fileno(), read=tell)
+        try:
+            yield
+        finally:
+            self.loop.forget(watch.fileno())
+            watch.close()
 
     def _console_tail(self, child: spawn.Child) -> str | None:
         """Let go of the child's console; returns the last lines that it showed."""
