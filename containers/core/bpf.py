@@ -18,7 +18,11 @@ _BPF_PROG_LOAD: Final = 5
 _BPF_PROG_ATTACH: Final = 8
 _BPF_PROG_TYPE_CGROUP_DEVICE: Final = 15
 _BPF_CGROUP_DEVICE: Final = 6
+_BPF_PROG_GET_FD_BY_ID: Final = 13
+_BPF_PROG_QUERY: Final = 16
 _BPF_F_ALLOW_MULTI: Final = 2
+_BPF_F_REPLACE: Final = 4
+_PROGRAMS_MAX: Final = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -50,7 +54,27 @@ class _AttachAttr(ctypes.Structure):
         ("attach_bpf_fd", ctypes.c_uint32),
         ("attach_type", ctypes.c_uint32),
         ("attach_flags", ctypes.c_uint32),
+        ("replace_bpf_fd", ctypes.c_uint32),
     ]
+
+
+class _QueryAttr(ctypes.Structure):
+    """The first fields of union bpf_attr for BPF_PROG_QUERY."""
+
+    _fields_ = [
+        ("target_fd", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("query_flags", ctypes.c_uint32),
+        ("attach_flags", ctypes.c_uint32),
+        ("prog_ids", ctypes.c_uint64),
+        ("prog_cnt", ctypes.c_uint32),
+    ]
+
+
+class _IdAttr(ctypes.Structure):
+    """The first fields of union bpf_attr for BPF_PROG_GET_FD_BY_ID."""
+
+    _fields_ = [("prog_id", ctypes.c_uint32), ("next_id", ctypes.c_uint32), ("open_flags", ctypes.c_uint32)]
 
 
 def _bpf(command: int, attr: ctypes.Structure, what: str) -> int:
@@ -95,3 +119,32 @@ def attach_device_program(cgroup_fd: int, program_fd: int) -> None:
         attach_flags=_BPF_F_ALLOW_MULTI,
     )
     _bpf(_BPF_PROG_ATTACH, attr, "PROG_ATTACH, CGROUP_DEVICE")
+
+
+def replace_device_program(cgroup_fd: int, program_fd: int) -> None:
+    """Put a device program in the place of the one that is attached to a cgroup, at one stroke. Linux 5.6.
+
+    Where none is attached it is attached; where several are, each was meant, and OSError EEXIST says so.
+    """
+    ids = (ctypes.c_uint32 * _PROGRAMS_MAX)()
+    query = _QueryAttr(
+        target_fd=cgroup_fd, attach_type=_BPF_CGROUP_DEVICE, prog_ids=ctypes.addressof(ids), prog_cnt=_PROGRAMS_MAX
+    )
+    _bpf(_BPF_PROG_QUERY, query, "PROG_QUERY, CGROUP_DEVICE")
+    if not query.prog_cnt:
+        attach_device_program(cgroup_fd, program_fd)
+        return
+    if query.prog_cnt > 1:
+        raise OSError(17, f"{query.prog_cnt} device programs are attached")
+    old_fd = _bpf(_BPF_PROG_GET_FD_BY_ID, _IdAttr(prog_id=ids[0]), "PROG_GET_FD_BY_ID")
+    try:
+        attr = _AttachAttr(
+            target_fd=cgroup_fd,
+            attach_bpf_fd=program_fd,
+            attach_type=_BPF_CGROUP_DEVICE,
+            attach_flags=_BPF_F_ALLOW_MULTI | _BPF_F_REPLACE,
+            replace_bpf_fd=old_fd,
+        )
+        _bpf(_BPF_PROG_ATTACH, attr, "PROG_ATTACH, CGROUP_DEVICE, REPLACE")
+    finally:
+        os.close(old_fd)

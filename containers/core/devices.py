@@ -6,6 +6,8 @@ include/uapi/linux/bpf.h (struct bpf_cgroup_dev_ctx), Documentation/bpf/standard
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,10 +49,26 @@ DEFAULT_RULES: Final = (
     DeviceRule("c", 5, 0, "rwm"),  # tty
     DeviceRule("c", 5, 1, "rwm"),  # console
     DeviceRule("c", 5, 2, "rwm"),  # ptmx
-    DeviceRule("c", 10, 200, "rwm"),  # net/tun: acts in the opener's own network namespace
-    DeviceRule("c", 10, 229, "rwm"),  # fuse
     DeviceRule("c", 136, None, "rwm"),  # pts/*
 )
+
+
+def of_node(path: str) -> DeviceRule:
+    """Return the rule for using a device node of the host. Raises OSError; ENODEV where there is something else."""
+    info = os.stat(path, follow_symlinks=False)
+    if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
+        raise OSError(19, "not a device node", path)
+    kind: DeviceType = "c" if stat.S_ISCHR(info.st_mode) else "b"
+    return DeviceRule(kind, os.major(info.st_rdev), os.minor(info.st_rdev), "rwm")
+
+
+def v1_changes(present: str, rules: Iterable[DeviceRule]) -> tuple[tuple[str, str], ...]:
+    """Return (file, value) that make the rules in force those given. present: the text of devices.list."""
+    there, wanted = set(present.splitlines()), {rule.v1() for rule in rules}
+    return (
+        *(("devices.allow", line) for line in sorted(wanted - there)),
+        *(("devices.deny", line) for line in sorted(there - wanted)),
+    )
 
 
 def v1_writes(rules: Iterable[DeviceRule] = DEFAULT_RULES) -> tuple[tuple[str, str], ...]:

@@ -19,6 +19,16 @@
     [projects.web.ceilings]       # of one project
     containers = 10
 
+    [shares.media]                # a directory of the host that containers may be given, by its name here
+    path = "/srv/media"           # absolute, without links
+    projects = ["web"]            # whose containers; "*" is every project's, none is nobody's
+    read_only = true              # even for a container that asks for more
+    submounts = false             # may it hold, and receive, other mounts of the host (propagation "slave")
+
+    [devices.kvm]                 # a device node, in the same way; fuse and tun are everybody's unless said otherwise
+    path = "/dev/kvm"
+    projects = ["web"]
+
 A key that is not known is refused, so that a misspelt rule is not a missing one.
 """
 
@@ -30,8 +40,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
-from . import capabilities
+from . import capabilities, grants
+from .attachments import Attachments
 from .errors import PolicyDenied, SpecError
+from .grants import DEFAULT_DEVICES, HostDevice, Share
 from .names import check_name
 from .security import Security
 from .spec import Spec
@@ -77,6 +89,8 @@ class Policy:
     images: Images = field(default_factory=Images)
     ceilings: Ceilings = field(default_factory=Ceilings)
     projects: Mapping[str, Ceilings] = field(default_factory=dict)
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    devices: Mapping[str, HostDevice] = field(default_factory=lambda: dict(DEFAULT_DEVICES))
 
     def ceilings_of(self, project: str) -> Ceilings:
         """Return the ceilings that hold for a project."""
@@ -84,7 +98,7 @@ class Policy:
 
 
 DEFAULT: Final = Policy()
-_TABLES: Final = ("containers", "images", "ceilings", "projects")
+_TABLES: Final = ("containers", "images", "ceilings", "projects", "shares", "devices")
 
 
 def parse(text: str) -> Policy:
@@ -107,6 +121,8 @@ def parse(text: str) -> Policy:
         images=_build(Images, tables.get("images", {}), "policy.images"),
         ceilings=_build(Ceilings, tables.get("ceilings", {}), "policy.ceilings"),
         projects=projects,
+        shares=_named(Share, tables, "shares"),
+        devices={**DEFAULT_DEVICES, **_named(HostDevice, tables, "devices")},
     )
     for name in policy.containers.capabilities:
         if name not in capabilities.NAMES:
@@ -129,6 +145,7 @@ def check(policy: Policy, spec: Spec, others: Iterable[Spec] = (), *, parent_nic
     for nic in parent_nics:
         if nic not in policy.containers.parent_nics:
             raise _denied(f"This host's policy does not let containers use the card {nic}.", "network")
+    resolve(policy, spec)
     _check_ceilings(policy.ceilings_of(spec.project), spec, others)
 
 
@@ -142,6 +159,11 @@ def check_security(allowed: Containers, security: Security, *, privileged: bool)
         raise _denied(
             f"This host's policy does not let containers keep {', '.join(refused)}.", "security.capabilities_keep"
         )
+
+
+def resolve(policy: Policy, spec: Spec) -> Attachments:
+    """Return what a spec's mounts and devices come to on this host; raises PolicyDenied naming the field."""
+    return grants.resolve(policy.shares, policy.devices, spec)
 
 
 def _check_ceilings(ceilings: Ceilings, spec: Spec, others: Iterable[Spec]) -> None:
@@ -203,6 +225,20 @@ def _subnet(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         raise SpecError(f"policy.toml: {error}.", field="policy.images.sources") from None
 
 
+def _named(cls: type[_T], tables: Mapping[str, Any], kind: str) -> dict[str, _T]:
+    """Return the tables below [shares] or [devices]; raises SpecError for a name or a path that is none."""
+    found = {}
+    for name, table in _table(tables.get(kind, {}), f"policy.{kind}").items():
+        where = f"policy.{kind}.{name}"
+        check_name(name, field=where)
+        values = dict(_table(table, where))
+        if kind == "devices" and name in DEFAULT_DEVICES:
+            values.setdefault("path", DEFAULT_DEVICES[name].path)
+        grants.check_path(values.get("path"), f"{where}.path", device=kind == "devices")
+        found[name] = _build(cls, values, where)
+    return found
+
+
 def _table(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SpecError(f"{where} must be a table.", field=where)
@@ -225,12 +261,20 @@ def _value(value: Any, kind: str, where: str) -> Any:
     # bool is an int to Python, not to a policy
     if kind == "bool" and isinstance(value, bool):
         return value
+    if kind == "str" and isinstance(value, str):
+        return value
     if kind.startswith("tuple") and isinstance(value, list) and all(isinstance(one, str) and one for one in value):
         return tuple(value)
     if kind.startswith("int") and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if kind.startswith("float") and isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
         return float(value)
-    names = {"bool": "true or false", "tuple": "a list of strings", "int": "a whole number", "float": "a number"}
+    names = {
+        "bool": "true or false",
+        "str": "text",
+        "tuple": "a list of strings",
+        "int": "a whole number",
+        "float": "a number",
+    }
     wanted = next(words for prefix, words in names.items() if kind.startswith(prefix))
     raise SpecError(f"{where} must be {wanted}, not {value!r}.", field=where)

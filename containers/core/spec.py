@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, TypeVar, get_args
 
+from .attachments import Device, Mount, check_all
 from .errors import SpecError
 from .host import SLOTS
 from .names import check_name
@@ -131,6 +132,8 @@ class Spec:
     autostart: bool = False
     ephemeral: bool = False
     restart: RestartPolicy = "no"
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
     generation: int = 1
 
     def check(self) -> None:
@@ -162,6 +165,7 @@ class Spec:
             raise SpecError("Use no, on-failure or always.", field="restart")
         for tag in self.tags:
             check_name(tag, field="tags")
+        check_all(self.mounts, self.devices)
 
     def to_json(self) -> str:
         """Return the spec as JSON text with sorted keys."""
@@ -181,6 +185,8 @@ class Spec:
         values["security"] = Security.from_dict(values.get("security", {}))
         values["limits"] = build(Limits, values.get("limits", {}), "limits")
         values["nics"] = tuple(build(Nic, nic, "nics") for nic in values.get("nics", ()))
+        values["mounts"] = tuple(build(Mount, mount, "mounts") for mount in values.get("mounts", ()))
+        values["devices"] = tuple(build(Device, device, "devices") for device in values.get("devices", ()))
         for name in ("layers", "tags", "init_command"):
             if name in values:
                 values[name] = tuple(values[name])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from .attachments import Attachments
 from .host import Host
 from .spec import Spec
 
@@ -27,6 +28,7 @@ class StartPlan:
 
     id_base: first host id of the container's range; None for a privileged container. lowers: read-only layers, top
     first, absolute. upper, work: in one directory, the container's own. cgroup limits are those of spec.
+    attachments: what the spec's mounts and devices come to on this host.
     """
 
     state_dir: str
@@ -36,6 +38,7 @@ class StartPlan:
     lowers: tuple[str, ...]
     upper: str
     work: str
+    attachments: Attachments = field(default_factory=Attachments)
 
     @property
     def host(self) -> Host:
@@ -52,6 +55,7 @@ class StartPlan:
         values: dict[str, Any] = json.loads(text)
         values["spec"] = Spec.from_dict(values["spec"])
         values["lowers"] = tuple(values["lowers"])
+        values["attachments"] = Attachments.from_dict(values["attachments"])
         return cls(**values)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from containers.core.devices import DEFAULT_RULES, DeviceRule, v1_writes, v2_program
+from containers.core.devices import DEFAULT_RULES, DeviceRule, of_node, v1_changes, v1_writes, v2_program
 
 READ, WRITE, MKNOD = 2, 4, 1
 BLOCK, CHAR = 1, 2
@@ -57,12 +57,27 @@ def allowed(rules: Sequence[DeviceRule], kind: int, access: int, major: int, min
         (BLOCK, MKNOD | READ, 8, 0, False),
         (CHAR, MKNOD, 200, 1, True),
         (CHAR, READ | WRITE, 136, 77, True),
-        (CHAR, READ, 10, 229, True),
+        (CHAR, READ, 10, 229, False),  # /dev/fuse: where it is asked for
         (CHAR, READ, 10, 1, False),
     ],
 )
 def test_default_rules(kind: int, access: int, major: int, minor: int, *, expected: bool) -> None:
     assert allowed(DEFAULT_RULES, kind, access, major, minor) is expected
+
+
+def test_what_is_in_force_on_v1_is_changed_line_by_line() -> None:
+    present = "".join(f"{rule.v1()}\n" for rule in (*DEFAULT_RULES, DeviceRule("c", 10, 229, "rwm")))
+    assert v1_changes(present, DEFAULT_RULES) == (("devices.deny", "c 10:229 rwm"),)
+    assert v1_changes(present, (*DEFAULT_RULES, DeviceRule("b", 8, 0, "r"))) == (
+        ("devices.allow", "b 8:0 r"),
+        ("devices.deny", "c 10:229 rwm"),
+    )
+
+
+def test_the_rule_of_a_node_is_the_nodes() -> None:
+    assert of_node("/dev/zero") == DeviceRule("c", 1, 5, "rwm")
+    with pytest.raises(OSError, match="not a device"):
+        of_node("/etc/passwd")
 
 
 def test_without_rules_nothing_is_allowed() -> None:

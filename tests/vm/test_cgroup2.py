@@ -13,7 +13,7 @@ from . import machine
 
 PROJECT = Path(__file__).resolve().parents[2]
 TIMEOUT_SEC = 2400
-FILES = "cgroups exec_basics isolation rights security sessions_* start stats systemd"
+FILES = "attachments cgroups exec_basics isolation rights security sessions_* start stats systemd"
 """What has to do with cgroups and processes; storage, images and networks are the same on both."""
 
 LEFT_OUT = "not (hundred_megabytes or takes_nothing or system_call_filter)"

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from ..cgroup_files import DELEGATE, TREE_BOUNDS, parse_keyed
+from ..devices import DeviceRule
 from ..errors import AlreadyExists, NotFound, SetupFailed, TimedOut
 from ..samples import StatPaths
 from ..spec import Limits
@@ -107,6 +108,10 @@ class Cgroups(ABC):
         Raises InUse (field limits.memory_bytes) where the kernel cannot reclaim down to the memory limit, NotFound
         where the container has no cgroup, HostUnsupported for an I/O limit without a disk to throttle.
         """
+
+    @abstractmethod
+    def allow_devices(self, container_id: str, rules: Iterable[DeviceRule]) -> None:
+        """Let a container use these devices beside those that every one has, and no others. Raises OSError."""
 
     @abstractmethod
     def joined(self, container_id: str) -> Joined:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .. import devices
@@ -98,6 +98,17 @@ class CgroupsV1(Cgroups):
                 except OSError as failed:
                     error.add_note(f"undo failed: {failed}")
             raise
+
+    def allow_devices(self, container_id: str, rules: Iterable[devices.DeviceRule]) -> None:
+        if "devices" not in self._controllers:
+            return
+        path = self._container_dir("devices", container_id)
+        wanted = (*devices.DEFAULT_RULES, *rules)
+        # a directory below takes over what is denied above it, and not what is allowed
+        for place in (path, path / "ns"):
+            if place.exists():
+                for file, value in devices.v1_changes(read_file(f"{place}/devices.list"), wanted):
+                    write_file(f"{place}/{file}", value)
 
     def _write_limit(self, container_id: str, file: str, write: Write, limits: Limits) -> None:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from .. import bpf, devices
@@ -52,13 +53,16 @@ class CgroupsV2(Cgroups):
         write_file(f"{path}/cgroup.subtree_control", enabled)
         self._make_tree_leaves(path, owner_uid)
 
+    def allow_devices(self, container_id: str, rules: Iterable[devices.DeviceRule]) -> None:
+        self._attach_device_rules(self.container_tree(container_id), rules)
+
     @staticmethod
-    def _attach_device_rules(path: Path) -> None:
+    def _attach_device_rules(path: Path, rules: Iterable[devices.DeviceRule] = ()) -> None:
         cgroup_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            program_fd = bpf.load_device_program(devices.v2_program())
+            program_fd = bpf.load_device_program(devices.v2_program((*devices.DEFAULT_RULES, *rules)))
             try:
-                bpf.attach_device_program(cgroup_fd, program_fd)
+                bpf.replace_device_program(cgroup_fd, program_fd)
             finally:
                 os.close(program_fd)
         finally:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .. import claims, halt, store
+from ..attachments import Attachments
 from ..cgroups import detect
 from ..errors import (
     Cancelled,
@@ -53,6 +54,7 @@ __all__ = [
 ]
 
 FREEZE_SEC: Final = 10.0
+_NOTHING: Final = Attachments()
 _BURY_SEC: Final = 10.0
 _LOOK_SEC: Final = 0.05
 _SIGNAL_AGAIN_SEC: Final = 1.0
@@ -82,11 +84,13 @@ def start(
     spec: Spec,
     *,
     network: NetworkPort,
+    attachments: Attachments = _NOTHING,
     progress: Progress = _no_progress,
     cancelled: Callable[[], bool] = _never,
 ) -> RunState:
     """Start a stopped container and return once its init has been exec'ed. One that runs already is left running.
 
+    attachments: what the spec's mounts and devices come to on this host (core.grants).
     Raises SetupFailed (step, path, errno, console) and leaves nothing behind, NotFound and SetupFailed for missing
     layers, Cancelled, Busy.
     """
@@ -103,6 +107,7 @@ def start(
             lowers=root.lowers,
             upper=root.upper,
             work=root.work,
+            attachments=attachments,
         )
         progress(10, "Making the namespaces")
         return launch(plan, network, progress, cancelled)

@@ -15,6 +15,7 @@ from . import rights
 from .attach import Target
 from .clients import Client
 from .loop import Loop
+from .luggage import Luggage
 from .sessions import SessionServer
 from .spawn import Child, kept, last_capability
 
@@ -29,6 +30,7 @@ class Owner(Protocol):
     loop: Loop
     bpf: bytes
     expected: Reason | None
+    luggage: Luggage
 
     def status(self) -> dict[str, Any]:
         """Return the answer to a status question."""
@@ -67,7 +69,12 @@ def make(owner: Owner) -> SessionServer:
     return SessionServer(
         owner.loop,
         None,
-        commands={"status": status, "stop": _root_only(stop), "expect-stop": _root_only(expect_stop)},
+        commands={
+            "status": status,
+            "stop": _root_only(stop),
+            "expect-stop": _root_only(expect_stop),
+            "attach": _root_only(owner.luggage.answer),
+        },
         web_uid=uid,
         web_gid=gid,
         log_path=host.container_dir(owner.plan.spec.id) / "console.log",

@@ -92,6 +92,7 @@ class ChildPlan:
     sysctls: tuple[tuple[str, str], ...]
     command: tuple[str, ...]
     environment: dict[str, str]
+    tells_root: bool = False
 
 
 def send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
@@ -177,6 +178,8 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         pivot_root(".", ".")
         umount(".", MNT_DETACH)
         os.chdir("/")
+    if plan.tells_root:
+        send(connection, {"type": "rooted"})
     _set_limits(kind for kind, _, _ in plan.limits)
     _expect(connection, "finish")
     with _Step("make a cgroup namespace"):

@@ -167,6 +167,7 @@ def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
         sysctls=rights.of_network(spec.security.sysctls),
         command=spec.init_command,
         environment=environment(spec),
+        tells_root=bool(plan.attachments),
     )
 
 
@@ -265,6 +266,11 @@ def await_console(child: Child) -> None:
     message, fds = _receive(child, "console", fds_max=2)
     del message
     child.console_fd, child.console_slave_fd = fds
+
+
+def await_root(child: Child) -> None:
+    """Wait until a child whose plan says that it tells has changed its root. Raises SetupFailed, TimedOut."""
+    _receive(child, "rooted")
 
 
 def finish(child: Child) -> None:

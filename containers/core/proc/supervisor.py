@@ -34,6 +34,7 @@ from ..start_plan import NETWORK_SEC, StartPlan
 from ..syscalls import overwrite_cmdline, set_process_name, signal_fd
 from . import attach, records, rtnl, seccomp_files, serving, setup, spawn
 from .loop import Loop
+from .luggage import Luggage
 from .records import Process, RunFile
 
 OOM_SCORE_ADJ: Final = -900
@@ -60,6 +61,7 @@ class Supervisor:
         self._oom_kills = 0
         self._released = 0.0
         self._listening = False
+        self.luggage = Luggage(self)
         self.server = serving.make(self)
         # ignored and blocked: kept for the descriptor, and ignored by children, which unblock everything
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -106,6 +108,9 @@ class Supervisor:
         """Let the child exec once it is where it belongs; raises CoreError, with the console's last lines."""
         try:
             spawn.await_console(child)
+            if self.luggage.wanted:
+                spawn.await_root(child)
+                self.luggage.bring(child)
             joining.wait()
             if worker is not None:
                 _await_network(worker)

@@ -1,0 +1,64 @@
+"""Shared directories and device nodes of a running container: the worker's half of core.proc.luggage."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any, Final
+
+from ..attachments import Attachments
+from ..errors import NotFound, SetupFailed, TimedOut
+from ..host import Host
+from ..proc.luggage import CHANGE_SEC
+from ..protocol import Decoder, Kind, control, parse_control
+
+_ANSWER_SEC: Final = CHANGE_SEC + 10.0
+_READ_BYTES: Final = 64 * 1024
+_STEP: Final = "change what the container has of the host"
+
+
+def change(host: Host, container_id: str, wanted: Attachments, before: Attachments) -> bool:
+    """Attach and take away until a running container has what is wanted; returns False where it does not run.
+
+    Where it fails, the container has what was before again, as far as that can be had. The caller stores the spec.
+    Raises SetupFailed (step, path, errno), TimedOut, NotFound while it is just being started or stopped.
+    """
+    try:
+        _ask(host, container_id, wanted)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except (SetupFailed, TimedOut):
+        with contextlib.suppress(SetupFailed, TimedOut, NotFound, OSError):
+            _ask(host, container_id, before)
+        raise
+    return True
+
+
+def _ask(host: Host, container_id: str, wanted: Attachments) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+        connection.settimeout(_ANSWER_SEC)
+        connection.connect(str(host.supervisor_socket(container_id)))
+        connection.sendall(control(cmd="attach", attachments=wanted.to_dict()))
+        said = _answer(connection)
+    if said["type"] == "ok":
+        return
+    message = said.get("message") or "The supervisor went away."
+    if said.get("code") == TimedOut.code:
+        raise TimedOut(message, step=said.get("step") or _STEP)
+    if said.get("code") == NotFound.code:
+        raise NotFound(message)
+    raise SetupFailed(message, step=said.get("step") or _STEP, path=said.get("path"), errno=said.get("errno"))
+
+
+def _answer(connection: socket.socket) -> dict[str, Any]:
+    decoder = Decoder()
+    try:
+        while data := connection.recv(_READ_BYTES):
+            for kind, payload in decoder.feed(data):
+                if kind is Kind.CONTROL:
+                    return parse_control(payload)
+    except TimeoutError:
+        raise TimedOut("The supervisor did not answer in time.", step=_STEP) from None
+    except ConnectionResetError:
+        pass
+    return {"type": "gone"}

@@ -1,0 +1,207 @@
+"""What a supervisor's container has of the host: keeps account of it, and has it changed (see core.proc.carrying)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from ..attachments import Attachments, Bind, Node
+from ..cgroups.base import Cgroups
+from ..devices import DeviceRule, of_node
+from ..errors import CoreError, NotFound, SetupFailed, TimedOut
+from ..start_plan import HANDSHAKE_SEC, StartPlan
+from . import carrying, setup
+from .carrying import Errand, Held
+from .clients import Client
+from .loop import Loop
+from .spawn import Child
+
+CHANGE_SEC: Final = 10.0
+"""How long a change may take in a running container, whose own file systems may be slow on purpose."""
+_STEP: Final = "bring in what the host shares"
+
+
+class Owner(Protocol):
+    """What it needs of its supervisor."""
+
+    plan: StartPlan
+    cgroups: Cgroups
+    loop: Loop
+    child: Child | None
+
+
+class Luggage:
+    """The mounts and device nodes of one container. held: what was attached; what there should be is the plan's."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._id = owner.plan.spec.id
+        self.held: tuple[Held, ...] = ()
+        self._busy = False
+
+    @property
+    def wanted(self) -> Attachments:
+        """What there should be, after a reboot too."""
+        return self._owner.plan.attachments
+
+    def _want(self, wanted: Attachments) -> None:
+        self._owner.plan = dataclasses.replace(self._owner.plan, attachments=wanted)
+
+    # -- at start -----------------------------------------------------------------------------------------------------
+
+    def bring(self, child: Child) -> None:
+        """Attach everything to a child that has its root and runs nothing yet. Raises SetupFailed, TimedOut."""
+        self.held = ()
+        bring = tuple(self.wanted)
+        self._allow(self.wanted)
+        with contextlib.closing(_Errand(self._errand(child, (), bring))) as errand:
+            said = errand.wait(HANDSHAKE_SEC)
+        self._note(said, bring)
+        if said["type"] == "error":
+            raise _failure(said)
+
+    def _errand(self, child: Child, take: tuple[Held, ...], bring: tuple[Bind | Node, ...]) -> Errand:
+        plan = self._owner.plan
+        scratch = str(plan.host.run_dir)
+        return Errand(init_pid=child.pid, id_base=plan.id_base, scratch=scratch, take=take, bring=bring)
+
+    def _allow(self, *wanted: Attachments) -> None:
+        """Let the container use the nodes of all of these, and no others."""
+        nodes = {node for attachments in wanted for node in attachments.nodes}
+        rules: set[DeviceRule] = set()
+        for node in nodes:
+            # what is no device is told by the errand, with its step
+            with contextlib.suppress(OSError):
+                rules.add(of_node(node.path))
+        try:
+            self._owner.cgroups.allow_devices(self._id, sorted(rules, key=DeviceRule.v1))
+        except OSError as error:
+            raise SetupFailed.from_oserror("set the device rules", error) from error
+
+    def _note(self, said: dict[str, Any], bring: tuple[Bind | Node, ...]) -> None:
+        gone = set(said.get("taken", ()))
+        self.held = tuple(held for held in self.held if held.mount_id not in gone)
+        for what, mount_id in zip(bring, said.get("held", ()), strict=False):
+            if mount_id is None:
+                print(f"{self._id}: {what.step}: it is missing, and optional", file=sys.stderr, flush=True)  # noqa: T201 - the log
+            else:
+                self.held = (*self.held, Held(what, mount_id))
+
+    # -- later --------------------------------------------------------------------------------------------------------
+
+    def answer(self, message: dict[str, Any], client: Client) -> None:
+        """Change what a running container has, as a client of root's asks."""
+        wanted = Attachments.from_dict(message["attachments"])
+
+        def done(error: CoreError | None) -> None:
+            if error is None:
+                client.tell(type="ok")
+                client.close_when_sent()
+            else:
+                values = error.as_dict()
+                client.refuse(values.pop("code"), values.pop("message"), **values)
+
+        try:
+            self.change(wanted, done)
+        except CoreError as error:
+            done(error)
+
+    def change(self, wanted: Attachments, done: Callable[[CoreError | None], None]) -> None:
+        """Attach and take away until the container has what is wanted; done is called from the loop.
+
+        Raises CoreError where it cannot begin. Where a step fails, what was new is taken back.
+        """
+        child = self._owner.child
+        if child is None or self._busy:
+            raise NotFound("The container is being started or stopped: try again.")
+        there = {held.what for held in self.held}
+        take = tuple(held for held in reversed(self.held) if held.what not in set(wanted))
+        bring = tuple(what for what in wanted if what not in there)
+        if not take and not bring:
+            self._want(wanted)
+            done(None)
+            return
+        self._allow(self.wanted, wanted)
+        errand = _Errand(self._errand(child, take, bring))
+        self._busy = True
+
+        def finished(*, late: bool = False) -> None:
+            timer.cancel()
+            self._owner.loop.forget(errand.fd)
+            self._busy = False
+            said = errand.result() if not late else _late()
+            errand.close()
+            self._note(said, bring)
+            error: CoreError | None = _failure(said) if said["type"] == "error" else None
+            if error is None:
+                self._want(wanted)
+            try:
+                self._allow(self.wanted)
+            except CoreError as failed:
+                error = error or failed
+            done(error)
+
+        timer = self._owner.loop.later(CHANGE_SEC, lambda: finished(late=True))
+        self._owner.loop.watch(errand.fd, read=finished)
+
+
+def _late() -> dict[str, Any]:
+    return {"type": "late"}
+
+
+def _failure(said: dict[str, Any]) -> CoreError:
+    if said["type"] == "late":
+        return TimedOut("The container's file systems do not answer.", step=_STEP)
+    return SetupFailed.from_oserror(said["step"], OSError(said["errno"], said["message"], said["path"]))
+
+
+class _Errand:
+    """A process on an errand. Owned: close() kills what is still there, and reaps it."""
+
+    def __init__(self, errand: Errand) -> None:
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            self._pid = os.fork()
+        except OSError as error:
+            self._connection.close()
+            theirs.close()
+            raise SetupFailed.from_oserror(_STEP, error) from error
+        if self._pid == 0:
+            self._connection.close()
+            carrying.run(errand, theirs)
+        theirs.close()
+        self._pidfd = os.pidfd_open(self._pid)
+        self.fd = self._connection.fileno()
+
+    def wait(self, seconds: float) -> dict[str, Any]:
+        """Return what came of it; raises TimedOut."""
+        deadline = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimedOut(f"It took longer than {seconds:.0f} s.", step=_STEP)
+        return self.result()
+
+    def result(self) -> dict[str, Any]:
+        """Return what it told."""
+        said: dict[str, Any] | None = None
+        with contextlib.suppress(ConnectionError):
+            said = setup.receive(self._connection)[0]
+        return said or {"type": "error", "step": _STEP, "path": None, "errno": 0, "message": "it ended early"}
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._connection.close()
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        os.close(self._pidfd)

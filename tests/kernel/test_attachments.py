@@ -1,0 +1,301 @@
+"""Shared directories and device nodes: in at start, in and out of a running container, and no way past either."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from containers.clients import hostlink
+from containers.core import grants, leaks, store
+from containers.core.attachments import Attachments, Device, Mount
+from containers.core.errors import InvalidTransition, SetupFailed
+from containers.core.grants import DEFAULT_DEVICES, HostDevice, Share
+from containers.core.host import Host
+from containers.core.lifecycle import attaching, running
+from containers.core.spec import Spec
+
+from .conftest import NoNetwork
+from .patience import wait_until
+from .test_exec_basics import execute
+
+ZERO = HostDevice(path="/dev/loop-control", projects=("*",))
+
+
+@pytest.fixture(autouse=True)
+def instance_of_host(host: Host, settings: object) -> None:
+    settings.BOXROOM_RUN_DIR = host.run_dir  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A directory of the host that only root may reach, with files of several owners."""
+    directory = tmp_path / "shared"
+    (directory / "sub").mkdir(parents=True)
+    directory.chmod(0o755)
+    tmp_path.chmod(0o700)
+    (directory / "of-root").write_text("hello\n")
+    (directory / "of-alice").write_text("alice\n")
+    os.chown(directory / "of-alice", 1000, 1000)
+    (directory / "sub" / "deep").write_text("deep\n")
+    return directory
+
+
+class Inside:
+    """A container of a test's, and what it is given."""
+
+    def __init__(self, host: Host, spec: Spec, share: Share) -> None:
+        self.host = host
+        self.spec = spec
+        self.share = share
+        self.now = Attachments()
+
+    def resolved(self, *mounts: Mount, devices: tuple[Device, ...] = ()) -> Attachments:
+        spec = dataclasses.replace(self.spec, mounts=mounts, devices=devices)
+        spec.check()
+        return grants.resolve({"media": self.share}, {**DEFAULT_DEVICES, "zero": ZERO}, spec)
+
+    def start(self, *mounts: Mount, devices: tuple[Device, ...] = ()) -> None:
+        self.now = self.resolved(*mounts, devices=devices)
+        running.start(self.host, self.spec, network=NoNetwork(), attachments=self.now)
+
+    def change(self, *mounts: Mount, devices: tuple[Device, ...] = ()) -> None:
+        wanted = self.resolved(*mounts, devices=devices)
+        assert attaching.change(self.host, self.spec.id, wanted, self.now)
+        self.now = wanted
+
+    def sh(self, script: str) -> hostlink.ExecResult:
+        return execute(self.spec.id, ["sh", "-c", script])
+
+    def says(self, script: str) -> str:
+        done = self.sh(script)
+        assert done.exit_code == 0, (done.stdout, done.stderr)
+        return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def given(host: Host, container: Callable[..., Spec], shared: Path) -> Callable[..., Inside]:
+    """Return a function that makes a container which may use the share "media": ``given(read_only=True)``."""
+
+    def make(*, spec: dict[str, object] | None = None, **share: object) -> Inside:
+        values = {"path": str(shared), "projects": ("*",), **share}
+        return Inside(host, container(**(spec or {})), Share(**values))  # type: ignore[arg-type]
+
+    return make
+
+
+Given = Callable[..., Inside]
+
+
+def test_owners_are_the_same_inside_and_on_the_host(given: Given, shared: Path) -> None:
+    box = given()
+    box.start(Mount(share="media", target="/srv/media"), Mount(share="media", subpath="sub/deep", target="/etc/deep"))
+    assert box.says("cat /srv/media/of-root /etc/deep; stat -c '%u:%g' /srv/media/of-root /srv/media/of-alice") == (
+        "hello\ndeep\n0:0\n1000:1000"
+    )
+    box.says("echo new > /srv/media/new; chown 1000:1000 /srv/media/new; touch /srv/media/root")
+    assert (shared / "new").stat().st_uid == 1000
+    assert (shared / "root").stat().st_uid == 0
+    flags = box.says("grep ' /srv/media ' /proc/self/mountinfo").split()[5]
+    assert {"rw", "nosuid", "nodev"} <= set(flags.split(","))
+    assert box.sh("mknod /srv/media/sda b 8 0").exit_code != 0
+    mounts = Path("/proc/self/mountinfo").read_text()
+    assert box.spec.id not in mounts
+    running.stop(box.host, box.spec.id, kill=True)
+    assert leaks.find(box.host) == []
+
+
+@pytest.mark.parametrize("of_share", [True, False])
+def test_read_only_stays_read_only_for_root_inside(given: Given, of_share: bool) -> None:
+    box = given(read_only=of_share)
+    box.start(Mount(share="media", target="/srv/media", read_only=not of_share))
+    for script in (
+        "echo x > /srv/media/of-root",
+        "mount -o remount,bind,rw /srv/media && echo x > /srv/media/of-root",
+        "mkdir /tmp/m && mount --bind /srv/media /tmp/m && mount -o remount,bind,rw /tmp/m && echo x > /tmp/m/of-root",
+        "mount -o remount,bind,ro,dev,suid /srv/media",
+    ):
+        assert box.sh(script).exit_code != 0, script
+    assert box.says("cat /srv/media/of-root") == "hello"
+
+
+def test_links_lead_nowhere_else(given: Given, layer: str, host: Host, shared: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (shared / "out").symlink_to(secret)
+    (shared / "up").symlink_to("../secret")
+    rootfs = store.rootfs(host, layer)
+    (rootfs / str(tmp_path).lstrip("/")).mkdir(parents=True)
+    (rootfs / "srv").symlink_to(str(tmp_path))
+    (rootfs / "up").symlink_to("../../../../../../.." + str(tmp_path))
+    box = given()
+    box.start(Mount(share="media", target="/srv/a"), Mount(share="media", target="/up/b"))
+    # the links are followed inside the container, where they lead to nothing that is the host's
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret", "shared"]
+    assert box.says("cat /srv/a/of-root") == "hello"
+    for subpath in ("out", "up", "sub/../../secret"):
+        wanted = dataclasses.replace(box.now.binds[0], subpath=subpath, target="/mnt")
+        with pytest.raises(SetupFailed) as failed:
+            attaching.change(host, box.spec.id, Attachments((*box.now.binds, wanted)), box.now)
+        assert failed.value.details["errno"] in (errno.ELOOP, errno.EXDEV, errno.ENOENT)
+        assert str(tmp_path) not in failed.value.message
+    assert box.says("cat /srv/a/of-root") == "hello"
+
+
+def test_a_target_that_is_not_made_and_a_missing_source_are_named(given: Given, host: Host, layer: str) -> None:
+    (store.rootfs(host, layer) / "link").symlink_to("/nowhere/at/all")
+    for mount, path, number in (
+        (Mount(share="media", subpath="gone", target="/mnt"), "media/gone", errno.ENOENT),
+        (Mount(share="media", target="/not/there", create=False), "/not/there", errno.ENOENT),
+        (Mount(share="media", target="/link"), "/link", errno.EEXIST),
+        (Mount(share="media", target="/etc/passwd"), "/etc/passwd", errno.ENOTDIR),
+    ):
+        box = given()
+        with pytest.raises(SetupFailed) as failed:
+            box.start(mount)
+        assert failed.value.details["step"].startswith("mount the share media")
+        assert (failed.value.details["path"], failed.value.details["errno"]) == (path, number)
+        assert running.observe(host)[box.spec.id].status == "stopped"
+    assert leaks.find(host) == []
+
+
+def test_an_optional_source_may_be_missing(given: Given) -> None:
+    box = given()
+    box.start(
+        Mount(share="media", subpath="gone", target="/mnt/gone", optional=True), Mount(share="media", target="/mnt/a")
+    )
+    assert box.says("ls /mnt") == "a"
+
+
+def test_what_everybody_on_the_host_can_reach_is_shared_read_only(given: Given, shared: Path, tmp_path: Path) -> None:
+    outer = tmp_path
+    while outer != outer.parent and not outer.stat().st_mode & 0o001:
+        outer = outer.parent
+    box = given(path="/usr/share")
+    with pytest.raises(SetupFailed) as failed:
+        box.start(Mount(share="media", target="/mnt"))
+    assert failed.value.details["errno"] == errno.EPERM
+    box.start(Mount(share="media", target="/mnt", read_only=True))
+    assert box.says("test -d /mnt/doc && echo there") == "there"
+
+
+def test_shares_come_and_go_while_it_runs(given: Given, host: Host) -> None:
+    box = given()
+    box.start()
+    init = running.observe(host)[box.spec.id].init_pid
+    box.change(Mount(share="media", target="/srv/media"), Mount(share="media", subpath="sub", target="/srv/media/sub"))
+    assert box.says("cat /srv/media/of-root /srv/media/sub/deep") == "hello\ndeep"
+    # changed in place, and one gone
+    box.change(Mount(share="media", target="/srv/media", read_only=True))
+    assert box.sh("touch /srv/media/x").exit_code != 0
+    assert box.says("grep -c /srv/media /proc/self/mountinfo") == "1"
+    running.freeze(host, box.spec.id)
+    box.change()
+    running.thaw(host, box.spec.id)
+    assert box.sh("grep /srv/media /proc/self/mountinfo").exit_code == 1
+    assert running.observe(host)[box.spec.id].init_pid == init
+
+
+def test_a_change_that_fails_leaves_what_was_there(given: Given) -> None:
+    box = given()
+    box.start(Mount(share="media", target="/srv/a"))
+    with pytest.raises(SetupFailed):
+        box.change(Mount(share="media", target="/srv/b"), Mount(share="media", target="/no/where", create=False))
+    assert box.says("grep -o ' /srv/[a-z] ' /proc/self/mountinfo") == "/srv/a"
+    # the container puts something over it: it is not taken from under that
+    box.says("mount -t tmpfs none /srv/a")
+    with pytest.raises(SetupFailed) as failed:
+        box.change()
+    assert failed.value.details["errno"] == errno.EBUSY
+    # and what it takes away itself is gone
+    box.says("umount /srv/a && umount /srv/a")
+    box.change()
+    assert box.sh("grep /srv/a /proc/self/mountinfo").exit_code == 1
+
+
+def test_what_was_added_is_there_after_a_reboot_inside(given: Given, host: Host) -> None:
+    box = given(spec={"init_command": ("/bin/sh", "-c", "trap 'reboot -f' USR1; while :; do sleep 1 & wait; done")})
+    box.start()
+    box.change(Mount(share="media", target="/srv/media"), devices=(Device(device="fuse"),))
+    first = running.observe(host)[box.spec.id].init_pid
+    box.sh("kill -USR1 1")
+    wait_until(lambda: running.observe(host)[box.spec.id].init_pid != first, what="a new init")
+    wait_until(lambda: _enterable(box), what="it can be entered")
+    assert box.says("cat /srv/media/of-root; stat -c %t:%T /dev/fuse") == "hello\na:e5"
+
+
+def _enterable(box: Inside) -> bool:
+    with contextlib.suppress(InvalidTransition, hostlink.HostUnavailable, hostlink.Refused):
+        return box.sh("true").exit_code == 0
+    return False
+
+
+@pytest.fixture
+def moving(tmp_path: Path) -> Iterator[Path]:
+    """A directory of the host whose mounts the host shares."""
+    directory = tmp_path / "moving"
+    directory.mkdir()
+    tmp_path.chmod(0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "boxroom-test", directory], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", directory], check=True)
+        (directory / "later").mkdir()
+        yield directory
+    finally:
+        subprocess.run(["umount", "--recursive", directory], check=True)
+
+
+@pytest.mark.parametrize("propagation", ["private", "slave"])
+def test_what_the_host_mounts_later_appears_where_it_is_a_slave(given: Given, moving: Path, propagation: str) -> None:
+    box = given(path=str(moving), submounts=True)
+    box.start(Mount(share="media", target="/srv", propagation=propagation))  # type: ignore[arg-type]
+    subprocess.run(["mount", "-t", "tmpfs", "boxroom-test", moving / "later"], check=True)
+    (moving / "later" / "file").write_text("later\n")
+    assert box.sh("cat /srv/later/file").exit_code == (0 if propagation == "slave" else 1)
+    # and never the other way round
+    box.says("mkdir /srv/mine && mount -t tmpfs none /srv/mine && touch /srv/mine/hidden")
+    assert list((moving / "mine").iterdir()) == []
+
+
+def test_a_device_can_be_used_while_it_is_given(given: Given) -> None:
+    box = given()
+    box.start(devices=(Device(device="tun"),))
+    assert box.says("stat -c '%F %t:%T %a %u' /dev/net/tun") == "character special file a:c8 666 0"
+    assert box.sh(": < /dev/net/tun").exit_code == 0
+    box.change(devices=(Device(device="fuse", mode="0640", uid=1000, gid=5, path="/dev/my/fuse"),))
+    assert box.says("stat -c '%F %t:%T %a %u:%g' /dev/my/fuse") == "character special file a:e5 640 1000:5"
+    assert box.sh("exec 3<>/dev/my/fuse").exit_code == 0
+    assert box.sh("test -e /dev/net/tun").exit_code == 1
+    box.change()
+    assert box.sh("test -e /dev/my/fuse").exit_code == 1
+
+
+def test_a_privileged_container_may_open_only_what_it_is_given(given: Given) -> None:
+    box = given(spec={"privileged": True})
+    box.start()
+    node = "mknod /tmp/zero c 10 237; exec 3</tmp/zero"
+    assert box.sh(node).exit_code != 0
+    box.change(devices=(Device(device="zero", path="/dev/zero2", mode="0600"),))
+    assert box.sh("exec 3</dev/zero2").exit_code == 0
+    box.change()
+    assert box.sh("rm -f /tmp/zero; " + node).exit_code != 0
+    assert box.sh("exec 3</dev/null").exit_code == 0
+
+
+def test_what_is_no_device_is_not_given(given: Given, tmp_path: Path) -> None:
+    box = given()
+    box.start()
+    fake = dataclasses.replace(
+        box.resolved(devices=(Device(device="fuse"),)).nodes[0], path=str(tmp_path), target="/dev/fake"
+    )
+    with pytest.raises(SetupFailed) as failed:
+        attaching.change(box.host, box.spec.id, Attachments((), (fake,)), box.now)
+    assert failed.value.details["errno"] == errno.ENODEV
+    assert stat.S_ISCHR(os.stat("/dev/fuse").st_mode)
