@@ -114,10 +114,21 @@ AUDITED = {
     "operation.cancel": gettext_lazy("Cancel"),
 }
 
+OBJECTS = {
+    "container": gettext_lazy("container"),
+    "image": gettext_lazy("image"),
+    "network": gettext_lazy("network"),
+    "user": gettext_lazy("user"),
+    "project": gettext_lazy("project"),
+    "token": gettext_lazy("token"),
+    "host": gettext_lazy("host"),
+    "operation": "",  # its name says what it is
+}
+
 DONE = {
     "snapshot": gettext_lazy("The snapshot of %(name)s is taken."),
     "snapshot-delete": gettext_lazy("A snapshot of %(name)s is deleted."),
-    "restore": gettext_lazy("%(name)s is as its snapshot was."),
+    "restore": gettext_lazy("%(name)s is restored."),
     "clone": gettext_lazy("%(name)s is cloned."),
     "rename": gettext_lazy("The container is called %(name)s now."),
     "delete": gettext_lazy("%(name)s is deleted."),
@@ -187,13 +198,15 @@ def audit_object(record: Any) -> str:
 
 
 def audit_detail(record: Any) -> str:
-    """Return what an audit record adds: the role that was given, why something failed; "" mostly."""
+    """Return what an audit record adds: the role that was given, why something failed; mostly what its object is."""
     detail = record.detail
     if detail.get("message"):
         return str(detail["message"])
     if detail.get("role"):
         return str(dict(Role.choices).get(detail["role"], detail["role"]))
-    return _("host administrator") if detail.get("host_admin") else ""
+    if detail.get("host_admin"):
+        return _("host administrator")
+    return str(OBJECTS.get(record.object_type, record.object_type))
 
 
 def explain(error: dict[str, Any] | None) -> str:

@@ -114,7 +114,7 @@ def audit_object(record: Any) -> str:
 
 @register.filter
 def audit_detail(record: Any) -> str:
-    """Return what an audit record adds in words, often nothing."""
+    """Return what an audit record adds in words."""
     return words.audit_detail(record)
 
 
