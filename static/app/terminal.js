@@ -40,16 +40,16 @@ function icon(name) {
 const button = (label, text, onclick, extra = {}) => make("button", { type: "button", class: "terminal-button", "aria-label": label, title: label, onclick, ...extra }, text);
 const tabs = make("div", { class: "terminal-tabs", role: "group", "aria-label": word("terminals") });
 const people = make("span", { class: "terminal-people" });
-const find = make("input", { class: "terminal-find", type: "search", placeholder: word("find"), "aria-label": word("find"), hidden: true });
+const find = make("input", { class: "terminal-find", type: "search", placeholder: word("find"), "aria-label": word("find"), title: word("findKeys"), hidden: true });
 const found = make("span", { class: "terminal-found", "aria-live": "polite" });
 const place = make("div", { class: "terminal-place" });
 const keys = make("div", { class: "terminal-keys", role: "toolbar", "aria-label": word("keys") });
 const reader = button(word("screenReader"), icon("accessible"), toggleReader, { "aria-pressed": String(accessible) });
 const bar = make("div", { class: "terminal-bar" },
   tabs, button(word("newTerminal"), icon("plus"), () => open(null)), make("span", { class: "terminal-space" }), people, find, found,
-  button(word("find"), icon("search"), () => showFind(find.hidden)),
+  button(word("find"), icon("search"), () => showFind(find.hidden), { title: `${word("find")} (Ctrl Shift F)` }),
   button(word("smaller"), icon("text-decrease"), () => setFont(fontSize - 1)), button(word("larger"), icon("text-increase"), () => setFont(fontSize + 1)),
-  reader, ...(navigator.clipboard?.readText ? [button(word("paste"), icon("clipboard"), () => front?.session.paste())] : []),
+  reader, ...(navigator.clipboard?.readText ? [button(word("paste"), icon("clipboard"), () => front?.session.paste(), { title: `${word("paste")} (Ctrl Shift V)` })] : []),
   button(word("fullScreen"), icon("arrows-maximize"), fullScreen));
 
 function save() {
@@ -68,6 +68,7 @@ function open(id, orNew = false) {
   one.session = new Session(pane, { container, id, orNew, fontSize, accessible });
   one.session.addEventListener("change", () => { save(); draw(); });
   one.session.addEventListener("find", () => showFind(true));
+  one.session.addEventListener("leave", () => tabs.querySelector("[aria-pressed=true]")?.focus());
   one.session.search.onDidChangeResults(({ resultIndex, resultCount }) => {
     found.textContent = find.value ? `${resultCount ? resultIndex + 1 : 0}/${resultCount}` : "";
   });

@@ -254,6 +254,7 @@ export class Session extends EventTarget {
     const shifted = event.ctrlKey && event.shiftKey;
     if (shifted && event.code === "KeyC") { this.copy(); event.preventDefault(); return false; }
     if (shifted && event.code === "KeyF") { this.dispatchEvent(new Event("find")); event.preventDefault(); return false; }
+    if (shifted && event.code === "KeyL") { this.dispatchEvent(new Event("leave")); event.preventDefault(); return false; } // Tab is the shell's
     // Ctrl-Shift-V and Ctrl-V of a Mac reach the page as a paste event, which xterm.js takes
     return !(shifted && event.code === "KeyV");
   }
