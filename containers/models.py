@@ -121,6 +121,8 @@ class Container(models.Model):
     tags = models.JSONField(default=list, blank=True)
     limits = models.JSONField(default=dict, blank=True)
     """The fields of core.spec.Limits that are set."""
+    security = models.JSONField(default=dict, blank=True)
+    """The fields of core.security.Security that are not as in every container."""
     autostart = models.BooleanField(default=False)
     privileged = models.BooleanField(default=False)
     ephemeral = models.BooleanField(default=False)

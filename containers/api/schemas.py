@@ -24,6 +24,31 @@ class LimitsIn(Body):
     io_write_bytes_per_sec: int | None = None
 
 
+Bound = int | Literal["unlimited"]
+
+
+class PrlimitIn(Body):
+    """A resource limit's halves."""
+
+    soft: Bound
+    hard: Bound
+
+
+Capability = Annotated[str, Field(max_length=40)]
+
+
+class SecurityIn(Body):
+    """Rights of the container's processes, from the next start on; null = as in every container."""
+
+    nesting: bool | None = None
+    capabilities_drop: Annotated[list[Capability], Field(max_length=64)] | None = None
+    capabilities_keep: Annotated[list[Capability], Field(max_length=64)] | None = None
+    no_new_privs: bool | None = None
+    sysctls: Annotated[dict[Text, Text | int], Field(max_length=128)] | None = None
+    prlimits: Annotated[dict[Text, Bound | PrlimitIn], Field(max_length=16)] | None = None
+    oom_score_adj: int | None = None
+
+
 Tags = Annotated[list[Name], Field(max_length=32)]
 Arguments = Annotated[list[Text], Field(max_length=64)]
 Environment = Annotated[dict[Text, Text], Field(max_length=256)]
@@ -38,6 +63,7 @@ class ContainerIn(Body):
     description: Text = ""
     tags: Tags = []
     limits: LimitsIn = LimitsIn()
+    security: SecurityIn = SecurityIn()
     network: Name | None = None
     privileged: bool = False
     start: bool = False
@@ -50,12 +76,13 @@ class ContainerIn(Body):
 
 
 class ContainerChanges(Body):
-    """What to change of a container; what is left out stays. limits: only those named change."""
+    """What to change of a container; what is left out stays. limits, security: only those named change."""
 
     name: Name | None = None
     description: Text | None = None
     tags: Tags | None = None
     limits: LimitsIn | None = None
+    security: SecurityIn | None = None
     ephemeral: bool | None = None
     autostart: bool | None = None
     privileged: bool | None = None
@@ -64,7 +91,9 @@ class ContainerChanges(Body):
     halt_signal: Text | None = None
     restart: RestartPolicy | None = None
 
-    @field_validator("name", "description", "tags", "limits", "ephemeral", "autostart", "privileged", "restart")
+    @field_validator(
+        "name", "description", "tags", "limits", "security", "ephemeral", "autostart", "privileged", "restart"
+    )
     @classmethod
     def _not_null(cls, value: Any) -> Any:
         if value is None:

@@ -102,8 +102,10 @@ def _prepare_clone(_actor: Actor | None, container: Container, arguments: dict[s
     nic = container.interfaces.select_related("network").first()
     if nic is None:
         raise NotFound(f"{container.name} has no network to clone.")
-    same = ("project", "image", "image_name", "description", "tags", "limits", "autostart", "privileged", "ephemeral")
-    columns = {field: getattr(container, field) for field in (*same, "restart", "init_command", "environment")}
+    same = ("project", "image", "image_name", "description", "tags", "limits", "security", "autostart", "privileged")
+    columns = {
+        field: getattr(container, field) for field in (*same, "ephemeral", "restart", "init_command", "environment")
+    }
     columns.update(name=name, halt_signal=container.halt_signal)
     clone = reservations.add_container(container.host, columns, nic.network)
     return {"arguments": {"name": name, "snapshot": snapshot.name if snapshot else None}, "target": clone}

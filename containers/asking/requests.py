@@ -15,6 +15,7 @@ from ..core import policy
 from ..core.errors import PolicyDenied, SpecError
 from ..core.names import check_name
 from ..core.network.base import NetworkConfig
+from ..core.security import Security
 from ..core.spec import RESTART_POLICIES, Limits, build, check_environment, check_init_command, check_text
 from ..models import Container, Host
 
@@ -32,6 +33,7 @@ CHANGEABLE: Final = frozenset(
         "ephemeral",
         "autostart",
         "privileged",
+        "security",
         "init_command",
         "environment",
         "halt_signal",
@@ -50,6 +52,7 @@ class ContainerRequest:
     description: str = ""
     tags: tuple[str, ...] = ()
     limits: dict[str, Any] = field(default_factory=dict)
+    security: dict[str, Any] = field(default_factory=dict)
     network: str = "default"
     privileged: bool = False
     start: bool = False
@@ -74,7 +77,7 @@ def check_request(data: ContainerRequest, host: Host) -> dict[str, Any]:
 def check_changes(changes: dict[str, Any], host: Host, present: Container | None = None) -> dict[str, Any]:
     """Return changes as columns of a container's row; raises SpecError naming the field, or PolicyDenied.
 
-    present: the container that is changed; of its limits those that are not named stay.
+    present: the container that is changed; of its limits and security settings those that are not named stay.
     """
     for name in changes:
         if name not in CHANGEABLE:
@@ -83,6 +86,10 @@ def check_changes(changes: dict[str, Any], host: Host, present: Container | None
     for name, value in changes.items():
         if name == "limits":
             columns["limits"] = check_limits({**(present.limits if present else {}), **_plain_limits(value)}, host)
+        elif name == "security":
+            privileged = bool(changes.get("privileged", present is not None and present.privileged))
+            wanted = {**(present.security if present else {}), **value}
+            columns["security"] = check_security(wanted, host, privileged=privileged)
         elif name == "tags":
             columns["tags"] = _tags(value)
         elif name == "description":
@@ -111,6 +118,19 @@ def check_privileged(host: Host) -> None:
     """Raise PolicyDenied unless the host's policy, as its worker last told it, allows privileged containers."""
     if not host.facts.get("policy", {}).get("privileged"):
         raise PolicyDenied("This host's policy does not allow privileged containers.", field="privileged")
+
+
+def check_security(values: dict[str, Any], host: Host, *, privileged: bool) -> dict[str, Any]:
+    """Return the security settings that are not as in every container; raises SpecError, PolicyDenied naming the field.
+
+    The policy is that of the host as its worker last told it.
+    """
+    security = Security.from_dict(values)
+    security.check(privileged=privileged)
+    told = host.facts.get("policy", {})
+    allowed = policy.Containers(nesting=bool(told.get("nesting")), capabilities=tuple(told.get("capabilities", ())))
+    policy.check_security(allowed, security, privileged=privileged)
+    return security.given()
 
 
 def _plain_limits(value: Limits | dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.host import Host as CoreHost
 from ..core.network.base import plain
+from ..core.security import Security
 from ..core.spec import Limits, Nic, RestartPolicy, Spec, build
 from ..models import Container, NetworkInterface
 from .reservations import config_of
@@ -35,6 +36,7 @@ def spec_of(container: Container, host: CoreHost) -> Spec:
             nic_of(nic, container, host) for nic in container.interfaces.select_related("network").order_by("index")
         ),
         privileged=container.privileged,
+        security=Security.from_dict(container.security),
         init_command=tuple(container.init_command) or DEFAULT_INIT,
         environment=dict(container.environment),
         halt_signal=container.halt_signal or None,
@@ -81,6 +83,7 @@ def columns_of(spec: Spec) -> dict[str, Any]:
         "tags": list(spec.tags),
         "limits": {name: value for name, value in limits.items() if value is not None},
         "privileged": spec.privileged,
+        "security": spec.security.given(),
         "init_command": list(spec.init_command),
         "environment": dict(spec.environment),
         "halt_signal": spec.halt_signal or "",

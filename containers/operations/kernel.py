@@ -188,7 +188,12 @@ class KernelRuntime:
             "disk_limits": False,
             "kernel": platform.release(),
             "doctor": _findings(self.host),
-            "policy": {"privileged": rules.containers.privileged, "sources": list(rules.images.sources)},
+            "policy": {
+                "privileged": rules.containers.privileged,
+                "nesting": rules.containers.nesting,
+                "capabilities": list(rules.containers.capabilities),
+                "sources": list(rules.images.sources),
+            },
         }
 
 

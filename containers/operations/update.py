@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Final
 
 from django.db import IntegrityError, transaction
 
@@ -15,6 +15,9 @@ from ..messaging.notices import notify
 from ..models import Container
 from . import lifecycle
 from .job import Job
+
+AT_START: Final = frozenset({"environment", "init_command", "privileged", "security"})
+"""What a container that runs takes over when it is started again."""
 
 
 def run(job: Job) -> None:
@@ -33,6 +36,8 @@ def run(job: Job) -> None:
     if changed:
         _apply(job, container, before, old, {field: changes[field] for field in changed})
     job.message = "Renamed." if changed == ["name"] else "Changed." if changed else "Nothing to change."
+    if AT_START.intersection(changed) and container.status in lifecycle.LIVE:
+        job.message = "Changed; part of it takes effect at the next start."
 
 
 def _apply(job: Job, container: Container, before: Spec, old: dict[str, Any], changes: dict[str, Any]) -> None:

@@ -20,9 +20,11 @@ from ..core.names import NAME_PATTERN
 from ..core.spec import CPUS_MIN, MEMORY_MIN_BYTES, PIDS_MIN
 from ..core.units import format_bytes
 from ..models import Container, Host
+from . import securitytext
 
 UNITS: Final = {"MiB": 1024**2, "GiB": 1024**3}
 LIMITS: Final = {"memory": "memory_bytes", "cpus": "cpus", "pids": "pids", "disk": "disk_bytes"}
+FIELDS_OF_LIMITS: Final = {f"limits.{limit}": name for name, limit in LIMITS.items()}
 RESTARTS: Final = (
     ("no", gettext_lazy("Leave it stopped")),
     ("on-failure", gettext_lazy("Start it again if it failed")),
@@ -188,7 +190,17 @@ def changes_of(data: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("autostart", "ephemeral", "privileged"):
         if f"{name}_there" in data:
             changes[name] = bool(data.get(name))
+    if security := securitytext.changes(data):
+        changes["security"] = security
     return changes
+
+
+def field_of(error: CoreError) -> str:
+    """Return the settings form's field that a refusal is about; nothing where it is about none."""
+    parts = (error.field or "").split(".")
+    if parts[0] == "security" and len(parts) > 1:
+        return f"{securitytext.PREFIX}{parts[1]}"
+    return FIELDS_OF_LIMITS.get(error.field or "", parts[0])
 
 
 def ranges(host: Host) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from django.db.models import Prefetch, QuerySet
 from panel.accounts.models import ApiToken, AuditRecord, Membership, Project, User
 
 from ..asking import queue
+from ..core.security import Security
 from ..core.states import Status
 from ..models import Container, Event, Image, Network, Operation, Snapshot
 
@@ -53,6 +55,11 @@ def limits(values: dict[str, Any]) -> dict[str, Any]:
     return {name: values.get(name) for name in LIMITS}
 
 
+def security(values: dict[str, Any]) -> dict[str, Any]:
+    """Return all security settings."""
+    return dataclasses.asdict(Security.from_dict(values))
+
+
 def addresses(row: Container) -> list[str]:
     """Return the addresses reserved for a container, IPv4 first."""
     nics = list(row.interfaces.all())
@@ -86,6 +93,7 @@ def container(row: Container) -> dict[str, Any]:
             for nic in row.interfaces.all()
         ],
         "limits": limits(row.limits),
+        "security": security(row.security),
         "autostart": row.autostart,
         "privileged": row.privileged,
         "ephemeral": row.ephemeral,

@@ -14,9 +14,11 @@ from django.utils.translation import gettext_lazy
 from containers.asking import services
 from containers.clients import history
 from containers.core.errors import CoreError
+from containers.core.security import Security
 from containers.core.units import format_bytes
 from containers.models import Event, Network, Operation
-from containers.showing.forms import LIMITS, RESTARTS, changes_of, in_words, ranges
+from containers.showing import securitytext
+from containers.showing.forms import LIMITS, RESTARTS, changes_of, field_of, in_words, ranges
 from containers.showing.rows import Row, listed, row_of
 from panel.accounts.models import User
 from panel.pages.web import actor_of, done, page, unknown, user_of, wants_fragment
@@ -34,7 +36,6 @@ RENAME_WAIT_SEC = 3.0
 """How long a rename may take before the answer leads to the list instead of the container's page."""
 LAST_LINES = 12
 """Of the console, on the overview of a container that ended by itself; the log shows them all."""
-FIELDS_OF_LIMITS = {f"limits.{limit}": name for name, limit in LIMITS.items()}
 
 
 def the_row(user: User, name: str) -> Row:
@@ -124,8 +125,7 @@ def settings(request: HttpRequest, name: str) -> HttpResponse:
             where = reverse("containers:settings", args=[name])
             return done(request, where, container=name, settings=name)
         except CoreError as error:
-            field = FIELDS_OF_LIMITS.get(error.field or "", (error.field or "").split(".")[0])
-            errors[field or "all"] = in_words(error, row.container.host)
+            errors[field_of(error) or "all"] = in_words(error, row.container.host)
     context = {"row": row, "tabs": TABS, "tab": "settings", "groups": setting_groups(row), "errors": errors}
     context |= {"edited": request.POST if errors else {}, "reason": row.reason("update"), "restarts": RESTARTS}
     template = "containers/settings_form.html" if wants_fragment(request) else "containers/tab_settings.html"
@@ -225,6 +225,7 @@ def setting_groups(row: Row) -> list[tuple[str, list[dict[str, Any]]]]:
                 ),
             ],
         ),
+        (_("Security"), securitytext.rows(Security.from_dict(c.security), setting, _yes)),
     ]
 
 

@@ -1,0 +1,140 @@
+"""The security settings as the texts that people read and write in forms, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from django.utils.translation import gettext as _
+
+from ..core.errors import SpecError
+from ..core.security import Security
+
+PREFIX: Final = "security_"
+"""Of the fields of forms: security_nesting and so on."""
+CHECKS: Final = ("nesting", "no_new_privs")
+
+Setting = Callable[..., dict[str, Any]]
+
+
+def changes(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a form's fields change, as `update` takes it; raises SpecError naming the field.
+
+    A check box brings NAME_there with it. Nothing in a text field is the default.
+    """
+    found: dict[str, Any] = {}
+    for name in CHECKS:
+        if f"{PREFIX}{name}_there" in data:
+            found[name] = bool(data.get(f"{PREFIX}{name}"))
+    parsers: dict[str, Callable[[str], Any]] = {
+        "capabilities_drop": lambda text: text.replace(",", " ").split(),
+        "capabilities_keep": lambda text: text.replace(",", " ").split() or None,
+        "sysctls": lambda text: _pairs(text, "sysctls"),
+        "prlimits": lambda text: {name: _prlimit(value) for name, value in _pairs(text, "prlimits").items()},
+        "oom_score_adj": _score,
+    }
+    for name, parse in parsers.items():
+        if f"{PREFIX}{name}" in data:
+            found[name] = parse(str(data[f"{PREFIX}{name}"]))
+    return found
+
+
+def _pairs(text: str, field: str) -> dict[str, str]:
+    pairs = {}
+    for line in text.splitlines():
+        if line.strip():
+            name, equals, value = line.partition("=")
+            if not equals:
+                raise SpecError(_("Write one NAME=value on each line."), field=f"security.{field}")
+            pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _bound(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _prlimit(text: str) -> Any:
+    soft, colon, hard = (part.strip() for part in text.partition(":"))
+    return {"soft": _bound(soft), "hard": _bound(hard)} if colon else _bound(soft)
+
+
+def _score(text: str) -> int | None:
+    if not text.strip():
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise SpecError(_("Give a number."), field="security.oom_score_adj") from None
+
+
+def rows(security: Security, setting: Setting, yes: Callable[[bool], str]) -> list[dict[str, Any]]:
+    """Return the rows of the settings page. setting: makes one of name, label, shown, raw, kind, help."""
+    start = _("Takes effect at the next start.")
+    drop = " ".join(security.capabilities_drop)
+    keep = security.capabilities_keep
+    kept = " ".join(keep or ())
+    sysctls = "\n".join(f"{name}={value}" for name, value in sorted(security.sysctls.items()))
+    limits = "\n".join(f"{name}={one.soft}:{one.hard}" for name, one in sorted(security.prlimits.items()))
+    score = security.oom_score_adj
+    texts = (
+        (
+            "capabilities_drop",
+            _("Capabilities taken away"),
+            drop or "–",
+            drop,
+            "text",
+            _("Such as net_raw sys_chroot."),
+        ),
+        (
+            "capabilities_keep",
+            _("Capabilities kept"),
+            (kept or _("none")) if keep is not None else _("the usual ones"),
+            kept,
+            "text",
+            _("These and no others; empty for the usual ones. More than those only where the host's policy allows it."),
+        ),
+        (
+            "sysctls",
+            _("Kernel parameters"),
+            sysctls or "–",
+            sysctls,
+            "lines",
+            _("One NAME=value on each line, of net.*, kernel.shm*, msg*, sem, domainname, fs.mqueue.*."),
+        ),
+        (
+            "prlimits",
+            _("Limits of each process"),
+            limits or "–",
+            limits,
+            "lines",
+            _("One NAME=soft:hard on each line, such as nofile=1024:4096 or core=unlimited."),
+        ),
+        (
+            "oom_score_adj",
+            _("Ended first when memory is short"),
+            score,
+            score,
+            "text",
+            _("0 to 1000; the higher, the sooner."),
+        ),
+    )
+    nesting = _("Containers inside this container work. Only where the host's policy allows it.")
+    privs = _("Set-uid programs such as sudo and su give no rights.")
+    return [
+        setting(
+            f"{PREFIX}nesting", _("Nesting"), yes(security.nesting), security.nesting, "check", f"{nesting} {start}"
+        ),
+        setting(
+            f"{PREFIX}no_new_privs",
+            _("No new rights"),
+            yes(security.no_new_privs),
+            security.no_new_privs,
+            "check",
+            f"{privs} {start}",
+        ),
+        *(
+            setting(f"{PREFIX}{name}", label, shown, raw, kind, f"{help_text} {start}")
+            for name, label, shown, raw, kind, help_text in texts
+        ),
+    ]
