@@ -142,6 +142,9 @@ def ended(request: HttpRequest) -> HttpResponse:
         elif row.actor_name != user.username and row.status == "succeeded":
             text = _("%(who)s: %(what)s, %(name)s") % {"who": row.actor_name, "what": what, "name": row.object_name}
             items.append({"level": "info", "text": text, "href": reverse("pages:operation", args=[row.pk])})
+        elif row.status == "cancelled":
+            text = _("%(what)s, %(name)s: cancelled, and rolled back") % {"what": what, "name": row.object_name}
+            items.append({"level": "info", "text": text, "href": reverse("pages:operation", args=[row.pk])})
         elif row.status == "succeeded" and row.action in words.DONE:
             text = str(words.DONE[row.action]) % {"name": row.object_name}
             items.append({"level": "ok", "text": text, "href": _where_it_shows(row)})

@@ -120,7 +120,7 @@ def done(request: HttpRequest, where: str, *, text: str = "", **changed: str) ->
         return HttpResponseRedirect(where)
     triggers: dict[str, Any] = {"boxroom:changed": changed, "boxroom:close": True}
     if text:
-        triggers["boxroom:toast"] = {"level": "ok", "text": text}
+        triggers["boxroom:toast"] = {"level": "info", "text": text}  # asked for, not done yet
     response = HttpResponse(status=204)
     response["HX-Trigger"] = json.dumps(triggers)
     return response

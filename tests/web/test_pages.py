@@ -296,3 +296,27 @@ def test_others_doings_and_own_failures_are_told(make_container, browser, alice,
     assert len(for_bob) == 2
     assert [item["level"] for item in for_alice] == ["error"]
     assert "no init" in for_alice[0]["text"]
+
+
+def test_what_the_page_does_not_show_by_itself_is_told(make_container, browser, alice, host) -> None:
+    row = make_container("web-1")
+    common = {"host": host, "container": row, "object_name": "web-1", "project": row.project, "actor": alice}
+    common |= {"actor_name": "alice", "finished_at": dt.datetime.now(dt.UTC)}
+    made = [
+        Operation.objects.create(action=action, status=status, **common)
+        for action, status in (("restore", "succeeded"), ("snapshot", "cancelled"), ("freeze", "succeeded"))
+    ]
+    query = "?ids=" + ",".join(str(operation.pk) for operation in made)
+    items = browser(alice).get(reverse("pages:ended") + query).json()["items"]
+    assert {item["level"]: item["text"] for item in items} == {
+        "ok": "web-1 is restored.",
+        "info": "Take snapshot, web-1: cancelled, and rolled back",
+    }
+
+
+def test_the_numbers_beside_the_menu(make_container, browser, alice) -> None:
+    project = make_container("web-1").project.name
+    make_container("web-2")
+    shown = browser(alice).get(reverse("pages:running-count") + f"?project={project}").content.decode()
+    assert re.search(r'id="container-count"[^>]*>2<', shown)
+    assert re.search(r'id="running-count"[^>]*><', shown)
