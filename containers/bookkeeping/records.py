@@ -125,7 +125,7 @@ def tell_of(operation: Operation) -> None:
 def undo_reservation(operation: Operation) -> None:
     """Remove the rows that an operation had reserved for what it did not make."""
     with transaction.atomic():
-        if operation.action == "create" and operation.container_id:
+        if operation.action in ("create", "import") and operation.container_id:
             forget_container(operation.container_id)
         elif operation.action == "clone" and operation.target_id:
             forget_container(operation.target_id)

@@ -8,6 +8,7 @@ The state directory (root, 0711)::
         containers/ID/       spec.json, root.json, snapshots/NAME.json, console.log, last_exit.json
         layers/ID/           rootfs/, layer.json, and work/ while it is some container's writable layer
         images/NAME.json     which layers an image is made of
+        imports/ID.json      what of LXC's a container is to be made of, until it is
         tmp/ trash/          what is being made, what is being removed
     stats/                   0700: samples, one file per container
     panel/                   root:boxroom, 0750: web.json (the panel's settings, the web's secrets), static files
@@ -70,6 +71,11 @@ class Host:
     def images_dir(self) -> Path:
         """One JSON file per image."""
         return self.store_dir / "images"
+
+    @property
+    def imports_dir(self) -> Path:
+        """One JSON file per container that is being taken over from LXC."""
+        return self.store_dir / "imports"
 
     @property
     def tmp_dir(self) -> Path:

@@ -1,7 +1,8 @@
 """Copies of whole trees, exact in everything that a container can put into one, however deep it is.
 
 cp does it, fast. It works with path names, though, which end at 4096 bytes, and a container can nest directories deeper
-than that; such a tree is copied by the walk below, which goes down and up by directory descriptors alone.
+than that; and it cannot leave out of an ACL who has no id in an idmapped mount. Such a tree is copied by the walk
+below, which goes down and up by directory descriptors alone.
 """
 
 from __future__ import annotations
@@ -9,41 +10,67 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import select
 import stat
+import struct
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from . import files
-from .errors import SetupFailed, TimedOut
+from .errors import Cancelled, SetupFailed, TimedOut
 
 _TOO_LONG: Final = "File name too long"
+_NO_SUCH_ID: Final = re.compile("preserving permissions for .*: Invalid argument")
+_ACLS: Final = ("system.posix_acl_access", "system.posix_acl_default")
+_ACL_ENTRY: Final = struct.Struct("<HHI")
+"""tag, permissions, id; behind a version of four bytes. Source: include/uapi/linux/posix_acl_xattr.h."""
+_ACL_NAMED: Final = (2, 8)
+_NO_ID: Final = 2**32 - 1
 _LINKS: Final = ".links"
 """Next to the target while the walk runs: one name for each file that has several."""
 _WORDS_BYTES: Final = 8192
+_LOOK_EVERY_SEC: Final = 0.5
 _CHUNK_BYTES: Final = 64 << 20
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def copy_tree(source: Path, target: Path, *, timeout_sec: float | None = None) -> None:
+def _never() -> bool:
+    return False
+
+
+def copy_tree(
+    source: Path,
+    target: Path,
+    *,
+    timeout_sec: float | None = None,
+    cancelled: Callable[[], bool] = _never,
+    link: bool = False,
+) -> None:
     """Copy a tree that nobody is writing to target, or over what is there; not brought to the disk yet.
 
     Everything is kept: owners, modes, times, ACLs, extended attributes, hard links, holes, devices, sockets, FIFOs.
     target's parent is the caller's alone, and its remains are removed by the caller where this fails. cp dies with the
-    calling thread. Raises StorageFull, TimedOut after timeout_sec, or SetupFailed with cp's last words.
+    calling thread. cancelled: asked every half second. link: files are the source's own, by hard links, where that can
+    be done; directories are copied. Raises StorageFull, TimedOut after timeout_sec, Cancelled, or SetupFailed with cp's
+    last words.
     """
     deadline = None if timeout_sec is None else time.monotonic() + timeout_sec
-    code, words = _cp(source, target, deadline)
+    code, words = _cp(source, target, deadline, cancelled, link=link)
+    if code and link:
+        files.remove_tree(target)
+        code, words = _cp(source, target, deadline, cancelled, link=False)
     if not code:
         return
     if "No space left on device" in words or "Disk quota exceeded" in words:
         raise files.full("copy", target)
-    if _TOO_LONG not in words:
+    if _TOO_LONG not in words and not _NO_SUCH_ID.search(words):
         raise SetupFailed(f"Copying the root file system failed: {words}", step="copy", path=os.fspath(source))
     try:
-        _Walk(source, target, deadline).run()
+        _Walk(source, target, deadline, cancelled).run()
     except OSError as error:
         if error.errno in files.NO_SPACE:
             raise files.full("copy", target, error.errno) from error
@@ -55,10 +82,12 @@ def copy_tree(source: Path, target: Path, *, timeout_sec: float | None = None) -
         ) from error
 
 
-def _cp(source: Path, target: Path, deadline: float | None) -> tuple[int, str]:
+def _cp(
+    source: Path, target: Path, deadline: float | None, cancelled: Callable[[], bool], *, link: bool
+) -> tuple[int, str]:
     """Run cp; return its exit status and last words. It is ended where it may not go on, or cannot do all of it."""
     tie = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"]
-    copy = ["/usr/bin/cp", "-a", "--reflink=auto", "--one-file-system", "-T", "--"]
+    copy = ["/usr/bin/cp", "-a", "--reflink=auto", "--one-file-system", "-T", *(["-l"] if link else []), "--"]
     words = b""
     with subprocess.Popen(
         [*tie, *copy, os.fspath(source), os.fspath(target)],
@@ -70,9 +99,10 @@ def _cp(source: Path, target: Path, deadline: float | None) -> tuple[int, str]:
         assert process.stderr is not None
         try:
             while _TOO_LONG not in words.decode(errors="replace"):
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                if not select.select([process.stderr], [], [], left)[0]:
-                    raise _late()
+                left = _LOOK_EVERY_SEC if deadline is None else min(_LOOK_EVERY_SEC, deadline - time.monotonic())
+                if not select.select([process.stderr], [], [], max(0.0, left))[0]:
+                    _go_on(deadline, cancelled)
+                    continue
                 data = os.read(process.stderr.fileno(), 65536)
                 if not data:
                     return process.wait(), words.decode(errors="replace").strip()
@@ -83,17 +113,23 @@ def _cp(source: Path, target: Path, deadline: float | None) -> tuple[int, str]:
     return 1, words.decode(errors="replace").strip()
 
 
-def _late() -> TimedOut:
-    return TimedOut("The copy was not finished in time.", step="copy")
+def _go_on(deadline: float | None, cancelled: Callable[[], bool]) -> None:
+    if deadline is not None and time.monotonic() > deadline:
+        raise TimedOut("The copy was not finished in time.", step="copy")
+    if cancelled():
+        raise Cancelled("The copy was cancelled.")
 
 
 class _Walk:
     """One walk over a tree, of any depth: two directories are open at a time, and the way back up is ``..``."""
 
-    def __init__(self, source: Path, target: Path, deadline: float | None) -> None:
+    def __init__(
+        self, source: Path, target: Path, deadline: float | None, cancelled: Callable[[], bool] = _never
+    ) -> None:
         self._source = source
         self._target = target
         self._deadline = deadline
+        self._cancelled = cancelled
         self._linked: set[int] = set()
         self._links_fd = -1
 
@@ -200,8 +236,7 @@ class _Walk:
             _dress(from_fd, to_fd, status)
 
     def _in_time(self) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise _late()
+        _go_on(self._deadline, self._cancelled)
 
 
 def _dress(source_fd: int, target_fd: int, status: os.stat_result) -> None:
@@ -209,5 +244,19 @@ def _dress(source_fd: int, target_fd: int, status: os.stat_result) -> None:
     os.fchown(target_fd, status.st_uid, status.st_gid)
     os.fchmod(target_fd, stat.S_IMODE(status.st_mode))
     for name in os.listxattr(source_fd):
-        os.setxattr(target_fd, name, os.getxattr(source_fd, name))
+        try:
+            value = os.getxattr(source_fd, name)
+        except OSError as error:
+            if error.errno == errno.EOVERFLOW:  # a capability of another user namespace: it gives nothing in this one
+                continue
+            raise
+        os.setxattr(target_fd, name, without_strangers(value) if name in _ACLS else value)
     os.utime(target_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def without_strangers(acl: bytes) -> bytes:
+    """Return an ACL, as an extended attribute, without the entries of users and groups that have no id here."""
+    head, entries = acl[:4], _ACL_ENTRY.iter_unpack(acl[4:])
+    return head + b"".join(
+        _ACL_ENTRY.pack(*entry) for entry in entries if entry[0] not in _ACL_NAMED or entry[2] != _NO_ID
+    )

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from ..core import images, policy, store
 from ..core.errors import AlreadyExists, NotFound
 from ..core.exits import LastExit
 from ..core.host import Host
-from ..core.lifecycle import running, stored
+from ..core.lifecycle import importing, running, stored
 from ..core.network import networks
 from ..core.network.base import NetworkConfig
 from ..core.spec import Limits, Spec
@@ -145,6 +145,18 @@ class KernelRuntime:
             made = stored.clone(self.host, source_id, spec, snapshot_layers=layers, progress=progress)
         networks.register(self.host, made)
         return made
+
+    def import_lxc(self, spec: Spec, progress: Progress, cancelled: Cancelled, commit: Callable[[], None]) -> Spec:
+        with importing.copied(self.host, spec, progress=progress, cancelled=cancelled) as directory:
+            commit()
+            with _CEILINGS:
+                self.check_policy(spec)
+                made = stored.create_from(self.host, spec, directory)
+        networks.register(self.host, made)
+        return made
+
+    def end_import(self, container_id: str) -> str:
+        return importing.finish(self.host, container_id)
 
     def build_image(
         self, name: str, source: dict[str, Any], progress: Progress, log: Log, cancelled: Cancelled

@@ -21,7 +21,7 @@ from ..core.errors import Cancelled, CoreError, SetupFailed, StorageFull
 from ..core.host import Host
 from ..models import Container, Network, Operation
 from ..rights.permissions import roles_that_may
-from . import clone, create, images, lifecycle, networks, snapshots, update
+from . import clone, create, images, importing, lifecycle, networks, snapshots, update
 from .job import Job
 from .owner import this_process
 from .runtime import Runtime
@@ -44,6 +44,7 @@ class Handler:
 
 HANDLERS: Final[dict[str, Handler]] = {
     "create": Handler(create.run, create.undo),
+    "import": Handler(importing.run, importing.undo),
     "start": Handler(lifecycle.start),
     "stop": Handler(lifecycle.stop),
     "restart": Handler(lifecycle.restart),

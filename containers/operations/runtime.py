@@ -107,6 +107,17 @@ class Runtime(Protocol):
         """Make a container of another's present state, or of a snapshot of it; return its spec, with its layers."""
         ...
 
+    def import_lxc(self, spec: Spec, progress: Progress, cancelled: Cancelled, commit: Callable[[], None]) -> Spec:
+        """Make the container of one of LXC's, as root ordered on the host; return its spec, with its layer.
+
+        commit: called when the copy is there and nothing refers to it yet; what it raises ends the import.
+        """
+        ...
+
+    def end_import(self, container_id: str) -> str:
+        """Remove LXC's container if it was to be moved; return what could not be removed. Twice is once."""
+        ...
+
     def build_image(
         self, name: str, source: dict[str, Any], progress: Progress, log: Log, cancelled: Cancelled
     ) -> Built:

@@ -3,7 +3,8 @@
 Every change has one commit point, the rename of one file or directory; before it a crash leaves what was, after it what
 was asked for, in both cases perhaps litter::
 
-    create, clone      the container's directory, from tmp/ to containers/
+    create, clone, create_from
+                       the container's directory, from tmp/ to containers/
     delete             the container's directory, to trash/
     snapshot           snapshots/NAME.json; of a stopped container root.json changes before, which shows nowhere inside
     restore            root.json
@@ -64,6 +65,24 @@ def create(host: Host, spec: Spec, *, progress: Progress = _quiet) -> Spec:
     _make(host, spec, twin=False)
     progress(100, "Created")
     return spec
+
+
+def create_from(host: Host, spec: Spec, directory: Path) -> Spec:
+    """Make a container of the tree ``rootfs`` in a directory of `store.making`, which becomes its one layer.
+
+    Returns its spec, with its layers. Raises as create does; nothing is left then.
+    """
+    with store.lock(host, "container", spec.id), store.lock(host, "layers", shared=True):
+        layer = overlay.publish(host, directory)
+        made = dataclasses.replace(spec, layers=(layer,))
+        try:
+            failpoint(host.state_dir, "import.published")
+            _make_held(host, made, twin=False)
+        except BaseException:
+            if not store.exists(host, spec.id):
+                store.discard(host, host.layers_dir / layer)
+            raise
+    return made
 
 
 def delete(host: Host, container_id: str) -> None:
@@ -218,21 +237,26 @@ def orphans(host: Host) -> list[litter.Orphan]:
 
 def _make(host: Host, spec: Spec, *, twin: bool) -> None:
     """Make a container from spec.layers; its directory appears whole, by one rename, or not at all."""
-    spec.check()
     store.prepare(host)
     with store.lock(host, "container", spec.id), store.lock(host, "layers", shared=True):
-        if host.container_dir(spec.id).exists():
-            raise AlreadyExists(f"The container {spec.name} is on this host already.")
-        root = overlay.fresh(host, spec.layers, made_for=spec.id)
-        try:
-            failpoint(host.state_dir, "create.fresh")
-            identity.write(host, spec, root, twin=twin)
-            failpoint(host.state_dir, "create.written")
-            _place(host, spec, root)
-        except BaseException:
-            store.discard(host, host.layers_dir / root.writable)
-            raise
-        failpoint(host.state_dir, "create.committed")
+        _make_held(host, spec, twin=twin)
+
+
+def _make_held(host: Host, spec: Spec, *, twin: bool) -> None:
+    """Do what _make does; the caller holds the container's lock and the layers lock (shared)."""
+    spec.check()
+    if host.container_dir(spec.id).exists():
+        raise AlreadyExists(f"The container {spec.name} is on this host already.")
+    root = overlay.fresh(host, spec.layers, made_for=spec.id)
+    try:
+        failpoint(host.state_dir, "create.fresh")
+        identity.write(host, spec, root, twin=twin)
+        failpoint(host.state_dir, "create.written")
+        _place(host, spec, root)
+    except BaseException:
+        store.discard(host, host.layers_dir / root.writable)
+        raise
+    failpoint(host.state_dir, "create.committed")
 
 
 def _place(host: Host, spec: Spec, root: store.Root) -> None:

@@ -1,0 +1,84 @@
+"""Asking for a container of LXC's to be taken over; root on the host alone may, by `manage.py import-lxc`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import Q
+
+from panel.accounts.models import Project
+
+from ..bookkeeping import reservations
+from ..core.errors import NotFound, SpecError
+from ..core.names import check_name
+from ..core.network.subnets import eui64
+from ..models import Container, Host, Network, NetworkInterface, Operation, local_host
+from . import queue, requests
+
+IMAGE_NAME = "lxc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportRequest:
+    """A container as it will be. values: as requests.CHANGEABLE names them. mac, machine_id: "" for new ones.
+
+    A mac or machine_id that another container has already is not taken.
+    """
+
+    name: str
+    project: str = "default"
+    network: str = "default"
+    values: dict[str, Any] = field(default_factory=dict)
+    nic: str = "eth0"
+    mac: str = ""
+    machine_id: str = ""
+
+
+def check(data: ImportRequest, host: Host) -> dict[str, Any]:
+    """Return the columns of the new row; raises SpecError, PolicyDenied, AlreadyExists, NotFound."""
+    check_name(data.name)
+    queue.refuse_taken(data.name)
+    columns = requests.check_changes(data.values, host)
+    project = Project.objects.filter(name=data.project).first()
+    if project is None:
+        raise NotFound(f"There is no project {data.project!r}.", field="project")
+    _network(data.network, project, host)
+    return {**columns, "name": data.name, "image_name": IMAGE_NAME, "project": project}
+
+
+def import_container(data: ImportRequest, order: Callable[[str], None]) -> Operation:
+    """Reserve the container and ask for it to be taken over. order: told its id, before anybody can begin with it."""
+    host = local_host()
+
+    def make() -> Operation:
+        locked = reservations.lock_host(host)
+        columns = check(data, locked)
+        project: Project = columns["project"]
+        container = reservations.add_container(locked, columns, _network(data.network, project, locked))
+        _identify(container, data)
+        order(container.pk)
+        return queue.insert(None, "import", host, None, container=container, project=project, cancellable=True)
+
+    return queue.committed(None, None, make)
+
+
+def _network(name: str, project: Project, host: Host) -> Network:
+    visible = Q(project=None) | Q(project=project)
+    network = Network.objects.filter(visible, host=host, name=name).first()
+    if network is None:
+        raise SpecError(f"There is no network {name!r} that {project.name} may use.", field="network")
+    return network
+
+
+def _identify(container: Container, data: ImportRequest) -> None:
+    """Give it what it was known by, where nobody else is."""
+    if data.machine_id and not Container.objects.filter(machine_id=data.machine_id).exists():
+        container.machine_id = data.machine_id
+        container.save(update_fields=["machine_id"])
+    nics = NetworkInterface.objects.filter(container=container)
+    nics.update(name=data.nic)
+    if data.mac and not NetworkInterface.objects.filter(mac=data.mac).exists():
+        subnet = nics.values_list("network__ipv6", flat=True).get()
+        nics.update(mac=data.mac, ipv6=eui64(subnet, data.mac) if subnet else None)

@@ -1,0 +1,133 @@
+"""LXC's cgroup keys as limits: memory, CPU, processes, I/O, devices. Pure.
+
+Source: kernel Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ..devices import DEFAULT_RULES, DeviceRule
+from ..errors import SpecError
+from ..spec import Limits
+from ..units import format_bytes
+from .draft import Draft, Told, left_out, taken, translated
+from .reading import Entry
+
+_SIZE: Final = re.compile(r"([0-9]{1,19})([KMGTP]?)", re.ASCII | re.IGNORECASE)
+_DEVICE: Final = re.compile(r"([bc]) ([0-9]{1,6}|\*):([0-9]{1,7}|\*) ([rwm]{1,3})", re.ASCII)
+_NONE: Final = ("max", "-1", "infinity")
+_THROTTLES: Final = {
+    "blkio.throttle.read_bps_device": "io_read_bytes_per_sec",
+    "blkio.throttle.write_bps_device": "io_write_bytes_per_sec",
+}
+_RATES: Final = {"rbps": "io_read_bytes_per_sec", "wbps": "io_write_bytes_per_sec"}
+_PERIOD_USEC: Final = 100_000
+_PLACEMENT: Final = ("dir", "relative")
+_HERE: Final = "on the device that holds Boxroom's state"
+
+
+def translate(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of a ``lxc.cgroup.*`` or ``lxc.cgroup2.*``."""
+    file = entry.key.split(".", 2)[2]
+    value = entry.value
+    if file.partition(".")[0] in _PLACEMENT:
+        return left_out("Boxroom has a place of its own for each container's control groups")
+    if file in ("devices.allow", "devices.deny"):
+        return _device(file, value)
+    try:
+        if file in ("memory.max", "memory.limit_in_bytes"):
+            return _limit(draft, "memory_bytes", None if value in _NONE else _size(value))
+        if file == "pids.max":
+            return _limit(draft, "pids", None if value in _NONE else _size(value))
+        if file in ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us"):
+            return _cpus(draft, file, value)
+        if file in _THROTTLES:
+            return _limit(draft, _THROTTLES[file], _size(value.split()[-1]), where=_HERE)
+        if file == "io.max":
+            return _io(draft, value)
+    except ValueError:
+        return left_out(f"{value!r} is no value of {file}")
+    return left_out(f"there is no limit like {file} here")
+
+
+def _limit(draft: Draft, name: str, number: float | None, *, where: str = "") -> Told:
+    """Set a limit where it is one that this host can hold."""
+    if number is None:
+        return taken("no limit, as without it")
+    try:
+        limits = Limits(**{name: number})  # type: ignore[arg-type]
+        limits.check_types()
+        facts = draft.facts
+        limits.check(host_memory_bytes=facts.memory_bytes, host_cpus=facts.cpus, host_pids=facts.pids)
+    except SpecError as error:
+        return left_out(f"{error.message.rstrip('.')}; there is no such limit now")
+    draft.limits[name] = number
+    shown = format_bytes(number) if "bytes" in name else f"{number:g}"
+    return translated(f"limits.{name} = {shown}" + (f", {where}" if where else ""))
+
+
+def _size(text: str) -> int:
+    """Return a number with K, M, G, T or P behind it; raises ValueError."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    return int(match[1]) << (10 * " KMGTP".index(match[2].upper() or " "))
+
+
+def _cpus(draft: Draft, file: str, value: str) -> Told:
+    """Set the CPUs from a quota and its period, which v1 has in two files."""
+    if file == "cpu.max":
+        found, period = [*value.split(), str(_PERIOD_USEC)][:2]
+    else:
+        quota = draft.config.get("lxc.cgroup.cpu.cfs_quota_us") or draft.config.get("lxc.cgroup2.cpu.cfs_quota_us")
+        period = draft.config.get("lxc.cgroup.cpu.cfs_period_us") or str(_PERIOD_USEC)
+        if quota is None:
+            return taken("no limit, for there is no quota")
+        found = quota
+    if found in _NONE:
+        return taken("no limit, as without it")
+    if not _size(period):
+        raise ValueError(value)
+    return _limit(draft, "cpus", round(_size(found) / _size(period), 4))
+
+
+def _io(draft: Draft, value: str) -> Told:
+    """Set bytes per second from a line of io.max; operations per second have nothing here."""
+    words: list[str] = []
+    rest: list[str] = []
+    for part in value.split()[1:]:
+        name, _equals, number = part.partition("=")
+        if number == "max":
+            continue
+        told = _limit(draft, _RATES[name], _size(number), where=_HERE) if name in _RATES else left_out(name)
+        (words if told.fate == "translated" else rest).append(told.words)
+    without = f"without {', '.join(rest)}" if rest else ""
+    if words:
+        return translated("; ".join([*words, *filter(None, [without])]))
+    return left_out(f"there is no limit like this here: {', '.join(rest)}") if rest else taken("no limit")
+
+
+def _device(file: str, value: str) -> Told:
+    if file == "devices.deny":
+        if value == "a":
+            return taken("everything is denied here first, too")
+        return left_out("which devices there are is Boxroom's own list, and no other")
+    match = _DEVICE.fullmatch(value)
+    if match is None:
+        return left_out(f"{value!r} is no device")
+    major, minor = (None if part == "*" else int(part) for part in match.group(2, 3))
+    asked = DeviceRule(match[1], major, minor, match[4])  # type: ignore[arg-type]
+    if any(_covers(rule, asked) for rule in DEFAULT_RULES):
+        return taken("every container may use it here")
+    return left_out("this device is not on Boxroom's list for every container; give it to the container afterwards")
+
+
+def _covers(rule: DeviceRule, asked: DeviceRule) -> bool:
+    return (
+        rule.type == asked.type
+        and rule.major in (None, asked.major)
+        and rule.minor in (None, asked.minor)
+        and set(asked.access) <= set(rule.access)
+    )

@@ -1,0 +1,113 @@
+"""LXC's security keys as a container's rights: capabilities, sysctls, resource limits, id maps. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from .. import capabilities
+from ..errors import SpecError
+from ..host import IDS_PER_CONTAINER
+from ..idmap import IdMap
+from ..security import UNLIMITED, Security
+from .draft import Draft, Told, left_out, taken, translated
+from .reading import Entry
+
+_IDMAP: Final = re.compile(r"([ugb]) ([0-9]{1,10}) ([0-9]{1,10}) ([0-9]{1,10})", re.ASCII)
+_DEFAULT_PROFILES: Final = ("generated", "lxc-container-default", "lxc-container-default-cgns")
+
+
+def capability(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of lxc.cap.drop and lxc.cap.keep."""
+    default = capabilities.default(privileged=draft.facts.privileged)
+    names = [name.lower().removeprefix("cap_") for name in entry.value.split()]
+    known = [name for name in names if name in capabilities.NAMES]
+    if entry.key == "lxc.cap.keep":
+        kept = sorted({*draft.security.get("capabilities_keep", ()), *(set(known) & default)})
+        draft.security["capabilities_keep"] = kept
+        more = sorted(set(names) - default - {"none"})
+        words = f"keeps {', '.join(kept) or 'none'}"
+        return translated(words + (f"; not {', '.join(more)}, which no container keeps here by itself" if more else ""))
+    dropped = [name for name in known if name in default]
+    if not dropped:
+        return taken("no container keeps them here")
+    draft.security["capabilities_drop"] = sorted({*draft.security.get("capabilities_drop", ()), *dropped})
+    return translated(f"drops {', '.join(dropped)}; the others no container keeps here")
+
+
+def sysctl(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of a ``lxc.sysctl.*``."""
+    name = entry.key.removeprefix("lxc.sysctl.")
+    return _put(draft, "sysctls", name, entry.value, "set when it starts")
+
+
+def prlimit(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of a ``lxc.prlimit.*``."""
+    name = entry.key.removeprefix("lxc.prlimit.")
+    soft, _colon, hard = entry.value.partition(":")
+    bounds = {"soft": _bound(soft), "hard": _bound(hard or soft)}
+    return _put(draft, "prlimits", name, bounds, "of init and all that is started inside")
+
+
+def _bound(text: str) -> int | str:
+    text = text.strip()
+    return UNLIMITED if text in (UNLIMITED, "infinity") else int(text) if text.isdecimal() and text.isascii() else text
+
+
+def _put(draft: Draft, field: str, name: str, value: object, words: str) -> Told:
+    try:
+        Security.from_dict({field: {name: value}}).check(privileged=draft.facts.privileged)
+    except SpecError as error:
+        return left_out(error.message.rstrip("."))
+    draft.security.setdefault(field, {})[name] = value
+    return taken(words)
+
+
+def proc(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of a ``lxc.proc.*``: oom_score_adj alone has a place here."""
+    if entry.key != "lxc.proc.oom_score_adj":
+        return left_out("of the files of init's directory in /proc only oom_score_adj can be set")
+    try:
+        number = int(entry.value)
+        Security(oom_score_adj=number).check(privileged=draft.facts.privileged)
+    except (SpecError, ValueError) as error:
+        return left_out(
+            (error.message if isinstance(error, SpecError) else f"{entry.value!r} is no number").rstrip(".")
+        )
+    draft.security["oom_score_adj"] = number
+    return taken("how soon the kernel ends it where memory runs out")
+
+
+def no_new_privs(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of lxc.no_new_privs."""
+    if entry.value != "1":
+        return taken("as without it")
+    draft.security["no_new_privs"] = True
+    return taken("set-uid programs give nothing")
+
+
+def apparmor(_draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of a ``lxc.apparmor.*``."""
+    if entry.key == "lxc.apparmor.allow_nesting" and entry.value == "1":
+        return left_out("nesting is a right of its own here: switch it on afterwards if containers run inside this one")
+    if entry.key == "lxc.apparmor.profile" and entry.value in _DEFAULT_PROFILES:
+        return translated("what that profile denies is denied here by seccomp, masks and dropped rights")
+    return left_out("what holds a container here is not chosen by its configuration")
+
+
+def idmap(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of lxc.idmap: owners on disk are shifted back by it, and the container gets its own ids."""
+    match = _IDMAP.fullmatch(" ".join(entry.value.split()))
+    if match is None:
+        return left_out("this is no id map")
+    inside, outside, size = (int(part) for part in match.groups()[1:])
+    size_here = min(size, IDS_PER_CONTAINER - inside)
+    if size_here < 1:
+        return left_out(f"containers have the ids 0 to {IDS_PER_CONTAINER - 1} here")
+    try:
+        one = IdMap(inside, outside, size_here)
+    except ValueError:
+        return left_out("these are no ids")
+    draft.idmap += [(kind, one) for kind in ("ug" if match[1] == "b" else match[1])]
+    more = f"; of its ids those above {IDS_PER_CONTAINER - 1} become nobody's" if size_here < size else ""
+    return translated(f"owners on disk are shifted back to 0 and up; the container gets ids of its own{more}")

@@ -1,0 +1,263 @@
+"""LXC's keys as what Boxroom has: each has an outcome, and what comes of it is acceptable here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from containers.core.errors import SpecError
+from containers.core.idmap import IdMap
+from containers.core.lxc import finding, reading, source, translating
+from containers.core.lxc.draft import Facts, Interface
+from containers.core.lxc.translating import Translation, translate
+from containers.core.security import Security
+from containers.core.spec import Limits, check_environment, check_init_command
+
+GIB = 1024**3
+
+
+def translated(text: str, **facts: Any) -> Translation:
+    config = reading.parse("/config", lambda _path: text)
+    assert config.problems == ()
+    return translate(config, Facts(**{"name": "c1", "memory_bytes": 8 * GIB, "cpus": 4, "pids": 30000, **facts}))
+
+
+@pytest.mark.parametrize(
+    ("line", "fate", "values"),
+    [
+        ("lxc.uts.name = c1", "taken", {}),
+        ("lxc.uts.name = other", "translated", {}),
+        ("lxc.arch = amd64", "taken", {}),
+        ("lxc.arch = i686", "left out", {}),
+        ("lxc.init.cmd = /bin/sh -c 'exec x'", "taken", {"init_command": ["/bin/sh", "-c", "exec x"]}),
+        ("lxc.init_cmd = /bin/run", "taken", {"init_command": ["/bin/run"]}),
+        ("lxc.init.cmd = run", "left out", {}),
+        ("lxc.init.cmd = /bin/sh '", "left out", {}),
+        ("lxc.environment = A=b=c", "taken", {"environment": {"A": "b=c"}}),
+        ("lxc.environment = A", "left out", {}),
+        ("lxc.environment = 1A=b", "left out", {}),
+        ("lxc.signal.halt = SIGUSR1", "taken", {"halt_signal": "SIGUSR1"}),
+        ("lxc.signal.halt = sigrtmin+3", "taken", {"halt_signal": "SIGRTMIN+3"}),
+        ("lxc.haltsignal = PWR", "taken", {"halt_signal": "SIGPWR"}),
+        ("lxc.signal.halt = SIGNONE", "left out", {}),
+        ("lxc.signal.halt = 99", "left out", {}),
+        ("lxc.start.auto = 1", "taken", {"autostart": True}),
+        ("lxc.start.auto = 2", "left out", {}),
+        ("lxc.ephemeral = 1", "taken", {"ephemeral": True}),
+        ("lxc.cgroup2.memory.max = 512M", "translated", {"limits": {"memory_bytes": 512 * 1024**2}}),
+        ("lxc.cgroup.memory.limit_in_bytes = 1g", "translated", {"limits": {"memory_bytes": GIB}}),
+        ("lxc.cgroup2.memory.max = max", "taken", {}),
+        ("lxc.cgroup.memory.limit_in_bytes = -1", "taken", {}),
+        ("lxc.cgroup2.memory.max = 1K", "left out", {}),
+        ("lxc.cgroup2.memory.max = 9G", "left out", {}),
+        ("lxc.cgroup2.memory.max = lots", "left out", {}),
+        ("lxc.cgroup2.memory.high = 1G", "left out", {}),
+        ("lxc.cgroup2.cpu.max = 50000 100000", "translated", {"limits": {"cpus": 0.5}}),
+        ("lxc.cgroup2.cpu.max = 150000", "translated", {"limits": {"cpus": 1.5}}),
+        ("lxc.cgroup2.cpu.max = max 100000", "taken", {}),
+        ("lxc.cgroup2.cpu.max = 1 0", "left out", {}),
+        ("lxc.cgroup2.pids.max = 100", "translated", {"limits": {"pids": 100}}),
+        ("lxc.cgroup2.io.max = 8:0 rbps=1048576 wbps=max", "translated",
+         {"limits": {"io_read_bytes_per_sec": 1 << 20}}),
+        ("lxc.cgroup2.io.max = 8:0 riops=10", "left out", {}),
+        ("lxc.cgroup.blkio.throttle.write_bps_device = 8:0 1048576", "translated",
+         {"limits": {"io_write_bytes_per_sec": 1 << 20}}),
+        ("lxc.cgroup.dir = x", "left out", {}),
+        ("lxc.cgroup2.devices.deny = a", "taken", {}),
+        ("lxc.cgroup2.devices.allow = c 1:3 rwm", "taken", {}),
+        ("lxc.cgroup2.devices.allow = c 136:* rw", "taken", {}),
+        ("lxc.cgroup2.devices.allow = c *:* m", "taken", {}),
+        ("lxc.cgroup2.devices.allow = c *:* rwm", "left out", {}),
+        ("lxc.cgroup2.devices.allow = b 8:0 r", "left out", {}),
+        ("lxc.cgroup2.devices.allow = a", "left out", {}),
+        ("lxc.cap.drop = mac_admin sys_time", "taken", {}),
+        ("lxc.cap.drop = mac_admin net_raw", "translated", {"security": {"capabilities_drop": ["net_raw"]}}),
+        ("lxc.cap.keep = chown sys_module", "translated", {"security": {"capabilities_keep": ["chown"]}}),
+        ("lxc.cap.keep = none", "translated", {"security": {"capabilities_keep": []}}),
+        ("lxc.sysctl.net.ipv4.ip_forward = 1", "taken", {"security": {"sysctls": {"net.ipv4.ip_forward": "1"}}}),
+        ("lxc.sysctl.vm.swappiness = 1", "left out", {}),
+        ("lxc.prlimit.nofile = 1024:4096", "taken",
+         {"security": {"prlimits": {"nofile": {"soft": 1024, "hard": 4096}}}}),
+        ("lxc.limit.core = unlimited", "taken",
+         {"security": {"prlimits": {"core": {"soft": "unlimited", "hard": "unlimited"}}}}),
+        ("lxc.prlimit.nofile = many", "left out", {}),
+        ("lxc.prlimit.wishes = 3", "left out", {}),
+        ("lxc.proc.oom_score_adj = 10", "taken", {"security": {"oom_score_adj": 10}}),
+        ("lxc.proc.oom_score_adj = -10", "left out", {}),
+        ("lxc.proc.setgroups = deny", "left out", {}),
+        ("lxc.no_new_privs = 1", "taken", {"security": {"no_new_privs": True}}),
+        ("lxc.no_new_privs = 0", "taken", {}),
+        ("lxc.apparmor.profile = generated", "translated", {}),
+        ("lxc.apparmor.profile = unconfined", "left out", {}),
+        ("lxc.apparmor.allow_nesting = 1", "left out", {}),
+        ("lxc.mount.auto = cgroup:mixed proc:mixed sys:ro", "translated", {}),
+        ("lxc.mount.auto = shmounts:/x", "left out", {}),
+        ("lxc.mount.entry = shm dev/shm tmpfs defaults 0 0", "taken", {}),
+        ("lxc.mount.entry = /srv srv none bind 0 0", "left out", {}),
+        ("lxc.mount.entry = /sys/fs/fuse/connections sys/fs/fuse/connections none bind,optional 0 0", "left out", {}),
+        ("lxc.rootfs.path = dir:/r", "translated", {}),
+        ("lxc.hook.start = /x", "left out", {}),
+        ("lxc.time.offset.boot = 1h", "left out", {}),
+        ("lxc.tty.max = 4", "left out", {}),
+        ("lxc.never.heard = 1", "left out", {}),
+    ],
+)  # fmt: skip
+def test_each_key_has_its_outcome(line: str, fate: str, values: dict[str, Any]) -> None:
+    found = translated(line)
+    (outcome,) = found.outcomes
+    assert (outcome.told.fate, outcome.told.words) == (fate, outcome.told.words)
+    assert found.values == {"privileged": False, **values}
+
+
+def test_what_cannot_be_asked_for_is_left_out() -> None:
+    found = translated("lxc.no_new_privs = 1\nlxc.start.auto = 1", fields=frozenset({"autostart", "privileged"}))
+    assert [outcome.told.fate for outcome in found.outcomes] == ["left out", "taken"]
+    assert "security" in found.outcomes[0].told.words
+    assert found.values == {"autostart": True, "privileged": False}
+
+
+def test_a_quota_of_v1_needs_its_period() -> None:
+    found = translated("lxc.cgroup.cpu.cfs_period_us = 50000\nlxc.cgroup.cpu.cfs_quota_us = 100000")
+    assert found.values["limits"] == {"cpus": 2.0}
+    assert translated("lxc.cgroup.cpu.cfs_period_us = 50000").outcomes[0].told.fate == "taken"
+
+
+def test_the_first_veth_is_taken_and_the_others_are_not() -> None:
+    found = translated(
+        "lxc.net.0.type = empty\nlxc.net.2.type = veth\nlxc.net.2.link = lxcbr0\nlxc.net.2.flags = up\n"
+        "lxc.net.2.name = lan0\nlxc.net.2.hwaddr = 10:66:6A:01:02:03\nlxc.net.2.ipv4.address = 10.0.3.9/24\n"
+        "lxc.net.5.type = veth\nlxc.net.5.name = eth7\nlxc.net.6.type = phys"
+    )
+    assert found.interface == Interface(name="lan0", mac="10:66:6a:01:02:03")
+    fates = {f"{o.entry.key}": o.told.fate for o in found.outcomes}
+    assert fates == {
+        "lxc.net.0.type": "left out",
+        "lxc.net.2.type": "translated",
+        "lxc.net.2.link": "translated",
+        "lxc.net.2.flags": "taken",
+        "lxc.net.2.name": "taken",
+        "lxc.net.2.hwaddr": "taken",
+        "lxc.net.2.ipv4.address": "left out",
+        "lxc.net.5.type": "left out",
+        "lxc.net.5.name": "left out",
+        "lxc.net.6.type": "left out",
+    }
+
+
+@pytest.mark.parametrize("mac", ["10:66:6a:xx:xx:xx", "01:00:5e:00:00:01", "00:00:00:00:00:00", "nonsense"])
+def test_what_is_no_macs_of_one_interface_is_not_taken(mac: str) -> None:
+    found = translated(f"lxc.net.0.type = veth\nlxc.net.0.hwaddr = {mac}")
+    assert found.interface == Interface()
+    assert found.outcomes[1].told.fate == "left out"
+
+
+def test_id_maps() -> None:
+    found = translated("lxc.idmap = u 0 100000 65536\nlxc.idmap = g 0 200000 70000\nlxc.id_map = b 70000 5 6")
+    assert found.uids == (IdMap(0, 100000, 65536),)
+    assert found.gids == (IdMap(0, 200000, 65536),)
+    assert [outcome.told.fate for outcome in found.outcomes] == ["translated", "translated", "left out"]
+    holes = translated("lxc.idmap = b 0 100000 1000\nlxc.idmap = b 1000 1000 1\nlxc.idmap = b 1001 101001 64535")
+    assert source.reversed_map(holes.uids) == "100000 0 1000\n1000 1000 1\n101001 1001 64535\n"
+    with pytest.raises(SpecError, match="share"):
+        source.reversed_map((IdMap(0, 1000, 10), IdMap(20, 1005, 10)))
+    with pytest.raises(SpecError, match="share"):
+        source.reversed_map((IdMap(0, 1000, 10), IdMap(5, 3000, 10)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/var/lib/lxc/a/rootfs", ("/var/lib/lxc/a/rootfs",)),
+        ("dir:/a/../b/", ("/b",)),
+        ("btrfs:/a", ("/a",)),
+        ("overlay:/low:/up", ("/low", "/up")),
+        ("overlayfs:/low:/up", ("/low", "/up")),
+        ("overlay:dir:/low:/up", ("/low", "/up")),
+        ("overlay:/middle:/low:/up", ("/low", "/middle", "/up")),
+    ],
+)
+def test_root_file_systems(text: str, expected: tuple[str, ...]) -> None:
+    assert source.layers(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "loop:/a", "zfs:tank/a", "lvm:/dev/x", "dir:a", "/", "dir:/", "overlay:/a:/", "a"]
+)
+def test_root_file_systems_that_are_no_directories_come_with_advice(text: str | None) -> None:
+    with pytest.raises(SpecError) as caught:
+        source.layers(text)
+    assert caught.value.field == "rootfs"
+
+
+def test_the_kind_of_a_root_file_system_of_old() -> None:
+    def written(text: str) -> str | None:
+        return source.written(reading.parse("/config", lambda _path: text))
+
+    assert written("lxc.rootfs = /a:/b\nlxc.rootfs.backend = overlayfs") == "overlayfs:/a:/b"
+    assert written("lxc.rootfs = /a\nlxc.rootfs.backend = zfs") == "/a"
+    assert written("lxc.rootfs.path = overlay:/a:/b\nlxc.rootfs.backend = overlay") == "overlay:/a:/b"
+    assert written("lxc.arch = x") is None
+
+
+def test_a_source_comes_back_from_json() -> None:
+    made = source.Source(path="/l", name="c", layers=("/a", "/b"), uids=(IdMap(0, 5, 6),), move=True)
+    assert source.Source.from_dict(made.as_dict()) == made
+    assert made.directory == "/l/c"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("web-1", "web-1"), ("Web_1.local", "web-1-local"), ("_", ""), ("a" * 70, "a" * 63)]
+)
+def test_suggested_names(name: str, expected: str) -> None:
+    assert translating.suggested_name(name) == expected
+
+
+def test_the_address_of_a_monitor() -> None:
+    assert finding.command_socket("/var/lib/lxc", "c1") == "\0/var/lib/lxc/c1/command"
+    # the known answers of FNV-1a (RFC 9923)
+    assert finding._fnv1a_64(b"a") == 0xAF63DC4C8601EC8C
+    assert finding._fnv1a_64(b"foobar") == 0x85944171F73967E8
+    path = "/" + "p" * 200
+    assert finding.command_socket(path, "c1") == f"\0lxc/{finding._fnv1a_64(f'{path}/c1'.encode()):016x}/command"
+
+
+KEYS = [*translating._KEYS, *(f"{prefix}0.x" for prefix, _function in translating._PREFIXES), "lxc.net.0.type",
+        "lxc.net.0.hwaddr", "lxc.net.0.name", "lxc.cgroup2.memory.max", "lxc.cgroup2.io.max", "lxc.cgroup2.cpu.max",
+        "lxc.cgroup2.devices.allow", "lxc.cgroup.cpu.cfs_quota_us", "lxc.cgroup.cpu.cfs_period_us",
+        "lxc.prlimit.nofile", "lxc.sysctl.net.x", "lxc.cgroup2.pids.max"]  # fmt: skip
+VALUE = st.one_of(
+    st.sampled_from(
+        ["0", "1", "veth", "max", "100 0", "-1", "8:0 rbps=9M", "c 1:3 rwm", "u 0 1 2", "g 0 9 70000", "A=b"]
+    ),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=30),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(KEYS), VALUE), max_size=20))
+def test_every_setting_has_one_outcome_and_what_comes_of_it_is_acceptable(content: list[tuple[str, str]]) -> None:
+    config = reading.parse("/config", lambda _path: "\n".join(f"{key} = {value}" for key, value in content))
+    found = translate(config, Facts(name="c1", memory_bytes=8 * GIB, cpus=4, pids=30000))
+    assert [outcome.entry for outcome in found.outcomes] == list(config.entries)
+    assert all(outcome.told.words and not outcome.told.words.endswith(".") for outcome in found.outcomes)
+    limits = Limits(**found.values.get("limits", {}))
+    limits.check_types()
+    limits.check(host_memory_bytes=8 * GIB, host_cpus=4, host_pids=30000)
+    Security.from_dict(found.values.get("security", {})).check(privileged=False)
+    check_environment(found.values.get("environment", {}))
+    if command := found.values.get("init_command"):
+        check_init_command(tuple(command))
+
+
+@pytest.mark.parametrize("name", ["common.conf", "userns.conf", "nesting.conf"])
+def test_what_debian_gives_its_containers_is_read_without_a_problem(name: str) -> None:
+    path = Path("/usr/share/lxc/config") / name
+    if not path.exists():
+        pytest.skip("LXC is not installed")
+    config = reading.parse(str(path), finding.read)
+    assert [problem for problem in config.problems if "userns.conf.d" not in problem.what] == []
+    found = translate(config, Facts(name="c1"))
+    assert not [o for o in found.outcomes if "unknown" in o.told.words]
