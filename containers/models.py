@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from panel.accounts.models import Project, User, validate_name
 
+from .core import restarts
 from .core.states import Status
 from .rights.querysets import ContainerQuerySet, ImageQuerySet, NetworkQuerySet, OperationQuerySet
 
@@ -149,6 +150,11 @@ class Container(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def restarts(self) -> bool:
+        """Whether it has stopped only until the restart policy starts it again."""
+        return self.status == Status.STOPPED and restarts.wanted(self.restart, self.last_exit, self.restart_count)
 
 
 class NetworkInterface(models.Model):

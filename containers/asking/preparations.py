@@ -23,7 +23,9 @@ def _fits(container: Container, action: Action) -> None:
 
 def _prepare_plain(action: Action) -> Callable[[Actor | None, Container, dict[str, Any]], dict[str, Any]]:
     def prepare(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
-        _fits(container, action)
+        # one that the restart policy is about to start again can be stopped: it then stays so
+        if action is not Action.STOP or not container.restarts:
+            _fits(container, action)
         if action in (Action.STOP, Action.RESTART):
             return {"arguments": requests.check_stop(arguments)}
         return {"arguments": arguments}

@@ -17,7 +17,7 @@ class LastExit:
 
     at: UTC, ISO 8601. reason: poweroff (from inside), exit, signal, oom, stopped (asked for, ended by itself), killed
     (asked for, by force), host-reboot (the host was shut down), lost (the supervisor was killed). console: the last
-    lines.
+    lines. ran_sec: for how long its init ran, by the monotonic clock; None where nobody knows.
     """
 
     at: str
@@ -25,6 +25,7 @@ class LastExit:
     exit_code: int | None = None
     signal: int | None = None
     console: str | None = None
+    ran_sec: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from typing import Any, Final
+
+from django.utils import timezone
 
 from ..asking import requests
 from ..bookkeeping import records, specs
@@ -166,7 +167,7 @@ def write_observed(
     guarded: a change there and back since the row was loaded counts as moved.
     """
     new = {"init_pid": observed.init_pid, "started_at": observed.started_at, **fields}
-    if "last_exit" not in fields and newer_exit(container.last_exit, observed.last_exit):
+    if "last_exit" not in fields and another_exit(container.last_exit, observed.last_exit):
         new["last_exit"] = observed.last_exit
     values = {name: value for name, value in new.items() if getattr(container, name) != value}
     why = reason or observed.reason
@@ -182,8 +183,25 @@ def write_observed(
     )
 
 
-def newer_exit(known: dict[str, Any] | None, seen: dict[str, Any] | None) -> bool:
-    """Whether an exit that was seen is later than the one that is known (a start that failed leaves none behind)."""
+def another_exit(known: dict[str, Any] | None, seen: dict[str, Any] | None) -> bool:
+    """Whether the end that the host shows is one that the row does not know of.
+
+    They are told apart by being different, not by being later: the clock may have been stepped between two of them.
+    """
     if seen is None:
         return False
-    return known is None or dt.datetime.fromisoformat(seen["at"]) > dt.datetime.fromisoformat(known["at"])
+    return known is None or seen["at"] not in (known["at"], known.get("after"))
+
+
+def exit_told_here(
+    reason: str, *, after: dict[str, Any] | None, at: str | None = None, console: str | None = None
+) -> dict[str, Any]:
+    """Return the record of an end that no supervisor could tell. after: what the host shows, which is older."""
+    return {
+        "at": at or timezone.now().isoformat(),
+        "reason": reason,
+        "exit_code": None,
+        "signal": None,
+        "console": console,
+        "after": after["at"] if after else None,
+    }

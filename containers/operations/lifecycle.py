@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from django.utils import timezone
-
 from ..bookkeeping import records
+from ..core import restarts
 from ..core.errors import CoreError, InvalidTransition
 from ..core.states import Status
 from ..models import Container
-from .job import Job
+from .job import Job, another_exit, exit_told_here
 
 LIVE = (Status.RUNNING, Status.FROZEN)
 
@@ -83,9 +82,13 @@ def delete(job: Job) -> None:
 def start_container(job: Job, container: Container) -> None:
     """Start a container and write down that it runs, or why it did not start."""
     by_person = job.operation.actor_id is not None
-    if job.observe(container).status in LIVE:
+    seen = job.observe(container)
+    if seen.status in LIVE:
         job.settle(container)
         return
+    if another_exit(container.last_exit, seen.last_exit):
+        # it ended just now: what comes next must not hide that
+        job.settle(container)
     spec = job.final_spec(container)
     try:
         job.runtime.start(spec, job.progress, job.cancelled)
@@ -94,13 +97,7 @@ def start_container(job: Job, container: Container) -> None:
         job.settle(
             container,
             "start-failed",
-            last_exit={
-                "at": timezone.now().isoformat(),
-                "reason": "start-failed",
-                "exit_code": None,
-                "signal": None,
-                "console": console,
-            },
+            last_exit=exit_told_here("start-failed", after=job.observe(container).last_exit, console=console),
         )
         raise
     fresh = {"restart_count": 0, "restart_at": None} if by_person else {"restart_at": None}
@@ -118,3 +115,7 @@ def stop_container(job: Job, container: Container, *, timeout_sec: float | None 
             kill=bool(arguments.get("kill", True)),
         )
     job.settle(container, restart_at=None)
+    last = container.last_exit
+    if last is not None and last["reason"] not in restarts.EXPLICIT:
+        # it ended by itself before it could be stopped: all the same it was told to stay so
+        job.settle(container, last_exit={**last, restarts.GIVEN_UP: True}, restart_count=0)

@@ -98,6 +98,8 @@ def container(row: Container) -> dict[str, Any]:
         "privileged": row.privileged,
         "ephemeral": row.ephemeral,
         "restart": row.restart,
+        "restart_count": row.restart_count,
+        "restart_at": time(row.restart_at) if row.restarts else None,
         "init_command": row.init_command or ["/sbin/init"],
         "environment": row.environment,
         "halt_signal": row.halt_signal or None,

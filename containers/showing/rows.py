@@ -92,6 +92,8 @@ class Row:
         """The state's word: Running, Starting…"""
         if self.operation:
             return str(words.DOING.get(self.operation.action, self.operation.action))
+        if self.container.restarts:
+            return str(words.DOING["restart"])
         return str(words.STATES.get(self.container.status, self.container.status))
 
     @property
@@ -134,6 +136,8 @@ class Row:
             return words.not_allowed(_("an administrator") if not least or least[0] == "administrator" else least[0])
         if self.operation:
             return _("Wait: %(doing)s") % {"doing": self.word}
+        if action == "stop" and self.container.restarts:
+            return ""
         return words.not_now(self.container.status, action)
 
     @property
@@ -143,7 +147,9 @@ class Row:
 
     @property
     def pause(self) -> Verb:
-        """The one of freeze and unfreeze that fits."""
+        """The one of freeze and unfreeze that fits; to stop it, while the restart policy waits to start it again."""
+        if self.container.restarts:
+            return self.verb("stop")
         return self.verb("unfreeze" if self.container.status == Status.FROZEN else "freeze")
 
     @property

@@ -22,6 +22,7 @@ from panel.accounts import audit
 
 from ..asking import queue, services
 from ..bookkeeping import records
+from ..core import restarts
 from ..core.errors import CoreError
 from ..core.host import Host as CoreHost
 from ..core.pids import boot_id
@@ -30,20 +31,17 @@ from ..messaging import doorbell
 from ..models import Container, Host, Operation, local_host
 from ..operations import networks as network_operations
 from ..operations import owner, runner
-from ..operations.job import newer_exit, write_observed
+from ..operations.job import another_exit, exit_told_here, write_observed
 from ..operations.runtime import Observed, Runtime
 from . import rebuild
 
 RING_AGAIN_SEC: Final = 3.0
 CANARY_SEC: Final = 3.0
 HEALTHY_RUN_SEC: Final = 60.0
-BACK_OFF_MAX_SEC: Final = 300.0
 EPHEMERAL_AGAIN_SEC: Final = 60.0
 LIVE: Final = (Status.RUNNING, Status.FROZEN)
 OOM_QUIET_SEC: Final = 3.0
 """Processes that the kernel ends within this time are one event."""
-FAILURES: Final = ("signal", "oom", "supervisor-lost")
-EXPLICIT: Final = ("stopped", "killed")
 
 log = logging.getLogger(__name__)
 _rung = {"canary": 0.0, "tidy": 0.0}
@@ -98,8 +96,9 @@ def on_event(host: CoreHost, message: dict[str, Any], runtime: Runtime | None = 
         return
     if message.get("event") == "oom":
         # told by the supervisor when init was the victim, and by the samples' counter whoever it was
-        recent = timezone.now() - dt.timedelta(seconds=OOM_QUIET_SEC)
-        if not container.events.filter(kind="oom", at__gte=recent).exists():
+        now = timezone.now()
+        recent = (now - dt.timedelta(seconds=OOM_QUIET_SEC), now)
+        if not container.events.filter(kind="oom", at__range=recent).exists():
             records.add_event(container, "oom")
     if not _held(container.host).filter(Q(container=container) | Q(target=container)).exists():
         observed = runtime.observe(container.pk).get(container.pk) or Observed(status=Status.ABSENT)
@@ -149,7 +148,7 @@ def align(container: Container, observed: Observed, *, host_rebooted: bool) -> b
     if was_live and observed.status == Status.STOPPED:
         reason, last_exit = _why_stopped(container, observed, host_rebooted=host_rebooted)
         fields["last_exit"] = last_exit
-        if container.started_at and (timezone.now() - container.started_at).total_seconds() > HEALTHY_RUN_SEC:
+        if _ran_sec(container, last_exit) > HEALTHY_RUN_SEC:
             fields["restart_count"] = 0
     elif observed.status == Status.ABSENT and container.status != Status.ABSENT:
         reason = "lost from the host's store"
@@ -175,23 +174,26 @@ def _same(container: Container, observed: Observed) -> bool:
         container.status == observed.status
         and container.init_pid == observed.init_pid
         and container.started_at == observed.started_at
-        and not newer_exit(container.last_exit, observed.last_exit)
+        and not another_exit(container.last_exit, observed.last_exit)
     )
 
 
 def _why_stopped(container: Container, observed: Observed, *, host_rebooted: bool) -> tuple[str, dict[str, Any]]:
     """Return why a container that ran does not any more: what its supervisor wrote, if it could."""
     last = observed.last_exit
-    told = newer_exit(container.last_exit, last) and (last or {}).get("reason") != "supervisor-lost"
-    if last is not None and told and not _before(last, container.started_at):
+    fresh = last is not None and another_exit(container.last_exit, last)
+    if last is not None and fresh and last["reason"] != "supervisor-lost":
         return str(last["reason"]), last
     reason = "host-reboot" if host_rebooted else "supervisor-lost"
-    at = last["at"] if last is not None and newer_exit(container.last_exit, last) else timezone.now().isoformat()
-    return reason, {"at": at, "reason": reason, "exit_code": None, "signal": None, "console": None}
+    at = last["at"] if last is not None and fresh else timezone.now().isoformat()
+    return reason, exit_told_here(reason, at=at, after=last)
 
 
-def _before(last_exit: dict[str, Any], moment: dt.datetime | None) -> bool:
-    return moment is not None and dt.datetime.fromisoformat(last_exit["at"]) < moment
+def _ran_sec(container: Container, last_exit: dict[str, Any]) -> float:
+    """Return how long the run took that has ended; by the wall clock where its supervisor could not tell."""
+    if (told := last_exit.get("ran_sec")) is not None:
+        return float(told)
+    return (timezone.now() - container.started_at).total_seconds() if container.started_at else 0.0
 
 
 # policies
@@ -204,43 +206,33 @@ def follow_policies(host: Host) -> None:
     for container in rows.filter(Q(ephemeral=True) | ~Q(restart="no")).select_related("host", "project"):
         if queue.unfinished(container) is not None:
             continue
-        if wants_restart(container):
+        if container.restarts:
             _restart(container, now)
         elif container.ephemeral and (container.last_exit or {}).get("reason") != "start-failed":
             _remove(container, now)
 
 
-def wants_restart(container: Container) -> bool:
-    """Whether the restart policy wants a stopped container to run again."""
-    last = container.last_exit or {}
-    reason = last.get("reason")
-    if container.restart == "no" or reason in EXPLICIT or reason is None:
-        return False
-    if reason == "start-failed":
-        # a person's start that failed is his to repeat; the policy's own is tried again
-        return container.restart_count > 0
-    if container.restart == "always":
-        return True
-    return reason in FAILURES or (reason == "exit" and last.get("exit_code") != 0)
-
-
-def back_off_sec(count: int) -> float:
-    """Return how long to wait before the next start, after count starts in a row."""
-    return min(float(2 ** min(count, 16)), BACK_OFF_MAX_SEC)
-
-
 def _restart(container: Container, now: dt.datetime) -> None:
     guarded = Container.objects.filter(pk=container.pk, status=Status.STOPPED, restart_at=container.restart_at)
+    wait = dt.timedelta(seconds=restarts.back_off_sec(container.restart_count))
     if container.restart_at is None:
-        guarded.update(restart_at=now + dt.timedelta(seconds=back_off_sec(container.restart_count)))
-    elif container.restart_at <= now and guarded.update(restart_at=None, restart_count=container.restart_count + 1):
+        guarded.update(restart_at=now + wait)
+    elif _due(container.restart_at, now, wait) and guarded.update(
+        restart_at=None, restart_count=container.restart_count + 1
+    ):
         _request(container, "start")
 
 
+def _due(moment: dt.datetime, now: dt.datetime, wait: dt.timedelta) -> bool:
+    """Whether a moment, set `wait` before it came, has come; after a step of the clock it is no farther than that."""
+    return moment <= now or moment > now + wait
+
+
 def _remove(container: Container, now: dt.datetime) -> None:
-    if container.restart_at is not None and container.restart_at > now:
+    wait = dt.timedelta(seconds=EPHEMERAL_AGAIN_SEC)
+    if container.restart_at is not None and not _due(container.restart_at, now, wait):
         return
-    again = now + dt.timedelta(seconds=EPHEMERAL_AGAIN_SEC)
+    again = now + wait
     if Container.objects.filter(pk=container.pk, restart_at=container.restart_at).update(restart_at=again):
         _request(container, "delete")
 
@@ -268,8 +260,10 @@ def autostart(host: Host) -> None:
 def ring_again(host: Host) -> None:
     """Ring for every operation that waits longer than a doorbell takes; and, every few seconds, the canary."""
     now = timezone.now()
-    late = now - dt.timedelta(seconds=RING_AGAIN_SEC)
-    waiting = Operation.objects.filter(Q(rung_at=None) | Q(rung_at__lt=late), host=host, status=Operation.Status.QUEUED)
+    wait = dt.timedelta(seconds=RING_AGAIN_SEC)
+    # rung in the future: the clock was stepped since
+    late = Q(rung_at=None) | Q(rung_at__lt=now - wait) | Q(rung_at__gt=now + wait)
+    waiting = Operation.objects.filter(late, host=host, status=Operation.Status.QUEUED)
     for operation_id in list(waiting.order_by("created_at").values_list("pk", flat=True)):
         if waiting.filter(pk=operation_id).update(rung_at=now):
             doorbell.ring_now(operation_id, host.name)

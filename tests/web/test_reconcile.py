@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 
 import pytest
 from django.utils import timezone
 
 from containers.asking import services
+from containers.core import restarts
+from containers.core.errors import InvalidTransition, SetupFailed
 from containers.messaging import doorbell
 from containers.models import (
     Container,
@@ -184,12 +187,113 @@ def test_restarts_wait_longer_each_time(team, runtime):
         quick(runtime)
         assert runner.run(Operation.objects.get(status="queued").pk, runtime, CORE_HOST)
     assert waits == [1, 2, 4, 8]
-    assert reconcile.back_off_sec(100) == 300
+    assert restarts.back_off_sec(100) == 300
     Container.objects.update(started_at=timezone.now() - dt.timedelta(hours=1))
     runtime.end(row.pk, "exit", 1)
     quick(runtime)
     row.refresh_from_db()
     assert row.restart_count == 0
+
+
+def test_a_run_is_long_by_the_monotonic_clock(team, runtime):
+    row = make_container(team, runtime=runtime, status="running", restart="always", restart_count=3)
+    Container.objects.update(started_at=timezone.now() - dt.timedelta(hours=1))  # the clock was set forward
+    runtime.end(row.pk, "exit", 1, ran_sec=0.2)
+    quick(runtime)
+    row.refresh_from_db()
+    assert row.restart_count == 3
+    Container.objects.update(restart_at=None)
+    runtime.run(row.pk)
+    quick(runtime)
+    runtime.end(row.pk, "exit", 1, ran_sec=61.0)
+    quick(runtime)
+    row.refresh_from_db()
+    assert row.restart_count == 0
+
+
+YEAR = dt.timedelta(days=365)
+
+
+def test_an_end_after_the_clock_was_set_back_is_what_it_was(team, runtime):
+    row = make_container(team, runtime=runtime, status="running", restart="on-failure")
+    later = {**exited("oom"), "at": (timezone.now() + YEAR).isoformat()}
+    Container.objects.filter(pk=row.pk).update(last_exit=later, started_at=timezone.now() + YEAR)
+    runtime.end(row.pk, "poweroff")
+    quick(runtime)
+    row.refresh_from_db()
+    assert (row.status_reason, row.last_exit["reason"]) == ("poweroff", "poweroff")
+    before = everything()
+    quick(runtime)
+    assert everything() == before
+
+
+def test_a_failed_start_after_the_clock_was_set_back_is_not_hidden_by_an_older_end(alice, team, runtime):
+    row = make_container(team, runtime=runtime)
+    runtime.end(row.pk, "poweroff")
+    seen = runtime.seen[row.pk]
+    later = {**(seen.last_exit or {}), "at": (timezone.now() + YEAR).isoformat()}
+    runtime.seen[row.pk] = dataclasses.replace(seen, last_exit=later)
+    quick(runtime)
+
+    def fail() -> None:
+        raise SetupFailed("no such program", step="exec")
+
+    runtime.before["start"] = fail
+    services.act(actor(alice), "web-1", "start")
+    runner.run(Operation.objects.get().pk, runtime, CORE_HOST)
+    quick(runtime)
+    row.refresh_from_db()
+    assert row.last_exit["reason"] == "start-failed"
+
+
+@pytest.mark.parametrize("step", [YEAR, -YEAR], ids=["forward", "back"])
+def test_a_step_of_the_clock_delays_nothing(alice, team, runtime, rung, step):
+    """What was to come soon is due at once after a step, in either direction, and never a year away."""
+    row = make_container(team, runtime=runtime, status="running", restart="always")
+    other = make_container(team, "web-2", runtime=runtime)
+    waiting = services.act(actor(alice), other.name, "start")
+    runtime.end(row.pk, "exit", 1)
+    quick(runtime)
+    pass_time(step.total_seconds())
+    Operation.objects.update(rung_at=timezone.now() - step)
+    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "oom"}, runtime)
+    Event.objects.filter(kind="oom").update(at=timezone.now() - step)
+    quick(runtime)
+    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "oom"}, runtime)
+    assert Operation.objects.filter(container=row, action="start").exists()
+    assert rung.count(waiting.pk) == 1
+    assert Event.objects.filter(kind="oom").count() == 2
+
+
+def test_who_stops_what_waits_to_be_started_again_has_it_stay_stopped(alice, team, runtime):
+    row = make_container(team, runtime=runtime, status="running", restart="always")
+    with pytest.raises(InvalidTransition):
+        services.act(actor(alice), make_container(team, "plain", runtime=runtime).name, "stop")
+    runtime.end(row.pk, "exit", 1)
+    quick(runtime)
+    services.act(actor(alice), "web-1", "stop")
+    runner.run(Operation.objects.get().pk, runtime, CORE_HOST)
+    for _second in range(3):
+        quick(runtime)
+        pass_time(1000)
+    row.refresh_from_db()
+    assert (row.status, row.last_exit["reason"], row.restart_at, row.restarts) == ("stopped", "exit", None, False)
+    assert list(Operation.objects.values_list("action", flat=True)) == ["stop"]
+    with pytest.raises(InvalidTransition):
+        services.act(actor(alice), "web-1", "stop")
+
+
+def test_one_that_ends_while_it_is_asked_to_stop_stays_stopped(alice, team, runtime):
+    row = make_container(team, runtime=runtime, status="running", restart="always")
+    services.act(actor(alice), "web-1", "stop")
+    runtime.end(row.pk, "oom")
+    runner.run(Operation.objects.get().pk, runtime, CORE_HOST)
+    for _second in range(3):
+        quick(runtime)
+        pass_time(1000)
+    row.refresh_from_db()
+    assert (row.status, row.last_exit["reason"]) == ("stopped", "oom")
+    assert list(Operation.objects.values_list("action", flat=True)) == ["stop"]
 
 
 def test_an_ephemeral_one_goes_when_it_stops(team, runtime):

@@ -109,9 +109,9 @@ class FakeRuntime:
         """Have a container run, as if its init had just begun."""
         self.seen[container_id] = Observed(status=Status.RUNNING, init_pid=next(_pids), started_at=now())
 
-    def end(self, container_id: str, reason: str = "poweroff", exit_code: int | None = None) -> None:
+    def end(self, container_id: str, reason: str = "poweroff", exit_code: int | None = None, **more: Any) -> None:
         """Have a container end by itself."""
-        last = exited(reason, exit_code)
+        last = exited(reason, exit_code, **more)
         self.seen[container_id] = Observed(status=Status.STOPPED, reason=reason, last_exit=last)
 
     def stop(self, container_id: str, *, timeout_sec: float, force: bool, kill: bool) -> None:

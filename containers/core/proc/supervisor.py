@@ -242,6 +242,7 @@ class Supervisor:
 
     def _ended(self, child: spawn.Child) -> None:
         status = os.waitpid(child.pid, 0)[1]
+        ran_sec = round(time.monotonic() - self._released, 3)
         console = self._console_tail(child)
         oom = self.cgroups.oom_kills(self.id) > self._oom_kills
         expected = self.expected or records.expected(self.host, self.id)
@@ -256,7 +257,9 @@ class Supervisor:
                 records.notify(self.host, self.id, "rebooted")
                 return
         child.close()
-        last = LastExit(at=records.now(), reason=reason, exit_code=code, signal=number, console=console)
+        last = LastExit(
+            at=records.now(), reason=reason, exit_code=code, signal=number, console=console, ran_sec=ran_sec
+        )
         records.write_last_exit(self.host, self.id, last)
         self._remove_cgroups()
         self._delete_links()
