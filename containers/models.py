@@ -124,6 +124,10 @@ class Container(models.Model):
     """The fields of core.spec.Limits that are set."""
     security = models.JSONField(default=dict, blank=True)
     """The fields of core.security.Security that are not as in every container."""
+    mounts = models.JSONField(default=list, blank=True)
+    """Shared directories of the host: the fields of core.attachments.Mount, one object each."""
+    devices = models.JSONField(default=list, blank=True)
+    """Device nodes of the host: the fields of core.attachments.Device, one object each."""
     autostart = models.BooleanField(default=False)
     privileged = models.BooleanField(default=False)
     ephemeral = models.BooleanField(default=False)

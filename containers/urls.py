@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .views import acting, creating, detail, listing
+from .views import acting, creating, detail, giving, listing
 
 app_name = "containers"
 urlpatterns = [
@@ -20,6 +20,8 @@ urlpatterns = [
     path("<slug:name>/settings", detail.settings, name="settings"),
     path("<slug:name>/log", detail.log, name="log"),
     path("<slug:name>/_header", detail.header, name="header"),
+    path("<slug:name>/_mounts", giving.mounts, name="mounts"),
+    path("<slug:name>/_devices", giving.devices, name="devices"),
     path("<slug:name>/_panel", listing.panel, name="panel"),
     path("<slug:name>/_rename", detail.rename, name="rename"),
     path("<slug:name>/_dialog/<slug:action>", acting.dialog_either, name="dialog"),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from containers.core.attachments import MOST, Propagation
 from containers.core.spec import RestartPolicy
 from panel.accounts.models import Role
 
@@ -54,6 +55,32 @@ Arguments = Annotated[list[Text], Field(max_length=64)]
 Environment = Annotated[dict[Text, Text], Field(max_length=256)]
 
 
+class MountIn(Body):
+    """A shared directory: the share's name in the host's policy, what of it, and where it is inside."""
+
+    share: Name
+    target: Text
+    subpath: Text = ""
+    read_only: bool = False
+    create: bool = True
+    optional: bool = False
+    propagation: Propagation = "private"
+
+
+class DeviceIn(Body):
+    """A device node: the device's name in the host's policy, and how its node is inside."""
+
+    device: Name
+    path: Text = ""
+    mode: Annotated[Text, Field(max_length=4)] = "0666"
+    uid: int = 0
+    gid: int = 0
+
+
+Mounts = Annotated[list[MountIn], Field(max_length=MOST)]
+Devices = Annotated[list[DeviceIn], Field(max_length=MOST)]
+
+
 class ContainerIn(Body):
     """A container to make."""
 
@@ -73,6 +100,8 @@ class ContainerIn(Body):
     environment: Environment | None = None
     halt_signal: Text | None = None
     restart: RestartPolicy = "no"
+    mounts: Mounts = []
+    devices: Devices = []
 
 
 class ContainerChanges(Body):
@@ -90,9 +119,21 @@ class ContainerChanges(Body):
     environment: Environment | None = None
     halt_signal: Text | None = None
     restart: RestartPolicy | None = None
+    mounts: Mounts | None = None
+    devices: Devices | None = None
 
     @field_validator(
-        "name", "description", "tags", "limits", "security", "ephemeral", "autostart", "privileged", "restart"
+        "name",
+        "description",
+        "tags",
+        "limits",
+        "security",
+        "ephemeral",
+        "autostart",
+        "privileged",
+        "restart",
+        "mounts",
+        "devices",
     )
     @classmethod
     def _not_null(cls, value: Any) -> Any:

@@ -106,7 +106,8 @@ def _prepare_clone(_actor: Actor | None, container: Container, arguments: dict[s
         raise NotFound(f"{container.name} has no network to clone.")
     same = ("project", "image", "image_name", "description", "tags", "limits", "security", "autostart", "privileged")
     columns = {
-        field: getattr(container, field) for field in (*same, "ephemeral", "restart", "init_command", "environment")
+        field: getattr(container, field)
+        for field in (*same, "ephemeral", "restart", "init_command", "environment", "mounts", "devices")
     }
     columns.update(name=name, halt_signal=container.halt_signal)
     clone = reservations.add_container(container.host, columns, nic.network)

@@ -18,6 +18,7 @@ from ..core.network.base import NetworkConfig
 from ..core.security import Security
 from ..core.spec import RESTART_POLICIES, Limits, build, check_environment, check_init_command, check_text
 from ..models import Container, Host
+from . import giving
 
 STOP_TIMEOUT_SEC: Final = 60
 STOP_TIMEOUT_MAX_SEC: Final = 3600
@@ -38,6 +39,8 @@ CHANGEABLE: Final = frozenset(
         "environment",
         "halt_signal",
         "restart",
+        "mounts",
+        "devices",
     }
 )
 
@@ -62,6 +65,8 @@ class ContainerRequest:
     environment: dict[str, str] | None = None
     halt_signal: str | None = None
     restart: str = "no"
+    mounts: tuple[dict[str, Any], ...] = ()
+    devices: tuple[dict[str, Any], ...] = ()
 
 
 def check_request(data: ContainerRequest, host: Host) -> dict[str, Any]:
@@ -71,7 +76,8 @@ def check_request(data: ContainerRequest, host: Host) -> dict[str, Any]:
     check_name(data.image, field="image")
     check_name(data.network, field="network")
     values = {name: getattr(data, name) for name in CHANGEABLE}
-    return {"name": data.name, "image_name": data.image, **check_changes(values, host)}
+    given = giving.check({"mounts": values.pop("mounts"), "devices": values.pop("devices")}, host, data.project)
+    return {"name": data.name, "image_name": data.image, **check_changes(values, host), **given}
 
 
 def check_changes(changes: dict[str, Any], host: Host, present: Container | None = None) -> dict[str, Any]:
@@ -82,8 +88,11 @@ def check_changes(changes: dict[str, Any], host: Host, present: Container | None
     for name in changes:
         if name not in CHANGEABLE:
             raise SpecError(f"{name} cannot be changed.", field=name)
-    columns: dict[str, Any] = {}
+    given = {name: value for name, value in changes.items() if name in ("mounts", "devices")}
+    columns: dict[str, Any] = giving.check(given, host, present.project.name) if given and present else {}
     for name, value in changes.items():
+        if name in given:
+            continue
         if name == "limits":
             columns["limits"] = check_limits({**(present.limits if present else {}), **_plain_limits(value)}, host)
         elif name == "security":

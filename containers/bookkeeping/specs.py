@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 from typing import Any
 
+from ..core.attachments import Device, Mount
 from ..core.host import Host as CoreHost
 from ..core.network.base import plain
 from ..core.security import Security
@@ -43,6 +44,8 @@ def spec_of(container: Container, host: CoreHost) -> Spec:
         autostart=container.autostart,
         ephemeral=container.ephemeral,
         restart=restart,
+        mounts=tuple(build(Mount, mount, "mounts") for mount in container.mounts),
+        devices=tuple(build(Device, device, "devices") for device in container.devices),
         generation=container.generation,
     )
 
@@ -90,5 +93,7 @@ def columns_of(spec: Spec) -> dict[str, Any]:
         "autostart": spec.autostart,
         "ephemeral": spec.ephemeral,
         "restart": spec.restart,
+        "mounts": [dataclasses.asdict(mount) for mount in spec.mounts],
+        "devices": [dataclasses.asdict(device) for device in spec.devices],
         "generation": spec.generation,
     }

@@ -9,11 +9,26 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from .attachments import Attachments, Bind, Node, check_device_path
+from .attachments import Attachments, Bind, Device, Mount, Node, check_device_path
 from .errors import PolicyDenied, SpecError
-from .spec import Spec
+
+
+class Wishes(Protocol):
+    """What of a spec is looked at: whose container it is, and what it asks for."""
+
+    @property
+    def project(self) -> str:
+        """The project's name."""
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """The shared directories."""
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The device nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +76,7 @@ def check_path(path: Any, field: str, *, device: bool) -> None:
         check_device_path(path, field)
 
 
-def resolve(shares: Mapping[str, Share], devices: Mapping[str, HostDevice], spec: Spec) -> Attachments:
+def resolve(shares: Mapping[str, Share], devices: Mapping[str, HostDevice], spec: Wishes) -> Attachments:
     """Return what a spec's mounts and devices come to on this host; raises PolicyDenied naming the field.
 
     What is not there and what is another project's are refused in the same words.
@@ -72,7 +87,7 @@ def resolve(shares: Mapping[str, Share], devices: Mapping[str, HostDevice], spec
     )
 
 
-def _bind(shares: Mapping[str, Share], spec: Spec, number: int) -> Bind:
+def _bind(shares: Mapping[str, Share], spec: Wishes, number: int) -> Bind:
     mount = spec.mounts[number]
     share = shares.get(mount.share)
     if share is None or not given_to(share.projects, spec.project):
@@ -95,7 +110,7 @@ def _bind(shares: Mapping[str, Share], spec: Spec, number: int) -> Bind:
     )
 
 
-def _node(devices: Mapping[str, HostDevice], spec: Spec, number: int) -> Node:
+def _node(devices: Mapping[str, HostDevice], spec: Wishes, number: int) -> Node:
     device = spec.devices[number]
     known = devices.get(device.device)
     if known is None or not given_to(known.projects, spec.project):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..core import images, policy, store
-from ..core.errors import AlreadyExists, NotFound
+from ..core.errors import AlreadyExists, NotFound, PolicyDenied
 from ..core.exits import LastExit
 from ..core.host import Host
-from ..core.lifecycle import importing, running, stored
+from ..core.lifecycle import attaching, importing, running, stored
 from ..core.network import networks
 from ..core.network.base import NetworkConfig
 from ..core.spec import Limits, Spec
@@ -109,7 +109,8 @@ class KernelRuntime:
         (self.host.stats_dir / f"{container_id}.rings").unlink(missing_ok=True)
 
     def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
-        running.start(self.host, spec, network=self._port, progress=progress, cancelled=cancelled)
+        given = policy.resolve(self._policy(), spec)
+        running.start(self.host, spec, network=self._port, attachments=given, progress=progress, cancelled=cancelled)
 
     def stop(self, container_id: str, *, timeout_sec: float, force: bool, kill: bool) -> None:
         # the runtime's words: kill at once, force when the time is up
@@ -123,6 +124,15 @@ class KernelRuntime:
 
     def apply_limits(self, container_id: str, limits: Limits) -> None:
         running.update_limits(self.host, container_id, limits)
+
+    def attach(self, spec: Spec, before: Spec) -> None:
+        rules = self._policy()
+        wanted = policy.resolve(rules, spec)
+        try:
+            there = policy.resolve(rules, before)
+        except PolicyDenied:  # withdrawn since: taken away, and not put back
+            there = wanted
+        attaching.change(self.host, spec.id, wanted, there)
 
     def snapshot(self, container_id: str, name: str, note: str) -> Taken:
         try:
@@ -205,6 +215,14 @@ class KernelRuntime:
                 "nesting": rules.containers.nesting,
                 "capabilities": list(rules.containers.capabilities),
                 "sources": list(rules.images.sources),
+                # of shares no path: where they are is the host's business
+                "shares": {
+                    name: {"projects": list(one.projects), "read_only": one.read_only, "submounts": one.submounts}
+                    for name, one in rules.shares.items()
+                },
+                "devices": {
+                    name: {"projects": list(one.projects), "path": one.path} for name, one in rules.devices.items()
+                },
             },
         }
 

@@ -91,6 +91,10 @@ class Runtime(Protocol):
         """Change the limits of a running container; InUse where it needs more than that."""
         ...
 
+    def attach(self, spec: Spec, before: Spec) -> None:
+        """Change what a running container has of the host's directories and devices; one that is stopped stays so."""
+        ...
+
     def snapshot(self, container_id: str, name: str, note: str) -> Taken:
         """Keep the container's present state; one of that name that is there already is returned."""
         ...

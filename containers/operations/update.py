@@ -47,6 +47,10 @@ def _apply(job: Job, container: Container, before: Spec, old: dict[str, Any], ch
         if after.limits != before.limits and job.observe(container).status in lifecycle.LIVE:
             job.runtime.apply_limits(container.pk, after.limits)
             undo.callback(job.runtime.apply_limits, container.pk, before.limits)
+        if (after.mounts, after.devices) != (before.mounts, before.devices):
+            if job.observe(container).status in lifecycle.LIVE:
+                job.runtime.attach(after, before)
+                undo.callback(job.runtime.attach, before, after)
         job.runtime.save(after)
         undo.callback(job.runtime.save, before)
         extra = {"restart_at": None, "restart_count": 0} if "restart" in changes else {}

@@ -100,6 +100,8 @@ def container(row: Container) -> dict[str, Any]:
         "restart": row.restart,
         "restart_count": row.restart_count,
         "restart_at": time(row.restart_at) if row.restarts else None,
+        "mounts": row.mounts,
+        "devices": row.devices,
         "init_command": row.init_command or ["/sbin/init"],
         "environment": row.environment,
         "halt_signal": row.halt_signal or None,

@@ -17,7 +17,7 @@ from containers.core.errors import CoreError
 from containers.core.security import Security
 from containers.core.units import format_bytes
 from containers.models import Event, Network, Operation
-from containers.showing import securitytext
+from containers.showing import giving, securitytext
 from containers.showing.forms import LIMITS, RESTARTS, changes_of, field_of, in_words, ranges
 from containers.showing.rows import Row, listed, row_of
 from panel.accounts.models import User
@@ -128,6 +128,7 @@ def settings(request: HttpRequest, name: str) -> HttpResponse:
             errors[field_of(error) or "all"] = in_words(error, row.container.host)
     context = {"row": row, "tabs": TABS, "tab": "settings", "groups": setting_groups(row), "errors": errors}
     context |= {"edited": request.POST if errors else {}, "reason": row.reason("update"), "restarts": RESTARTS}
+    context |= giving.context(row)
     template = "containers/settings_form.html" if wants_fragment(request) else "containers/tab_settings.html"
     return render(request, template, context, status=422 if errors and not wants_fragment(request) else 200)
 

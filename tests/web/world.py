@@ -47,6 +47,7 @@ class FakeRuntime:
         self.taken: dict[str, dict[str, dict[str, Any]]] = {}
         self.networks: dict[int, NetworkConfig] = {}
         self.limits: dict[str, Limits] = {}
+        self.attached: dict[str, Spec] = {}
         self.registered: set[str] = set()
         self.calls: list[tuple[str, str]] = []
         self.before: dict[str, Callable[[], None]] = {}
@@ -129,6 +130,10 @@ class FakeRuntime:
     def apply_limits(self, container_id: str, limits: Limits) -> None:
         self._call("apply_limits", container_id)
         self.limits[container_id] = limits
+
+    def attach(self, spec: Spec, before: Spec) -> None:
+        self._call("attach", spec.id)
+        self.attached[spec.id] = spec
 
     def snapshot(self, container_id: str, name: str, note: str) -> Taken:
         self._call("snapshot", container_id)

@@ -1,0 +1,62 @@
+"""Shared directories and devices: who may have which, and the checks of what is asked for.
+
+Whatever is here comes from the host's policy as its worker last told it. Root's worker looks again, at the policy
+itself; and where a share lies is told to nobody.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..core import grants
+from ..core.attachments import Device, Mount, check_all
+from ..core.spec import build
+from ..models import Host
+
+_UNTOLD = "/untold"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wishes:
+    project: str
+    mounts: tuple[Mount, ...]
+    devices: tuple[Device, ...]
+
+
+def shares(host: Host) -> dict[str, grants.Share]:
+    """Return the host's shares by name; their paths are not told."""
+    told: Mapping[str, Any] = host.facts.get("policy", {}).get("shares", {})
+    return {
+        name: grants.Share(
+            path=_UNTOLD,
+            projects=tuple(one["projects"]),
+            read_only=one["read_only"],
+            submounts=one["submounts"],
+        )
+        for name, one in told.items()
+    }
+
+
+def devices(host: Host) -> dict[str, grants.HostDevice]:
+    """Return the devices that the host gives to anybody, by name."""
+    told: Mapping[str, Any] = host.facts.get("policy", {}).get("devices", {})
+    return {name: grants.HostDevice(path=one["path"], projects=tuple(one["projects"])) for name, one in told.items()}
+
+
+def check(wanted: Mapping[str, Sequence[Mapping[str, Any]]], host: Host, project: str) -> dict[str, Any]:
+    """Return mounts and devices, those that are named, as columns of a container's row.
+
+    Raises SpecError or PolicyDenied naming the field, such as ``mounts.0.share``.
+    """
+    mounts = tuple(build(Mount, dict(one), f"mounts.{n}") for n, one in enumerate(wanted.get("mounts", ())))
+    nodes = tuple(build(Device, dict(one), f"devices.{n}") for n, one in enumerate(wanted.get("devices", ())))
+    check_all(mounts, nodes)
+    grants.resolve(shares(host), devices(host), _Wishes(project=project, mounts=mounts, devices=nodes))
+    columns = {
+        "mounts": [dataclasses.asdict(mount) for mount in mounts],
+        "devices": [dataclasses.asdict(node) for node in nodes],
+    }
+    return {name: columns[name] for name in wanted}
