@@ -133,7 +133,7 @@ class Row:
         """Return why an action can't be done now, or ""."""
         if not self.may(action):
             least = roles_that_may(action)
-            return words.not_allowed(_("an administrator") if not least or least[0] == "administrator" else least[0])
+            return words.not_allowed(least[0] if least else "administrator")
         if self.operation:
             return _("Wait: %(doing)s") % {"doing": self.word}
         if action == "stop" and self.container.restarts:

@@ -152,9 +152,11 @@ def not_now(status: str, action: str) -> str:
     return _("This does not fit a container that is “%(state)s”.") % {"state": STATES.get(status, status)}
 
 
-def not_allowed(role_words: str) -> str:
-    """Return the reason for somebody whose role is too small."""
-    return _("Your role in this project does not allow it; ask %(who)s.") % {"who": role_words}
+def not_allowed(least: str) -> str:
+    """Return the reason for somebody whose role is too small; least is the smallest role that may."""
+    if least == "operator":
+        return _("Your role in this project does not allow it: operators and administrators may.")
+    return _("Your role in this project does not allow it: administrators may.")
 
 
 def exit_words(last: dict[str, Any]) -> str:
