@@ -23,6 +23,9 @@ class LimitsIn(Body):
     disk_bytes: int | None = None
     io_read_bytes_per_sec: int | None = None
     io_write_bytes_per_sec: int | None = None
+    swap_bytes: int | None = None
+    cpu_weight: int | None = None
+    cpuset: Annotated[str, Field(max_length=1000)] | None = None
 
 
 Bound = int | Literal["unlimited"]

@@ -154,6 +154,7 @@ def check_limits(values: dict[str, Any], host: Host) -> dict[str, Any]:
         host_memory_bytes=facts.get("memory_bytes") or _NO_CEILING,
         host_cpus=facts.get("cpus") or _NO_CEILING,
         host_pids=facts.get("pids") or _NO_CEILING,
+        host_online=facts.get("online"),
     )
     if limits.disk_bytes is not None and not facts.get("disk_limits"):
         raise SpecError("This host's storage cannot hold a container to a size.", field="limits.disk_bytes")

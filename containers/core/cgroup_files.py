@@ -1,19 +1,24 @@
 """Limits as ordered writes to cgroup files, for both versions. Pure: nothing here touches a file.
 
 Sources: kernel Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/{memory,blkio-controller,pids}.rst,
-scheduler/sched-bwc.rst.
+scheduler/sched-bwc.rst, cgroup-v1/cpusets.rst.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
+from . import cpulist
+from .errors import HostUnsupported, SpecError
 from .spec import Limits
 
 CPU_PERIOD_USEC: Final = 100_000
 CPU_QUOTA_MIN_USEC: Final = 1_000
 """The kernel refuses less than a millisecond."""
+_FILE: Final = re.compile(r"[a-z][a-z0-9_]{1,30}(?:\.[A-Za-z0-9_]{1,62}){1,4}", re.ASCII)
+WEIGHT_DEFAULT: Final = 100
 UNLIMITED_V1: Final = 2**62
 """memory.limit_in_bytes reads PAGE_COUNTER_MAX, which is above this, where there is no limit."""
 TREE_BOUNDS: Final = {"cgroup.max.depth": "16", "cgroup.max.descendants": "512"}
@@ -36,27 +41,58 @@ class Write:
         return f"{self.controller}: {self.value!r} to {self.file}"
 
 
+@dataclass(frozen=True, slots=True)
+class CpusV1:
+    """A container's cpuset on v1. now: its CPUs. every: what it has without a limit. inner: "ns" is below it."""
+
+    now: str
+    every: str
+    inner: bool
+
+
 def cpu_quota_usec(cpus: float) -> int:
     """Return the CPU time that `cpus` cores give in one period, in microseconds."""
     return max(CPU_QUOTA_MIN_USEC, round(cpus * CPU_PERIOD_USEC))
 
 
-def limits_v2(limits: Limits, *, io_device: str | None, fresh: bool, swap: bool) -> tuple[Write, ...]:
+def cpu_shares(weight: int) -> int:
+    """Return v1's cpu.shares for a weight: 1024 is 100, as in the kernel's own conversion (cpu_weight_write_u64)."""
+    return max(2, round(weight * 1024 / WEIGHT_DEFAULT))
+
+
+def _swap(limits: Limits, *, swap: bool) -> None:
+    if limits.swap_bytes and not swap:
+        raise HostUnsupported(
+            "This host's kernel does not account swap: leave the limit out.", feature="swap", field="limits.swap_bytes"
+        )
+
+
+def limits_v2(
+    limits: Limits, *, io_device: str | None, fresh: bool, swap: bool, cpuset: bool = True
+) -> tuple[Write, ...]:
     """Return the writes that put limits in force on v2.
 
     io_device: "MAJOR:MINOR" of the disk below the state directory, or None where there is none to throttle.
     fresh: the cgroup is new, so that what is unlimited needs no write. swap: memory.swap.max is there.
-    With a memory limit the container may not swap: the limit is what it costs the host, wherever the pages are.
+    cpuset: cpuset.cpus is there.
+    With a memory limit the container may not swap unless it is given swap: the limit is what it costs the host,
+    wherever the pages are. Raises HostUnsupported for a swap limit where swap is false.
     """
+    _swap(limits, swap=swap)
     writes: list[Write] = []
     memory = limits.memory_bytes
     if memory is not None or not fresh:
         writes.append(Write("memory", "memory.max", "max" if memory is None else str(memory)))
         if swap:
-            writes.append(Write("memory", "memory.swap.max", "max" if memory is None else "0"))
+            writes.append(Write("memory", "memory.swap.max", "max" if memory is None else str(limits.swap_bytes or 0)))
     if limits.cpus is not None or not fresh:
         quota = "max" if limits.cpus is None else str(cpu_quota_usec(limits.cpus))
         writes.append(Write("cpu", "cpu.max", f"{quota} {CPU_PERIOD_USEC}"))
+    if limits.cpu_weight is not None or not fresh:
+        writes.append(Write("cpu", "cpu.weight", str(limits.cpu_weight or WEIGHT_DEFAULT)))
+    if limits.cpuset is not None or (cpuset and not fresh):
+        # an empty write(2) would change nothing
+        writes.append(Write("cpuset", "cpuset.cpus", limits.cpuset or "\n"))
     if limits.pids is not None or not fresh:
         writes.append(Write("pids", "pids.max", "max" if limits.pids is None else str(limits.pids)))
     read, write = limits.io_read_bytes_per_sec, limits.io_write_bytes_per_sec
@@ -66,25 +102,38 @@ def limits_v2(limits: Limits, *, io_device: str | None, fresh: bool, swap: bool)
 
 
 def limits_v1(
-    limits: Limits, *, io_device: str | None, fresh: bool, swap: bool, memory_now_bytes: int
+    limits: Limits,
+    *,
+    io_device: str | None,
+    fresh: bool,
+    swap: bool,
+    memory_now_bytes: int,
+    cpus: CpusV1 | None = None,
 ) -> tuple[Write, ...]:
     """Return the writes that put limits in force on v1, in an order that the kernel takes.
 
     memory.limit_in_bytes may never be above memory.memsw.limit_in_bytes: raising begins with memsw, lowering with
-    the limit. memory_now_bytes: what memory.limit_in_bytes reads now. swap: memory.memsw.* is there. See limits_v2.
+    the limit. memory_now_bytes: what memory.limit_in_bytes reads now. swap: memory.memsw.* is there. cpus: what its
+    cpuset is now; None where that stays as it is. See limits_v2.
     """
+    _swap(limits, swap=swap)
     writes: list[Write] = []
     if limits.memory_bytes is not None or not fresh:
         value = "-1" if limits.memory_bytes is None else str(limits.memory_bytes)
         memory = [Write("memory", "memory.limit_in_bytes", value)]
         if swap:
-            memory.append(Write("memory", "memory.memsw.limit_in_bytes", value))
+            both = "-1" if limits.memory_bytes is None else str(limits.memory_bytes + (limits.swap_bytes or 0))
+            memory.append(Write("memory", "memory.memsw.limit_in_bytes", both))
         raising = limits.memory_bytes is None or limits.memory_bytes > memory_now_bytes
         writes += reversed(memory) if raising else memory
     if limits.cpus is not None or not fresh:
         quota = "-1" if limits.cpus is None else str(cpu_quota_usec(limits.cpus))
         writes.append(Write("cpu", "cpu.cfs_period_us", str(CPU_PERIOD_USEC)))
         writes.append(Write("cpu", "cpu.cfs_quota_us", quota))
+    if limits.cpu_weight is not None or not fresh:
+        writes.append(Write("cpu", "cpu.shares", str(cpu_shares(limits.cpu_weight or WEIGHT_DEFAULT))))
+    if cpus is not None:
+        writes += _cpuset_v1(limits.cpuset, cpus)
     if limits.pids is not None or not fresh:
         writes.append(Write("pids", "pids.max", "max" if limits.pids is None else str(limits.pids)))
     rates = (("read", limits.io_read_bytes_per_sec), ("write", limits.io_write_bytes_per_sec))
@@ -92,6 +141,30 @@ def limits_v1(
         if io_device is not None and (rate or not fresh):
             writes.append(Write("blkio", f"blkio.throttle.{way}_bps_device", f"{io_device} {rate or 0}"))
     return tuple(writes)
+
+
+def _cpuset_v1(wanted: str | None, cpus: CpusV1) -> list[Write]:
+    """Return the writes that change a cpuset: a child's CPUs must be among its parent's at every moment."""
+    now, after = cpulist.parse(cpus.now), cpulist.parse(cpus.every if wanted is None else wanted)
+    if now == after:
+        return []
+    if not cpus.inner:
+        return [Write("cpuset", "cpuset.cpus", cpulist.write(after))]
+    return [
+        Write("cpuset", "cpuset.cpus", cpulist.write(now | after)),
+        Write("cpuset", "ns/cpuset.cpus", cpulist.write(after)),
+        Write("cpuset", "cpuset.cpus", cpulist.write(after)),
+    ]
+
+
+def check_file(name: str) -> str:
+    """Return name if it is one of a controller's files, such as memory.max; raises SpecError (field ``file``).
+
+    What it lets through is no path, and begins with the name of a controller or with ``cgroup``.
+    """
+    if not _FILE.fullmatch(name):
+        raise SpecError("Name a cgroup file, such as memory.max.", field="file")
+    return name
 
 
 def parse_keyed(text: str) -> dict[str, int]:

@@ -206,6 +206,7 @@ class KernelRuntime:
         return {
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "cpus": os.cpu_count() or 1,
+            "online": Path("/sys/devices/system/cpu/online").read_text().strip(),
             "pids": int(Path("/proc/sys/kernel/pid_max").read_text()),
             "disk_limits": False,
             "kernel": platform.release(),

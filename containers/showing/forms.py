@@ -17,13 +17,21 @@ from django.utils.translation import gettext_lazy
 from ..asking.requests import ContainerRequest
 from ..core.errors import CoreError, SpecError
 from ..core.names import NAME_PATTERN
-from ..core.spec import CPUS_MIN, MEMORY_MIN_BYTES, PIDS_MIN
+from ..core.spec import CPU_WEIGHT_MAX, CPUS_MIN, MEMORY_MIN_BYTES, PIDS_MIN
 from ..core.units import format_bytes
 from ..models import Container, Host
 from . import securitytext
 
 UNITS: Final = {"MiB": 1024**2, "GiB": 1024**3}
-LIMITS: Final = {"memory": "memory_bytes", "cpus": "cpus", "pids": "pids", "disk": "disk_bytes"}
+LIMITS: Final = {
+    "memory": "memory_bytes",
+    "swap": "swap_bytes",
+    "cpus": "cpus",
+    "cpu_weight": "cpu_weight",
+    "cpuset": "cpuset",
+    "pids": "pids",
+    "disk": "disk_bytes",
+}
 FIELDS_OF_LIMITS: Final = {f"limits.{limit}": name for name, limit in LIMITS.items()}
 RESTARTS: Final = (
     ("no", gettext_lazy("Leave it stopped")),
@@ -48,13 +56,13 @@ def suggested_name(base: str = "") -> str:
     return f"{stem}-{number}"
 
 
-def memory_value(text: str, unit: str = "MiB") -> int | None:
+def memory_value(text: str, unit: str = "MiB", *, field: str = "limits.memory_bytes") -> int | None:
     """Return bytes of "512", "512 MiB" or "1.5 GiB"; None for nothing. Raises SpecError."""
     found = re.fullmatch(r"([0-9]{1,9}(?:[.,][0-9]{1,3})?)\s*([KMG]i?B?)?", text.strip(), re.IGNORECASE | re.ASCII)
     if not text.strip():
         return None
     if found is None:
-        raise SpecError(_("Give a size such as 512 MiB or 1.5 GiB."), field="limits.memory_bytes")
+        raise SpecError(_("Give a size such as 512 MiB or 1.5 GiB."), field=field)
     step = {"k": 1024, "m": 1024**2, "g": 1024**3}[(found[2] or unit)[0].lower()]
     return round(float(found[1].replace(",", ".")) * step)
 
@@ -95,7 +103,10 @@ def parse(name: str, data: Mapping[str, Any]) -> Any:
     parsers: dict[str, Callable[[], Any]] = {
         "memory": lambda: memory_value(text, str(data.get("memory_unit", "MiB"))),
         "disk": lambda: memory_value(text, str(data.get("disk_unit", "GiB"))),
+        "swap": lambda: memory_value(text, field="limits.swap_bytes"),
         "cpus": lambda: _number(text, float, "limits.cpus"),
+        "cpu_weight": lambda: _number(text, int, "limits.cpu_weight"),
+        "cpuset": lambda: text.strip() or None,
         "pids": lambda: _number(text, int, "limits.pids"),
         "tags": lambda: tuple(text.replace(",", " ").split()),
         "init_command": lambda: _command(text),
@@ -213,5 +224,8 @@ def ranges(host: Host) -> dict[str, str]:
         % {"least": CPUS_MIN, "most": cpus or "…"},
         "pids": _("%(least)s to %(most)s processes and threads; empty for no limit")
         % {"least": PIDS_MIN, "most": pids or "…"},
+        "swap": _("beside the memory; empty for none where memory is limited"),
+        "cpu_weight": _("1 to %(most)s, when CPUs are short; every container has 100") % {"most": CPU_WEIGHT_MAX},
+        "cpuset": _("such as 0-1,3, of %(online)s; empty for all") % {"online": host.facts.get("online") or "…"},
         "name": NAME_PATTERN,
     }

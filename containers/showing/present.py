@@ -15,7 +15,17 @@ from ..core.security import Security
 from ..core.states import Status
 from ..models import Container, Event, Image, Network, Operation, Snapshot
 
-LIMITS: Final = ("memory_bytes", "cpus", "pids", "disk_bytes", "io_read_bytes_per_sec", "io_write_bytes_per_sec")
+LIMITS: Final = (
+    "memory_bytes",
+    "swap_bytes",
+    "cpus",
+    "cpu_weight",
+    "cpuset",
+    "pids",
+    "disk_bytes",
+    "io_read_bytes_per_sec",
+    "io_write_bytes_per_sec",
+)
 _ERROR: Final = ("code", "message", "step", "path", "errno", "console")
 _LAST_EXIT: Final = ("at", "reason", "exit_code", "signal", "console")
 

@@ -156,6 +156,7 @@ def setting_groups(row: Row) -> list[tuple[str, list[dict[str, Any]]]]:
     limits = c.limits
     none, allowed, present = _("no limit"), ranges(c.host), history.present_limits(c)
     memory, cpus, pids = (limits.get(name) for name in ("memory_bytes", "cpus", "pids"))
+    swap, weight, cpuset = (limits.get(name) for name in ("swap_bytes", "cpu_weight", "cpuset"))
 
     def setting(name: str, label: str, shown: Any, raw: Any, kind: str, help_text: str = "") -> dict[str, Any]:
         return {"name": name, "label": label, "shown": shown, "raw": raw, "kind": kind, "help": help_text}
@@ -175,7 +176,17 @@ def setting_groups(row: Row) -> list[tuple[str, list[dict[str, Any]]]]:
             _("Limits"),
             [
                 limit("memory", _("Memory"), memory, f"{memory / 1024**2:g}" if memory else "", "memory", format_bytes),
+                setting(
+                    "swap",
+                    _("Swap"),
+                    (none if memory is None else _("none")) if swap is None else format_bytes(swap),
+                    "" if swap is None else f"{swap / 1024**2:g}",
+                    "memory",
+                    allowed["swap"],
+                ),
                 limit("cpus", _("CPUs"), cpus, cpus or "", "number", lambda value: f"{value:g}"),
+                setting("cpu_weight", _("CPU weight"), weight or 100, weight or "", "number", allowed["cpu_weight"]),
+                setting("cpuset", _("Which CPUs"), cpuset or _("all"), cpuset or "", "text", allowed["cpuset"]),
                 limit("pids", _("Processes"), pids, pids or "", "number"),
             ],
         ),

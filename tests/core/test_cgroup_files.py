@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containers.core.cgroup_files import Write, cpu_quota_usec, limits_v1, limits_v2, parse_keyed
+from containers.core import cpulist
+from containers.core.cgroup_files import (
+    CpusV1,
+    Write,
+    check_file,
+    cpu_quota_usec,
+    cpu_shares,
+    limits_v1,
+    limits_v2,
+    parse_keyed,
+)
+from containers.core.errors import HostUnsupported, SpecError
 from containers.core.spec import Limits
 
 MIB = 1024**2
@@ -37,6 +48,8 @@ def test_v2_takes_limits_away() -> None:
         "memory.max": "max",
         "memory.swap.max": "max",
         "cpu.max": "max 100000",
+        "cpu.weight": "100",
+        "cpuset.cpus": "\n",
         "pids.max": "max",
         "io.max": "8:0 rbps=max wbps=max",
     }
@@ -81,3 +94,71 @@ def test_quota_is_what_the_kernel_takes(cpus: float) -> None:
 
 def test_keyed_files() -> None:
     assert parse_keyed("populated 1\nfrozen 0\nodd\n") == {"populated": 1, "frozen": 0}
+
+
+def v1(limits: Limits, **more: object) -> list[tuple[str, str]]:
+    values = {"io_device": None, "fresh": False, "swap": True, "memory_now_bytes": 2**63, **more}
+    return [(write.file, write.value) for write in limits_v1(limits, **values)]  # type: ignore[arg-type]
+
+
+def test_swap_is_beside_memory_on_v2_and_on_top_of_it_on_v1() -> None:
+    limits = Limits(memory_bytes=64 * MIB, swap_bytes=32 * MIB)
+    second = {write.file: write.value for write in limits_v2(limits, io_device=None, fresh=True, swap=True)}
+    assert second == {"memory.max": str(64 * MIB), "memory.swap.max": str(32 * MIB)}
+    assert v1(limits, fresh=True) == [
+        ("memory.limit_in_bytes", str(64 * MIB)),
+        ("memory.memsw.limit_in_bytes", str(96 * MIB)),
+    ]
+
+
+def test_a_swap_limit_needs_a_kernel_that_accounts_swap() -> None:
+    limits = Limits(memory_bytes=64 * MIB, swap_bytes=MIB)
+    for writes in (limits_v2, limits_v1):
+        more = {"memory_now_bytes": 0} if writes is limits_v1 else {}
+        with pytest.raises(HostUnsupported) as caught:
+            writes(limits, io_device=None, fresh=True, swap=False, **more)  # type: ignore[operator]
+        assert caught.value.field == "limits.swap_bytes"
+
+
+@pytest.mark.parametrize(("weight", "shares"), [(1, 10), (100, 1024), (50, 512), (10_000, 102_400)])
+def test_weights_are_shares_on_v1(weight: int, shares: int) -> None:
+    assert cpu_shares(weight) == shares
+    assert v1(Limits(cpu_weight=weight), fresh=True) == [("cpu.shares", str(shares))]
+
+
+def test_a_cpuset_changes_with_what_is_below_it_among_its_parents() -> None:
+    limits = Limits(cpuset="0,2-3")
+    assert v1(limits, fresh=True, cpus=CpusV1("0-7", "0-7", inner=False)) == [("cpuset.cpus", "0,2-3")]
+    assert v1(limits, fresh=True, cpus=CpusV1("0,2-3", "0-7", inner=False)) == []
+    assert v1(limits, fresh=True, cpus=CpusV1("1-2", "0-7", inner=True)) == [
+        ("cpuset.cpus", "0-3"),
+        ("ns/cpuset.cpus", "0,2-3"),
+        ("cpuset.cpus", "0,2-3"),
+    ]
+    assert ("cpuset.cpus", "0-7") in v1(Limits(), cpus=CpusV1("1-2", "0-7", inner=False))
+
+
+@pytest.mark.parametrize("text", ["x", "1-", "3-1", "-1", "0-9999", "1;2", "0,,1", "٣", "0x1"])
+def test_what_is_no_list_of_cpus(text: str) -> None:
+    with pytest.raises(ValueError, match="no CPU"):
+        cpulist.parse(text)
+
+
+@given(st.sets(st.integers(0, 200)))
+def test_a_list_of_cpus_reads_as_it_was_written(cpus: set[int]) -> None:
+    assert cpulist.parse(cpulist.write(cpus)) == cpus
+
+
+@pytest.mark.parametrize("name", ["memory.max", "cgroup.procs", "hugetlb.2MB.max", "blkio.throttle.io_service_bytes"])
+def test_a_file_of_a_controller(name: str) -> None:
+    assert check_file(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "tasks", "../memory.max", "ns/memory.max", "memory.", ".max", "memory..max", "memory.max\n", "a.b/../c"],
+)
+def test_what_is_no_file_of_a_controller(name: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        check_file(name)
+    assert caught.value.field == "file"

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from containers.core import cgroups
-from containers.core.cgroups import Cgroups
-from containers.core.errors import AlreadyExists, InUse, NotFound, TimedOut
+from containers.core.cgroups import Cgroups, raw
+from containers.core.errors import AlreadyExists, InUse, NotFound, SetupFailed, TimedOut
 from containers.core.spec import Limits
 
 from .patience import wait_until
@@ -450,3 +450,86 @@ def test_io_limits_where_there_is_a_disk(groups: Cgroups) -> None:
     with contextlib.suppress(StopIteration):
         text = next((Path(io).parent / name).read_text() for name in names if (Path(io).parent / name).exists())
         assert device not in text
+
+
+def share_files(groups: Cgroups) -> dict[str, str]:
+    """Return what the kernel says of weight, CPUs and swap, in the same words for both versions."""
+    weight = raw.read(groups, ID, "cpu.weight" if groups.version == 2 else "cpu.shares").strip()
+    cpus = raw.read(groups, ID, "cpuset.cpus").strip()
+    if groups.version == 2:
+        swap = raw.read(groups, ID, "memory.swap.max").strip()
+    else:
+        both = int(raw.read(groups, ID, "memory.memsw.limit_in_bytes"))
+        swap = "max" if both > 2**62 else str(both - int(raw.read(groups, ID, "memory.limit_in_bytes")))
+    return {"weight": weight, "cpus": cpus, "swap": swap}
+
+
+def everything(groups: Cgroups) -> dict[str, str]:
+    """Return what a container has that is given neither weight nor CPUs nor swap."""
+    cpus = raw.read(groups, ID, "cpuset.effective_cpus" if groups.version == 1 else "cpuset.cpus.effective").strip()
+    return {
+        "weight": "1024" if groups.version == 1 else "100",
+        "cpus": cpus if groups.version == 1 else "",
+        "swap": "max",
+    }
+
+
+@pytest.mark.parametrize("privileged", [False, True])
+def test_weight_cpus_and_swap_are_in_force_change_live_and_go_away(groups: Cgroups, run: Run, privileged: bool) -> None:
+    create(
+        groups, Limits(memory_bytes=64 * MIB, swap_bytes=16 * MIB, cpu_weight=200, cpuset="0"), privileged=privileged
+    )
+    weight = {1: "2048", 2: "200"}[groups.version]
+    assert share_files(groups) == {"weight": weight, "cpus": "0", "swap": str(16 * MIB)}
+    process = run(
+        "import os; print('up', flush=True); sys.stdin.readline(); print(sorted(os.sched_getaffinity(0)), flush=True)"
+    )
+    up(process)
+    assert os.sched_getaffinity(process.pid) == {0}
+    for swap in (32, 8, 0):
+        groups.apply(ID, Limits(memory_bytes=48 * MIB, swap_bytes=swap * MIB, cpu_weight=50, cpuset="1"))
+        weight = {1: "512", 2: "50"}[groups.version]
+        assert share_files(groups) == {"weight": weight, "cpus": "1", "swap": str(swap * MIB)}
+    assert os.sched_getaffinity(process.pid) == {1}
+    groups.apply(ID, Limits())
+    assert share_files(groups) == everything(groups)
+    assert len(os.sched_getaffinity(process.pid)) >= 2
+
+
+def test_a_change_that_fails_half_way_leaves_all_of_it_as_it_was(groups: Cgroups, run: Run) -> None:
+    create(groups)
+    before = share_files(groups)
+    process = run(hold(100))
+    up(process)
+    # v2 writes memory first, v1 too: the container's own cgroup holds more than that
+    with pytest.raises(InUse):
+        groups.apply(ID, Limits(memory_bytes=8 * MIB, swap_bytes=MIB, cpu_weight=7, cpuset="0"))
+    assert share_files(groups) == before == everything(groups)
+    assert process.poll() is None
+
+
+def test_a_cpu_that_is_not_there_starts_nothing_on_v1_and_is_everywhere_on_v2(groups: Cgroups) -> None:
+    if groups.version == 1:
+        with pytest.raises(SetupFailed) as failed:
+            create(groups, Limits(cpuset="4000"))
+        assert "cpuset.cpus" in str(failed.value.details["path"])
+        assert not groups.ids()
+    else:
+        create(groups, Limits(cpuset="4000"))
+        assert raw.read(groups, ID, "cpuset.cpus.effective").strip() != ""
+
+
+def test_any_file_of_the_containers_own_cgroup_can_be_read(groups: Cgroups) -> None:
+    create(groups, Limits(pids=77, memory_bytes=64 * MIB))
+    memory = "memory.limit_in_bytes" if groups.version == 1 else "memory.max"
+    assert raw.read(groups, ID, "pids.max") == "77\n"
+    assert raw.read(groups, ID, memory) == f"{64 * MIB}\n"
+    assert "populated 0" in raw.read(groups, ID, "cgroup.events")
+    for missing in ("memory.no_such_file", "wings.max", "cgroup.kill"):
+        with pytest.raises(NotFound) as caught:
+            raw.read(groups, ID, missing)
+        assert caught.value.field == "file"
+    groups.remove(ID)
+    with pytest.raises(NotFound) as caught:
+        raw.read(groups, ID, "pids.max")
+    assert caught.value.field is None

@@ -19,7 +19,7 @@ GIB = 1024**3
 @pytest.fixture
 def host():
     row = local_host()
-    row.facts = {"memory_bytes": 8 * GIB, "cpus": 4, "pids": 32768, "policy": {"privileged": False}}
+    row.facts = {"memory_bytes": 8 * GIB, "cpus": 4, "online": "0-3", "pids": 32768, "policy": {"privileged": False}}
     row.save()
     return row
 
@@ -148,6 +148,13 @@ def test_a_missing_name_is_400(alice, image, network):
         ({"pids": 7}, "pids"),
         ({"pids": 10**9}, "pids"),
         ({"disk_bytes": 10 * GIB}, "disk_bytes"),
+        ({"swap_bytes": GIB}, "swap_bytes"),
+        ({"swap_bytes": -1, "memory_bytes": GIB}, "swap_bytes"),
+        ({"cpu_weight": 0}, "cpu_weight"),
+        ({"cpu_weight": 10_001}, "cpu_weight"),
+        ({"cpuset": ""}, "cpuset"),
+        ({"cpuset": "none"}, "cpuset"),
+        ({"cpuset": "0-4"}, "cpuset"),
     ],
 )
 def test_a_limit_out_of_range_is_422(limits, field, alice, image, network):
@@ -164,6 +171,8 @@ def test_a_limit_out_of_range_is_422(limits, field, alice, image, network):
         ({"memory_bytes": 1.5}, "memory_bytes"),
         ({"cpus": "1"}, "cpus"),
         ({"pids": [1]}, "pids"),
+        ({"cpuset": [0, 1]}, "cpuset"),
+        ({"cpu_weight": 1.5}, "cpu_weight"),
         ({"memory": 1}, "memory"),
     ],
 )
@@ -232,7 +241,10 @@ def test_a_container_has_the_shape_of_the_contract(make, alice):
     _status, row = Api(alice).get("/containers/web-1")
     assert row["limits"] == {
         "memory_bytes": None,
+        "swap_bytes": None,
         "cpus": 0.5,
+        "cpu_weight": None,
+        "cpuset": None,
         "pids": None,
         "disk_bytes": None,
         "io_read_bytes_per_sec": None,

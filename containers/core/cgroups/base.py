@@ -125,6 +125,10 @@ class Cgroups(ABC):
     def oom_kills(self, container_id: str) -> int:
         """Return how many processes of the container the kernel killed for want of memory; 0 when it is gone."""
 
+    @abstractmethod
+    def places(self, container_id: str, controller: str) -> tuple[Path, ...]:
+        """Return the container's own directories that may have a controller's files, in the order to look."""
+
     def prepare(self) -> None:
         """Make the instance's own directories; the first create() does it too."""
         if not self._prepared:

@@ -16,13 +16,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .. import devices
-from ..cgroup_files import Write, limits_v1, parse_keyed
-from ..errors import NotFound
+from ..cgroup_files import CpusV1, Write, limits_v1, parse_keyed
+from ..errors import InUse, NotFound
 from ..samples import StatPaths
 from ..spec import Limits
 from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups, Joined, read_file, write_file
 from .blockdev import throttled_device
-from .v2 import refused
+from .v2 import no_cpuset, refused
 
 
 class CgroupsV1(Cgroups):
@@ -78,7 +78,18 @@ class CgroupsV1(Cgroups):
             fresh=fresh,
             swap=os.path.exists(memory / "memory.memsw.limit_in_bytes"),
             memory_now_bytes=int(read_file(f"{memory}/memory.limit_in_bytes")),
+            cpus=self._cpus(container_id, limits) if limits.cpuset is not None or not fresh else None,
         )
+
+    def _cpus(self, container_id: str, limits: Limits) -> CpusV1 | None:
+        base = self._controllers.get("cpuset")
+        if base is None:
+            if limits.cpuset is not None:
+                raise no_cpuset()
+            return None
+        path = self._container_dir("cpuset", container_id)
+        every = read_file(f"{base}/cpuset.effective_cpus").strip()
+        return CpusV1(read_file(f"{path}/cpuset.cpus").strip(), every, (path / "ns").exists())
 
     def apply(self, container_id: str, limits: Limits) -> None:
         if not self._container_dir("memory", container_id).exists():
@@ -118,7 +129,15 @@ class CgroupsV1(Cgroups):
             if error.errno == errno.EBUSY and write.controller == "memory":
                 used = int(read_file(f"{self._container_dir('memory', container_id)}/memory.usage_in_bytes"))
                 raise refused(used, limits.memory_bytes or 0) from error
+            if error.errno == errno.EBUSY and write.controller == "cpuset":
+                raise InUse(
+                    "Cgroups that the container made hold CPUs that it is to lose.", field="limits.cpuset", users=[]
+                ) from error
             raise
+
+    def places(self, container_id: str, controller: str) -> tuple[Path, ...]:
+        tree = self.container_tree(container_id)  # pressure, freezing and what all of it is named for: cgroup.*
+        return (self._container_dir(controller, container_id), tree) if controller in self._controllers else (tree,)
 
     def joined(self, container_id: str) -> Joined:
         tree = self.container_tree(container_id)

@@ -69,11 +69,15 @@ class CgroupsV2(Cgroups):
             os.close(cgroup_fd)
 
     def _plan(self, path: Path, limits: Limits, *, fresh: bool) -> tuple[Write, ...]:
+        cpuset = (limits.cpuset is not None or not fresh) and os.path.exists(path / "cpuset.cpus")
+        if limits.cpuset is not None and not cpuset:
+            raise no_cpuset()
         return limits_v2(
             limits,
             io_device=throttled_device(self.state_dir, limits) if os.path.exists(path / "io.max") else None,
             fresh=fresh,
             swap=os.path.exists(path / "memory.swap.max"),
+            cpuset=cpuset,
         )
 
     def apply(self, container_id: str, limits: Limits) -> None:
@@ -94,10 +98,13 @@ class CgroupsV2(Cgroups):
         except BaseException as error:
             for file, old in reversed(done):
                 try:
-                    write_file(file, old)
+                    write_file(file, old or "\n")  # an empty cpuset.cpus: all of them
                 except OSError as failed:
                     error.add_note(f"undo failed: {failed}")
             raise
+
+    def places(self, container_id: str, controller: str) -> tuple[Path, ...]:
+        return (self.container_tree(container_id),)
 
     def joined(self, container_id: str) -> Joined:
         path = self.container_tree(container_id)
@@ -152,6 +159,11 @@ def _lower_memory(path: Path, limit_bytes: int) -> None:
             write_file(f"{path}/memory.high", high)
     else:
         write_file(f"{path}/memory.max", str(limit_bytes))
+
+
+def no_cpuset() -> HostUnsupported:
+    """Return the error for a list of CPUs where the kernel holds nobody to one."""
+    return HostUnsupported("This host's kernel has no cpuset controller.", feature="cpuset", field="limits.cpuset")
 
 
 def refused(current_bytes: int, limit_bytes: int) -> InUse:

@@ -1,0 +1,83 @@
+"""Swap, CPU weight and CPU sets: through the API and the settings page to the runtime, live."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from containers.core.spec import Limits
+from containers.models import Container, Operation
+from containers.operations import runner
+from tests.web.api import Api, assert_error
+from tests.web.world import CORE_HOST, FakeRuntime, make_container, make_host
+
+pytestmark = pytest.mark.django_db
+MIB = 1024**2
+
+
+@pytest.fixture(autouse=True)
+def host():
+    made = make_host()
+    made.facts = {**made.facts, "online": "0-1,3"}
+    made.save()
+    return made
+
+
+@pytest.fixture
+def runtime():
+    return FakeRuntime()
+
+
+def change(alice, runtime, limits):
+    status, answer = Api(alice).patch("/containers/web-1", {"limits": limits})
+    assert status == 202, answer
+    assert runner.run(answer["id"], runtime, CORE_HOST)
+    return Operation.objects.get(pk=answer["id"])
+
+
+def test_they_change_live_and_one_by_one(alice, team, runtime):
+    row = make_container(team, runtime=runtime, status="running", limits={"memory_bytes": 64 * MIB, "pids": 50})
+    done = change(alice, runtime, {"swap_bytes": 0, "cpu_weight": 300, "cpuset": "1,3"})
+    assert (done.status, done.message) == ("succeeded", "Changed.")
+    wanted = Limits(memory_bytes=64 * MIB, pids=50, swap_bytes=0, cpu_weight=300, cpuset="1,3")
+    assert runtime.limits[row.pk] == runtime.specs[row.pk].limits == wanted
+    shown = Api(alice).get("/containers/web-1")[1]["limits"]
+    assert (shown["swap_bytes"], shown["cpu_weight"], shown["cpuset"]) == (0, 300, "1,3")
+    change(alice, runtime, {"swap_bytes": None, "cpuset": None})
+    assert runtime.limits[row.pk] == Limits(memory_bytes=64 * MIB, pids=50, cpu_weight=300)
+
+
+def test_a_memory_limit_that_swap_needs_cannot_go_alone(alice, team):
+    make_container(team, limits={"memory_bytes": 64 * MIB, "swap_bytes": MIB})
+    answer = Api(alice).patch("/containers/web-1", {"limits": {"memory_bytes": None}})
+    assert_error(answer, 422, "invalid-value", "limits.swap_bytes")
+
+
+def test_a_cpu_that_is_offline_is_refused_with_what_there_is(alice, team):
+    make_container(team)
+    answer = Api(alice).patch("/containers/web-1", {"limits": {"cpuset": "0-3"}})
+    assert_error(answer, 422, "invalid-value", "limits.cpuset")
+    assert answer[1]["message"] == "This host has no CPU 2 online; it has 0-1,3."
+
+
+def test_the_settings_page_shows_and_changes_them(alice, team):
+    make_container(team, limits={"memory_bytes": 64 * MIB, "swap_bytes": 32 * MIB, "cpuset": "0"})
+    client = Client()
+    client.force_login(alice, backend="allauth.account.auth_backends.AuthenticationBackend")
+    where = reverse("containers:settings", args=["web-1"])
+    shown = client.get(where).content.decode()
+    assert 'name="swap" value="32"' in shown
+    assert 'name="cpuset" value="0"' in shown
+    wrong = client.post(where, {"cpuset": "9"}, headers={"HX-Request": "true"}).content.decode()
+    assert "data-error" in wrong.split('data-setting="cpuset"')[1].split('<div class="setting" ')[0]
+    fields = {"swap": "1.5 GiB", "cpu_weight": "50", "cpuset": " 0-1 "}
+    assert client.post(where, fields, headers={"HX-Request": "true"}).status_code == 204
+    changes = Operation.objects.get().arguments["changes"]
+    assert changes["limits"] == {
+        "memory_bytes": 64 * MIB,
+        "swap_bytes": 1536 * MIB,
+        "cpu_weight": 50,
+        "cpuset": "0-1",
+    }
+    assert Container.objects.get().limits["cpuset"] == "0"
