@@ -15,7 +15,7 @@ from ..core.errors import NotFound, SpecError
 from ..core.names import check_name
 from ..core.network.subnets import eui64
 from ..models import Container, Host, Network, NetworkInterface, Operation, local_host
-from . import queue, requests
+from . import giving, queue, requests
 
 IMAGE_NAME = "lxc"
 
@@ -40,7 +40,9 @@ def check(data: ImportRequest, host: Host) -> dict[str, Any]:
     """Return the columns of the new row; raises SpecError, PolicyDenied, AlreadyExists, NotFound."""
     check_name(data.name)
     queue.refuse_taken(data.name)
-    columns = requests.check_changes(data.values, host)
+    given: dict[str, Any] = {name: data.values[name] for name in ("mounts", "devices") if name in data.values}
+    rest = {name: value for name, value in data.values.items() if name not in given}
+    columns = {**requests.check_changes(rest, host), **giving.check(given, host, data.project)}
     project = Project.objects.filter(name=data.project).first()
     if project is None:
         raise NotFound(f"There is no project {data.project!r}.", field="project")

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from containers.core.attachments import Device, Mount, check_all
 from containers.core.errors import SpecError
+from containers.core.grants import HostDevice, Share
 from containers.core.idmap import IdMap
 from containers.core.lxc import finding, reading, source, translating
 from containers.core.lxc.draft import Facts, Interface
@@ -18,12 +20,23 @@ from containers.core.security import Security
 from containers.core.spec import Limits, check_environment, check_init_command
 
 GIB = 1024**3
+GIVEN: dict[str, Any] = {
+    "online": "0-3",
+    "shares": {
+        "media": Share(path="/srv/media", projects=("*",)),
+        "others": Share(path="/srv/others", projects=("others",)),
+    },
+    "devices": {"kvm": HostDevice(path="/dev/kvm", projects=("default",)), "x": HostDevice(path="/dev/x")},
+    "nodes": {"c 10:232": "kvm", "c 10:233": "x"},
+}
 
 
 def translated(text: str, **facts: Any) -> Translation:
     config = reading.parse("/config", lambda _path: text)
     assert config.problems == ()
-    return translate(config, Facts(**{"name": "c1", "memory_bytes": 8 * GIB, "cpus": 4, "pids": 30000, **facts}))
+    return translate(
+        config, Facts(**{"name": "c1", "memory_bytes": 8 * GIB, "cpus": 4, "pids": 30000, **GIVEN, **facts})
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,6 +111,30 @@ def translated(text: str, **facts: Any) -> Translation:
         ("lxc.mount.auto = shmounts:/x", "left out", {}),
         ("lxc.mount.entry = shm dev/shm tmpfs defaults 0 0", "taken", {}),
         ("lxc.mount.entry = /srv srv none bind 0 0", "left out", {}),
+        ("lxc.mount.entry = /srv/media/tv srv/tv none bind,ro,create=dir 0 0", "translated",
+         {"mounts": [{"share": "media", "subpath": "tv", "target": "/srv/tv", "read_only": True, "create": True,
+                      "optional": False, "propagation": "private"}]}),
+        ("lxc.mount.entry = /srv/media /a\\040b none rbind,optional 0 0", "translated",
+         {"mounts": [{"share": "media", "subpath": "", "target": "/a b", "read_only": False, "create": False,
+                      "optional": True, "propagation": "private"}]}),
+        ("lxc.mount.entry = /srv/media/../x srv none bind 0 0", "left out", {}),
+        ("lxc.mount.entry = /srv/media proc/x none bind 0 0", "left out", {}),
+        ("lxc.mount.entry = /srv/others srv none bind 0 0", "left out", {}),
+        ("lxc.mount.entry = /srv/media srv ext4 defaults 0 0", "left out", {}),
+        ("lxc.mount.entry = /dev/kvm dev/kvm none bind,create=file 0 0", "translated",
+         {"devices": [{"device": "kvm", "path": ""}]}),
+        ("lxc.mount.entry = /dev/kvm dev/other none bind,create=file 0 0", "translated",
+         {"devices": [{"device": "kvm", "path": "/dev/other"}]}),
+        ("lxc.mount.entry = /dev/kvm srv/kvm none bind,create=file 0 0", "left out", {}),
+        ("lxc.cgroup2.devices.allow = c 10:232 rwm", "translated", {"devices": [{"device": "kvm", "path": ""}]}),
+        ("lxc.cgroup2.devices.allow = c 10:233 rwm", "left out", {}),
+        ("lxc.cgroup2.cpu.weight = 50", "translated", {"limits": {"cpu_weight": 50}}),
+        ("lxc.cgroup.cpu.shares = 512", "translated", {"limits": {"cpu_weight": 50}}),
+        ("lxc.cgroup.cpu.shares = 2", "translated", {"limits": {"cpu_weight": 1}}),
+        ("lxc.cgroup.cpuset.cpus = 0-1,3", "translated", {"limits": {"cpuset": "0-1,3"}}),
+        ("lxc.cgroup.cpuset.cpus = 0-9", "left out", {}),
+        ("lxc.cgroup.cpuset.cpus = all", "left out", {}),
+        ("lxc.cgroup2.memory.swap.max = 1G", "left out", {}),
         ("lxc.mount.entry = /sys/fs/fuse/connections sys/fs/fuse/connections none bind,optional 0 0", "left out", {}),
         ("lxc.rootfs.path = dir:/r", "translated", {}),
         ("lxc.hook.start = /x", "left out", {}),
@@ -124,6 +161,21 @@ def test_a_quota_of_v1_needs_its_period() -> None:
     found = translated("lxc.cgroup.cpu.cfs_period_us = 50000\nlxc.cgroup.cpu.cfs_quota_us = 100000")
     assert found.values["limits"] == {"cpus": 2.0}
     assert translated("lxc.cgroup.cpu.cfs_period_us = 50000").outcomes[0].told.fate == "taken"
+
+
+@pytest.mark.parametrize(
+    ("lines", "swap"),
+    [
+        ("lxc.cgroup2.memory.max = 1G\nlxc.cgroup2.memory.swap.max = 512M", GIB // 2),
+        ("lxc.cgroup2.memory.swap.max = 0\nlxc.cgroup2.memory.max = 1G", 0),
+        ("lxc.cgroup.memory.limit_in_bytes = 1G\nlxc.cgroup.memory.memsw.limit_in_bytes = 3G", 2 * GIB),
+        ("lxc.cgroup.memory.memsw.limit_in_bytes = 1G\nlxc.cgroup.memory.limit_in_bytes = 1G", 0),
+        ("lxc.cgroup2.memory.max = 1G\nlxc.cgroup2.memory.swap.max = max", None),
+        ("lxc.cgroup2.memory.max = 999G\nlxc.cgroup2.memory.swap.max = 1G", None),
+    ],
+)
+def test_swap_is_beside_memory(lines: str, swap: int | None) -> None:
+    assert translated(lines).values.get("limits", {}).get("swap_bytes") == swap
 
 
 def test_the_first_veth_is_taken_and_the_others_are_not() -> None:
@@ -240,12 +292,14 @@ VALUE = st.one_of(
 @given(st.lists(st.tuples(st.sampled_from(KEYS), VALUE), max_size=20))
 def test_every_setting_has_one_outcome_and_what_comes_of_it_is_acceptable(content: list[tuple[str, str]]) -> None:
     config = reading.parse("/config", lambda _path: "\n".join(f"{key} = {value}" for key, value in content))
-    found = translate(config, Facts(name="c1", memory_bytes=8 * GIB, cpus=4, pids=30000))
+    found = translate(config, Facts(name="c1", memory_bytes=8 * GIB, cpus=4, pids=30000, **GIVEN))
     assert [outcome.entry for outcome in found.outcomes] == list(config.entries)
     assert all(outcome.told.words and not outcome.told.words.endswith(".") for outcome in found.outcomes)
     limits = Limits(**found.values.get("limits", {}))
     limits.check_types()
-    limits.check(host_memory_bytes=8 * GIB, host_cpus=4, host_pids=30000)
+    limits.check(host_memory_bytes=8 * GIB, host_cpus=4, host_pids=30000, host_online="0-3")
+    mounts, devices = found.values.get("mounts", ()), found.values.get("devices", ())
+    check_all([Mount(**one) for one in mounts], [Device(**one) for one in devices])
     Security.from_dict(found.values.get("security", {})).check(privileged=False)
     check_environment(found.values.get("environment", {}))
     if command := found.values.get("init_command"):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from ..attachments import Device, check_all
+from ..errors import SpecError
+from ..grants import HostDevice, Share, given_to
 from ..idmap import IdMap
 from .reading import Config, Entry
 
@@ -61,18 +65,24 @@ class Outcome:
 class Facts:
     """What a translation must know of here.
 
-    name: the container's name here. network: the one that it joins. privileged: it stays privileged.
-    memory_bytes, cpus, pids: what the host has, the ceilings of limits. machine: as uname(2) says it. fields: what of a
-    container can be asked for; None for all.
+    name, project: the container's here. network: the one that it joins. privileged: it stays privileged.
+    memory_bytes, cpus, pids: what the host has, the ceilings of limits; online: its CPUs, as a list. machine: as
+    uname(2) says it. shares, devices: what the policy gives to containers, by name. nodes: devices of those by
+    "c MAJOR:MINOR". fields: what of a container can be asked for; None for all.
     """
 
     name: str
+    project: str = "default"
     network: str = "default"
     privileged: bool = False
     memory_bytes: int = _PLENTY
     cpus: int = _PLENTY
     pids: int = _PLENTY
+    online: str | None = None
     machine: str = "x86_64"
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    devices: Mapping[str, HostDevice] = field(default_factory=dict)
+    nodes: Mapping[str, str] = field(default_factory=dict)
     fields: frozenset[str] | None = None
 
 
@@ -105,3 +115,18 @@ class Draft:
         """The rights, to be added to."""
         found: dict[str, Any] = self.values.setdefault("security", {})
         return found
+
+    def give_device(self, name: str, path: str = "") -> Told:
+        """Give the container a device of the policy's, once. path: inside, "" for where the host has it."""
+        known = self.facts.devices.get(name)
+        if known is None or not given_to(known.projects, self.facts.project):
+            return left_out(f"the policy does not give the device {name} to project {self.facts.project}")
+        devices: list[dict[str, Any]] = self.values.get("devices", [])
+        if all(one["device"] != name for one in devices):
+            devices = [*devices, {"device": name, "path": path}]
+            try:
+                check_all((), [Device(**one) for one in devices])
+            except SpecError as error:
+                return left_out(error.message.rstrip("."))
+            self.values["devices"] = devices
+        return translated(f"the device {name} of the host's policy")

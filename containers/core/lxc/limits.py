@@ -6,7 +6,7 @@ Source: kernel Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from ..devices import DEFAULT_RULES, DeviceRule
 from ..errors import SpecError
@@ -23,6 +23,9 @@ _THROTTLES: Final = {
     "blkio.throttle.write_bps_device": "io_write_bytes_per_sec",
 }
 _RATES: Final = {"rbps": "io_read_bytes_per_sec", "wbps": "io_write_bytes_per_sec"}
+_WEIGHT: Final = 100
+_SHARES: Final = 1024
+"""What every group has in v2 and in v1."""
 _PERIOD_USEC: Final = 100_000
 _PLACEMENT: Final = ("dir", "relative")
 _HERE: Final = "on the device that holds Boxroom's state"
@@ -35,7 +38,7 @@ def translate(draft: Draft, entry: Entry) -> Told:
     if file.partition(".")[0] in _PLACEMENT:
         return left_out("Boxroom has a place of its own for each container's control groups")
     if file in ("devices.allow", "devices.deny"):
-        return _device(file, value)
+        return _device(draft, file, value)
     try:
         if file in ("memory.max", "memory.limit_in_bytes"):
             return _limit(draft, "memory_bytes", None if value in _NONE else _size(value))
@@ -47,24 +50,36 @@ def translate(draft: Draft, entry: Entry) -> Told:
             return _limit(draft, _THROTTLES[file], _size(value.split()[-1]), where=_HERE)
         if file == "io.max":
             return _io(draft, value)
+        if file in ("memory.swap.max", "memory.memsw.limit_in_bytes"):
+            return _swap(draft, file, value)
+        if file in ("cpu.weight", "cpu.shares"):
+            weight = _size(value) if file == "cpu.weight" else _size(value) * _WEIGHT / _SHARES
+            return _limit(draft, "cpu_weight", max(1, round(weight)))
+        if file == "cpuset.cpus":
+            return _limit(draft, "cpuset", value)
     except ValueError:
         return left_out(f"{value!r} is no value of {file}")
     return left_out(f"there is no limit like {file} here")
 
 
-def _limit(draft: Draft, name: str, number: float | None, *, where: str = "") -> Told:
-    """Set a limit where it is one that this host can hold."""
-    if number is None:
+def _check(draft: Draft, values: dict[str, Any]) -> None:
+    limits, facts = Limits(**values), draft.facts
+    limits.check_types()
+    limits.check(
+        host_memory_bytes=facts.memory_bytes, host_cpus=facts.cpus, host_pids=facts.pids, host_online=facts.online
+    )
+
+
+def _limit(draft: Draft, name: str, value: float | str | None, *, where: str = "", beside: int | None = None) -> Told:
+    """Set a limit where it is one that this host can hold. beside: the memory limit that one of swap needs."""
+    if value is None:
         return taken("no limit, as without it")
     try:
-        limits = Limits(**{name: number})  # type: ignore[arg-type]
-        limits.check_types()
-        facts = draft.facts
-        limits.check(host_memory_bytes=facts.memory_bytes, host_cpus=facts.cpus, host_pids=facts.pids)
+        _check(draft, {name: value, **({"memory_bytes": beside} if beside else {})})
     except SpecError as error:
         return left_out(f"{error.message.rstrip('.')}; there is no such limit now")
-    draft.limits[name] = number
-    shown = format_bytes(number) if "bytes" in name else f"{number:g}"
+    draft.limits[name] = value
+    shown = value if isinstance(value, str) else format_bytes(value) if "bytes" in name else f"{value:g}"
     return translated(f"limits.{name} = {shown}" + (f", {where}" if where else ""))
 
 
@@ -93,6 +108,24 @@ def _cpus(draft: Draft, file: str, value: str) -> Told:
     return _limit(draft, "cpus", round(_size(found) / _size(period), 4))
 
 
+def _swap(draft: Draft, file: str, value: str) -> Told:
+    """Set swap, which is beside memory here, and is none where memory is limited and swap is not."""
+    memory = None
+    for entry in draft.config.entries:
+        if entry.key.endswith((".memory.max", ".memory.limit_in_bytes")) and _SIZE.fullmatch(entry.value):
+            try:
+                _check(draft, {"memory_bytes": _size(entry.value)})
+            except SpecError:
+                continue
+            memory = _size(entry.value)
+    if memory is None:
+        return left_out("swap is limited together with memory, which is not limited")
+    if value in _NONE:
+        return left_out("a container whose memory is limited has the swap that it is given here; give it some")
+    size = _size(value) if file == "memory.swap.max" else max(0, _size(value) - memory)
+    return _limit(draft, "swap_bytes", size, beside=memory)
+
+
 def _io(draft: Draft, value: str) -> Told:
     """Set bytes per second from a line of io.max; operations per second have nothing here."""
     words: list[str] = []
@@ -109,7 +142,7 @@ def _io(draft: Draft, value: str) -> Told:
     return left_out(f"there is no limit like this here: {', '.join(rest)}") if rest else taken("no limit")
 
 
-def _device(file: str, value: str) -> Told:
+def _device(draft: Draft, file: str, value: str) -> Told:
     if file == "devices.deny":
         if value == "a":
             return taken("everything is denied here first, too")
@@ -121,7 +154,9 @@ def _device(file: str, value: str) -> Told:
     asked = DeviceRule(match[1], major, minor, match[4])  # type: ignore[arg-type]
     if any(_covers(rule, asked) for rule in DEFAULT_RULES):
         return taken("every container may use it here")
-    return left_out("this device is not on Boxroom's list for every container; give it to the container afterwards")
+    if name := draft.facts.nodes.get(f"{match[1]} {match[2]}:{match[3]}"):
+        return draft.give_device(name)
+    return left_out("no device of the host's policy is this one; name it there, under [devices], to give it")
 
 
 def _covers(rule: DeviceRule, asked: DeviceRule) -> bool:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+import dataclasses
+import posixpath
+from typing import Any, Final
 
+from ..attachments import Mount, check_all
+from ..errors import SpecError
+from ..grants import given_to
 from .draft import Draft, Told, left_out, taken, translated
 from .reading import Entry
 
@@ -43,8 +48,11 @@ def auto(_draft: Draft, entry: Entry) -> Told:
     return translated("; ".join(dict.fromkeys(words)))
 
 
-def entry(_draft: Draft, entry: Entry) -> Told:
-    """Say what becomes of lxc.mount.entry: a line as in fstab(5), its target below the container's root."""
+def entry(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of lxc.mount.entry: a line as in fstab(5), its target below the container's root.
+
+    A directory of the host becomes the share of the policy's that it is, or lies in; a device node the policy's device.
+    """
     parts = entry.value.split()
     if len(parts) < 3:
         return left_out("this is no line of fstab")
@@ -53,9 +61,38 @@ def entry(_draft: Draft, entry: Entry) -> Told:
         return taken(f"Boxroom mounts /{target} in every container")
     if target in _MASKED:
         return left_out(f"/{target} is hidden from containers here")
-    if not unescaped(parts[0]).startswith("/"):
+    path, options = posixpath.normpath(unescaped(parts[0])), parts[3].split(",") if len(parts) > 3 else []
+    if not path.startswith("/") or not {"bind", "rbind"} & set(options):
         return left_out(f"Boxroom mounts no {parts[2]} for a container; put it into its own /etc/fstab")
-    return left_out("directories of the host are shared by its administrator only; see docs/lxc.md")
+    for name, device in draft.facts.devices.items():
+        if device.path == path:
+            return draft.give_device(name, "" if f"/{target}" == path else f"/{target}")
+    for name, share in draft.facts.shares.items():
+        if path == share.path or path.startswith(f"{share.path}/"):
+            return _share(draft, name, path.removeprefix(share.path).strip("/"), f"/{target}", options)
+    return left_out(f"{path} is no share of the host's policy; name it there, under [shares], to give it")
+
+
+def _share(draft: Draft, name: str, subpath: str, target: str, options: list[str]) -> Told:
+    share, project = draft.facts.shares[name], draft.facts.project
+    if not given_to(share.projects, project):
+        return left_out(f"the policy does not give the share {name} to project {project}")
+    known: list[dict[str, Any]] = draft.values.get("mounts", [])
+    mount = Mount(
+        share=name,
+        target=target,
+        subpath=subpath,
+        read_only="ro" in options,
+        create=any(option.startswith("create=") for option in options),
+        optional="optional" in options,
+    )
+    mounts = [*known, dataclasses.asdict(mount)]
+    try:
+        check_all([Mount(**one) for one in mounts], ())
+    except SpecError as error:
+        return left_out(error.message.rstrip("."))
+    draft.values["mounts"] = mounts
+    return translated(f"the share {name}" + (f", of it {subpath}" if subpath else "") + f", at {target}")
 
 
 def unescaped(text: str) -> str:

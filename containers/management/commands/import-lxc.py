@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import stat
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from containers.asking import importing as asking
 from containers.asking import services
 from containers.asking.importing import ImportRequest
 from containers.asking.requests import CHANGEABLE
+from containers.core import policy
 from containers.core.errors import CoreError, SpecError
 from containers.core.host import Host as CoreHost
 from containers.core.lifecycle import importing
@@ -26,6 +29,7 @@ from containers.models import Operation, local_host
 
 WAIT_SEC: Final = 1.0
 _WIDTH: Final = 11
+_HOST_HAS: Final = ("memory_bytes", "cpus", "pids", "online")
 
 
 @dataclass(slots=True)
@@ -177,12 +181,17 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
     plan.config = reading.parse(plan.config_path, finding.read)
     row = local_host()
     plan.name = options["name"] or translating.suggested_name(plan.lxc_name)
-    host_has = {name: row.facts[name] for name in ("memory_bytes", "cpus", "pids") if row.facts.get(name)}
+    host_has = {name: row.facts[name] for name in _HOST_HAS if row.facts.get(name)}
+    rules = _policy()
     facts = Facts(
         name=plan.name,
+        project=options["project"],
         network=options["network"],
         privileged=options["privileged"],
         machine=os.uname().machine,
+        shares=rules.shares,
+        devices=rules.devices,
+        nodes=_nodes(rules),
         fields=CHANGEABLE,
         **host_has,
     )
@@ -211,3 +220,22 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
         raise SpecError(f"Nothing of {plan.lxc_name!r} can be a name here: give one by --name.", field="name")
     asking.check(plan.request, row)
     finding.check(plan.source)
+
+
+def _policy() -> policy.Policy:
+    """Return the host's policy: root may say which of LXC's paths is which share, rows may not."""
+    try:
+        return policy.parse(CoreHost.open(settings.STATE_DIR).policy_path.read_text())
+    except FileNotFoundError:
+        return policy.DEFAULT
+
+
+def _nodes(rules: policy.Policy) -> dict[str, str]:
+    """Return the policy's devices by type and numbers, as far as this host has them."""
+    found = {}
+    for name, device in rules.devices.items():
+        with contextlib.suppress(OSError):
+            status = os.stat(device.path)
+            kind = "b" if stat.S_ISBLK(status.st_mode) else "c"
+            found[f"{kind} {os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"] = name
+    return found
