@@ -138,7 +138,7 @@ def examine(state_dir: str | os.PathLike[str]) -> list[Check]:
 def refresh(host: Host, *, older_sec: float = 0.0) -> bool:
     """Look again and write host.doctor_path, where what is there is older than that; return whether it was."""
     try:
-        if time.time() - host.doctor_path.stat().st_mtime < older_sec:
+        if abs(time.time() - host.doctor_path.stat().st_mtime) < older_sec:
             return False
     except FileNotFoundError:
         pass

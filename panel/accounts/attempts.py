@@ -24,8 +24,10 @@ ACTIONS: Final = (ACTION, "sign-in.link", "sign-in.second-factor")
 
 def too_many(username: str | None, source_ip: str | None) -> bool:
     """Whether another try is refused. username None: a try that names nobody, as a link's."""
+    now = timezone.now()
+    # none of the future: after the clock was set back nobody is shut out until it gets there again
     failures = AuditRecord.objects.filter(
-        at__gt=timezone.now() - PERIOD, action__in=ACTIONS, outcome=audit.Outcome.DENIED
+        at__range=(now - PERIOD, now), action__in=ACTIONS, outcome=audit.Outcome.DENIED
     )
     if username is not None and failures.filter(object_name=username).count() >= PER_ACCOUNT:
         return True

@@ -69,3 +69,62 @@ def test_ended_sessions_and_links_go():
     retention.sweep()
     assert list(Session.objects.values_list("session_key", flat=True)) == ["there"]
     assert list(SignInLink.objects.values_list("digest", flat=True)) == ["there"]
+
+
+class Clocks:
+    """A clock that people set, and one that nobody does."""
+
+    def __init__(self) -> None:
+        self.now = timezone.now()
+        self.ticks = 5000.0
+
+    def __call__(self) -> tuple[dt.datetime, float]:
+        return self.now, self.ticks
+
+    def pass_time(self, by: dt.timedelta) -> None:
+        self.now += by
+        self.ticks += by.total_seconds()
+
+
+HOUR = dt.timedelta(hours=1)
+
+
+def test_a_clock_that_was_set_forward_removes_nothing_for_a_day():
+    old, young = operation(age=retention.OPERATIONS * 2), operation(age=HOUR)
+    clocks = Clocks()
+    sweeper = retention.Sweeper(clocks)
+    assert sweeper()
+    assert set(Operation.objects.all()) == {young} != {old}
+    clocks.now += retention.AUDIT * 2
+    for _hour in range(24):
+        assert sweeper() == 0
+        clocks.pass_time(HOUR)
+    assert set(Operation.objects.all()) == {young}
+    clocks.now -= retention.AUDIT * 2  # somebody has put it right
+    assert sweeper() == 0
+    clocks.pass_time(HOUR * 25)
+    assert sweeper() == 0  # nothing is old
+    clocks.pass_time(retention.OPERATIONS)
+    assert sweeper()
+    assert not Operation.objects.exists()
+
+
+def test_a_clock_far_from_all_that_is_known_is_not_believed_at_once():
+    def record(age: dt.timedelta) -> None:
+        made = audit.record_attempt("sign-in", "ann", source_ip="192.0.2.1", outcome=audit.Outcome.DENIED)
+        AuditRecord.objects.filter(pk=made.pk).update(at=timezone.now() - age)
+
+    operation(age=retention.OPERATIONS * 2)
+    record(retention.AUDIT / 2)
+    record(HOUR / 60)  # written by this start
+    clocks = Clocks()
+    sweeper = retention.Sweeper(clocks)
+    assert sweeper() == 0
+    assert Operation.objects.count() == 1
+    clocks.pass_time(HOUR * 25)
+    assert sweeper()
+    assert not Operation.objects.exists()
+    operation(age=retention.OPERATIONS * 2)
+    record(HOUR)
+    assert retention.Sweeper(Clocks())()
+    assert not Operation.objects.exists()

@@ -48,7 +48,7 @@ class Watch:
             modified = os.stat(self._host.supervisor_dir()).st_mtime_ns
             if modified == self._read_at:
                 return set()
-            settled = time.time_ns() - modified > _COARSE_NSEC
+            settled = abs(time.time_ns() - modified) > _COARSE_NSEC
             files = self._run_files()
         except FileNotFoundError:
             modified, settled, files = 0, False, {}

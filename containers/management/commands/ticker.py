@@ -56,7 +56,7 @@ class Command(BaseCommand):
                 Chore("doctor", DOCTOR_SEC, lambda: doctor.refresh(host, older_sec=DOCTOR_SEC / 2)),
                 Chore("reconcile", 60.0, lambda: reconcile.full(host)),
                 Chore("quick checks", 1.0, _Quick(host)),
-                Chore("retention", RETENTION_SEC, retention.sweep),
+                Chore("retention", RETENTION_SEC, retention.Sweeper()),
             ),
             on_event=lambda message: reconcile.on_event(host, message),
             after_each=close_old_connections,
