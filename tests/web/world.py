@@ -48,6 +48,7 @@ class FakeRuntime:
         self.networks: dict[int, NetworkConfig] = {}
         self.limits: dict[str, Limits] = {}
         self.attached: dict[str, Spec] = {}
+        self.left_of_import = ""
         self.registered: set[str] = set()
         self.calls: list[tuple[str, str]] = []
         self.before: dict[str, Callable[[], None]] = {}
@@ -156,6 +157,16 @@ class FakeRuntime:
         self.specs[spec.id] = spec
         self.seen[spec.id] = Observed(status=Status.STOPPED)
         return spec
+
+    def import_lxc(self, spec: Spec, progress: Progress, cancelled: Cancelled, commit: Callable[[], None]) -> Spec:
+        self._call("import_lxc", spec.id)
+        progress(10, "Copying")
+        commit()
+        return self.create(dataclasses.replace(spec, layers=("imported",)), progress)
+
+    def end_import(self, container_id: str) -> str:
+        self._call("end_import", container_id)
+        return self.left_of_import
 
     def build_image(
         self, name: str, source: dict[str, Any], progress: Progress, log: Log, cancelled: Cancelled
