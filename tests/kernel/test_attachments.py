@@ -8,6 +8,7 @@ import errno
 import os
 import stat
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -147,6 +148,42 @@ def test_links_lead_nowhere_else(given: Given, layer: str, host: Host, shared: P
         assert failed.value.details["errno"] in (errno.ELOOP, errno.EXDEV, errno.ENOENT)
         assert str(tmp_path) not in failed.value.message
     assert box.says("cat /srv/a/of-root") == "hello"
+
+
+def test_cve_2021_30465_a_directory_that_is_swapped_for_a_link_meanwhile(given: Given, shared: Path) -> None:
+    secret = shared.parent / "secret"
+    secret.mkdir()
+    (secret / "deep").write_text("secret\n")
+    (shared / "link").symlink_to("../secret")
+    box = given()
+    box.start()
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            (shared / "sub").rename(shared / "kept")
+            (shared / "link").rename(shared / "sub")
+            (shared / "sub").rename(shared / "link")
+            (shared / "kept").rename(shared / "sub")
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    wanted = Mount(share="media", subpath="sub", target="/mnt")
+    try:
+        for _ in range(12):
+            try:
+                box.change(wanted)
+            except SetupFailed:
+                continue
+            assert box.says("cat /mnt/deep") == "deep"
+            box.change()
+    finally:
+        stop.set()
+        thread.join()
+    box.change(wanted)
+    assert box.says("cat /mnt/deep") == "deep"
+    box.change(wanted)
+    assert box.says("cat /mnt/deep") == "deep"
 
 
 def test_a_target_that_is_not_made_and_a_missing_source_are_named(given: Given, host: Host, layer: str) -> None:
