@@ -45,6 +45,12 @@ def _decimal(text: str) -> str:
 
 
 @register.filter
+def cpus(count: float) -> str:
+    """Return a number of CPUs: 1 CPU, 0.5 CPUs."""
+    return (_("%s CPU") if count == 1 else _("%s CPUs")) % _decimal(f"{count:g}")
+
+
+@register.filter
 def ago(moment: dt.datetime | None) -> SafeString | str:
     """Return a <time> with the relative time, and the exact one on hover; the page's script keeps it up to date."""
     if moment is None:

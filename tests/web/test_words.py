@@ -44,5 +44,7 @@ def test_a_new_container_was_created_not_stopped() -> None:
 def test_numbers_have_the_decimal_sign_of_the_language() -> None:
     with translation.override("de"):
         assert boxroom.size(1.5 * 1024**3) == "1,5 GiB"
+        assert boxroom.cpus(0.5) == "0,5 CPUs"
     with translation.override("en"):
+        assert boxroom.cpus(1.0) == "1 CPU"
         assert boxroom.size(1.5 * 1024**3) == "1.5 GiB"
