@@ -13,7 +13,7 @@ from ninja import Query, Router, Status
 from pydantic import BaseModel, ConfigDict, Field
 
 from containers.asking import services
-from containers.clients import history, hostlink
+from containers.clients import cgroupfile, history, hostlink
 from containers.core.errors import CoreError, InvalidTransition, SpecError
 from containers.core.states import Action, after
 from containers.core.states import Status as ContainerStatus
@@ -141,6 +141,15 @@ def get_stats(request: HttpRequest, name: str) -> dict[str, Any]:
     if sample is None:
         raise InvalidTransition("The container is not running: there is nothing to measure.", status=row.status)
     return sample
+
+
+@router.get("/containers/{name}/cgroup", summary="A file of a container's cgroup")
+def get_cgroup_file(
+    request: HttpRequest, name: str, file: Annotated[str, Query(max_length=200, description="Such as memory.max.")]
+) -> dict[str, Any]:
+    """A file's text as the kernel gives it, by the names of the host's cgroup version. 409 while it does not run."""
+    row = services.find_container(actor(request), name, "cgroup")
+    return {"file": file, "value": cgroupfile.read(row, file)}
 
 
 class Span(BaseModel):

@@ -20,6 +20,7 @@ LEAST_ROLE: Final[dict[str, str]] = {
     "snapshot-delete": OPERATOR,
     "restore": OPERATOR,
     "exec": OPERATOR,
+    "cgroup": OPERATOR,
     "terminal": OPERATOR,
     "use": OPERATOR,
     "cancel": OPERATOR,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ..core.cgroups import Cgroups
+from ..core.cgroups import Cgroups, raw
 from ..core.errors import CoreError
 from ..core.host import Host
 from ..core.samples import Rates, Sample, public, rates
@@ -183,6 +183,13 @@ class Samples:
             return dict(present_limits(self._cgroups.stat_paths(container_id)))
         except (Gone, OSError, CoreError):
             return {}
+
+    def cgroup_file(self, container_id: str, file: str) -> dict[str, Any]:
+        """Return {"value": text} of a file of a container's cgroup, or {"refused": error}; see core.cgroups.raw."""
+        try:
+            return {"value": raw.read(self._cgroups, container_id, file)}
+        except CoreError as error:
+            return {"refused": error.as_dict()}
 
     def close(self) -> None:
         """Close every descriptor."""

@@ -6,12 +6,13 @@ Frames of core/protocol.py on host.ticker_socket. A client sends CONTROL frames,
     {"cmd": "latest", "containers": [ID, ...] | "all"}
     {"cmd": "recent", "containers": [ID, ...], "seconds": N}               at most RECENT_MAX of them
     {"cmd": "limits", "container": ID}                                     what the kernel holds it to now
+    {"cmd": "cgroup", "container": ID, "file": "memory.max"}               a file of its cgroup, as it is
     {"cmd": "subscribe", "containers": [ID, ...] | "all"}                  a new one replaces the one before
 
-and gets, for each, CONTROL {"type": "history" | "recent" | "limits" | "stats", "bytes": N} followed by DATA frames
+and gets, for each, CONTROL {"type": "history" | "recent" | "limits" | "cgroup" | "stats", "bytes": N} and DATA frames
 with N bytes of JSON; for a subscription one such answer every second. {"type": "error", "code", "message"} ends the
 conversation.
-The JSON of stats: {"at", "containers": {ID: sample}, "host": sample}.
+The JSON of stats: {"at", "containers": {ID: sample}, "host": sample}; of cgroup: {"value"} or {"refused": error}.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ RECENT_MAX_SEC: Final = 600
 History = Callable[[str, int, int, int], dict[str, Any]]
 Recent = Callable[[Sequence[str], int], dict[str, Any]]
 Limits = Callable[[str], dict[str, Any]]
+CgroupFile = Callable[[str, str], dict[str, Any]]
 Latest = Callable[[frozenset[str] | None], Tick]
 
 
@@ -105,6 +107,7 @@ class Server(threading.Thread):
         history: History,
         recent: Recent,
         limits: Limits,
+        cgroup_file: CgroupFile,
         latest: Latest,
         on_event: Callable[[dict[str, Any]], None],
     ) -> None:
@@ -114,6 +117,7 @@ class Server(threading.Thread):
         self._history = history
         self._recent = recent
         self._limits = limits
+        self._cgroup_file = cgroup_file
         self._latest = latest
         self._on_event = on_event
         self._clients: set[_Client] = set()
@@ -200,6 +204,11 @@ class Server(threading.Thread):
             client.writer.write(answer("recent", json.dumps(found, separators=(",", ":"))))
         elif command == "limits":
             client.writer.write(answer("limits", json.dumps(self._limits(_container(message)))))
+        elif command == "cgroup":
+            asked = _container(message), str(message.get("file"))
+            # off the loop: the kernel adds some files up when they are read
+            found = await asyncio.to_thread(self._cgroup_file, *asked)
+            client.writer.write(answer("cgroup", json.dumps(found)))
         elif command == "latest":
             wanted = _wanted(message)
             # off the loop: what has only just started is measured now, which takes a moment

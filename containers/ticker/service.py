@@ -50,6 +50,7 @@ class Ticker:
             history=self.samples.history,
             recent=self.samples.recent,
             limits=self.samples.present_limits,
+            cgroup_file=self.samples.cgroup_file,
             latest=self._latest,
             on_event=self._chores.event,
         )

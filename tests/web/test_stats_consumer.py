@@ -42,6 +42,7 @@ class Ticker:
             history=self.history,
             recent=self.recent,
             limits=lambda container_id: {"memory_bytes": 42, "of": container_id},
+            cgroup_file=lambda container_id, file: {"value": f"{container_id} {file}"},
             latest=lambda _wanted: self.latest,
             on_event=lambda _message: None,
         )
