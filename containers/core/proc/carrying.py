@@ -181,7 +181,12 @@ def _open_share(bind: Bind, user_fd: int | None) -> _Load:
         raise OSError(errno.ENODEV, "neither a directory nor a file")
     # its other mounts only where it receives: a copy without them cannot show what lies beneath a locked one
     fd = mount_api.copy_mount(place_fd, recursive=bind.receives)
-    mount_api.restrict(fd, read_only=bind.read_only, receives=bind.receives, userns_fd=user_fd)
+    try:
+        mount_api.restrict(fd, read_only=bind.read_only, receives=bind.receives, userns_fd=user_fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL or user_fd is None:
+            raise
+        raise OSError(errno.EINVAL, "its file system knows no id maps, which an unprivileged container needs") from None
     return _Load(bind, fd, directory=stat.S_ISDIR(mode))
 
 
