@@ -120,7 +120,11 @@ document.addEventListener("change", (event) => {
     else next.searchParams.delete("project");
     location.assign(next);
   }
-  if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
+  const field = event.target.closest("[data-submit-on-change]");
+  if (field && field.value === "" && field.dataset.confirmEmpty) {
+    ask(field, field.dataset.confirmEmpty, () => field.form.requestSubmit());
+    dialog.addEventListener("close", () => field.form.reset(), { once: true }); // what is sent is sent by then
+  } else field?.form.requestSubmit();
 });
 document.addEventListener("submit", (event) => {
   if (!event.target.matches("[data-once]")) return;
