@@ -88,9 +88,9 @@ _PROBES: Final[dict[str, tuple[Level, str, str, str]]] = {
     ),
     "overlay": (
         "required",
-        "overlay mounts in a user namespace on the state directory's file system",
+        "overlay mounts over idmapped layers in a user namespace on the state directory's file system",
         "A container's own layer lies above its image.",
-        "modprobe overlay; or put the state directory on ext4, xfs or btrfs (user extended attributes).",
+        "modprobe overlay; use Linux 5.19 or later; or put the state directory on ext4, xfs or btrfs (user xattrs).",
     ),
     "links": ("required", "veth pairs and bridges", "Containers are connected by them.", "modprobe veth bridge"),
     "nftables": (
@@ -175,7 +175,7 @@ def _kernel() -> Check:
     return Check(
         id="kernel",
         ok=version >= KERNEL_MIN,
-        level="required",
+        level="recommended",  # what is required of it is tried below, whatever its number
         what=f"Linux {release}.",
         why="Image layers are shared between id ranges since Linux 5.19.",
         mend="Install a newer kernel (Debian 12 has 6.1).",

@@ -65,6 +65,18 @@ def test_a_namespace_kind_that_the_host_forbids_is_found() -> None:
     assert results["namespace-uts"] is None
 
 
+def test_an_overlay_that_the_host_refuses_is_found_by_trying(tmp_path: Path) -> None:
+    """On a file system that takes no idmapped mounts the probe of overlay fails too, whatever the kernel's number."""
+    probe = PROJECT / "containers/core/proc/probe.py"
+    script = f"mount -t ramfs none {tmp_path} && exec {sys.executable} -I -S {probe} {tmp_path}"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results["idmapped-mount"]
+    assert results["overlay"]
+    assert results["namespace-uts"] is None
+
+
 def test_the_command_needs_no_database_and_prints_json(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "BOXROOM_STATE_DIR": str(tmp_path / "nothing")}
     done = subprocess.run(

@@ -22,8 +22,8 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
 from containers.core import syscalls
+from containers.core.mount_flags import MS_PRIVATE, MS_REC
 
-IDS = "0 0 4294967295"
 DEADLINE_SEC = 20
 RTM_NEWLINK = 16
 NLM_F_CREATE_EXCL_ACK = 0x605
@@ -113,20 +113,37 @@ def idmapped_mount(directory: str) -> None:
 
 
 def overlay(directory: str) -> None:
-    """Mount overlay inside a user namespace, with userxattr, and write a whiteout and a file through it."""
-    for name in ("lower", "upper", "work", "merged"):
-        os.mkdir(os.path.join(directory, name))
+    """Mount overlay as a container does: in a user namespace, over idmapped layers; write a whiteout and a file.
+
+    The file belongs to root inside, and so to id 0 on disk (Linux 5.19).
+    """
+    os.chmod(directory, 0o711)  # it is entered by an id of the namespace
+    os.chdir(directory)
+    for name in ("lower", "writable", "writable/upper", "writable/work", "merged"):
+        os.mkdir(name)
     for name in ("kept", "gone"):
-        with open(os.path.join(directory, "lower", name), "w", encoding="ascii"):
+        with open(f"lower/{name}", "w", encoding="ascii"):
             pass
-    with user_namespace(IDS) as userns_fd:
+    with user_namespace(f"0 {2**28} 65536") as userns_fd:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount(None, "/", None, MS_REC | MS_PRIVATE)
+        for name in ("lower", "writable"):
+            mount_fd = syscalls.open_tree(name)
+            syscalls.set_mount_idmap(mount_fd, userns_fd)
+            syscalls.move_mount(mount_fd, name)
+            os.close(mount_fd)
         syscalls.setns(userns_fd, syscalls.CLONE_NEWUSER)
         syscalls.unshare(syscalls.CLONE_NEWNS)
-        layers = ",".join(f"{key}dir={directory}/{key}" for key in ("lower", "upper", "work"))
-        syscalls.mount("overlay", f"{directory}/merged", "overlay", 0, f"{layers},userxattr")
-        with open(f"{directory}/merged/kept", "w", encoding="ascii") as file:
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        layers = "lowerdir=lower,upperdir=writable/upper,workdir=writable/work"
+        syscalls.mount("overlay", "merged", "overlay", 0, f"{layers},userxattr")
+        with open("merged/kept", "w", encoding="ascii") as file:
             file.write("x")
-        os.unlink(f"{directory}/merged/gone")
+            if os.fstat(file.fileno()).st_uid != 0:
+                raise OSError("the layers' owners are not translated")
+        os.unlink("merged/gone")
 
 
 def links() -> None:
