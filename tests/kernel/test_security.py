@@ -208,16 +208,20 @@ def as_init(host, container, layer):
     return run
 
 
-@pytest.fixture
-def unshare(host, layer):
-    """Put util-linux's unshare into the layer: busybox's knows no cgroup namespaces."""
-    root = store.rootfs(host, layer)
-    listed = subprocess.run(["ldd", "/usr/bin/unshare"], check=True, capture_output=True, text=True).stdout
+def put(program, root, name):
+    """Copy a program of the host's, with the libraries that it needs, below a root directory."""
+    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
     for path in re.findall(r"(/\S+)", listed):
         target = root / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    shutil.copy("/usr/bin/unshare", root / "bin/unshare-all")
+    shutil.copy(program, root / name)
+
+
+@pytest.fixture
+def unshare(host, layer):
+    """Put util-linux's unshare into the layer: busybox's knows no cgroup namespaces."""
+    put("/usr/bin/unshare", store.rootfs(host, layer), "bin/unshare-all")
 
 
 @pytest.mark.usefixtures("unshare")
@@ -229,6 +233,32 @@ def test_with_nesting_an_inner_runtimes_mounts_work(as_init):
 @pytest.mark.usefixtures("unshare")
 def test_without_nesting_they_do_not(as_init):
     assert "status 0" not in as_init(INNER, Security())
+
+
+INNER_RUNTIME = """
+mkdir -p /run /sys/fs/cgroup/init; echo $$ > /sys/fs/cgroup/init/cgroup.procs
+cd /bundle; crun spec
+sed -i 's/"terminal": true/"terminal": false/' config.json
+sed -i 's|"sh"|"/bin/busybox","sh","-c","echo hello, $(hostname) $$"|' config.json
+crun --cgroup-manager=cgroupfs run inner; echo status $?
+"""
+
+
+@pytest.mark.parametrize("nesting", [False, True])
+def test_an_inner_runtime_runs_where_nesting_is_on(host, layer, as_init, nesting):
+    program = shutil.which("crun")
+    if program is None:
+        pytest.skip("crun is not installed")
+    root = store.rootfs(host, layer)
+    put(program, root, "bin/crun")
+    for name in ("bin", "proc", "sys", "dev"):
+        (root / "bundle/rootfs" / name).mkdir(parents=True)
+    shutil.copy(root / "bin/busybox", root / "bundle/rootfs/bin/busybox")
+    found = as_init(INNER_RUNTIME, Security(nesting=nesting))
+    if nesting:
+        assert found == ["hello, crun 1", "status 0"]
+    else:
+        assert found[-1] == "status 1"
 
 
 def test_settings_hold_after_a_reboot_inside(host, secured):
