@@ -17,7 +17,7 @@ import pytest
 from containers.clients import hostlink
 from containers.core import grants, leaks, store
 from containers.core.attachments import Attachments, Device, Mount
-from containers.core.errors import InvalidTransition, SetupFailed
+from containers.core.errors import InvalidTransition, SetupFailed, SpecError
 from containers.core.grants import HostDevice, Share
 from containers.core.host import Host
 from containers.core.lifecycle import attaching, running
@@ -340,6 +340,20 @@ def test_a_privileged_container_may_open_only_what_it_is_given(given: Given) -> 
     box.change()
     assert box.sh("rm /tmp/one; " + node).exit_code != 0
     assert box.sh("exec 3</dev/null").exit_code == 0
+
+
+def test_what_a_supervisor_does_not_know_harms_it_not(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = given()
+    box.start()
+    for asked in ({"binds": [{"wings": 2}]}, {"nodes": [3]}, {"binds": 4}, [], None):
+        with monkeypatch.context() as patched:
+            patched.setattr(Attachments, "to_dict", lambda _self, asked=asked: asked)
+            with pytest.raises(InvalidTransition):
+                box.change(Mount(share="media", target="/srv"))
+    long = tuple(Mount(share="media", target=f"/{number:02}{chr(0xE4) * 900}") for number in range(32))
+    with pytest.raises(SpecError):
+        box.change(*long)
+    assert box.says("echo alive") == "alive"
 
 
 def test_what_is_no_device_is_not_given(given: Given, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import socket
 from typing import Any, Final
 
 from ..attachments import Attachments
-from ..errors import NotFound, SetupFailed, TimedOut
+from ..errors import InvalidTransition, NotFound, SetupFailed, SpecError, TimedOut
 from ..host import Host
 from ..proc.luggage import CHANGE_SEC
 from ..protocol import Decoder, Kind, control, parse_control
@@ -21,7 +21,8 @@ def change(host: Host, container_id: str, wanted: Attachments, before: Attachmen
     """Attach and take away until a running container has what is wanted; returns False where it does not run.
 
     Where it fails, the container has what was before again, as far as that can be had. The caller stores the spec.
-    Raises SetupFailed (step, path, errno), TimedOut, NotFound while it is just being started or stopped.
+    Raises SetupFailed (step, path, errno), TimedOut, NotFound while it is just being started or stopped,
+    InvalidTransition where its supervisor is too old for it, SpecError for more than a message holds.
     """
     try:
         _ask(host, container_id, wanted)
@@ -35,16 +36,22 @@ def change(host: Host, container_id: str, wanted: Attachments, before: Attachmen
 
 
 def _ask(host: Host, container_id: str, wanted: Attachments) -> None:
+    try:
+        question = control(cmd="attach", attachments=wanted.to_dict())
+    except ValueError:
+        raise SpecError("The paths are too long, taken together.", field="mounts") from None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(_ANSWER_SEC)
         connection.connect(str(host.supervisor_socket(container_id)))
-        connection.sendall(control(cmd="attach", attachments=wanted.to_dict()))
+        connection.sendall(question)
         said = _answer(connection)
     if said["type"] == "ok":
         return
     message = said.get("message") or "The supervisor went away."
     if said.get("code") == TimedOut.code:
         raise TimedOut(message, step=said.get("step") or _STEP)
+    if said.get("code") == "bad-frame":
+        raise InvalidTransition("An older version started this container: restart it first.", action="update")
     if said.get("code") == NotFound.code:
         raise NotFound(message)
     raise SetupFailed(message, step=said.get("step") or _STEP, path=said.get("path"), errno=said.get("errno"))

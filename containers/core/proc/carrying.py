@@ -59,12 +59,13 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errand:
-    """What to do. init_pid: of the container, a child of the caller. id_base: None for a privileged one.
+    """What to do. init_pid, init_pidfd: of the container, the caller's child. id_base: None for a privileged one.
 
     scratch: a directory of the host's, which is mounted over in a namespace of the errand's own.
     """
 
     init_pid: int
+    init_pidfd: int
     id_base: int | None
     scratch: str
     take: tuple[Held, ...] = ()
@@ -109,14 +110,17 @@ def _failure(step: str, error: OSError, taken: list[int]) -> dict[str, Any]:
 
 def _carry(errand: Errand, connection: socket.socket, taken: list[int]) -> list[int | None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    fd = connection.fileno()
-    os.closerange(3, fd)
-    close_range(fd + 1)
+    first_fd, last_fd = sorted((connection.fileno(), errand.init_pidfd))
+    os.closerange(3, first_fd)
+    os.closerange(first_fd + 1, last_fd)
+    close_range(last_fd + 1)
     prctl(PR_SET_DUMPABLE, 0)
     proc = f"/proc/{errand.init_pid}"
     mounts_fd = os.open(f"{proc}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
     inside_fd = os.open(f"{proc}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     user_fd = None if errand.id_base is None else os.open(f"{proc}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    # after opening: what was opened is the container's, and not another's that has its pid by now
+    signal.pidfd_send_signal(errand.init_pidfd, 0)
     outside = os.stat("/")
     loads = [_open(what, user_fd) for what in errand.bring]
     _lay(loads, errand, user_fd)

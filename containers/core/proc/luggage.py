@@ -71,7 +71,14 @@ class Luggage:
     def _errand(self, child: Child, take: tuple[Held, ...], bring: tuple[Bind | Node, ...]) -> Errand:
         plan = self._owner.plan
         scratch = str(plan.host.run_dir)
-        return Errand(init_pid=child.pid, id_base=plan.id_base, scratch=scratch, take=take, bring=bring)
+        return Errand(
+            init_pid=child.pid,
+            init_pidfd=child.pidfd,
+            id_base=plan.id_base,
+            scratch=scratch,
+            take=take,
+            bring=bring,
+        )
 
     def _allow(self, *wanted: Attachments) -> None:
         """Let the container use the nodes of all of these, and no others."""
@@ -99,7 +106,11 @@ class Luggage:
 
     def answer(self, message: dict[str, Any], client: Client) -> None:
         """Change what a running container has, as a client of root's asks."""
-        wanted = Attachments.from_dict(message["attachments"])
+        try:
+            wanted = Attachments.from_dict(message["attachments"])
+        except (AttributeError, KeyError, TypeError):
+            client.refuse("bad-frame", "This supervisor does not know what is asked for.")
+            return
 
         def done(error: CoreError | None) -> None:
             if error is None:
