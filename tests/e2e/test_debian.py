@@ -210,6 +210,12 @@ def test_it_reaches_out_through_the_hosts_address(client: httpx.Client, deb: str
         world.close()
 
 
+def processes(client: httpx.Client, deb: str) -> int:
+    """How many processes there are; more than it may have while there is no room for the question."""
+    told = inside(client, deb, "echo /proc/[0-9]* | wc -w").strip()
+    return int(told) if told.isdecimal() else 99
+
+
 def test_limits_hold_and_cannot_be_changed_from_inside(client: httpx.Client, deb: str) -> None:
     limits = {"memory_bytes": 192 << 20, "cpus": 0.5, "pids": 60}
     call(client, "PATCH", f"/containers/{deb}", {"limits": limits})

@@ -30,8 +30,8 @@ from .base import DOMAIN, NetworkConfig, plain
 
 LEASE_SEC: Final = 3600
 START_SEC: Final = 10.0
-RELEASE_TRIES: Final = 5
-RELEASE_WAIT_SEC: Final = 0.02
+RELEASE_TRIES: Final = 20
+RELEASE_WAIT_SEC: Final = 0.05
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
@@ -153,6 +153,7 @@ def unregister(host: Host, container_id: str) -> None:
         # waits behind it, so in the end there is no lease.
         for mac, address in reserved:
             leasing.give_back(host, mac, address)
+        time.sleep(RELEASE_WAIT_SEC)
         forget_leases(host, [mac for mac, _address in reserved])
 
 
