@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from containers.core.errors import SpecError
@@ -136,6 +136,21 @@ def test_depth_and_number_of_files_end_somewhere() -> None:
         config("lxc.include = /a\n" * 1000, **{"/a": ""})
 
 
+def test_the_lines_of_an_fstab_stand_where_it_is_named() -> None:
+    found = config(
+        "lxc.mount = fstab\nlxc.mount.entry = last",
+        **{"/c/fstab": "# a comment\n\nshm  dev/shm\ttmpfs\n/a b none bind\n\x1b"},
+    )
+    assert pairs(found) == [
+        ("lxc.mount.fstab", "fstab"), ("lxc.mount.entry", "shm dev/shm tmpfs"),
+        ("lxc.mount.entry", "/a b none bind"), ("lxc.mount.entry", "last")]  # fmt: skip
+    assert [(one.file, one.line) for one in found.entries[1:3]] == [("/c/fstab", 3), ("/c/fstab", 4)]
+    assert [(one.file, one.line) for one in found.problems] == [("/c/fstab", 5)]
+    (missing,) = config("lxc.mount.fstab = /none").problems
+    assert "/none could not be read" in missing.what
+    assert not config("lxc.mount.fstab = /none\nlxc.mount.fstab =").problems
+
+
 def test_a_file_that_is_not_there_is_the_callers_to_tell() -> None:
     with pytest.raises(FileNotFoundError):
         parse("/none", reader({}))
@@ -150,6 +165,7 @@ VALUES = st.one_of(st.just(""), st.text(st.characters(codec="utf-8", exclude_cat
 LINES = st.lists(st.tuples(NAMES, VALUES).map(lambda pair: f"{pair[0]} = {pair[1]}"), max_size=30)
 
 
+@settings(deadline=None)
 @given(LINES)
 def test_what_is_in_force_says_the_same_when_it_is_written_and_read_again(content: list[str]) -> None:
     first = config("\n".join(content))
@@ -160,6 +176,7 @@ def test_what_is_in_force_says_the_same_when_it_is_written_and_read_again(conten
     assert len(scalars) == len(set(scalars))
 
 
+@settings(deadline=None)
 @given(LINES, LINES)
 def test_an_include_says_what_its_lines_would_say(before: list[str], included: list[str]) -> None:
     flat = config("\n".join([*before, *included]))
@@ -167,6 +184,7 @@ def test_an_include_says_what_its_lines_would_say(before: list[str], included: l
     assert pairs(nested) == pairs(flat)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_nothing_that_is_written_breaks_it(text: str) -> None:
     for entry in config(text).entries:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from containers.core.attachments import Device, Mount, check_all
@@ -150,6 +150,11 @@ def test_each_key_has_its_outcome(line: str, fate: str, values: dict[str, Any]) 
     assert found.values == {"privileged": False, **values}
 
 
+def test_a_target_may_begin_with_the_root_file_system() -> None:
+    found = translated("lxc.rootfs.path = dir:/l/c1/rootfs\nlxc.mount.entry = /srv/media /l/c1/rootfs/m none bind 0 0")
+    assert found.values["mounts"][0]["target"] == "/m"
+
+
 def test_what_cannot_be_asked_for_is_left_out() -> None:
     found = translated("lxc.no_new_privs = 1\nlxc.start.auto = 1", fields=frozenset({"autostart", "privileged"}))
     assert [outcome.told.fate for outcome in found.outcomes] == ["left out", "taken"]
@@ -289,6 +294,7 @@ VALUE = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(KEYS), VALUE), max_size=20))
 def test_every_setting_has_one_outcome_and_what_comes_of_it_is_acceptable(content: list[tuple[str, str]]) -> None:
     config = reading.parse("/config", lambda _path: "\n".join(f"{key} = {value}" for key, value in content))

@@ -56,7 +56,7 @@ def entry(draft: Draft, entry: Entry) -> Told:
     parts = entry.value.split()
     if len(parts) < 3:
         return left_out("this is no line of fstab")
-    target = unescaped(parts[1]).strip("/")
+    target = _inside(draft, unescaped(parts[1]))
     if target in _MADE_HERE:
         return taken(f"Boxroom mounts /{target} in every container")
     if target in _MASKED:
@@ -71,6 +71,14 @@ def entry(draft: Draft, entry: Entry) -> Told:
         if path == share.path or path.startswith(f"{share.path}/"):
             return _share(draft, name, path.removeprefix(share.path).strip("/"), f"/{target}", options)
     return left_out(f"{path} is no share of the host's policy; name it there, under [shares], to give it")
+
+
+def _inside(draft: Draft, target: str) -> str:
+    """Return a target relative to the root inside: an absolute one may begin with the root file system's own path."""
+    root = (draft.config.get("lxc.rootfs.path") or "").rpartition(":")[2].rstrip("/")
+    if root and target.startswith(f"{root}/"):
+        target = target.removeprefix(root)
+    return target.strip("/")
 
 
 def _share(draft: Draft, name: str, subpath: str, target: str, options: list[str]) -> Told:

@@ -4,7 +4,8 @@ the caller.
 One ``key = value`` a line. A line that begins with ``#``, or does not begin with ``lxc.``, says nothing. A value may
 stand in quotation marks. A key that is a list grows when it is repeated, any other is replaced; a key without a value
 is forgotten, with all keys below it. ``lxc.include`` names a file, or a directory whose ``*.conf`` are read in order of
-their names. Interfaces are ``lxc.net.N.*``; each ``lxc.network.type`` of old begins the next one.
+their names; ``lxc.mount.fstab`` a file of lines of lxc.mount.entry. Interfaces are ``lxc.net.N.*``; each
+``lxc.network.type`` of old begins the next one.
 Source: lxc.container.conf(5).
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os.path
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ..errors import SpecError
@@ -109,6 +110,37 @@ class _Reader:
         for number, content in enumerate(text.split("\n"), 1):
             self._line(content, path, number, within)
 
+    def fstab(self) -> None:
+        """Put the lines of lxc.mount.fstab behind it, each as an lxc.mount.entry."""
+        entry = next((known for known in self.entries if known.key == "lxc.mount.fstab"), None)
+        if entry is None:
+            return
+        path = os.path.join(os.path.dirname(entry.file), entry.value)
+        try:
+            text = self.read(path)
+            if isinstance(text, tuple):
+                raise IsADirectoryError(21, "Is a directory", path)
+        except (OSError, ValueError) as error:
+            what = f"{path} could not be read: {getattr(error, 'strerror', None) or error}"
+            self.problems.append(Problem(file=entry.file, line=entry.line, what=what))
+            return
+        self.files.append(path)
+        found = []
+        for number, content in enumerate(text.split("\n"), 1):
+            value = " ".join(content.split())
+            if not value or value.startswith("#"):
+                continue
+            if not value.isprintable():
+                what = "it holds characters that no setting has"
+                self.problems.append(Problem(file=path, line=number, what=what))
+                continue
+            line = replace(entry, key="lxc.mount.entry", value=value, file=path, line=number)
+            found.append(line)
+        if len(self.entries) + len(found) > ENTRIES_MAX:
+            raise SpecError(f"{path}: more than {ENTRIES_MAX} settings.", field="config")
+        place = self.entries.index(entry) + 1
+        self.entries[place:place] = found
+
     def _line(self, content: str, file: str, number: int, within: tuple[str, ...]) -> None:
         content = content.strip()
         if not content.startswith("lxc."):
@@ -193,6 +225,7 @@ def parse(path: str, read: Read) -> Config:
     """
     reader = _Reader(read)
     reader.load(path)
+    reader.fstab()
     return Config(entries=tuple(reader.entries), problems=tuple(reader.problems), files=tuple(reader.files))
 
 

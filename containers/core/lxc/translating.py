@@ -187,7 +187,7 @@ _KEYS: Final[dict[str, _Translate]] = {
     "lxc.keyring.session": _says(left_out("which key rings there are is not chosen by a container's configuration")),
     "lxc.mount.auto": mounts.auto,
     "lxc.mount.entry": mounts.entry,
-    "lxc.mount.fstab": _says(left_out("directories of the host are shared by its administrator only; see docs/lxc.md")),
+    "lxc.mount.fstab": _says(translated("each of its lines by itself")),
     "lxc.no_new_privs": rights.no_new_privs,
     "lxc.pty.max": _says(translated("every container has as many pseudo terminals as it needs, up to Boxroom's bound")),
     "lxc.rootfs.backend": _says(translated("a layer of its own in Boxroom's store")),
