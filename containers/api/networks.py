@@ -25,7 +25,7 @@ router = Router(tags=["networks"])
 def list_networks(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
     """The networks that the caller may see, by name."""
     rows = Network.objects.visible_to(actor(request).user)
-    return lists.answer(request, rows.select_related("project"), page, present.network)
+    return lists.answer(request, rows.select_related("project", "host"), page, present.network)
 
 
 @router.get("/networks/{name}", summary="A network")

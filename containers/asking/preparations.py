@@ -26,6 +26,8 @@ def _prepare_plain(action: Action) -> Callable[[Actor | None, Container, dict[st
         # one that the restart policy is about to start again can be stopped: it then stays so
         if action is not Action.STOP or not container.restarts:
             _fits(container, action)
+        if container.privileged and action in (Action.START, Action.RESTART):
+            requests.check_privileged(container.host)
         if action in (Action.STOP, Action.RESTART):
             return {"arguments": requests.check_stop(arguments)}
         return {"arguments": arguments}

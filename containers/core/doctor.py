@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from . import files
+from . import files, policy_file
 from .cgroups import detect
-from .errors import CoreError
+from .errors import CoreError, SpecError
 from .host import Host
 from .network import findings, nft
 from .units import format_bytes
@@ -36,7 +36,8 @@ PROBE_SEC: Final = 60
 class Check:
     """One thing that was looked at.
 
-    what: what is so. why: what it is needed for. mend: a command or an advice, empty where there is none.
+    what: what is so. why: what it is needed for. mend: a command or an advice, empty where there is none. part: what it
+    is about; all but "host" is looked at again while the panel runs. bridge: the network's that it is about, if one's.
     """
 
     id: str
@@ -45,6 +46,8 @@ class Check:
     what: str
     why: str
     mend: str = ""
+    part: Literal["host", "network", "policy"] = "host"
+    bridge: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the check as JSON values."""
@@ -132,7 +135,12 @@ def examine(state_dir: str | os.PathLike[str]) -> list[Check]:
     checks = [_root(), _kernel(), *_probes(place), *_cgroups()]
     checks += [_program(*entry) for entry in _PROGRAMS]
     checks += [_busybox(), *_space(place), *_limits(), _pressure(), _swap()]
-    return checks + list(_network(Path(state_dir)))
+    return checks + changing(Path(state_dir))
+
+
+def changing(state_dir: Path) -> list[Check]:
+    """Look at what others change while the panel runs, in some milliseconds: firewalls, the policy file. Root."""
+    return [*_network(state_dir), _policy(state_dir)]
 
 
 def refresh(host: Host, *, older_sec: float = 0.0) -> bool:
@@ -143,6 +151,20 @@ def refresh(host: Host, *, older_sec: float = 0.0) -> bool:
     except FileNotFoundError:
         pass
     files.write_json(host.doctor_path, {"checks": [check.as_dict() for check in examine(host.state_dir)]}, sync=False)
+    return True
+
+
+def refresh_changing(host: Host) -> bool:
+    """Look again at what others change, and write it into host.doctor_path; return whether something has changed."""
+    try:
+        known: list[dict[str, Any]] = json.loads(host.doctor_path.read_text())["checks"]
+    except (OSError, ValueError, KeyError):
+        return False  # refresh() writes it whole
+    kept = [check for check in known if check.get("part", "host") == "host"]
+    checks = [*kept, *(check.as_dict() for check in changing(host.state_dir))]
+    if checks == known:
+        return False
+    files.write_json(host.doctor_path, {"checks": checks}, sync=False)
     return True
 
 
@@ -360,6 +382,7 @@ def _network(state_dir: Path) -> Iterator[Check]:
         what=f"IPv4 forwarding is {'on' if forwards else 'off; the first network switches it on'}.",
         why="Containers reach beyond this host by it.",
         mend="sysctl -w net.ipv4.ip_forward=1",
+        part="network",
     )
     ipv6 = nft.host_has_ipv6()
     yield Check(
@@ -368,6 +391,7 @@ def _network(state_dir: Path) -> Iterator[Check]:
         level="info",
         what=f"This host {'speaks' if ipv6 else 'does not speak'} IPv6.",
         why="Networks then have IPv6 addresses, too.",
+        part="network",
     )
     try:
         instance = Host.open(state_dir).instance
@@ -380,10 +404,17 @@ def _network(state_dir: Path) -> Iterator[Check]:
         entries = nft.listing("ruleset")
     except CoreError:
         return  # without nft the check above says so
-    blocked = findings.blocked_chains(entries, bridges, ours=_boxroom_tables(entries))
+    blocked = findings.foreign(entries, bridges, ours=_boxroom_tables(entries))
     for finding in blocked:
         yield Check(
-            id=finding.id, ok=False, level="recommended", what=finding.what, why=finding.why, mend=finding.mend or ""
+            id=finding.id,
+            ok=False,
+            level="recommended",
+            what=finding.what,
+            why=finding.why,
+            mend=finding.mend or "",
+            part="network",
+            bridge=finding.bridge,
         )
     if not blocked:
         yield Check(
@@ -392,7 +423,27 @@ def _network(state_dir: Path) -> Iterator[Check]:
             level="recommended",
             what="No other firewall drops what containers send.",
             why="A forward policy of drop (Docker, ufw, firewalld) would cut containers off.",
+            part="network",
         )
+
+
+def _policy(state_dir: Path) -> Check:
+    host = Host(state_dir, "")
+    problem = ""
+    try:
+        policy_file.load(host)
+    except SpecError as error:
+        problem = error.message
+    there = os.path.exists(host.policy_path)
+    return Check(
+        id="policy",
+        ok=not problem,
+        level="recommended",
+        what=problem or ("policy.toml is understood." if there else "There is no policy.toml: the defaults hold."),
+        why="It holds for every container; while it cannot be understood none is made or started.",
+        mend=f"Edit {host.policy_path}" if problem else "",
+        part="policy",
+    )
 
 
 def _boxroom_tables(entries: list[dict[str, Any]]) -> set[str]:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..core import images, policy, store
-from ..core.errors import AlreadyExists, NotFound, PolicyDenied
+from ..core import images, policy, policy_file, store
+from ..core.errors import AlreadyExists, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
 from ..core.lifecycle import attaching, importing, running, stored
@@ -68,16 +68,10 @@ class KernelRuntime:
         return {one.name: {**dataclasses.asdict(one), "layers": list(one.layers)} for one in found}
 
     def check_policy(self, spec: Spec) -> None:
-        rules = self._policy()
+        rules = policy_file.load(self.host)
         # reading every spec takes a while: only a ceiling needs the others
         counted = rules.ceilings_of(spec.project) != policy.Ceilings()
         policy.check(rules, spec, self.stored().values() if counted else ())
-
-    def _policy(self) -> policy.Policy:
-        try:
-            return policy.parse(self.host.policy_path.read_text())
-        except FileNotFoundError:
-            return policy.DEFAULT
 
     def create(self, spec: Spec, progress: Progress) -> Spec:
         # what an image is made of is the store's to know: a row could name somebody else's layer
@@ -109,7 +103,7 @@ class KernelRuntime:
         (self.host.stats_dir / f"{container_id}.rings").unlink(missing_ok=True)
 
     def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
-        given = policy.resolve(self._policy(), spec)
+        given = policy.resolve(policy_file.load(self.host), spec)
         running.start(self.host, spec, network=self._port, attachments=given, progress=progress, cancelled=cancelled)
 
     def stop(self, container_id: str, *, timeout_sec: float, force: bool, kill: bool) -> None:
@@ -126,7 +120,7 @@ class KernelRuntime:
         running.update_limits(self.host, container_id, limits)
 
     def attach(self, spec: Spec, before: Spec) -> None:
-        rules = self._policy()
+        rules = policy_file.load(self.host)
         wanted = policy.resolve(rules, spec)
         try:
             there = policy.resolve(rules, before)
@@ -202,7 +196,10 @@ class KernelRuntime:
         return stored.recover(self.host)
 
     def facts(self) -> dict[str, Any]:
-        rules = self._policy()
+        try:
+            rules = policy_file.load(self.host)
+        except SpecError:  # the doctor says so, and nothing is started meanwhile
+            rules = policy.DEFAULT
         return {
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "cpus": os.cpu_count() or 1,

@@ -28,6 +28,8 @@ def restart(job: Job) -> None:
     """Stop and start again."""
     container = job.container
     if not job.journal.get("stopped"):
+        # what could not start afterwards, by a policy that has changed, is not stopped either
+        job.final_spec(container)
         if job.observe(container).status in LIVE:
             job.progress(10, "Stopping")
             stop_container(job, container)

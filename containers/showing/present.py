@@ -6,11 +6,13 @@ import dataclasses
 import datetime as dt
 from typing import Any, Final
 
+from django.conf import settings
 from django.db.models import Prefetch, QuerySet
 
 from panel.accounts.models import ApiToken, AuditRecord, Membership, Project, User
 
 from ..asking import queue
+from ..core.host import Host as CoreHost
 from ..core.security import Security
 from ..core.states import Status
 from ..models import Container, Event, Image, Network, Operation, Snapshot
@@ -180,7 +182,10 @@ def image(row: Image) -> dict[str, Any]:
 
 
 def network(row: Network) -> dict[str, Any]:
-    """Return a network. ipv4, ipv6: the gateway's address with prefix length, null for none."""
+    """Return a network. ipv4, ipv6: the gateway's address with prefix length, null for none.
+
+    problems: what `doctor` found that keeps its containers from reaching out, and how to mend it.
+    """
     return {
         "name": row.name,
         "type": row.type,
@@ -189,7 +194,18 @@ def network(row: Network) -> dict[str, Any]:
         "ipv6": row.ipv6 or None,
         "nat": row.nat,
         "created_at": time(row.created_at),
+        "problems": _problems(row),
     }
+
+
+def _problems(row: Network) -> list[dict[str, str]]:
+    bridge = CoreHost(settings.STATE_DIR, settings.BOXROOM_INSTANCE).bridge_name(row.number)
+    found = [item for item in row.host.facts.get("doctor") or [] if item.get("part") == "network" and not item["ok"]]
+    return [
+        {name: str(item.get(name) or "") for name in ("what", "why", "mend")}
+        for item in found
+        if item["level"] != "info" and item.get("bridge", "") in ("", bridge)
+    ]
 
 
 def member(row: Membership) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from panel.accounts import audit
 
 from ..asking import queue, services
 from ..bookkeeping import records
-from ..core import restarts
+from ..core import doctor, restarts
 from ..core.errors import CoreError
 from ..core.host import Host as CoreHost
 from ..core.pids import boot_id
@@ -86,6 +86,13 @@ def full(host: CoreHost, runtime: Runtime | None = None) -> list[str]:
         log.warning("mended: %s", "; ".join(mended))
         audit.record(None, "host.reconcile", "host", row.name, detail={"mended": mended[:100]})
     return mended
+
+
+def take_facts(host: CoreHost, runtime: Runtime | None = None) -> None:
+    """Let the web know at once what a changed policy file allows."""
+    runtime = runtime or runner.local_runtime()
+    doctor.refresh_changing(host)
+    rebuild.save_facts(local_host(), runtime.facts())
 
 
 def on_event(host: CoreHost, message: dict[str, Any], runtime: Runtime | None = None) -> None:

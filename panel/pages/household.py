@@ -145,7 +145,7 @@ def findings_of(row: Host) -> list[dict[str, Any]]:
 
 def _of_networks(item: dict[str, Any]) -> bool:
     """Return whether a finding is something that keeps containers from reaching out."""
-    return not item["ok"] and item["level"] != "info" and item["id"].startswith(("forward-", "input-", "ip-", "nft"))
+    return not item["ok"] and item["level"] != "info" and (item["part"] == "network" or item["id"] == "nftables")
 
 
 def _finding(item: dict[str, Any]) -> dict[str, Any]:
@@ -157,5 +157,6 @@ def _finding(item: dict[str, Any]) -> dict[str, Any]:
         "what": item.get("what") or item.get("id") or "",
         "why": item.get("why") or "",
         "mend": item.get("mend") or "",
+        "part": item.get("part") or "host",
         "is_command": (item.get("mend") or "")[:1].islower(),
     }

@@ -4,13 +4,15 @@ import datetime as dt
 from html.parser import HTMLParser
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone, translation
 
 from containers.clients import history
+from containers.core.host import Host as CoreHost
 from containers.models import Event, Image, Network, Operation, local_host
-from containers.showing import attention
+from containers.showing import attention, present
 from containers.showing.attention import Measured, concerns
 from containers.showing.rowhtml import COLUMNS, SHOWN, RowWriter
 from containers.showing.rows import listed, rows_of
@@ -227,7 +229,7 @@ def test_the_last_lines_of_a_container_that_ended_by_itself(host, team, bob):
 def test_findings_of_networks_are_on_their_page(host, bob):
     finding = {"ok": False, "level": "recommended", "why": "Cut off.", "mend": "nft add rule …"}
     host.facts["doctor"] = [
-        {"id": "forward-drop-ip-filter-br0", "what": "The chain drops.", **finding},
+        {"id": "forward-drop-ip-filter-br0", "part": "network", "what": "The chain drops.", **finding},
         {"id": "disk-space", "what": "Little room.", **finding},
     ]
     host.save()
@@ -236,6 +238,25 @@ def test_findings_of_networks_are_on_their_page(host, bob):
     assert "nft add rule …" in text
     assert "Little room." not in text
     assert "Little room." in signed_in(bob).get(reverse("pages:host")).content.decode()
+
+
+def test_a_network_tells_what_is_wrong_with_it(host, root):
+    """Of what doctor found: what is about its own bridge, or about all."""
+    own = present.network(Network.objects.select_related("host").get(name="default"))
+    assert own["problems"] == []
+    bridge = CoreHost(settings.STATE_DIR, settings.BOXROOM_INSTANCE).bridge_name(0)
+    told = {"why": "Cut off.", "mend": "nft add rule …"}
+    finding = {"ok": False, "level": "recommended", "part": "network", **told}
+    host.facts["doctor"] = [
+        {"id": "one", "what": "Drops.", "bridge": bridge, **finding},
+        {"id": "two", "what": "Drops another's.", "bridge": f"{bridge}9", **finding},
+        {"id": "three", "what": "Off.", **finding},
+        {"id": "ipv6", "what": "None.", **finding, "level": "info"},
+        {"id": "disk", "what": "Little room.", **finding, "part": "host"},
+    ]
+    host.save()
+    problems = present.network(Network.objects.select_related("host").get(name="default"))["problems"]
+    assert problems == [{"what": "Drops.", **told}, {"what": "Off.", **told}]
 
 
 def test_nothing_asks_in_the_browsers_own_dialog(host, root):

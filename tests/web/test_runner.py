@@ -115,11 +115,24 @@ def test_the_policy_has_the_last_word_on_the_merged_spec(alice, team, runtime):
             raise PolicyDenied("No.", field="privileged")
 
     runtime.policy = forbid
+    operation = services.act(actor(alice), "web-1", "start")
     # whoever writes into the web's database still does not get past the worker
     Container.objects.filter(pk=row.pk).update(privileged=True)
-    done = run(services.act(actor(alice), "web-1", "start"), runtime)
+    done = run(operation, runtime)
     assert done.error["code"] == "policy"
     assert runtime.count("start") == 0
+
+
+def test_what_the_policy_keeps_from_starting_is_not_stopped_for_a_restart(alice, team, runtime):
+    row = make_container(team, runtime=runtime, status="running")
+
+    def forbid(_spec):
+        raise PolicyDenied("No.")
+
+    runtime.policy = forbid
+    done = run(services.act(actor(alice), "web-1", "restart"), runtime)
+    row.refresh_from_db()
+    assert (done.error["code"], row.status, runtime.count("stop")) == ("policy", "running", 0)
 
 
 def test_a_start_that_fails_says_why(alice, team, runtime):

@@ -98,6 +98,12 @@ def test_privileged_is_the_policy_s_to_allow(root, team, host):
     host.facts = {**host.facts, "policy": {"privileged": True}}
     host.save()
     services.create_container(actor(root), request(privileged=True))
+    Operation.objects.update(status="succeeded")
+    Container.objects.update(status="stopped")
+    host.facts = {**host.facts, "policy": {"privileged": False}}
+    host.save()
+    with pytest.raises(PolicyDenied):
+        services.act(actor(root), "web-1", "start")
 
 
 def test_a_taken_name_is_told_whoever_has_it(alice, root):

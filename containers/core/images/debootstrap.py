@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from .. import policy
+from .. import policy, policy_file
 from ..errors import HostUnsupported, SpecError
-from ..host import Host
 from . import apt_sources, sandbox
 from .base import Order
 from .debian_fit import FIT
@@ -87,7 +86,7 @@ def build(order: Order, rootfs: Path) -> dict[str, Any]:
 
     debootstrap, and every script of every package, runs in namespaces of its own (images/sandbox.py).
     """
-    recipe = parse(order.source, rules_of(order.host))
+    recipe = parse(order.source, policy_file.load(order.host))
     require_programs()
     sandbox.require_room("debootstrap", rootfs, ROOM_BYTES)
     own_root = rootfs.parent / "sandbox"
@@ -163,14 +162,6 @@ def check_mirror(mirror: object, rules: policy.Policy) -> str:
         raise SpecError(f"{uri.hostname} has no address.", field=field_name) from None
     policy.check_source(rules, uri.hostname, [str(address[0]) for *_rest, address in found])
     return mirror.rstrip("/")
-
-
-def rules_of(host: Host) -> policy.Policy:
-    """Return the host's policy; the defaults where it has no policy file."""
-    try:
-        return policy.parse(host.policy_path.read_text())
-    except FileNotFoundError:
-        return policy.DEFAULT
 
 
 def require_programs() -> None:

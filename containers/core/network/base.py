@@ -65,6 +65,7 @@ class Finding:
     """Something about the host's network that a person should know.
 
     id: stable kebab-case. what: what was found. why: what does not work because of it. mend: a command, or None.
+    bridge: the one that it is about; "" where it is about all.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Finding:
     what: str
     why: str
     mend: str | None = None
+    bridge: str = ""
 
 
 def members(config: NetworkConfig, specs: Iterable[Spec]) -> list[tuple[Spec, Nic]]:

@@ -16,6 +16,7 @@ from .base import Finding, NetworkConfig
 from .nft import listing
 from .ruleset import Json
 
+FIREWALLD: Final = "firewalld"
 _REFUSING: Final = ("drop", "reject")
 _SYSCTL: Final = Path("/proc/sys/net")
 
@@ -27,10 +28,7 @@ def network_findings(host: Host, configs: Sequence[NetworkConfig]) -> list[Findi
         return []
     found = list(_settings(configs))
     entries = listing("ruleset")
-    ours = {host.nft_table}
-    found += blocked_chains(entries, bridges, ours=ours)
-    found += _firewalld(entries, bridges)
-    found += _legacy(bridges)
+    found += foreign(entries, bridges, ours={host.nft_table})
     if {("inet", host.nft_table), ("bridge", host.nft_table)} - _tables(entries):
         found.append(
             Finding(
@@ -42,6 +40,17 @@ def network_findings(host: Host, configs: Sequence[NetworkConfig]) -> list[Findi
             )
         )
     return found
+
+
+def foreign(entries: Sequence[Json], bridges: Sequence[str], *, ours: Iterable[str]) -> list[Finding]:
+    """Return what other firewalls of the host keep from these bridges, each with the rule that is missing.
+
+    entries: as `nft -j list ruleset` says them. ours: tables that are our own. Also asks the old iptables, if there is
+    one. Root.
+    """
+    # firewalld writes its rules anew at each reload: it has to be told itself
+    told = {*ours, FIREWALLD}
+    return [*blocked_chains(entries, bridges, ours=told), *_firewalld(entries, bridges), *_legacy(bridges)]
 
 
 def blocked_chains(entries: Sequence[Json], bridges: Sequence[str], *, ours: Iterable[str] = ()) -> list[Finding]:
@@ -79,6 +88,7 @@ def _missing(chain: Json, entries: Sequence[Json], bridges: Sequence[str]) -> li
                 what=f"The chain {where} drops what it does not know, and has no rule for {bridge}.",
                 why=_why(hook),
                 mend="\n".join(_mend(chain, bridge, key) for key in lacking),
+                bridge=bridge,
             )
         )
     return findings
@@ -184,9 +194,9 @@ def _tables(entries: Sequence[Json]) -> set[tuple[str, str]]:
 
 
 def _firewalld(entries: Sequence[Json], bridges: Sequence[str]) -> list[Finding]:
-    if ("inet", "firewalld") not in _tables(entries):
+    if ("inet", FIREWALLD) not in _tables(entries):
         return []
-    known = str([entry for entry in entries if entry.get("rule", {}).get("table") == "firewalld"])
+    known = str([entry for entry in entries if entry.get("rule", {}).get("table") == FIREWALLD])
     return [
         Finding(
             id=f"firewalld-{bridge}",
@@ -194,6 +204,7 @@ def _firewalld(entries: Sequence[Json], bridges: Sequence[str]) -> list[Finding]
             what=f"firewalld runs and has {bridge} in no zone.",
             why="Containers get no address by DHCP and do not reach beyond this host.",
             mend=f"firewall-cmd --permanent --zone=trusted --add-interface={bridge} && firewall-cmd --reload",
+            bridge=bridge,
         )
         for bridge in bridges
         if f"'{bridge}'" not in known
@@ -221,6 +232,7 @@ def _legacy(bridges: Sequence[str]) -> list[Finding]:
                 why="Containers do not reach beyond this host.",
                 mend=f"{tool} -I FORWARD -i {bridge} -j ACCEPT\n"
                 f"{tool} -I FORWARD -o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+                bridge=bridge,
             )
             for bridge in bridges
             if not any(f"-i {bridge} " in rule and rule.endswith("-j ACCEPT") for rule in rules)

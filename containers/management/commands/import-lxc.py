@@ -16,7 +16,7 @@ from containers.asking import importing as asking
 from containers.asking import services
 from containers.asking.importing import ImportRequest
 from containers.asking.requests import CHANGEABLE
-from containers.core import policy
+from containers.core import policy, policy_file
 from containers.core.errors import CoreError, SpecError
 from containers.core.host import Host as CoreHost
 from containers.core.lifecycle import importing
@@ -182,7 +182,7 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
     row = local_host()
     plan.name = options["name"] or translating.suggested_name(plan.lxc_name)
     host_has = {name: row.facts[name] for name in _HOST_HAS if row.facts.get(name)}
-    rules = _policy()
+    rules = policy_file.load(CoreHost.open(settings.STATE_DIR))
     facts = Facts(
         name=plan.name,
         project=options["project"],
@@ -220,14 +220,6 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
         raise SpecError(f"Nothing of {plan.lxc_name!r} can be a name here: give one by --name.", field="name")
     asking.check(plan.request, row)
     finding.check(plan.source)
-
-
-def _policy() -> policy.Policy:
-    """Return the host's policy: root may say which of LXC's paths is which share, rows may not."""
-    try:
-        return policy.parse(CoreHost.open(settings.STATE_DIR).policy_path.read_text())
-    except FileNotFoundError:
-        return policy.DEFAULT
 
 
 def _nodes(rules: policy.Policy) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
@@ -19,6 +20,8 @@ from containers.upkeep import reconcile, retention
 
 DOCTOR_SEC = 3600.0
 """How often the host is looked at again while the panel runs; `up` does it first."""
+CHANGING_SEC = 60.0
+"""How often firewalls are looked at while the panel runs."""
 RETENTION_SEC = 3600.0
 """How often what is older than it is kept is removed."""
 
@@ -33,12 +36,26 @@ class _Quick:
         self._host = host
         self._watch = Watch(host)
         self._calls = 0
+        self._rules = _signature(host.policy_path)
 
     def __call__(self) -> None:
+        rules = _signature(self._host.policy_path)
+        if rules != self._rules:
+            reconcile.take_facts(self._host)
+            self._rules = rules
         changed = self._watch.changed()
         everything = self._calls % LOOK_AT_ALL_EVERY == 0
         self._calls += 1
         reconcile.quick(self._host, changed=None if everything else changed)
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells one version of a file from another; None where it is not there."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
 class Command(BaseCommand):
@@ -54,6 +71,7 @@ class Command(BaseCommand):
             host,
             chores=(
                 Chore("doctor", DOCTOR_SEC, lambda: doctor.refresh(host, older_sec=DOCTOR_SEC / 2)),
+                Chore("what others change", CHANGING_SEC, lambda: doctor.refresh_changing(host)),
                 Chore("reconcile", 60.0, lambda: reconcile.full(host)),
                 Chore("quick checks", 1.0, _Quick(host)),
                 Chore("retention", RETENTION_SEC, retention.Sweeper()),
