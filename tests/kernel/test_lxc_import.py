@@ -176,7 +176,10 @@ def test_an_overlay_is_merged(host, lxc, shifted):
     for path in (up, *up.rglob("*")):
         os.chown(path, base, base)
     maps = {"uids": SHIFTED, "gids": SHIFTED} if shifted else {}
+    here, mounts = os.getcwd(), Path("/proc/self/mountinfo").read_text()
     layer = layer_of(host, take(host, source_of(lxc, layers=(str(low), str(up)), **maps)))
+    assert os.getcwd() == here
+    assert Path("/proc/self/mountinfo").read_text() == mounts, "nothing is mounted where others see it"
     assert (layer / "etc/passwd").read_text() == "new"
     assert (layer / "etc/inittab").exists()
     assert not (layer / "gone").exists()
@@ -313,6 +316,11 @@ def test_what_is_no_directory_is_told_before_anything_begins(host, lxc):
     (lxc / "c1").mkdir()
     (lxc / "c1/rootfs").write_text("a disk")
     with pytest.raises(SpecError, match="mount it"):
+        take(host, source_of(lxc))
+    (lxc / "c1/rootfs").unlink()
+    (lxc / "c1/rootfs").mkdir()
+    (lxc / "c1/partial").touch()
+    with pytest.raises(InvalidTransition, match="half made"):
         take(host, source_of(lxc))
     with pytest.raises(NotFound, match="Mount it"):
         take(host, source_of(lxc, name="c2"))

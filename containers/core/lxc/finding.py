@@ -67,6 +67,8 @@ def check(source: Source) -> None:
                 "configuration that --config is given.",
                 field="rootfs",
             )
+    if os.path.exists(os.path.join(source.directory, "partial")):
+        raise InvalidTransition(f"{source.name} is being made by LXC, or was given up half made ({source.directory}).")
     if reason := alive(source):
         raise InvalidTransition(
             f"{source.name} runs under LXC ({reason}): end it first (lxc-stop -P {source.path} -n {source.name})."
