@@ -126,6 +126,8 @@ def of_validation_error(error: ValidationError) -> JsonResponse:
     source, *path = problem["loc"]
     if source == "body":
         path = path[1:]  # the parameter's name in the view
+    if problem["type"].startswith("union_tag_"):
+        path = [*path, "type"]
     field = ".".join(str(part) for part in _without_tag(path)) or None
     status, code = (422, "invalid-value") if problem["type"] in _WRONG_VALUE else (400, "bad-request")
     message = _MESSAGES.get(problem["type"]) or f"{problem['msg'].removeprefix('Value error, ')}."
@@ -144,6 +146,8 @@ _MESSAGES: Final = {
     "missing": "This field is needed.",
     "model_type": "Send a JSON object.",
     "model_attributes_type": "Send a JSON object.",
+    "union_tag_invalid": "There is no such kind of source.",
+    "union_tag_not_found": "This field is needed.",
     "string_unicode": "The text is not valid Unicode.",
 }
 

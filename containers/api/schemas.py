@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from containers.core import recipes
 from containers.core.attachments import MOST, Propagation
 from containers.core.spec import RestartPolicy
 from panel.accounts.models import Role
@@ -197,16 +198,15 @@ class ExecIn(Body):
         return value
 
 
-Suite = Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,62}$")]
-Package = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]{0,127}$")]
+Package = Annotated[str, Field(pattern=f"^{recipes.PACKAGE}$")]
 Url = Annotated[str, Field(max_length=2000, pattern=r"^https?://[^\s\x00-\x20\x7f]+$")]
 
 
 class DebootstrapSource(Body):
     type: Literal["debootstrap"]
-    suite: Suite
-    variant: Literal["minbase", "standard"] | None = None
-    packages: Annotated[list[Package], Field(max_length=256)] | None = None
+    suite: recipes.Suite
+    variant: recipes.Variant | None = None
+    packages: Annotated[list[Package], Field(max_length=recipes.PACKAGES_MAX)] | None = None
     mirror: Url | None = None
 
 

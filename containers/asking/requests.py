@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlparse
 
-from ..core import policy
+from ..core import policy, recipes
 from ..core.errors import PolicyDenied, SpecError
 from ..core.names import check_name
 from ..core.network.base import NetworkConfig
@@ -233,8 +233,7 @@ def check_source(source: dict[str, Any], host: Host) -> dict[str, Any]:
         return {"type": "busybox"}
     if kind != "debootstrap":
         raise SpecError(f"Images cannot be made from {kind!r} yet: use debootstrap.", field="source.type")
-    if not source.get("suite"):
-        raise SpecError("Name the distribution's release, such as bookworm.", field="source.suite")
+    recipes.check(source)
     if mirror := source.get("mirror"):
         check_remote(mirror, field="source.mirror", named=tuple(host.facts.get("policy", {}).get("sources", ())))
     return {name: value for name, value in source.items() if value is not None}

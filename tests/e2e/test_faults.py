@@ -97,7 +97,6 @@ def image_name() -> str:
 @pytest.mark.parametrize(
     ("source", "word"),
     [
-        ({"suite": "nosuch"}, "bookworm"),
         ({"suite": "bookworm", "mirror": "http://mirror.invalid/debian"}, "mirror.invalid"),
         ({"suite": "bookworm", "packages": ["no-such-package-at-all"]}, "no-such-package-at-all"),
     ],

@@ -36,12 +36,25 @@ def test_images_are_seen_by_all_and_made_by_host_administrators(root, alice, cha
     ("body", "status", "field"),
     [
         ({"name": "x"}, 400, "source"),
-        ({"name": "x", "source": {"type": "magic"}}, 422, "source"),
-        ({"name": "x", "source": {}}, 400, "source"),
+        ({"name": "x", "source": {"type": "magic"}}, 422, "source.type"),
+        ({"name": "x", "source": {}}, 400, "source.type"),
         ({"name": "x", "source": "debootstrap"}, 400, "source"),
         ({"name": "x", "source": {"type": "debootstrap"}}, 400, "source.debootstrap.suite"),
         ({"name": "X", "source": {"type": "debootstrap", "suite": "trixie"}}, 422, "name"),
         ({"name": "x", "source": {"type": "debootstrap", "suite": "../x"}}, 422, "source.debootstrap.suite"),
+        *(
+            ({"name": "x", "source": {"type": "debootstrap", "suite": "trixie", **more}}, status, f"source.{field}")
+            for more, status, field in (
+                ({"suite": "nosuch"}, 422, "suite"),
+                ({"suite": "jammy"}, 422, "suite"),
+                ({"variant": "huge"}, 422, "variant"),
+                ({"packages": "vim"}, 400, "packages"),
+                ({"packages": ["vim;reboot"]}, 422, "packages.0"),
+                ({"packages": ["vim"] * 201}, 422, "packages"),
+                ({"mirror": "http://user:pw@deb.debian.org/debian"}, 422, "mirror"),
+                ({"mirror": "http://deb.debian.org/debian?x"}, 422, "mirror"),
+            )
+        ),
         ({"name": "x", "source": {"type": "debootstrap", "suite": "sid", "x": 1}}, 400, "source.debootstrap.x"),
         ({"name": "x", "source": {"type": "debootstrap", "suite": "sid", "mirror": "file:///etc"}}, 422, None),
     ],

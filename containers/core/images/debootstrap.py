@@ -9,9 +9,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from .. import policy, policy_file
+from .. import policy, policy_file, recipes
 from ..errors import HostUnsupported, SpecError
 from . import apt_sources, sandbox
 from .base import Order
@@ -19,9 +18,6 @@ from .debian_fit import FIT
 
 SCRIPTS: Final = Path("/usr/share/debootstrap/scripts")
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-SUITES: Final = tuple("bookworm bullseye trixie forky duke oldstable stable testing sid unstable".split())
-"""Debian's, from the oldest that its mirrors still have to the youngest that has a name."""
-VARIANTS: Final = ("minbase", "standard")
 PACKAGES: Final = (
     "ca-certificates dbus ifupdown iproute2 iputils-ping isc-dhcp-client less netbase procps systemd systemd-sysv"
 ).split()
@@ -30,12 +26,9 @@ DEFAULTS: Final = {"init_command": ["/sbin/init"], "halt_signal": "SIGRTMIN+3", 
 """SIGRTMIN+3 is systemd's halt.target. Source: systemd(1), SIGNALS."""
 
 _PROGRAMS: Final = ("/usr/sbin/debootstrap", "/usr/bin/unshare", "/usr/bin/setpriv", "/usr/sbin/chroot")
-_PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}", re.ASCII)
-_PACKAGES_MAX: Final = 200
 ROOM_BYTES: Final = 400 << 20
 """What the least of them takes while it is made, packages and lists included."""
 _ROLLING: Final = ("sid", "unstable", "experimental")
-_FIELDS: Final = {"type", "suite", "variant", "packages", "mirror"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,53 +107,32 @@ def build(order: Order, rootfs: Path) -> dict[str, Any]:
 
 def parse(source: dict[str, Any], rules: policy.Policy = policy.DEFAULT) -> Recipe:
     """Check a source as the API gives it; raises SpecError naming the field."""
-    for name in source:
-        if name not in _FIELDS:
-            raise SpecError(f"A debootstrap source has no {name!r}.", field=f"source.{name}")
-    suite = source.get("suite", "bookworm")
-    if suite not in SUITES:
-        raise SpecError(f"Use one of: {', '.join(SUITES)}. Debian 12 is bookworm.", field="source.suite")
-    variant = source.get("variant") or VARIANTS[0]
-    if variant not in VARIANTS:
-        raise SpecError(f"Use one of: {', '.join(VARIANTS)}.", field="source.variant")
-    packages = source.get("packages") or []
-    if not isinstance(packages, list) or len(packages) > _PACKAGES_MAX:
-        raise SpecError(f"Give at most {_PACKAGES_MAX} packages, as a list.", field="source.packages")
-    for package in packages:
-        if not isinstance(package, str) or not _PACKAGE.fullmatch(package):
-            raise SpecError(f"{package!r} is not a package's name.", field="source.packages")
+    recipes.check(source)
+    suite = source.get("suite", recipes.SUITES[0])
     own, security = apt_sources.mirrors()
-    mirror = check_mirror(source["mirror"], rules) if source.get("mirror") else own
+    mirror = _public(source["mirror"], rules) if source.get("mirror") else own
     return Recipe(
         suite=suite,
-        variant=variant,
-        packages=tuple(sorted({*PACKAGES, *packages})),
+        variant=source.get("variant") or recipes.VARIANTS[0],
+        packages=tuple(sorted({*PACKAGES, *(source.get("packages") or ())})),
         mirror=mirror,
         security=None if suite in _ROLLING else security,
     )
 
 
-def check_mirror(mirror: object, rules: policy.Policy) -> str:
-    """Return a mirror that somebody asked for; raises SpecError unless it is an http(s) address.
+def _public(mirror: str, rules: policy.Policy) -> str:
+    """Return a mirror that somebody asked for, and that recipes.check() has let pass.
 
     Raises PolicyDenied for one that is not of the public network, unless the host's policy names it. The host's own
     mirror is not asked: whoever set it up may use what he likes.
     """
-    field_name = "source.mirror"
+    uri = recipes.split_mirror(mirror)
+    host = str(uri.hostname)
     try:
-        uri = urlsplit(mirror) if isinstance(mirror, str) else None
-        port = uri.port if uri else None
-    except ValueError:
-        uri = port = None
-    if not isinstance(mirror, str) or uri is None or uri.scheme not in ("http", "https") or not uri.hostname:
-        raise SpecError("Give the mirror as http://HOST/PATH or https://HOST/PATH.", field=field_name)
-    if uri.username is not None or uri.query or uri.fragment or re.search(r"[^!-~]", mirror):
-        raise SpecError("The mirror may hold no user, query, fragment or blanks.", field=field_name)
-    try:
-        found = socket.getaddrinfo(uri.hostname, port or uri.scheme, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, uri.port or uri.scheme, type=socket.SOCK_STREAM)
     except OSError:
-        raise SpecError(f"{uri.hostname} has no address.", field=field_name) from None
-    policy.check_source(rules, uri.hostname, [str(address[0]) for *_rest, address in found])
+        raise SpecError(f"{host} has no address.", field="source.mirror") from None
+    policy.check_source(rules, host, [str(address[0]) for *_rest, address in found])
     return mirror.rstrip("/")
 
 

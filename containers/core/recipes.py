@@ -1,0 +1,59 @@
+"""What a Debian image may be made from: the fields of a debootstrap source, checked. Pure, so that the web may ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Literal, get_args
+from urllib.parse import SplitResult, urlsplit
+
+from .errors import SpecError
+
+Suite = Literal[
+    "bookworm", "bullseye", "trixie", "forky", "duke", "oldstable", "stable", "testing", "sid", "unstable"
+]  # fmt: skip
+"""Debian's, those that its mirrors still have."""
+Variant = Literal["minbase", "standard"]
+SUITES: Final = get_args(Suite)
+VARIANTS: Final = get_args(Variant)
+PACKAGES_MAX: Final = 200
+PACKAGE: Final = r"[a-z0-9][a-z0-9+.-]{1,99}"
+
+_FIELDS: Final = {"type", "suite", "variant", "packages", "mirror"}
+
+
+def check(source: Mapping[str, Any]) -> None:
+    """Raise SpecError naming the field (``source.suite``) where nothing could be made of a source."""
+    for name in source:
+        if name not in _FIELDS:
+            raise SpecError(f"A debootstrap source has no {name!r}.", field=f"source.{name}")
+    if source.get("suite", SUITES[0]) not in SUITES:
+        raise SpecError(f"Use one of: {', '.join(SUITES)}. Debian 12 is bookworm.", field="source.suite")
+    if (source.get("variant") or VARIANTS[0]) not in VARIANTS:
+        raise SpecError(f"Use one of: {', '.join(VARIANTS)}.", field="source.variant")
+    packages = source.get("packages") or []
+    if not isinstance(packages, list) or len(packages) > PACKAGES_MAX:
+        raise SpecError(f"Give at most {PACKAGES_MAX} packages, as a list.", field="source.packages")
+    for package in packages:
+        if not isinstance(package, str) or not re.fullmatch(PACKAGE, package, re.ASCII):
+            raise SpecError(f"{package!r} is not a package's name.", field="source.packages")
+    if source.get("mirror"):
+        split_mirror(source["mirror"])
+
+
+def split_mirror(mirror: object) -> SplitResult:
+    """Return the parts of a mirror's address, of which it has a host; raises SpecError for what is none."""
+    field = "source.mirror"
+    bad = SpecError("Give the mirror as http://HOST/PATH or https://HOST/PATH.", field=field)
+    if not isinstance(mirror, str):
+        raise bad
+    try:
+        uri = urlsplit(mirror)
+        good = uri.scheme in ("http", "https") and bool(uri.hostname) and uri.port != 0
+    except ValueError:
+        raise bad from None
+    if not good:
+        raise bad
+    if uri.username is not None or uri.query or uri.fragment or re.search(r"[^!-~]", mirror):
+        raise SpecError("The mirror may hold no user, query, fragment or blanks.", field=field)
+    return uri
