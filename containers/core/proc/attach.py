@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -222,6 +223,8 @@ class Launch:
         if self._failure is None:
             self._done(Started(self._pid, self._pidfd, self._master_fd, self._command))
             return
+        if self._failure.code == "setup-failed" and _ended(self._target.init_pidfd):
+            self._failure = Failure("invalid-transition", "The container ended while it was entered.")
         self._kill()
         if self._pidfd >= 0:
             self._reap_later(self._pid, self._pidfd)
@@ -246,6 +249,13 @@ class Launch:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if found is not None and found.si_pid not in (*_children, self._target.init_pid):
                 os.waitpid(found.si_pid, os.WNOHANG)
+
+
+def _ended(pidfd: int) -> bool:
+    """Whether the process has ended; so it has, too, where its owner has closed the descriptor since."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _failure(message: dict[str, Any]) -> Failure:
