@@ -68,13 +68,13 @@ def _swap(limits: Limits, *, swap: bool) -> None:
 
 
 def limits_v2(
-    limits: Limits, *, io_device: str | None, fresh: bool, swap: bool, cpuset: bool = True
+    limits: Limits, *, io_device: str | None, fresh: bool, swap: bool, every_cpu: str | None = None
 ) -> tuple[Write, ...]:
     """Return the writes that put limits in force on v2.
 
     io_device: "MAJOR:MINOR" of the disk below the state directory, or None where there is none to throttle.
     fresh: the cgroup is new, so that what is unlimited needs no write. swap: memory.swap.max is there.
-    cpuset: cpuset.cpus is there.
+    every_cpu: the CPUs of all, where a cpuset is to be taken away: one with processes cannot be emptied (ENOSPC).
     With a memory limit the container may not swap unless it is given swap: the limit is what it costs the host,
     wherever the pages are. Raises HostUnsupported for a swap limit where swap is false.
     """
@@ -90,9 +90,8 @@ def limits_v2(
         writes.append(Write("cpu", "cpu.max", f"{quota} {CPU_PERIOD_USEC}"))
     if limits.cpu_weight is not None or not fresh:
         writes.append(Write("cpu", "cpu.weight", str(limits.cpu_weight or WEIGHT_DEFAULT)))
-    if limits.cpuset is not None or (cpuset and not fresh):
-        # an empty write(2) would change nothing
-        writes.append(Write("cpuset", "cpuset.cpus", limits.cpuset or "\n"))
+    if limits.cpuset is not None or every_cpu is not None:
+        writes.append(Write("cpuset", "cpuset.cpus", limits.cpuset or every_cpu or ""))
     if limits.pids is not None or not fresh:
         writes.append(Write("pids", "pids.max", "max" if limits.pids is None else str(limits.pids)))
     read, write = limits.io_read_bytes_per_sec, limits.io_write_bytes_per_sec

@@ -49,10 +49,15 @@ def test_v2_takes_limits_away() -> None:
         "memory.swap.max": "max",
         "cpu.max": "max 100000",
         "cpu.weight": "100",
-        "cpuset.cpus": "\n",
         "pids.max": "max",
         "io.max": "8:0 rbps=max wbps=max",
     }
+
+
+def test_v2_takes_a_cpuset_away_by_giving_every_cpu() -> None:
+    assert "cpuset.cpus" not in files(limits_v2(Limits(), io_device=None, fresh=False, swap=True))
+    writes = limits_v2(Limits(), io_device=None, fresh=False, swap=True, every_cpu="0-3")
+    assert Write("cpuset", "cpuset.cpus", "0-3") in writes
 
 
 def test_without_swap_accounting_swap_is_left_alone() -> None:

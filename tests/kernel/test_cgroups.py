@@ -455,7 +455,8 @@ def test_io_limits_where_there_is_a_disk(groups: Cgroups) -> None:
 def share_files(groups: Cgroups) -> dict[str, str]:
     """Return what the kernel says of weight, CPUs and swap, in the same words for both versions."""
     weight = raw.read(groups, ID, "cpu.weight" if groups.version == 2 else "cpu.shares").strip()
-    cpus = raw.read(groups, ID, "cpuset.cpus").strip()
+    # on v2 nothing stands for every CPU until there was a list once
+    cpus = raw.read(groups, ID, "cpuset.cpus").strip() or raw.read(groups, ID, "cpuset.cpus.effective").strip()
     if groups.version == 2:
         swap = raw.read(groups, ID, "memory.swap.max").strip()
     else:
@@ -467,11 +468,7 @@ def share_files(groups: Cgroups) -> dict[str, str]:
 def everything(groups: Cgroups) -> dict[str, str]:
     """Return what a container has that is given neither weight nor CPUs nor swap."""
     cpus = raw.read(groups, ID, "cpuset.effective_cpus" if groups.version == 1 else "cpuset.cpus.effective").strip()
-    return {
-        "weight": "1024" if groups.version == 1 else "100",
-        "cpus": cpus if groups.version == 1 else "",
-        "swap": "max",
-    }
+    return {"weight": "1024" if groups.version == 1 else "100", "cpus": cpus, "swap": "max"}
 
 
 @pytest.mark.parametrize("privileged", [False, True])
@@ -508,15 +505,11 @@ def test_a_change_that_fails_half_way_leaves_all_of_it_as_it_was(groups: Cgroups
     assert process.poll() is None
 
 
-def test_a_cpu_that_is_not_there_starts_nothing_on_v1_and_is_everywhere_on_v2(groups: Cgroups) -> None:
-    if groups.version == 1:
-        with pytest.raises(SetupFailed) as failed:
-            create(groups, Limits(cpuset="4000"))
-        assert "cpuset.cpus" in str(failed.value.details["path"])
-        assert not groups.ids()
-    else:
+def test_a_cpu_that_is_not_there_is_told_and_leaves_nothing(groups: Cgroups) -> None:
+    with pytest.raises(SetupFailed) as failed:
         create(groups, Limits(cpuset="4000"))
-        assert raw.read(groups, ID, "cpuset.cpus.effective").strip() != ""
+    assert "cpuset.cpus" in str(failed.value.details["path"])
+    assert not groups.ids()
 
 
 def test_any_file_of_the_containers_own_cgroup_can_be_read(groups: Cgroups) -> None:

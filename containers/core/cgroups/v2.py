@@ -69,15 +69,18 @@ class CgroupsV2(Cgroups):
             os.close(cgroup_fd)
 
     def _plan(self, path: Path, limits: Limits, *, fresh: bool) -> tuple[Write, ...]:
-        cpuset = (limits.cpuset is not None or not fresh) and os.path.exists(path / "cpuset.cpus")
-        if limits.cpuset is not None and not cpuset:
-            raise no_cpuset()
+        every_cpu = None
+        if limits.cpuset is not None:
+            if not os.path.exists(path / "cpuset.cpus"):
+                raise no_cpuset()
+        elif not fresh and os.path.exists(path / "cpuset.cpus") and read_file(f"{path}/cpuset.cpus").strip():
+            every_cpu = read_file(f"{path.parent}/cpuset.cpus.effective").strip()
         return limits_v2(
             limits,
             io_device=throttled_device(self.state_dir, limits) if os.path.exists(path / "io.max") else None,
             fresh=fresh,
             swap=os.path.exists(path / "memory.swap.max"),
-            cpuset=cpuset,
+            every_cpu=every_cpu,
         )
 
     def apply(self, container_id: str, limits: Limits) -> None:
@@ -89,6 +92,9 @@ class CgroupsV2(Cgroups):
             for write in self._plan(path, limits, fresh=False):
                 file = f"{path}/{write.file}"
                 old = read_file(file).strip()
+                if write.file == "cpuset.cpus" and not old:
+                    # one that was never set, which it cannot be again while there are processes
+                    old = read_file(f"{file}.effective").strip()
                 if write.file == "memory.max" and write.value != "max":
                     _lower_memory(path, int(write.value))
                 else:
@@ -98,7 +104,7 @@ class CgroupsV2(Cgroups):
         except BaseException as error:
             for file, old in reversed(done):
                 try:
-                    write_file(file, old or "\n")  # an empty cpuset.cpus: all of them
+                    write_file(file, old)
                 except OSError as failed:
                     error.add_note(f"undo failed: {failed}")
             raise
