@@ -65,7 +65,7 @@ def find(secret: str) -> ApiToken | None:
     now = timezone.now()
     if token is None or not token.user.is_active or (token.expires_at is not None and token.expires_at <= now):
         return None
-    if token.last_used_at is None or now - token.last_used_at > _USED_EVERY:
+    if token.last_used_at is None or abs(now - token.last_used_at) > _USED_EVERY:
         ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
     return token
 

@@ -18,7 +18,8 @@ function schedule(part) {
   const url = part.dataset.refresh;
   if (waiting.has(url)) return;
   const gap = "slow" in part.dataset ? 1000 : 150;
-  const wait = Math.max(20, (lastAt.get(url) ?? 0) + gap - Date.now());
+  // by a clock that nobody sets
+  const wait = Math.max(20, (lastAt.get(url) ?? -Infinity) + gap - performance.now());
   waiting.set(url, setTimeout(take, wait, url));
 }
 
@@ -27,7 +28,7 @@ async function take(url) {
   waiting.delete(url);
   if (running.has(url)) { waiting.set(url, setTimeout(take, 50, url)); return; }
   running.add(url);
-  lastAt.set(url, Date.now());
+  lastAt.set(url, performance.now());
   await fetchParts(url).catch(() => {}).finally(() => running.delete(url));
 }
 

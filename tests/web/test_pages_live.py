@@ -169,6 +169,18 @@ def test_a_row_escapes_all_that_people_wrote(host, team, root):
     assert found.text.count(evil) == 2
 
 
+def test_one_that_waits_to_be_started_again_says_so_and_can_be_stopped(host, team, root, olga):
+    make_container(team, "loops", restart="always", last_exit=last_exit("exit", 1))
+    make_container(team, "rests", restart="always", last_exit=last_exit("stopped"))
+    loops, rests = rows_of(olga, listed(olga).order_by("name"))
+    assert (loops.word, loops.power.action, loops.pause.action) == ("Restarting…", "start", "stop")
+    assert not loops.pause.reason
+    assert (rests.word, rests.power.action, rests.pause.action) == ("Stopped", "start", "freeze")
+    assert rests.pause.reason
+    assert signed_in(olga).post(reverse("containers:act", args=["loops", "stop"])).status_code < 300
+    assert Operation.objects.get().action == "stop"
+
+
 def test_a_row_speaks_the_viewers_language(host, team, root):
     make_container(team, "web-1")
     with translation.override("de"):
