@@ -89,6 +89,7 @@ def _cp(
     tie = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--"]
     copy = ["/usr/bin/cp", "-a", "--reflink=auto", "--one-file-system", "-T", *(["-l"] if link else []), "--"]
     words = b""
+    _go_on(deadline, cancelled)
     with subprocess.Popen(
         [*tie, *copy, os.fspath(source), os.fspath(target)],
         stdin=subprocess.DEVNULL,

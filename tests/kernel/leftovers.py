@@ -36,9 +36,15 @@ def _processes(instance: str, id_block: int | None, state_dir: Path | None = Non
             uid = os.stat(f"/proc/{pid}").st_uid
             in_block = id_block is not None and id_block <= uid < id_block + claims.ID_BLOCK_SIZE
             launcher = state_dir is not None and "launcher.py" in command and str(state_dir) in command
-            if f"supervisor {instance} " in command or in_block or launcher:
+            # one that has ended, and that nobody of ours is to reap, has no words any more: it waits for pid 1
+            ended = not command and _ended(pid)
+            if f"supervisor {instance} " in command or (in_block and not ended) or launcher:
                 found.append(f"process {pid} uid {uid}: {command}")
     return found
+
+
+def _ended(pid: str) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in ("Z", "X")
 
 
 def _mounts(instance: str, state_dir: Path) -> list[str]:

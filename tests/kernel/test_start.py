@@ -202,4 +202,4 @@ def test_a_worker_that_dies_during_a_start_leaves_nothing(host, container):
     with pytest.raises(RuntimeError, match="no bridge"):
         running.start(host, spec, network=Failing())
     assert running.observe(host)[spec.id].status is Status.STOPPED
-    assert leftovers(host.instance, host.state_dir, None) == []
+    wait_until(lambda: not leftovers(host.instance, host.state_dir, None), what="nothing is left")

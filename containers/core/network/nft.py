@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from .base import NetworkConfig
 from .ruleset import Json
 
 TIMEOUT_SEC: Final = 60
+CHANGE_TRIES: Final = 3
 _NETLINK_NETFILTER: Final = 12
 _NLM_F_REQUEST: Final = 1
 _NFT_MSG_NEWGEN: Final = 10 << 8 | 15
@@ -229,10 +230,27 @@ def remove_tables(host: Host) -> None:
     run([{"add": table} for table in tables] + [{"delete": table} for table in tables])
 
 
+def _change(host: Host, change: Callable[[], None]) -> None:
+    """Look and change, once more where somebody else has changed the table in between.
+
+    What was looked at and is gone by then makes the kernel refuse the whole transaction: a process that was killed may
+    have left an nft behind that ends its work.
+    """
+    with _CHANGING:
+        for attempt in range(CHANGE_TRIES):
+            try:
+                change()
+            except SetupFailed:
+                if attempt == CHANGE_TRIES - 1:
+                    raise
+                _KNOWN.pop(host.nft_table, None)
+            else:
+                return
+
+
 def register(host: Host, spec: Spec) -> None:
     """Add a container's elements, and take out what its links' names had before (another MAC, another container)."""
-    with _CHANGING:
-        _register(host, spec)
+    _change(host, lambda: _register(host, spec))
 
 
 def _register(host: Host, spec: Spec) -> None:
@@ -259,8 +277,7 @@ def _stale(spec: Spec, elements: Iterable[tuple[str, tuple[str, ...]]]) -> list[
 
 def unregister(host: Host, container_id: str) -> None:
     """Take out everything that leads to the container; twice is once."""
-    with _CHANGING:
-        _unregister(host, container_id)
+    _change(host, lambda: _unregister(host, container_id))
 
 
 def _unregister(host: Host, container_id: str) -> None:
@@ -277,6 +294,10 @@ def _unregister(host: Host, container_id: str) -> None:
 
 def keep_only(host: Host, specs: Sequence[Spec]) -> None:
     """Take out every element and chain that is not of these containers; twice is once."""
+    _change(host, lambda: _keep_only(host, specs))
+
+
+def _keep_only(host: Host, specs: Sequence[Spec]) -> None:
     entries = listing("table", "bridge", host.nft_table)
     needed = {element for spec in specs for element in wanted(spec)}
     chains = {ruleset.own_chain(spec.id, index) for spec in specs for index in range(len(spec.nics))}
