@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -40,6 +41,15 @@ def test_a_started_container_runs_in_its_own_id_range(host, container):
 def wait_stopped(host, spec, timeout_sec=10.0):
     wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, timeout_sec, "the container stops")
     return running.observe(host)[spec.id].last_exit
+
+
+def ignores_term(pid):
+    """Whether a process has come to the point where it ignores SIGTERM; before that a signal may end it."""
+    ignored = re.search(r"^SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(ignored[1], 16) >> (signal.SIGTERM - 1) & 1
+
+
+IGNORES_TERM = "trap '' TERM; while :; do sleep 1; done"
 
 
 def sh(script):
@@ -89,8 +99,9 @@ def test_reboot_inside_boots_again(host, container):
 
 
 def test_an_init_that_ignores_the_signal_is_killed_when_the_time_is_over(host, container):
-    spec = container(init_command=sh("trap '' TERM; while :; do sleep 1; done"))
-    running.start(host, spec, network=NoNetwork())
+    spec = container(init_command=sh(IGNORES_TERM))
+    pid = running.start(host, spec, network=NoNetwork()).init_pid
+    wait_until(lambda: ignores_term(pid), what="init ignores SIGTERM")
     begun = time.monotonic()
     with pytest.raises(TimedOut):
         running.stop(host, spec.id, timeout_sec=0.5, force=False)
@@ -149,8 +160,9 @@ def test_a_container_at_its_limit_of_processes_still_shuts_down(host, container)
 
 
 def test_a_stop_that_gives_up_leaves_the_limit_of_processes(host, container):
-    spec = container(init_command=sh("trap '' TERM; while :; do sleep 1; done"), limits=Limits(pids=10))
-    running.start(host, spec, network=NoNetwork())
+    spec = container(init_command=sh(IGNORES_TERM), limits=Limits(pids=10))
+    pid = running.start(host, spec, network=NoNetwork()).init_pid
+    wait_until(lambda: ignores_term(pid), what="init ignores SIGTERM")
     limit = Path(detect.open(host).stat_paths(spec.id).pids).with_name("pids.max")
     with pytest.raises(TimedOut):
         running.stop(host, spec.id, timeout_sec=0.2, force=False)
