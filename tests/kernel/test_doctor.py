@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,8 +38,8 @@ def test_a_state_directory_that_is_not_there_yet(tmp_path: Path) -> None:
 
 
 def test_a_missing_program_is_told_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = doctor.shutil.which
-    monkeypatch.setattr(doctor.shutil, "which", lambda name, **more: None if name == "dnsmasq" else real(name, **more))
+    real = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name, **more: None if name == "dnsmasq" else real(name, **more))
     check = by_id(doctor.examine(tmp_path))["dnsmasq"]
     assert (check.ok, check.level) == (False, "required")
     assert "dnsmasq-base" in check.mend

@@ -1,4 +1,4 @@
-"""What this host can do, tried and not read from configuration files. Needs no database and no instance."""
+"""What the kernel, the disks and the installed programs can do: it changes seldom, and trying it takes a while."""
 
 from __future__ import annotations
 
@@ -6,23 +6,16 @@ import json
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
-from . import files, policy_file
-from .cgroups import detect
-from .errors import CoreError, SpecError
-from .host import Host
-from .network import findings, nft
-from .units import format_bytes
-
-Level = Literal["required", "recommended", "info"]
+from ..cgroups import detect
+from ..errors import CoreError
+from ..units import format_bytes
+from .check import Check, Level, number
 
 KERNEL_MIN: Final = (5, 19)
 """Overlay over idmapped layers; cgroup.kill came with 5.14, userxattr with 5.11."""
@@ -30,28 +23,6 @@ SPACE_MIN_BYTES: Final = 2 * 1024**3
 INODES_MIN: Final = 100_000
 INOTIFY_INSTANCES_MIN: Final = 512
 PROBE_SEC: Final = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One thing that was looked at.
-
-    what: what is so. why: what it is needed for. mend: a command or an advice, empty where there is none. part: what it
-    is about; all but "host" is looked at again while the panel runs. bridge: the network's that it is about, if one's.
-    """
-
-    id: str
-    ok: bool
-    level: Level
-    what: str
-    why: str
-    mend: str = ""
-    part: Literal["host", "network", "policy"] = "host"
-    bridge: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the check as JSON values."""
-        return asdict(self)
 
 
 _PROBES: Final[dict[str, tuple[Level, str, str, str]]] = {
@@ -129,54 +100,12 @@ _PROGRAMS: Final[tuple[tuple[str, str, Level, str, str], ...]] = (
 )
 
 
-def examine(state_dir: str | os.PathLike[str]) -> list[Check]:
-    """Look at everything; state_dir need not exist yet. Takes about half a second. Root, or the probes fail."""
-    place = _existing(Path(state_dir))
-    checks = [_root(), _kernel(), *_probes(place), *_cgroups()]
-    checks += [_program(*entry) for entry in _PROGRAMS]
-    checks += [_busybox(), *_space(place), *_limits(), _pressure(), _swap()]
-    return checks + changing(Path(state_dir))
-
-
-def changing(state_dir: Path) -> list[Check]:
-    """Look at what others change while the panel runs, in some milliseconds: firewalls, the policy file. Root."""
-    return [*_network(state_dir), _policy(state_dir)]
-
-
-def refresh(host: Host, *, older_sec: float = 0.0) -> bool:
-    """Look again and write host.doctor_path, where what is there is older than that; return whether it was."""
-    try:
-        if abs(time.time() - host.doctor_path.stat().st_mtime) < older_sec:
-            return False
-    except FileNotFoundError:
-        pass
-    files.write_json(host.doctor_path, {"checks": [check.as_dict() for check in examine(host.state_dir)]}, sync=False)
-    return True
-
-
-def refresh_changing(host: Host) -> bool:
-    """Look again at what others change, and write it into host.doctor_path; return whether something has changed."""
-    try:
-        known: list[dict[str, Any]] = json.loads(host.doctor_path.read_text())["checks"]
-    except (OSError, ValueError, KeyError):
-        return False  # refresh() writes it whole
-    kept = [check for check in known if check.get("part", "host") == "host"]
-    checks = [*kept, *(check.as_dict() for check in changing(host.state_dir))]
-    if checks == known:
-        return False
-    files.write_json(host.doctor_path, {"checks": checks}, sync=False)
-    return True
-
-
-def missing(checks: list[Check]) -> list[Check]:
-    """Return the checks without which no container runs here."""
-    return [check for check in checks if not check.ok and check.level == "required"]
-
-
-def _existing(path: Path) -> Path:
-    """Return the path, or its nearest parent that is there."""
-    path = path.absolute()
-    return next(place for place in (path, *path.parents) if os.path.isdir(place))
+def checks(place: Path) -> list[Check]:
+    """Look at everything; place: a directory on the state directory's file system."""
+    found = [_root(), _kernel(), *_probes(place), *_cgroups()]
+    found += [_program(*entry) for entry in _PROGRAMS]
+    found += [_busybox(), *_space(place), *_limits(), _pressure(), _swap()]
+    return found
 
 
 def _root() -> Check:
@@ -205,7 +134,7 @@ def _kernel() -> Check:
 
 
 def _probes(place: Path) -> Iterator[Check]:
-    script = Path(__file__).parent / "proc/probe.py"
+    script = Path(__file__).parents[1] / "proc/probe.py"
     command = [os.path.realpath(sys.executable), "-I", "-S", str(script), str(place)]
     results: dict[str, str | None] = {}
     trouble = ""
@@ -320,23 +249,16 @@ def _limits() -> Iterator[Check]:
         ("kernel/keys/maxkeys", 2000, "systemd makes a session keyring for each service."),
         ("user/max_user_namespaces", 2000, "Every container has a user namespace."),
     ):
-        number = _number(Path("/proc/sys") / name)
+        value = number(Path("/proc/sys") / name)
         dotted = name.replace("/", ".")
         yield Check(
             id=name.rpartition("/")[2].replace("_", "-"),
-            ok=number is not None and number >= least,
+            ok=value is not None and value >= least,
             level="recommended",
-            what=f"{dotted} is {number}." if number is not None else f"There is no {dotted}.",
+            what=f"{dotted} is {value}." if value is not None else f"There is no {dotted}.",
             why=f"{why} At least {least} lets many containers run.",
             mend=f"sysctl -w {dotted}={least * 4}",
         )
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _pressure() -> Check:
@@ -371,81 +293,3 @@ def _swap() -> Check:
         why="Without it a memory limit does not hold back swap.",
         mend="Boot with swapaccount=1.",
     )
-
-
-def _network(state_dir: Path) -> Iterator[Check]:
-    forwards = _number(Path("/proc/sys/net/ipv4/ip_forward")) == 1
-    yield Check(
-        id="ip-forward",
-        ok=forwards,
-        level="info",
-        what=f"IPv4 forwarding is {'on' if forwards else 'off; the first network switches it on'}.",
-        why="Containers reach beyond this host by it.",
-        mend="sysctl -w net.ipv4.ip_forward=1",
-        part="network",
-    )
-    ipv6 = nft.host_has_ipv6()
-    yield Check(
-        id="ipv6",
-        ok=ipv6,
-        level="info",
-        what=f"This host {'speaks' if ipv6 else 'does not speak'} IPv6.",
-        why="Networks then have IPv6 addresses, too.",
-        part="network",
-    )
-    try:
-        instance = Host.open(state_dir).instance
-    except (OSError, ValueError, KeyError):
-        instance = "*"
-    # every bridge of the instance: those that are there, or the first that will be
-    prefix = f"boxbr{instance}"
-    bridges = sorted(name for _index, name in socket.if_nameindex() if name.startswith(prefix)) or [f"{prefix}0"]
-    try:
-        entries = nft.listing("ruleset")
-    except CoreError:
-        return  # without nft the check above says so
-    blocked = findings.foreign(entries, bridges, ours=_boxroom_tables(entries))
-    for finding in blocked:
-        yield Check(
-            id=finding.id,
-            ok=False,
-            level="recommended",
-            what=finding.what,
-            why=finding.why,
-            mend=finding.mend or "",
-            part="network",
-            bridge=finding.bridge,
-        )
-    if not blocked:
-        yield Check(
-            id="forward-policy",
-            ok=True,
-            level="recommended",
-            what="No other firewall drops what containers send.",
-            why="A forward policy of drop (Docker, ufw, firewalld) would cut containers off.",
-            part="network",
-        )
-
-
-def _policy(state_dir: Path) -> Check:
-    host = Host(state_dir, "")
-    problem = ""
-    try:
-        policy_file.load(host)
-    except SpecError as error:
-        problem = error.message
-    there = os.path.exists(host.policy_path)
-    return Check(
-        id="policy",
-        ok=not problem,
-        level="recommended",
-        what=problem or ("policy.toml is understood." if there else "There is no policy.toml: the defaults hold."),
-        why="It holds for every container; while it cannot be understood none is made or started.",
-        mend=f"Edit {host.policy_path}" if problem else "",
-        part="policy",
-    )
-
-
-def _boxroom_tables(entries: list[dict[str, Any]]) -> set[str]:
-    names = {entry["table"]["name"] for entry in entries if "table" in entry}
-    return {name for name in names if name.startswith("boxroom_")}
