@@ -8,17 +8,13 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from containers.asking import services
-from containers.clients import history
 from containers.core.errors import CoreError
-from containers.core.security import Security
-from containers.core.units import format_bytes
 from containers.models import Event, Network, Operation
-from containers.showing import giving, securitytext
-from containers.showing.forms import LIMITS, RESTARTS, changes_of, field_of, in_words, ranges
+from containers.showing import giving, settingrows
+from containers.showing.forms import RESTARTS, changes_of, field_of, in_words
 from containers.showing.rows import Row, listed, row_of
 from panel.accounts.models import User
 from panel.pages.web import actor_of, done, page, unknown, user_of, wants_fragment
@@ -126,7 +122,7 @@ def settings(request: HttpRequest, name: str) -> HttpResponse:
             return done(request, where, container=name, settings=name)
         except CoreError as error:
             errors[field_of(error) or "all"] = in_words(error, row.container.host)
-    context = {"row": row, "tabs": TABS, "tab": "settings", "groups": setting_groups(row), "errors": errors}
+    context = {"row": row, "tabs": TABS, "tab": "settings", "groups": settingrows.groups(row), "errors": errors}
     context |= {"edited": request.POST if errors else {}, "reason": row.reason("update"), "restarts": RESTARTS}
     context |= giving.context(row)
     template = "containers/settings_form.html" if wants_fragment(request) else "containers/tab_settings.html"
@@ -148,105 +144,3 @@ def rename(request: HttpRequest, name: str) -> HttpResponse:
         except CoreError as error:
             context["error"] = error.message
     return render(request, "containers/dialog_rename.html", context)
-
-
-def setting_groups(row: Row) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Return the settings as groups of rows: name, label, shown value, raw value, kind, help."""
-    c = row.container
-    limits = c.limits
-    none, allowed, present = _("no limit"), ranges(c.host), history.present_limits(c)
-    memory, cpus, pids = (limits.get(name) for name in ("memory_bytes", "cpus", "pids"))
-    swap, weight, cpuset = (limits.get(name) for name in ("swap_bytes", "cpu_weight", "cpuset"))
-
-    def setting(name: str, label: str, shown: Any, raw: Any, kind: str, help_text: str = "") -> dict[str, Any]:
-        return {"name": name, "label": label, "shown": shown, "raw": raw, "kind": kind, "help": help_text}
-
-    def limit(
-        name: str, label: str, asked: Any, raw: Any, kind: str, words: Callable[[Any], str] = str
-    ) -> dict[str, Any]:
-        """Return a limit's row, with the kernel's present value beside the one that was asked for."""
-        found: dict[str, Any] = setting(name, label, words(asked) if asked else none, raw, kind, allowed[name])
-        if LIMITS[name] in present:
-            now = present[LIMITS[name]]
-            found |= {"kernel": none if now is None else words(now), "differs": _differ(asked, now)}
-        return found
-
-    return [
-        (
-            _("Limits"),
-            [
-                limit("memory", _("Memory"), memory, f"{memory / 1024**2:g}" if memory else "", "memory", format_bytes),
-                setting(
-                    "swap",
-                    _("Swap"),
-                    (none if memory is None else _("none")) if swap is None else format_bytes(swap),
-                    "" if swap is None else f"{swap / 1024**2:g}",
-                    "memory",
-                    allowed["swap"],
-                ),
-                limit("cpus", _("CPUs"), cpus, cpus or "", "number", lambda value: f"{value:g}"),
-                setting("cpu_weight", _("CPU weight"), weight or 100, weight or "", "number", allowed["cpu_weight"]),
-                setting("cpuset", _("Which CPUs"), cpuset or _("all"), cpuset or "", "text", allowed["cpuset"]),
-                limit("pids", _("Processes"), pids, pids or "", "number"),
-            ],
-        ),
-        (
-            _("About"),
-            [
-                setting("description", _("Description"), c.description or "–", c.description, "text"),
-                setting(
-                    "tags", _("Tags"), ", ".join(c.tags) or "–", " ".join(c.tags), "text", _("Separate by spaces.")
-                ),
-            ],
-        ),
-        (
-            _("Start and end"),
-            [
-                setting("autostart", _("Start with the host"), _yes(c.autostart), c.autostart, "check"),
-                setting(
-                    "restart",
-                    _("When it ends by itself"),
-                    dict(RESTARTS).get(c.restart, c.restart),
-                    c.restart,
-                    "restart",
-                ),
-                setting("ephemeral", _("Deleted when it stops"), _yes(c.ephemeral), c.ephemeral, "check"),
-                setting(
-                    "init_command",
-                    _("Init command"),
-                    " ".join(c.init_command) or _("the image's own"),
-                    " ".join(c.init_command),
-                    "text",
-                    _("Takes effect at the next start."),
-                ),
-                setting(
-                    "environment",
-                    _("Environment"),
-                    "\n".join(f"{k}={v}" for k, v in c.environment.items()) or "–",
-                    "\n".join(f"{k}={v}" for k, v in c.environment.items()),
-                    "lines",
-                    _("One NAME=value on each line. Takes effect at the next start."),
-                ),
-                setting(
-                    "halt_signal",
-                    _("Signal for a clean stop"),
-                    c.halt_signal or _("the image's own"),
-                    c.halt_signal,
-                    "text",
-                    _("Such as SIGPWR or SIGRTMIN+3."),
-                ),
-            ],
-        ),
-        (_("Security"), securitytext.rows(Security.from_dict(c.security), setting, _yes)),
-    ]
-
-
-def _differ(asked: float | None, now: float | None) -> bool:
-    """Return whether the kernel holds something else than was asked for; it rounds to pages and microseconds."""
-    if not asked or now is None:
-        return bool(asked) or now is not None
-    return abs(asked - now) > 0.01 * asked
-
-
-def _yes(value: bool) -> str:  # noqa: FBT001  a word for a yes or no
-    return _("yes") if value else _("no")
