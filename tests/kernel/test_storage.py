@@ -440,3 +440,27 @@ def test_failpoints_need_the_marker(host, monkeypatch):
 
 def test_merge_of_a_shallow_stack_is_the_stack(host, layer):
     assert merge.bounded(host, (layer,), made_for="x") == (layer,)
+
+
+def test_a_container_deleted_while_another_is_tidied_up_after_is_no_hindrance(host, container, monkeypatch):
+    first, second = container(), container()
+    load_root = store.load_root
+
+    def late(host, container_id):
+        if container_id == second.id and store.exists(host, second.id):
+            store.to_trash(host, host.container_dir(second.id))
+        return load_root(host, container_id)
+
+    monkeypatch.setattr(store, "load_root", late)
+    stored.delete(host, first.id)
+    assert not store.exists(host, first.id)
+    assert not store.exists(host, second.id)
+
+
+def test_a_damaged_container_keeps_every_layer(host, container):
+    first, second = container(), container()
+    store.root_path(host, second.id).unlink()
+    layers = store.layer_ids(host)
+    stored.delete(host, first.id)
+    assert not store.exists(host, first.id)
+    assert store.layer_ids(host) == layers

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import cgroups, files, store
-from ..errors import AlreadyExists, Busy, InvalidTransition, NotFound, TimedOut
+from ..errors import AlreadyExists, Busy, CoreError, InvalidTransition, NotFound, TimedOut
 from ..failpoints import failpoint
 from ..host import Host
 from ..names import check_name
@@ -354,8 +354,11 @@ def _supervised(host: Host, container_id: str) -> bool:
 
 
 def _tidy(host: Host) -> None:
-    """Collect now, or leave it to the next time where a build is being recorded."""
-    with contextlib.suppress(Busy):
+    """Collect now, or leave it to the next time: what was asked for is done, and litter harms nobody.
+
+    A build may be being recorded, or another container be damaged, so that nobody knows what it refers to.
+    """
+    with contextlib.suppress(CoreError):
         litter.collect(host)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import files, store
-from ..errors import Busy
+from ..errors import Busy, NotFound
 from ..failpoints import failpoint
 from ..host import Host
 
@@ -31,10 +31,20 @@ def used_layers(host: Host) -> set[str]:
     for image in store.images(host).values():
         used.update(image.layers)
     for container_id in store.container_ids(host):
-        root = store.load_root(host, container_id)
-        used.update(root.layers, (root.writable,))
-        for snapshot in store.snapshots(host, container_id):
-            used.update(snapshot.layers)
+        try:
+            used |= _used_by(host, container_id)
+        except (NotFound, FileNotFoundError):
+            # deleted meanwhile, by one rename: it refers to nothing any more
+            if host.container_dir(container_id).exists():
+                raise
+    return used
+
+
+def _used_by(host: Host, container_id: str) -> set[str]:
+    root = store.load_root(host, container_id)
+    used = {*root.layers, root.writable}
+    for snapshot in store.snapshots(host, container_id):
+        used.update(snapshot.layers)
     return used
 
 
