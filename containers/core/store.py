@@ -3,7 +3,8 @@
 A container's place in the file system is two files and no moves::
 
     containers/ID/spec.json        what it is asked to be
-    containers/ID/root.json        {"layers": [bottom first], "writable": LAYER}: what its root is made of, now
+    containers/ID/root.json        {"layers": [bottom first], "writable": LAYER}: what its root is made of, now; and
+                                   "spec" for a moment, where a restore changed both files by one rename
     containers/ID/snapshots/N.json what it was made of, then
     layers/LAYER/rootfs/           a tree, owners unshifted; read-only as soon as no root.json calls it writable
     layers/LAYER/work/             overlay's scratch space, in a writable layer only
@@ -23,11 +24,11 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from . import files
+from . import files, points
 from .errors import Busy, NotFound
 from .host import Host
 from .names import check_name
@@ -43,22 +44,14 @@ _POLL_SEC: Final = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """What a container's root file system is made of. layers: read-only ones, bottom first. writable: its own."""
+    """What a container's root file system is made of. layers: read-only ones, bottom first. writable: its own.
+
+    lineage: the snapshots that it descends from, oldest first; those that were deleted since too.
+    """
 
     layers: tuple[str, ...]
     writable: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A stack to go back to. size_bytes: what it added on disk. spec: the container's spec at that time."""
-
-    name: str
-    layers: tuple[str, ...]
-    note: str = ""
-    created_at: str = ""
-    size_bytes: int = 0
-    spec: dict[str, Any] = field(default_factory=dict)
+    lineage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +95,13 @@ def load(host: Host, container_id: str) -> Spec:
     """Return a container's spec, its layers as they are now; raises NotFound, or SetupFailed where it is damaged."""
     if not _CONTAINER_ID.fullmatch(container_id):
         raise NotFound("There is no such container on this host.")
+    root = _root(host, container_id)
     try:
-        spec = Spec.from_dict(files.read_json(host.spec_path(container_id)))
+        # what a restore has put in force and not yet written where it belongs
+        data = root.get("spec") or files.read_json(host.spec_path(container_id))
     except FileNotFoundError:
         raise NotFound("There is no such container on this host.") from None
-    return dataclasses.replace(spec, layers=load_root(host, container_id).layers)
+    return dataclasses.replace(Spec.from_dict(data), layers=tuple(root["layers"]))
 
 
 def save(host: Host, spec: Spec) -> None:
@@ -115,6 +110,24 @@ def save(host: Host, spec: Spec) -> None:
     if not host.container_dir(spec.id).is_dir():
         raise NotFound("There is no such container on this host.")
     files.write(host.spec_path(spec.id), (spec.to_json() + "\n").encode())
+    with contextlib.suppress(NotFound):
+        if "spec" in _root(host, spec.id):
+            save_root(host, spec.id, load_root(host, spec.id))
+
+
+def exchange(host: Host, spec: Spec, root: Root) -> None:
+    """Replace a container's root and its spec by one rename: a reader, or a crash, sees both old or both new."""
+    spec.check()
+    whole = {**dataclasses.asdict(root), "spec": dataclasses.asdict(spec)}
+    files.write_json(root_path(host, spec.id), whole)
+
+
+def settle(host: Host, container_id: str) -> bool:
+    """Write the spec that exchange() has put in force where it belongs; returns whether there was one."""
+    pending = "spec" in _root(host, container_id)
+    if pending:
+        save(host, load(host, container_id))
+    return pending
 
 
 def load_all(host: Host) -> tuple[dict[str, Spec], dict[str, str]]:
@@ -139,11 +152,16 @@ def root_path(host: Host, container_id: str) -> Path:
 
 def load_root(host: Host, container_id: str) -> Root:
     """Return what a container's root is made of; raises NotFound."""
+    data = _root(host, container_id)
+    return Root(layers=tuple(data["layers"]), writable=data["writable"], lineage=tuple(data.get("lineage", ())))
+
+
+def _root(host: Host, container_id: str) -> dict[str, Any]:
     try:
-        data = files.read_json(root_path(host, container_id))
+        data: dict[str, Any] = files.read_json(root_path(host, container_id))
     except FileNotFoundError:
         raise NotFound("There is no such container on this host.") from None
-    return Root(layers=tuple(data["layers"]), writable=data["writable"])
+    return data
 
 
 def save_root(host: Host, container_id: str, root: Root) -> None:
@@ -151,49 +169,14 @@ def save_root(host: Host, container_id: str, root: Root) -> None:
     files.write_json(root_path(host, container_id), dataclasses.asdict(root))
 
 
-# snapshots
+# snapshots: see points.py
 
-
-def snapshots_dir(host: Host, container_id: str) -> Path:
-    """Return the directory of a container's snapshot records."""
-    return host.container_dir(container_id) / "snapshots"
-
-
-def snapshots(host: Host, container_id: str) -> list[Snapshot]:
-    """Return a container's snapshots, oldest first."""
-    directory = snapshots_dir(host, container_id)
-    found = [_snapshot(directory / name) for name in _listed(directory) if _record(name)]
-    return sorted(found, key=lambda snapshot: (snapshot.created_at, snapshot.name))
-
-
-def load_snapshot(host: Host, container_id: str, name: str) -> Snapshot:
-    """Return a snapshot; raises NotFound."""
-    try:
-        return _snapshot(_snapshot_path(host, container_id, name))
-    except FileNotFoundError:
-        raise NotFound(f"There is no snapshot {name}.") from None
-
-
-def save_snapshot(host: Host, container_id: str, snapshot: Snapshot) -> None:
-    """Record a snapshot."""
-    files.write_json(_snapshot_path(host, container_id, snapshot.name), dataclasses.asdict(snapshot))
-
-
-def remove_snapshot(host: Host, container_id: str, name: str) -> None:
-    """Forget a snapshot; its layers go with the next collect. One that is not there is fine."""
-    path = _snapshot_path(host, container_id, name)
-    path.unlink(missing_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        files.sync_dir(path.parent)
-
-
-def _snapshot_path(host: Host, container_id: str, name: str) -> Path:
-    return snapshots_dir(host, container_id) / f"{check_name(name)}.json"
-
-
-def _snapshot(path: Path) -> Snapshot:
-    data = files.read_json(path)
-    return build(Snapshot, {**data, "layers": tuple(data["layers"])}, "snapshot")
+Snapshot = points.Snapshot
+snapshots_dir = points.directory
+snapshots = points.listed
+load_snapshot = points.load
+save_snapshot = points.save
+remove_snapshot = points.remove
 
 
 # images

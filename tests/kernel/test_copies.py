@@ -12,7 +12,7 @@ import pytest
 
 from containers.core import cgroups, store
 from containers.core.errors import SetupFailed, StorageFull, TimedOut
-from containers.core.lifecycle import running, stored
+from containers.core.lifecycle import holding, running, stored
 from containers.core.states import Status
 from containers.core.storage import overlay
 from containers.core.tree_copy import copy_tree
@@ -131,7 +131,7 @@ def test_a_running_container_with_a_tree_too_deep_is_kept_and_cloned(host, conta
 
 def test_a_copy_that_takes_too_long_is_given_up_and_the_container_runs_on(host, running_container, monkeypatch):
     # less than no time: a copy of next to nothing ends within no time
-    monkeypatch.setattr(stored, "FROZEN_MAX_SEC", -1.0)
+    monkeypatch.setattr(holding, "FROZEN_MAX_SEC", -1.0)
     with pytest.raises(TimedOut, match="could not be copied within -1 s") as late:
         stored.snapshot(host, running_container.id, "snap0")
     assert late.value.details["step"] == "copy"

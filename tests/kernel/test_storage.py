@@ -19,7 +19,7 @@ import pytest
 from containers.core import cgroups, files, store
 from containers.core.errors import AlreadyExists, Busy, InvalidTransition, NotFound, SetupFailed, SpecError
 from containers.core.failpoints import MARKER
-from containers.core.lifecycle import running, stored
+from containers.core.lifecycle import running, snapshots, stored
 from containers.core.spec import Spec
 from containers.core.states import Status
 from containers.core.storage import merge, overlay
@@ -316,14 +316,17 @@ import sys, json
 sys.path.insert(0, sys.argv[1])
 from containers.core.host import Host
 from containers.core import store, images
-from containers.core.lifecycle import stored
+from containers.core.lifecycle import snapshots, stored
 from containers.core.spec import Spec
 host = Host.open(sys.argv[2])
 act, *rest = json.loads(sys.argv[3])
 if act == "create": stored.create(host, Spec.from_dict(rest[0]))
 elif act == "clone": stored.clone(host, rest[0], Spec.from_dict(rest[1]))
 elif act == "snapshot": stored.snapshot(host, rest[0], "snap9")
-elif act == "restore": stored.restore(host, rest[0], tuple(rest[1]))
+elif act == "restore":
+    wanted, safety = Spec.from_dict(rest[2]), snapshots.Safety(name=rest[3])
+    stored.restore(host, rest[0], tuple(rest[1]), spec=wanted, safety=safety)
+elif act == "change": snapshots.change_snapshot(host, rest[0], "a", new_name="z", note="", pinned=False, expires_at="")
 elif act == "delete": stored.delete(host, rest[0])
 elif act == "rename": stored.rename(host, rest[0], "renamed")
 elif act == "image": images.build(host, "busybox", {"type": "busybox"})
@@ -395,15 +398,89 @@ def test_a_killed_snapshot_of_a_running_container_lets_it_run_on(host, running_c
     assert stored.snapshot(host, running_container.id, "snap9").layers
 
 
-@pytest.mark.parametrize("point", ["restore.fresh", "restore.written", "restore.committed"])
-def test_a_killed_restore_leaves_old_or_new(host, container, point):
-    spec = container()
+@pytest.mark.parametrize(
+    "point",
+    [
+        "seal.fresh",
+        "seal.committed",
+        "snapshot.layers",
+        "snapshot.committed",
+        "restore.safe",
+        "restore.fresh",
+        "restore.written",
+        "restore.committed",
+        "restore.settled",
+    ],
+)
+def test_a_killed_restore_leaves_old_or_new_files_and_configuration_together(host, container, point):
+    spec = container(description="old")
     (upper(host, spec) / "f").write_text("old")
     kept = stored.snapshot(host, spec.id, "snap0")
     (upper(host, spec) / "f").write_text("new")
-    killed_at(host, point, "restore", spec.id, kept.layers)
+    store.save(host, dataclasses.replace(spec, description="new"))
+    wanted = dataclasses.replace(store.load(host, spec.id), description="old", generation=2)
+    killed_at(host, point, "restore", spec.id, kept.layers, dataclasses.asdict(wanted), "undo")
+    done = point in ("restore.committed", "restore.settled")
+    # what a reader sees before anything was recovered
+    assert store.load(host, spec.id).description == ("old" if done else "new")
     recovered(host)
-    assert read(host, spec.id, "/f") == (b"old" if point == "restore.committed" else b"new")
+    assert read(host, spec.id, "/f") == (b"old" if done else b"new")
+    now = store.load(host, spec.id)
+    assert (now.description, now.generation) == (("old", 2) if done else ("new", 1))
+    assert Spec.from_json(host.spec_path(spec.id).read_text()).description == now.description
+    # the attempt that follows gets to the end, and its undo leads back to what was there before the first
+    again = ("restore", spec.id, kept.layers, dataclasses.asdict(wanted), "undo")
+    killed_at(host, "restore.settled", *again)
+    recovered(host)
+    stored.restore(host, spec.id, store.load_snapshot(host, spec.id, "undo").layers)
+    assert read(host, spec.id, "/f") == b"new"
+    assert store.load_snapshot(host, spec.id, "undo").spec["description"] == "new"
+
+
+def test_a_spec_saved_after_a_killed_restore_is_the_one_that_counts(host, container):
+    spec = container()
+    kept = stored.snapshot(host, spec.id, "snap0")
+    wanted = dataclasses.replace(spec, description="restored")
+    killed_at(host, "restore.committed", "restore", spec.id, kept.layers, dataclasses.asdict(wanted), "undo")
+    store.save(host, dataclasses.replace(wanted, description="later"))
+    assert store.load(host, spec.id).description == "later"
+    recovered(host)
+    assert store.load(host, spec.id).description == "later"
+
+
+def test_lineage_tells_where_a_container_stands(host, container):
+    spec = container()
+    for name in ("a", "b", "c"):
+        stored.snapshot(host, spec.id, name)
+        (upper(host, spec) / "f").write_text(name)
+    a = store.load_snapshot(host, spec.id, "a")
+    stored.restore(host, spec.id, a.layers, lineage=(*a.lineage, "a"), safety=snapshots.Safety(name="undo"))
+    stored.snapshot(host, spec.id, "d")
+    snapshots.change_snapshot(host, spec.id, "a", new_name="first", note="n", pinned=True, expires_at="")
+    stored.delete_snapshot(host, spec.id, "b")
+    assert {one.name: one.lineage for one in store.snapshots(host, spec.id)} == {
+        "first": (),
+        "c": ("first", "b"),
+        "undo": ("first", "b", "c"),
+        "d": ("first",),
+    }
+    assert store.load_root(host, spec.id).lineage == ("first", "d")
+    assert store.load_snapshot(host, spec.id, "first").pinned
+    with pytest.raises(AlreadyExists):
+        snapshots.change_snapshot(host, spec.id, "c", new_name="d", note="", pinned=False, expires_at="")
+
+
+@pytest.mark.parametrize("point", ["snapshot-change.lineage"])
+def test_a_killed_change_of_a_snapshot_keeps_it(host, container, point):
+    spec = container()
+    kept = stored.snapshot(host, spec.id, "a")
+    stored.snapshot(host, spec.id, "b")
+    killed_at(host, point, "change", spec.id)
+    recovered(host)
+    assert store.load_snapshot(host, spec.id, "a").layers == kept.layers
+    snapshots.change_snapshot(host, spec.id, "a", new_name="z", note="", pinned=False, expires_at="")
+    snapshots.change_snapshot(host, spec.id, "a", new_name="z", note="", pinned=False, expires_at="")
+    assert [one.name for one in store.snapshots(host, spec.id)] == ["z", "b"]
 
 
 @pytest.mark.parametrize("point", ["delete.before", "delete.committed", "collect.trashed"])

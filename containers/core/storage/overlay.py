@@ -8,6 +8,7 @@ Source: kernel Documentation/filesystems/overlayfs.rst.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 from pathlib import Path
@@ -94,7 +95,7 @@ def seal(host: Host, container_id: str) -> tuple[str, ...]:
     with store.lock(host, "layers", shared=True):
         new = fresh(host, stack, made_for=container_id)
         failpoint(host.state_dir, "seal.fresh")
-        store.save_root(host, container_id, new)
+        store.save_root(host, container_id, dataclasses.replace(new, lineage=root.lineage))
     failpoint(host.state_dir, "seal.committed")
     # overlay's scratch space is of no more use below; what a crash leaves of it goes with the layer
     work = host.layers_dir / root.writable / "work"
