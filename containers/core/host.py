@@ -113,6 +113,11 @@ class Host:
         return self.state_dir / "policy.toml"
 
     @property
+    def audit_path(self) -> Path:
+        """Key and ends of the audit trail's chain; root's."""
+        return self.state_dir / "audit.json"
+
+    @property
     def doctor_path(self) -> Path:
         """What `doctor` found when the panel last started: {"checks": [...]}."""
         return self.state_dir / "doctor.json"

@@ -20,6 +20,7 @@ from django.utils import timezone
 from panel.accounts.models import AuditRecord, SignInLink
 
 from ..models import Event, Operation
+from .sealing import Chain
 
 AUDIT: Final = dt.timedelta(days=2 * 365)
 EVENTS: Final = dt.timedelta(days=365)
@@ -43,8 +44,9 @@ class Sweeper:
     at the first call is far from all that was written before.
     """
 
-    def __init__(self, clocks: Callable[[], tuple[dt.datetime, float]] | None = None) -> None:
-        """clocks: gives the time, and seconds of a clock that nobody sets; for tests."""
+    def __init__(self, chain: Chain, clocks: Callable[[], tuple[dt.datetime, float]] | None = None) -> None:
+        """chain: of the audit trail. clocks: gives the time, and seconds of a clock that nobody sets; for tests."""
+        self._chain = chain
         self._clocks = clocks or (lambda: (timezone.now(), time.clock_gettime(time.CLOCK_BOOTTIME)))
         self._ahead_sec: float | None = None
         self._believed_at = float("-inf")
@@ -58,7 +60,7 @@ class Sweeper:
         if doubtful:
             self._believed_at = ticks + DOUBT_SEC
             log.warning("the clock may have been set: nothing old is removed for a day")
-        return sweep(now) if ticks >= self._believed_at else 0
+        return sweep(self._chain, now) if ticks >= self._believed_at else 0
 
 
 def _is_strange(now: dt.datetime) -> bool:
@@ -67,7 +69,7 @@ def _is_strange(now: dt.datetime) -> bool:
     return records.exists() and not records.filter(at__gt=now - IDLE).exists()
 
 
-def sweep(now: dt.datetime | None = None) -> int:
+def sweep(chain: Chain, now: dt.datetime | None = None) -> int:
     """Remove what is older than it is kept; return how many rows. Twice at once, or one after the other, is once."""
     now = now or timezone.now()
     old: tuple[QuerySet[Any], ...] = (
@@ -75,10 +77,9 @@ def sweep(now: dt.datetime | None = None) -> int:
         SignInLink.objects.filter(expires_at__lt=now - LINKS),
         Event.objects.filter(at__lt=now - EVENTS),
         Operation.objects.filter(created_at__lt=now - OPERATIONS).exclude(status__in=Operation.UNFINISHED),
-        AuditRecord.objects.filter(at__lt=now - AUDIT).exclude(outcome=AuditRecord.Outcome.PENDING),
     )
     emptied = Operation.objects.filter(~Q(log=""), finished_at__lt=now - LOGS).update(log="")
-    return emptied + sum(_remove(rows) for rows in old)
+    return emptied + sum(_remove(rows) for rows in old) + chain.prune(now - AUDIT)
 
 
 def _remove(rows: QuerySet[Any]) -> int:

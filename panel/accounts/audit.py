@@ -82,7 +82,8 @@ def end(row: AuditRecord, outcome: str, detail: dict[str, Any]) -> None:
     """Close a pending record."""
     row.outcome = outcome
     row.detail = {**row.detail, **detail}
-    row.save(update_fields=["outcome", "detail"])
+    row.sealed = False
+    row.save(update_fields=["outcome", "detail", "sealed"])
 
 
 def printable(text: str) -> str:

@@ -143,9 +143,34 @@ class AuditRecord(models.Model):
     outcome = models.CharField(max_length=16, choices=Outcome.choices)
     detail = models.JSONField(default=dict, blank=True)
     operation_id = models.UUIDField(null=True, blank=True, db_index=True)
+    sealed = models.BooleanField(default=False)
+    """Whether it stands in the chain of AuditSeal as it is now; what was just added or closed waits for root's sealer."""
 
     class Meta:
         ordering = ("-at",)
+        indexes = (models.Index(fields=["at"], condition=models.Q(sealed=False), name="audit_not_sealed_yet"),)
 
     def __str__(self) -> str:
         return f"{self.actor_name} {self.action} {self.object_name}"
+
+
+class AuditSeal(models.Model):
+    """One link of the chain over the audit trail: containers/upkeep/sealing.py makes and checks them.
+
+    A record has one link for what it says when it is added, and where it was pending then, another for its end.
+    """
+
+    seq = models.BigIntegerField(primary_key=True)
+    record_id = models.UUIDField(db_index=True)
+    """Of an AuditRecord; no foreign key, so that a record that was taken away leaves its link behind."""
+    pending = models.BooleanField()
+    """Whether the record had not ended yet, so that another link may follow."""
+    content = models.CharField(max_length=64)
+    """Digest of what never changes in a record."""
+    state = models.CharField(max_length=64)
+    """Digest of outcome and detail."""
+    digest = models.CharField(max_length=64)
+    """Keyed digest of all of the above and of the digest before; only root has the key."""
+
+    def __str__(self) -> str:
+        return f"{self.seq} {self.record_id}"

@@ -17,6 +17,7 @@ from containers.core.lifecycle.watching import Watch
 from containers.ticker.chores import Chore
 from containers.ticker.service import Ticker
 from containers.upkeep import reconcile, retention
+from containers.upkeep.sealing import Chain
 
 DOCTOR_SEC = 3600.0
 """How often the host is looked at again while the panel runs; `up` does it first."""
@@ -24,6 +25,8 @@ CHANGING_SEC = 60.0
 """How often firewalls are looked at while the panel runs."""
 RETENTION_SEC = 3600.0
 """How often what is older than it is kept is removed."""
+SEAL_SEC = 5.0
+"""How long a record of the audit trail may wait to be sealed."""
 
 LOOK_AT_ALL_EVERY: Final = 10
 """Quick checks: at what changed by itself each second, at all containers each so many."""
@@ -67,6 +70,7 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: stopped.set())
         host = Host.open(settings.STATE_DIR)
+        chain = Chain(host.audit_path)
         ticker = Ticker(
             host,
             chores=(
@@ -74,7 +78,8 @@ class Command(BaseCommand):
                 Chore("what others change", CHANGING_SEC, lambda: doctor.refresh_changing(host)),
                 Chore("reconcile", 60.0, lambda: reconcile.full(host)),
                 Chore("quick checks", 1.0, _Quick(host)),
-                Chore("retention", RETENTION_SEC, retention.Sweeper()),
+                Chore("retention", RETENTION_SEC, retention.Sweeper(chain)),
+                Chore("seal", SEAL_SEC, chain.seal),
             ),
             on_event=lambda message: reconcile.on_event(host, message),
             after_each=close_old_connections,
