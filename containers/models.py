@@ -58,7 +58,7 @@ class Image(models.Model):
     layers = models.JSONField(default=list)
     size_bytes = models.BigIntegerField(null=True, blank=True)
     defaults = models.JSONField(default=dict, blank=True)
-    """What a container takes over unless it says otherwise: init_command, halt_signal, environment."""
+    """What a container takes over unless it says otherwise: init_command, halt_signal, environment, init, console."""
     created_at = models.DateTimeField(default=timezone.now)
     built_at = models.DateTimeField(null=True, blank=True)
 
@@ -128,6 +128,12 @@ class Container(models.Model):
     """Shared directories of the host: the fields of core.attachments.Mount, one object each."""
     devices = models.JSONField(default=list, blank=True)
     """Device nodes of the host: the fields of core.attachments.Device, one object each."""
+    init = models.JSONField(default=dict, blank=True)
+    """The fields of core.behaviour.Init that are not as in every container."""
+    boot = models.JSONField(default=dict, blank=True)
+    """The same of core.behaviour.Boot."""
+    console = models.JSONField(default=dict, blank=True)
+    """The same of core.behaviour.Consoles."""
     autostart = models.BooleanField(default=False)
     privileged = models.BooleanField(default=False)
     ephemeral = models.BooleanField(default=False)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from containers.core import recipes
 from containers.core.attachments import MOST, Propagation
+from containers.core.behaviour import Kind
 from containers.core.spec import RestartPolicy
 from panel.accounts.models import Role
 
@@ -85,6 +86,36 @@ Mounts = Annotated[list[MountIn], Field(max_length=MOST)]
 Devices = Annotated[list[DeviceIn], Field(max_length=MOST)]
 
 
+class InitIn(Body):
+    """How the first process runs; null = as in every container, and at the beginning as its image says."""
+
+    kind: Kind | None = None
+    arguments: Annotated[list[Text], Field(max_length=1024)] | None = None
+    user: Annotated[Text, Field(max_length=128)] | None = None
+    groups: Annotated[list[int], Field(max_length=32)] | None = None
+    cwd: Annotated[Text, Field(max_length=4096)] | None = None
+    reboot_signal: Annotated[Text, Field(max_length=16)] | None = None
+    wait_for_all: bool | None = None
+
+
+class BootIn(Body):
+    """When it is started among those that start with the host; null = the default."""
+
+    groups: Annotated[list[Name], Field(max_length=32)] | None = None
+    order: int | None = None
+    delay_sec: int | None = None
+
+
+class ConsoleIn(Body):
+    """/dev/console and the ttys, from the next start on; null = the default, and at the beginning as its image says."""
+
+    ttys: int | None = None
+    buffer_bytes: int | None = None
+    log_bytes: int | None = None
+    rotations: int | None = None
+    exclusive: bool | None = None
+
+
 class ContainerIn(Body):
     """A container to make."""
 
@@ -106,6 +137,9 @@ class ContainerIn(Body):
     restart: RestartPolicy = "no"
     mounts: Mounts = []
     devices: Devices = []
+    init: InitIn = InitIn()
+    boot: BootIn = BootIn()
+    console: ConsoleIn = ConsoleIn()
 
 
 class ContainerChanges(Body):
@@ -125,6 +159,9 @@ class ContainerChanges(Body):
     restart: RestartPolicy | None = None
     mounts: Mounts | None = None
     devices: Devices | None = None
+    init: InitIn | None = None
+    boot: BootIn | None = None
+    console: ConsoleIn | None = None
 
     @field_validator(
         "name",
@@ -138,6 +175,9 @@ class ContainerChanges(Body):
         "restart",
         "mounts",
         "devices",
+        "init",
+        "boot",
+        "console",
     )
     @classmethod
     def _not_null(cls, value: Any) -> Any:

@@ -106,11 +106,19 @@ def _prepare_clone(_actor: Actor | None, container: Container, arguments: dict[s
     nic = container.interfaces.select_related("network").first()
     if nic is None:
         raise NotFound(f"{container.name} has no network to clone.")
-    same = ("project", "image", "image_name", "description", "tags", "limits", "security", "autostart", "privileged")
-    columns = {
-        field: getattr(container, field)
-        for field in (*same, "ephemeral", "restart", "init_command", "environment", "mounts", "devices")
-    }
+    same: tuple[str, ...] = ("project", "image", "image_name", "description", "tags", "limits", "security", "autostart")
+    same = (
+        *same,
+        "privileged",
+        "ephemeral",
+        "restart",
+        "init_command",
+        "environment",
+        "mounts",
+        "devices",
+        *requests.GROUPS,
+    )
+    columns = {field: getattr(container, field) for field in same}
     columns.update(name=name, halt_signal=container.halt_signal)
     clone = reservations.add_container(container.host, columns, nic.network)
     return {"arguments": {"name": name, "snapshot": snapshot.name if snapshot else None}, "target": clone}

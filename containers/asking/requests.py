@@ -7,11 +7,13 @@ import ipaddress
 import re
 import signal
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlparse
 
 from ..core import policy, recipes
+from ..core.behaviour import Boot, Consoles, Init
 from ..core.errors import PolicyDenied, SpecError
 from ..core.names import check_name
 from ..core.network.base import NetworkConfig
@@ -41,8 +43,12 @@ CHANGEABLE: Final = frozenset(
         "restart",
         "mounts",
         "devices",
+        "init",
+        "boot",
+        "console",
     }
 )
+GROUPS: Final[dict[str, type[Init] | type[Boot] | type[Consoles]]] = {"init": Init, "boot": Boot, "console": Consoles}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,9 @@ class ContainerRequest:
     restart: str = "no"
     mounts: tuple[dict[str, Any], ...] = ()
     devices: tuple[dict[str, Any], ...] = ()
+    init: dict[str, Any] = field(default_factory=dict)
+    boot: dict[str, Any] = field(default_factory=dict)
+    console: dict[str, Any] = field(default_factory=dict)
 
 
 def check_request(data: ContainerRequest, host: Host) -> dict[str, Any]:
@@ -83,7 +92,7 @@ def check_request(data: ContainerRequest, host: Host) -> dict[str, Any]:
 def check_changes(changes: dict[str, Any], host: Host, present: Container | None = None) -> dict[str, Any]:
     """Return changes as columns of a container's row; raises SpecError naming the field, or PolicyDenied.
 
-    present: the container that is changed; of its limits and security settings those that are not named stay.
+    present: the container that is changed; of its limits, security settings and the like those that are not named stay.
     """
     for name in changes:
         if name not in CHANGEABLE:
@@ -103,9 +112,12 @@ def check_changes(changes: dict[str, Any], host: Host, present: Container | None
             columns["tags"] = _tags(value)
         elif name == "description":
             columns["description"] = check_text(value, field="description", most=500, lines=True)
+        elif name in GROUPS:
+            columns[name] = check_group(name, {**(getattr(present, name) if present else {}), **value})
         elif name == "init_command":
             if value is not None:
-                check_init_command(tuple(value))
+                # whether a name to be looked up will do is known when its kind is: see check_command
+                check_init_command(tuple(value), absolute=False)
             columns["init_command"] = list(value or ())
         elif name == "environment":
             check_environment(value or {})
@@ -118,9 +130,29 @@ def check_changes(changes: dict[str, Any], host: Host, present: Container | None
             columns["restart"] = value
         else:
             columns[name] = bool(value)
+    if present is not None and {"init", "init_command"} & columns.keys():
+        check_command(columns.get("init_command", present.init_command), columns.get("init", present.init))
     if columns.get("privileged") and not (present and present.privileged):
         check_privileged(host)
     return columns
+
+
+def check_group(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what of init, boot or console is not as in every container; raises SpecError naming the field."""
+    group = GROUPS[name].from_dict(values)
+    group.check()
+    if isinstance(group, Init) and group.reboot_signal:
+        check_signal(group.reboot_signal, field="init.reboot_signal")
+    return group.given()
+
+
+def check_command(command: Sequence[str], init: Mapping[str, Any]) -> None:
+    """Raise SpecError where a command cannot be process 1, which nobody looks up in PATH.
+
+    command: [] for the image's own. init: as in a container's row, with what its image adds.
+    """
+    if command and init.get("kind", "system") == "system":
+        check_init_command(tuple(command))
 
 
 def check_privileged(host: Host) -> None:

@@ -73,6 +73,7 @@ def create_container(actor: Actor, data: ContainerRequest, *, idempotency_key: s
         locked = reservations.lock_host(host)
         queue.refuse_taken(data.name)
         image = usable_image(actor, data.image, locked)
+        requests.check_command(columns["init_command"], {**(image.defaults.get("init") or {}), **columns["init"]})
         network = usable_network(actor, data.network, project, locked)
         container = reservations.add_container(locked, {**columns, "project": project, "image": image}, network)
         return queue.insert(

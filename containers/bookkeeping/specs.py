@@ -7,6 +7,7 @@ import datetime as dt
 from typing import Any
 
 from ..core.attachments import Device, Mount
+from ..core.behaviour import Boot, Consoles, Init
 from ..core.host import Host as CoreHost
 from ..core.network.base import plain
 from ..core.security import Security
@@ -46,6 +47,9 @@ def spec_of(container: Container, host: CoreHost) -> Spec:
         restart=restart,
         mounts=tuple(build(Mount, mount, "mounts") for mount in container.mounts),
         devices=tuple(build(Device, device, "devices") for device in container.devices),
+        init=Init.from_dict(container.init),
+        boot=Boot.from_dict(container.boot),
+        console=Consoles.from_dict(container.console),
         generation=container.generation,
     )
 
@@ -95,5 +99,8 @@ def columns_of(spec: Spec) -> dict[str, Any]:
         "restart": spec.restart,
         "mounts": [dataclasses.asdict(mount) for mount in spec.mounts],
         "devices": [dataclasses.asdict(device) for device in spec.devices],
+        "init": spec.init.given(),
+        "boot": spec.boot.given(),
+        "console": spec.console.given(),
         "generation": spec.generation,
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, TypeVar, get_args
 
 from . import cpulist
+from .behaviour import Boot, Consoles, Init
 from .attachments import Device, Mount, check_all
 from .errors import SpecError
 from .host import SLOTS
@@ -133,6 +134,9 @@ class Nic:
                 raise SpecError("The network interface has no valid address.", field="network")
 
 
+    init: Init = field(default_factory=Init)
+    boot: Boot = field(default_factory=Boot)
+    console: Consoles = field(default_factory=Consoles)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """One container, as its directory in the host store holds it (``spec.json``).
@@ -183,12 +187,16 @@ class Spec:
         check_name(self.project, field="project")
         if self.hostname:
             check_name(self.hostname, field="hostname")
+        for name, kind in (("init", Init), ("boot", Boot), ("console", Consoles)):
+            values[name] = kind.from_dict(values.get(name, {}))
         self.limits.check_types()
         self.security.check(privileged=self.privileged)
         for nic in self.nics:
             nic.check()
         check_text(self.description, field="description", most=500, lines=True)
-        check_init_command(self.init_command)
+        for group in (self.init, self.boot, self.console):
+            group.check()
+        check_init_command(self.init_command, absolute=not self.init.application)
         check_environment(self.environment)
         if self.halt_signal is not None and not _SIGNAL.fullmatch(self.halt_signal):
             raise SpecError("Name a signal, such as SIGPWR or SIGRTMIN+3.", field="halt_signal")
@@ -250,11 +258,14 @@ def check_text(value: str, *, field: str, most: int, lines: bool = False) -> str
     return value
 
 
-def check_init_command(command: tuple[str, ...], *, field: str = "init_command") -> None:
-    """Raise SpecError unless command is 1 to 64 arguments whose first is an absolute path, none with NUL or newline."""
-    if not 1 <= len(command) <= 64:
+def check_init_command(command: tuple[str, ...], *, field: str = "init_command", absolute: bool = True) -> None:
+    """Raise SpecError unless command is 1 to 64 arguments, none with NUL or newline, whose first is not empty.
+
+    absolute: the first must be an absolute path; else it may also be a name that is looked up in PATH.
+    """
+    if not 1 <= len(command) <= 64 or not command[0]:
         raise SpecError("Give the command as a list of 1 to 64 arguments.", field=field)
-    if not command[0].startswith("/"):
+    if absolute and not command[0].startswith("/"):
         raise SpecError("The command must begin with an absolute path.", field=field)
     if any(len(part) > 4096 or any(char in part for char in "\0\n") for part in command):
         raise SpecError("Arguments may not hold NUL or newline, nor more than 4096 characters.", field=field)

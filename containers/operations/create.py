@@ -49,7 +49,12 @@ def take_layers(container: Container, layers: tuple[str, ...]) -> None:
 def take_over(container: Container, image: Image) -> None:
     """Write into the row what it takes over from its image: the layers, and what was not asked for otherwise."""
     container.layers = list(image.layers)
+    own = dict(image.defaults.get("init") or {})
+    if container.init_command:  # what an image adds to its own command is nothing to another's
+        own.pop("arguments", None)
+    container.init = {**own, **container.init}
+    container.console = {**dict(image.defaults.get("console") or {}), **container.console}
     container.init_command = container.init_command or list(image.defaults.get("init_command") or ())
     container.halt_signal = container.halt_signal or str(image.defaults.get("halt_signal") or "")
     container.environment = {**dict(image.defaults.get("environment") or {}), **container.environment}
-    container.save(update_fields=["layers", "init_command", "halt_signal", "environment"])
+    container.save(update_fields=["layers", "init_command", "halt_signal", "environment", "init", "console"])

@@ -16,7 +16,7 @@ from ..models import Container
 from . import lifecycle
 from .job import Job
 
-AT_START: Final = frozenset({"environment", "init_command", "privileged", "security"})
+AT_START: Final = frozenset({"console", "environment", "init", "init_command", "privileged", "security"})
 """What a container that runs takes over when it is started again."""
 
 
@@ -34,13 +34,14 @@ def run(job: Job) -> None:
         setattr(container, field, value)
     changed = [field for field in changes if old[field] != changes[field]]
     if changed:
-        _apply(job, container, before, old, {field: changes[field] for field in changed})
+        apply(job, container, before, old, {field: changes[field] for field in changed})
     job.message = "Renamed." if changed == ["name"] else "Changed." if changed else "Nothing to change."
     if AT_START.intersection(changed) and container.status in lifecycle.LIVE:
         job.message = "Changed; part of it takes effect at the next start."
 
 
-def _apply(job: Job, container: Container, before: Spec, old: dict[str, Any], changes: dict[str, Any]) -> None:
+def apply(job: Job, container: Container, before: Spec, old: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Put in force what was set in the row's object. before, old: what was so until now; changes: column -> value."""
     container.generation += 1
     after = job.final_spec(container)
     with ExitStack() as undo:

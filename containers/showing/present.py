@@ -12,6 +12,7 @@ from django.db.models import Prefetch, QuerySet
 from panel.accounts.models import ApiToken, AuditRecord, Membership, Project, User
 
 from ..asking import queue
+from ..core.behaviour import Boot, Consoles, Init
 from ..core.host import Host as CoreHost
 from ..core.security import Security
 from ..core.states import Status
@@ -117,6 +118,9 @@ def container(row: Container) -> dict[str, Any]:
         "init_command": row.init_command or ["/sbin/init"],
         "environment": row.environment,
         "halt_signal": row.halt_signal or None,
+        "init": dataclasses.asdict(Init.from_dict(row.init)),
+        "boot": dataclasses.asdict(Boot.from_dict(row.boot)),
+        "console": dataclasses.asdict(Consoles.from_dict(row.console)),
         "operation": operation(unfinished) if unfinished else None,
         "last_exit": {name: last_exit.get(name) for name in _LAST_EXIT} if last_exit else None,
     }

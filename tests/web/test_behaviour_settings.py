@@ -1,0 +1,141 @@
+"""init, boot and console: through the API into the row and to the runtime, with what an image says beneath."""
+
+from __future__ import annotations
+
+import pytest
+
+from containers.bookkeeping import specs
+from containers.core.behaviour import Boot, Consoles, Init
+from containers.models import Container, Image, Operation
+from containers.operations import runner
+from tests.web.api import Api, assert_error
+from tests.web.world import CORE_HOST, FakeRuntime, make_container, make_host
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def host():
+    return make_host()
+
+
+@pytest.fixture
+def runtime():
+    return FakeRuntime()
+
+
+def run(answer, runtime):
+    assert runner.run(answer["id"], runtime, CORE_HOST)
+    return Operation.objects.get(pk=answer["id"])
+
+
+def row():
+    return Container.objects.get(name="web-1")
+
+
+def test_they_are_taken_at_creation_and_shown(alice, team, runtime):
+    body = {
+        "name": "web-1",
+        "image": "busybox",
+        "project": "team",
+        "init_command": ["sleep"],
+        "init": {"kind": "application", "arguments": ["60"], "user": "1000:1000"},
+        "boot": {"groups": ["web"], "order": 2, "delay_sec": 3},
+        "console": {"ttys": 4},
+    }
+    status, answer = Api(alice).post("/containers", body)
+    assert status == 202
+    assert run(answer, runtime).status == "succeeded"
+    shown = Api(alice).get("/containers/web-1")[1]
+    assert shown["init"] == {
+        "kind": "application",
+        "arguments": ["60"],
+        "user": "1000:1000",
+        "groups": None,
+        "cwd": "/",
+        "reboot_signal": None,
+        "wait_for_all": False,
+    }
+    assert shown["boot"] == {"groups": ["web"], "order": 2, "delay_sec": 3}
+    assert (shown["console"]["ttys"], shown["console"]["log_bytes"]) == (4, 1024**2)
+    stored = runtime.specs[row().pk]
+    assert stored.init == Init(kind="application", arguments=("60",), user="1000:1000")
+    assert (stored.boot, stored.console) == (Boot(groups=("web",), order=2, delay_sec=3), Consoles(ttys=4))
+    columns = specs.columns_of(stored)
+    assert {name: columns[name] for name in ("init", "boot", "console")} == {
+        name: getattr(row(), name) for name in ("init", "boot", "console")
+    }
+
+
+def test_an_image_says_what_nobody_said_otherwise(alice, team, runtime):
+    defaults = {
+        "init_command": ["nginx"],
+        "init": {"kind": "application", "arguments": ["-g", "daemon off;"], "user": "www"},
+        "console": {"ttys": 2},
+    }
+    Image.objects.filter(name="busybox").update(defaults=defaults)
+    for name, wanted, command, arguments in (
+        ("web-1", {"init": {"user": "0"}}, ["nginx"], ["-g", "daemon off;"]),
+        ("web-2", {"init_command": ["sh"]}, ["sh"], []),
+        ("web-3", {"init_command": ["sh"], "init": {"arguments": ["-c", "true"]}}, ["sh"], ["-c", "true"]),
+    ):
+        status, answer = Api(alice).post("/containers", {"name": name, "image": "busybox", "project": "team", **wanted})
+        assert status == 202, answer
+        assert run(answer, runtime).status == "succeeded"
+        shown = Api(alice).get(f"/containers/{name}")[1]
+        assert (shown["init_command"], shown["init"]["arguments"]) == (command, arguments)
+        assert (shown["init"]["kind"], shown["console"]["ttys"]) == ("application", 2)
+        assert shown["init"]["user"] == wanted.get("init", {}).get("user", "www")
+
+
+def test_a_change_is_of_the_named_fields_and_counts_from_the_next_start(alice, team, runtime):
+    make_container(team, runtime=runtime, status="running", boot={"order": 5}, init={"user": "daemon"})
+    _status, answer = Api(alice).patch("/containers/web-1", {"boot": {"delay_sec": 2}, "init": {"cwd": "/tmp"}})
+    assert run(answer, runtime).message == "Changed; part of it takes effect at the next start."
+    assert row().boot == {"order": 5, "delay_sec": 2}
+    assert runtime.specs[row().pk].init == Init(user="daemon", cwd="/tmp")
+    _status, answer = Api(alice).patch("/containers/web-1", {"boot": {"order": None}})
+    assert run(answer, runtime).message == "Changed."
+    assert row().boot == {"delay_sec": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code", "field"),
+    [
+        ({"init": {"kind": "virtual"}}, 422, "invalid-value", "init.kind"),
+        ({"init": {"user": "a b"}}, 422, "invalid-value", "init.user"),
+        ({"init": {"reboot_signal": "SIGNONE"}}, 422, "invalid-value", "init.reboot_signal"),
+        ({"init": {"cwd": "tmp"}}, 422, "invalid-value", "init.cwd"),
+        ({"init": {"wings": 2}}, 400, "bad-request", "init.wings"),
+        ({"boot": {"order": "first"}}, 400, "bad-request", "boot.order"),
+        ({"boot": {"delay_sec": 3601}}, 422, "invalid-value", "boot.delay_sec"),
+        ({"console": {"ttys": 13}}, 422, "invalid-value", "console.ttys"),
+        ({"console": None}, 422, "invalid-value", "console"),
+        ({"init_command": ["sh"]}, 422, "invalid-value", "init_command"),
+    ],
+)
+def test_what_is_refused_names_its_field(alice, team, changes, status, code, field):
+    make_container(team)
+    assert_error(Api(alice).patch("/containers/web-1", changes), status, code, field)
+    if None not in changes.values():
+        body = {"name": "web-2", "image": "busybox", "project": "team", **changes}
+        assert_error(Api(alice).post("/containers", body), status, code, field)
+    assert not Container.objects.filter(name="web-2").exists()
+
+
+def test_a_command_and_its_kind_go_together(alice, team, runtime):
+    make_container(team, runtime=runtime, init_command=["sh"], init={"kind": "application"})
+    assert_error(
+        Api(alice).patch("/containers/web-1", {"init": {"kind": "system"}}), 422, "invalid-value", "init_command"
+    )
+    changes = {"init": {"kind": "system"}, "init_command": ["/bin/sh"]}
+    _status, answer = Api(alice).patch("/containers/web-1", changes)
+    assert run(answer, runtime).status == "succeeded"
+
+
+def test_a_clone_has_them_too(alice, team, runtime):
+    make_container(team, runtime=runtime, boot={"order": 5}, init={"user": "daemon"}, console={"ttys": 1})
+    _status, answer = Api(alice).post("/containers/web-1/clone", {"name": "web-9"})
+    assert run(answer, runtime).status == "succeeded"
+    clone = Container.objects.get(name="web-9")
+    assert (clone.boot, clone.init, clone.console) == ({"order": 5}, {"user": "daemon"}, {"ttys": 1})
