@@ -25,6 +25,7 @@ def main() -> int:
 
     from panel.instance import environment
 
+    environment.complete_path()
     if not environment.inside(PROJECT, command):
         python = environment.prepare(PROJECT, command)
         os.execv(python, [str(python), str(PROJECT / "manage.py"), *arguments])
@@ -34,9 +35,12 @@ def main() -> int:
         from panel.instance import testing
 
         return testing.run(PROJECT, arguments[1:])
-    from panel.instance.options import take_state_dir
+    from panel.instance.options import refusal, take_state_dir
 
     sys.argv[1:] = take_state_dir(arguments)
+    if no := refusal(arguments):
+        sys.stderr.write(f"{no}\n")
+        return 1
     if command == "up" and not {"-h", "--help"} & set(arguments):
         # it starts those who need the application; to load all of that here too would only make everybody wait
         from panel.management.commands.up import Command

@@ -45,6 +45,15 @@ TEST_PACKAGES: Final[dict[str, str]] = {
 }
 
 
+ADMIN_PATHS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+def complete_path() -> None:
+    """Add the directories of root's programs to PATH: `su` without `-` and cron leave them out."""
+    words = [word for word in os.environ.get("PATH", os.defpath).split(os.pathsep) if word]
+    os.environ["PATH"] = os.pathsep.join([*words, *(path for path in ADMIN_PATHS if path not in words)])
+
+
 def inside(project: Path, command: str) -> bool:
     """Return whether this interpreter is the project's environment and holds what command needs."""
     venv = project / ".venv"
@@ -143,7 +152,16 @@ def _requirements(project: Path, command: str) -> Path:
 
 def _wanted_stamp(project: Path, command: str) -> str:
     name = _requirements(project, command)
-    return f"{name.name} {hashlib.sha256(name.read_bytes()).hexdigest()}"
+    return f"{name.name} {hashlib.sha256(name.read_bytes()).hexdigest()} {_python_version()}"
+
+
+def _python_version() -> str:
+    """Return the version that the environment's packages are for: a new release of Debian brings another."""
+    interpreter = _interpreter().resolve()
+    if interpreter == Path(sys._base_executable).resolve():  # type: ignore[attr-defined]
+        return f"{sys.version_info.major}.{sys.version_info.minor}"
+    ask = [str(interpreter), "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _make_venv(project: Path, command: str) -> Path:

@@ -266,9 +266,11 @@ class Command(BaseCommand):
         """Start `up` in a session of its own and return when it is ready."""
         read_fd, write_fd = os.pipe()
         command = [sys.executable, str(PROJECT / "manage.py"), "up", "--state-dir", str(host.state_dir)]
+        command += ["--parts", ",".join(self.parts)]
         for origin in options["origin"]:
             command += ["--origin", origin]
         with (host.log_dir / "up.log").open("ab") as log:
+            before = log.tell()
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 pass_fds=[write_fd], env={**os.environ, "BOXROOM_READY_FD": str(write_fd)}, cwd="/",
@@ -278,7 +280,7 @@ class Command(BaseCommand):
             answer = pipe.read()
         if not answer:
             child.wait()
-            tail = (host.log_dir / "up.log").read_text(errors="replace")[-3000:]
+            tail = (host.log_dir / "up.log").read_bytes()[before:].decode(errors="replace")[-3000:]
             raise CommandError(f"The panel did not start:\n{tail}")
         ready = json.loads(answer)
         self.stdout.write(f"Boxroom is ready: {ready['address']}")

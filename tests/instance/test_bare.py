@@ -1,0 +1,74 @@
+"""What machines that have nothing of ours do to the one entry point: narrow paths, no instance, another Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from panel.instance import environment, options
+
+PROJECT = Path(__file__).resolve().parents[2]
+COMMANDS = ("token admin", "user link admin", "fsck", "fsck --json", "import-lxc")
+
+
+def manage(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    kept = {"PATH": os.environ["PATH"], "BOXROOM_ROLE": "command"}
+    command = [sys.executable, str(PROJECT / "manage.py"), *words]
+    return subprocess.run(command, env={**kept, **more}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("path", ["/usr/local/bin:/usr/bin:/bin", "/usr/bin", ""])
+def test_a_shell_without_sbin_finds_roots_programs(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", path)
+    environment.complete_path()
+    words = os.environ["PATH"].split(":")
+    assert words[: len(path.split(":")) if path else 0] == (path.split(":") if path else [])
+    assert "/usr/sbin" in words
+    assert "" not in words, "the directory one is in is no place for root's programs"
+    environment.complete_path()
+    assert os.environ["PATH"].split(":") == words
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_an_instance_a_command_says_so(tmp_path: Path, command: str) -> None:
+    done = manage(*command.split(), "--state-dir", str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"There is no Boxroom in {tmp_path}/none. `manage.py up` makes one; --state-dir names another.\n"
+    )
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_after_an_up_that_failed_a_command_says_so(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOXROOM_STATE_DIR", str(tmp_path))
+    (tmp_path / "instance.json").write_text("{}")
+    assert "was never ready" in options.refusal(command.split())
+    (tmp_path / "prepared").write_text("")
+    assert options.refusal(command.split()) == ""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "sudo" in options.refusal(command.split())
+
+
+def test_what_needs_no_instance_is_never_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOXROOM_STATE_DIR", str(tmp_path))
+    for command in ("", "up", "down", "doctor", "install", "token --help", "help"):
+        assert options.refusal(command.split()) == ""
+
+
+def test_the_environment_of_another_python_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's next release brings another Python, for which nothing is installed."""
+    (tmp_path / "requirements.txt").write_text("")
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    stamp = tmp_path / ".venv" / environment.STAMP
+    stamp.write_text(environment._wanted_stamp(tmp_path, "doctor") + "\n")
+    assert environment.inside(tmp_path, "doctor")
+    stamp.write_text(stamp.read_text().replace(f"3.{sys.version_info.minor}", f"3.{sys.version_info.minor - 1}"))
+    assert not environment.inside(tmp_path, "doctor")
