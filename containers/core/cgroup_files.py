@@ -74,7 +74,8 @@ def limits_v2(
 
     io_device: "MAJOR:MINOR" of the disk below the state directory, or None where there is none to throttle.
     fresh: the cgroup is new, so that what is unlimited needs no write. swap: memory.swap.max is there.
-    every_cpu: the CPUs of all, where a cpuset is to be taken away: one with processes cannot be emptied (ENOSPC).
+    every_cpu: all CPUs that there can be, where a cpuset is to be taken away: one with processes cannot be emptied
+    (ENOSPC), and of this list the parent's own are in force, whichever those are later.
     With a memory limit the container may not swap unless it is given swap: the limit is what it costs the host,
     wherever the pages are. Raises HostUnsupported for a swap limit where swap is false.
     """

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import errno
 import os
+import struct
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from containers.clients import hostlink
-from containers.core import grants, leaks, store
+from containers.core import claims, grants, leaks, store
 from containers.core.attachments import Attachments, Device, Mount
-from containers.core.errors import InvalidTransition, SetupFailed, SpecError
+from containers.core.cgroups import detect
+from containers.core.errors import InvalidTransition, SetupFailed, SpecError, TimedOut
 from containers.core.grants import HostDevice, Share
 from containers.core.host import Host
 from containers.core.lifecycle import attaching, running
+from containers.core.proc import luggage
+from containers.core.proc.loop import Loop
+from containers.core.proc.records import RunFile
 from containers.core.spec import Spec
+from containers.core.start_plan import StartPlan
 
 from .conftest import NoNetwork
-from .patience import wait_until
+from .patience import patient, wait_until
 from .test_exec_basics import execute
 
 KNOWN = {
     # on every host, with or without modules, and in no default rule; opened without any right
     "one": HostDevice(path="/dev/cpu_dma_latency", projects=("*",)),
     "two": HostDevice(path="/dev/kmsg", projects=("*",)),
+    "fuse": grants.DEFAULT_DEVICES["fuse"],
 }
 ONE = os.stat("/dev/cpu_dma_latency").st_rdev
 
@@ -366,3 +376,102 @@ def test_what_is_no_device_is_not_given(given: Given, tmp_path: Path) -> None:
         attaching.change(box.host, box.spec.id, Attachments((), (fake,)), box.now)
     assert failed.value.details["errno"] == errno.ENODEV
     assert box.sh("test -e /dev/fake").exit_code == 1
+
+
+def silent_fuse(pid: int, target: str, ready_fd: int, until_fd: int) -> None:
+    """As root inside a container, mount a file system that answers nothing, until the other end of a pipe is closed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    user_fd, mount_fd = (os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in ("user", "mnt"))
+    libc.setns(user_fd, 0)
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    libc.setns(mount_fd, 0)
+    fuse_fd = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={fuse_fd},rootmode=40000,user_id=0,group_id=0".encode()
+    if libc.mount(b"none", target.encode(), b"fuse", 0, options):
+        os.write(ready_fd, os.strerror(ctypes.get_errno()).encode())
+        return
+    asked = os.read(fuse_fd, 65536)
+    # struct fuse_in_header, fuse_init_out of protocol 7.31: only the first question, FUSE_INIT, is answered
+    unique = struct.unpack_from("=IIQ", asked)[2]
+    body = struct.pack("=IIIIHHIIHHI28x", 7, 31, 65536, 0, 16, 12, 65536, 1, 32, 0, 0)
+    os.write(fuse_fd, struct.pack("=IiQ", 16 + len(body), 0, unique) + body)
+    os.write(ready_fd, b"mounted")
+    os.read(until_fd, 1)
+
+
+def idle(loop: Loop) -> bool:
+    """Let a loop do what it has to do now; returns whether it watches nothing any more."""
+    loop.later(0.01, loop.stop)
+    loop.run()
+    return not loop._selector.get_map()
+
+
+class _Owner:
+    """A supervisor's part in a change, for a container that another supervisor looks after."""
+
+    def __init__(self, given: Inside) -> None:
+        run = RunFile.read(given.host.run_path(given.spec.id))
+        assert run is not None
+        self.plan = StartPlan(
+            state_dir=str(given.host.state_dir),
+            instance=given.host.instance,
+            spec=given.spec,
+            id_base=claims.id_base(given.host, given.spec.slot),
+            lowers=(),
+            upper="",
+            work="",
+        )
+        self.cgroups = detect.open(given.host)
+        self.loop = Loop()
+        self.child = SimpleNamespace(pid=run.init.pid, pidfd=os.pidfd_open(run.init.pid))
+
+
+def test_a_change_that_a_file_system_inside_holds_up_is_given_up_and_taken_back(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(luggage, "CHANGE_SEC", 0.3)
+    media = given()
+    media.start(devices=(Device(device="fuse"),))
+    media.says("mkdir /slow")
+    owner = _Owner(media)
+    ready, until = os.pipe(), os.pipe()
+    fuse = os.fork()
+    if fuse == 0:
+        os.close(until[1])
+        try:
+            os.close(ready[0])
+            silent_fuse(owner.child.pid, "/slow", ready[1], until[0])
+        finally:
+            os._exit(0)
+    os.close(until[0])
+    os.close(ready[1])
+    try:
+        assert os.read(ready[0], 80) == b"mounted"
+        came: list[object] = []
+        bags = luggage.Luggage(owner)  # type: ignore[arg-type]
+
+        def done(error: object) -> None:
+            came.append(error)
+            owner.loop.stop()
+
+        wanted = media.resolved(Mount(share="media", target="/a"), Mount(share="media", target="/slow/b"))
+        began = time.monotonic()
+        bags.change(wanted, done)
+        owner.loop.run()
+        assert isinstance(came[0], TimedOut)
+        assert time.monotonic() - began < patient(3)  # though the errand cannot be killed while the kernel waits
+        assert bags.held == ()
+        assert media.sh("test -e /a/of-root").exit_code == 1
+        # and it is no worse afterwards
+        bags.change(media.resolved(Mount(share="media", target="/a")), done)
+        owner.loop.run()
+        assert came[1] is None
+        assert media.says("cat /a/of-root") == "hello"
+    finally:
+        os.close(until[1])
+        os.waitpid(fuse, 0)
+        wait_until(lambda: idle(owner.loop), what="the errand is reaped, now that the kernel lets it end")
+        owner.loop._selector.close()
+        for fd in (ready[0], owner.child.pidfd):
+            os.close(fd)

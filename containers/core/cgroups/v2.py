@@ -19,6 +19,8 @@ from ..units import format_bytes
 from .base import SUPERVISORS, Cgroups, Joined, read_file, write_file
 from .blockdev import throttled_device
 
+_POSSIBLE_CPUS = "/sys/devices/system/cpu/possible"
+
 
 class CgroupsV2(Cgroups):
     """An instance's cgroups on a host with v2 alone."""
@@ -74,7 +76,8 @@ class CgroupsV2(Cgroups):
             if not os.path.exists(path / "cpuset.cpus"):
                 raise no_cpuset()
         elif not fresh and os.path.exists(path / "cpuset.cpus") and read_file(f"{path}/cpuset.cpus").strip():
-            every_cpu = read_file(f"{path.parent}/cpuset.cpus.effective").strip()
+            # every CPU that there can ever be: what the parent has is what counts then, as if there was none
+            every_cpu = read_file(_POSSIBLE_CPUS).strip()
         return limits_v2(
             limits,
             io_device=throttled_device(self.state_dir, limits) if os.path.exists(path / "io.max") else None,
@@ -94,7 +97,7 @@ class CgroupsV2(Cgroups):
                 old = read_file(file).strip()
                 if write.file == "cpuset.cpus" and not old:
                     # one that was never set, which it cannot be again while there are processes
-                    old = read_file(f"{file}.effective").strip()
+                    old = read_file(_POSSIBLE_CPUS).strip()
                 if write.file == "memory.max" and write.value != "max":
                     _lower_memory(path, int(write.value))
                 else:

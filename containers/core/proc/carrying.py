@@ -84,7 +84,8 @@ class _Load:
 def run(errand: Errand, connection: socket.socket) -> NoReturn:
     """Do an errand in a forked process, tell what came of it, and leave.
 
-    Tells {"type": "carried", "taken": [mount ids], "held": [mount id or null for a missing optional source]}, or
+    Tells {"type": "attached", "number": index in errand.bring, "mount_id"} of each thing when it is there; at the end
+    {"type": "carried", "taken": [mount ids], "held": [mount id or null for a missing optional source]}, or
     {"type": "error", "step", "path", "errno", "message", "taken"}; what was brought is taken back before an error.
     """
     taken: list[int] = []
@@ -133,7 +134,7 @@ def _carry(errand: Errand, connection: socket.socket, taken: list[int]) -> list[
         with _Step(f"take {held.what.target} away"):
             _take(held, mounts_fd)
         taken.append(held.mount_id)
-    return _attach_all(loads)
+    return _attach_all(loads, connection)
 
 
 class _Step:
@@ -269,12 +270,12 @@ def _make_node(place: str, node: Node, info: os.stat_result, id_base: int) -> No
 # -- in the container ------------------------------------------------------------------------------------------------
 
 
-def _attach_all(loads: Sequence[_Load]) -> list[int | None]:
+def _attach_all(loads: Sequence[_Load], connection: socket.socket) -> list[int | None]:
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     held: list[int | None] = []
     done: list[str] = []
     try:
-        for load in loads:
+        for number, load in enumerate(loads):
             if load.fd < 0:
                 held.append(None)
                 continue
@@ -286,6 +287,8 @@ def _attach_all(loads: Sequence[_Load]) -> list[int | None]:
                 mount_api.attach(load.fd, place_fd)
             done.append(load.what.target)
             held.append(mount_api.mount_id(load.fd))
+            # at once: the next target may be in a file system of the container's that never answers
+            setup.send(connection, {"type": "attached", "number": number, "mount_id": held[-1]})
     except StepFailed:
         for target in reversed(done):
             with contextlib.suppress(OSError):

@@ -26,6 +26,9 @@ from .spawn import Child
 
 CHANGE_SEC: Final = 10.0
 """How long a change may take in a running container, whose own file systems may be slow on purpose."""
+TAKE_BACK_SEC: Final = 5.0
+"""How long it may take to undo a change that was late."""
+_END_SEC: Final = 0.2
 _STEP: Final = "bring in what the host shares"
 
 
@@ -62,8 +65,11 @@ class Luggage:
         self.held = ()
         bring = tuple(self.wanted)
         self._allow(self.wanted)
-        with contextlib.closing(_Errand(self._errand(child, (), bring))) as errand:
+        errand = _Errand(self._errand(child, (), bring))
+        try:
             said = errand.wait(HANDSHAKE_SEC)
+        finally:
+            errand.close(self._owner.loop)
         self._note(said, bring)
         if said["type"] == "error":
             raise _failure(said)
@@ -97,9 +103,9 @@ class Luggage:
         gone = set(said.get("taken", ()))
         self.held = tuple(held for held in self.held if held.mount_id not in gone)
         for what, mount_id in zip(bring, said.get("held", ()), strict=False):
-            if mount_id is None:
+            if mount_id is None and said["type"] == "carried":
                 print(f"{self._id}: {what.step}: it is missing, and optional", file=sys.stderr, flush=True)  # noqa: T201 - the log
-            else:
+            elif mount_id is not None:
                 self.held = (*self.held, Held(what, mount_id))
 
     # -- later --------------------------------------------------------------------------------------------------------
@@ -141,17 +147,9 @@ class Luggage:
             done(None)
             return
         self._allow(self.wanted, wanted)
-        errand = _Errand(self._errand(child, take, bring))
-        self._busy = True
 
-        def finished(*, late: bool = False) -> None:
-            timer.cancel()
-            self._owner.loop.forget(errand.fd)
-            self._busy = False
-            said = errand.result() if not late else _late()
-            errand.close()
-            self._note(said, bring)
-            error: CoreError | None = _failure(said) if said["type"] == "error" else None
+        def finished(said: dict[str, Any]) -> None:
+            error: CoreError | None = _failure(said) if said["type"] != "carried" else None
             if error is None:
                 self._want(wanted)
             try:
@@ -160,12 +158,43 @@ class Luggage:
                 error = error or failed
             done(error)
 
-        timer = self._owner.loop.later(CHANGE_SEC, lambda: finished(late=True))
-        self._owner.loop.watch(errand.fd, read=finished)
+        def carried(said: dict[str, Any]) -> None:
+            new = tuple(held for held in reversed(self.held) if held.what in set(bring))
+            if said["type"] == "late" and new:
+                # some of it is there: it goes again, unless the container holds that up too; the next change tries it
+                self._send(self._errand(child, new, ()), TAKE_BACK_SEC, lambda _: finished(said))
+            else:
+                finished(said)
 
+        self._send(self._errand(child, take, bring), CHANGE_SEC, carried)
 
-def _late() -> dict[str, Any]:
-    return {"type": "late"}
+    def _send(self, what: Errand, seconds: float, ended: Callable[[dict[str, Any]], None]) -> None:
+        """Have an errand done, for some seconds at most; ended is called from the loop, with what came of it."""
+        loop = self._owner.loop
+        errand = _Errand(what)
+        self._busy = True
+
+        def end(said: dict[str, Any]) -> None:
+            timer.cancel()
+            loop.forget(errand.fd)
+            errand.close(loop)
+            self._busy = False
+            self._note(said, what.bring)
+            ended(said)
+
+        def heard() -> None:
+            said = errand.hear()
+            if said is not None:
+                end(said)
+
+        def late() -> None:
+            said: dict[str, Any] | None = None
+            while said is None and errand.waits():
+                said = errand.hear()
+            end(said or {"type": "late", "held": errand.attached()})
+
+        timer = loop.later(seconds, late)
+        loop.watch(errand.fd, read=heard)
 
 
 def _failure(said: dict[str, Any]) -> CoreError:
@@ -175,9 +204,10 @@ def _failure(said: dict[str, Any]) -> CoreError:
 
 
 class _Errand:
-    """A process on an errand. Owned: close() kills what is still there, and reaps it."""
+    """A process on an errand. Owned: close() kills what is still there, and has it reaped."""
 
     def __init__(self, errand: Errand) -> None:
+        self._attached: list[int | None] = [None] * len(errand.bring)
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             self._pid = os.fork()
@@ -195,24 +225,50 @@ class _Errand:
     def wait(self, seconds: float) -> dict[str, Any]:
         """Return what came of it; raises TimedOut."""
         deadline = time.monotonic() + seconds
+        while self.waits(deadline - time.monotonic()):
+            said = self.hear()
+            if said is not None:
+                return said
+        raise TimedOut(f"It took longer than {seconds:.0f} s.", step=_STEP)
+
+    def waits(self, seconds: float = 0.0) -> bool:
+        """Tell whether there is something to hear, now or within some seconds."""
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise TimedOut(f"It took longer than {seconds:.0f} s.", step=_STEP)
-        return self.result()
+        return bool(poll.poll(max(0.0, seconds) * 1000))
 
-    def result(self) -> dict[str, Any]:
-        """Return what it told."""
+    def hear(self) -> dict[str, Any] | None:
+        """Return what came of it, once it tells; None where it tells of one thing that is attached."""
         said: dict[str, Any] | None = None
         with contextlib.suppress(ConnectionError):
             said = setup.receive(self._connection)[0]
+        if said is not None and said["type"] == "attached":
+            self._attached[said["number"]] = said["mount_id"]
+            return None
         return said or {"type": "error", "step": _STEP, "path": None, "errno": 0, "message": "it ended early"}
 
-    def close(self) -> None:
-        """Let go of it."""
+    def attached(self) -> list[int | None]:
+        """Return the mount ids of what is there so far, None for what is not."""
+        return self._attached
+
+    def close(self, loop: Loop) -> None:
+        """Let go of it. One that waits in the kernel for a file system of the container's is reaped when it ends."""
         self._connection.close()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if poll.poll(_END_SEC * 1000):
+            self._reap()
+            return
+
+        def ended() -> None:
+            loop.forget(self._pidfd)
+            self._reap()
+
+        loop.watch(self._pidfd, read=ended)
+
+    def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         os.close(self._pidfd)
