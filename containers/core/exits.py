@@ -32,15 +32,21 @@ class LastExit:
         return asdict(self)
 
 
-def classify(status: int, *, expected: Reason | None, oom_killed: bool) -> tuple[Reason, int | None, int | None]:
+def classify(
+    status: int, *, expected: Reason | None, oom_killed: bool, application: bool = False
+) -> tuple[Reason, int | None, int | None]:
     """Return (reason, exit code, signal) of a wait status as waitpid gives it.
 
     expected: what somebody outside asked for. oom_killed: the kernel killed for want of memory during this run.
+    application: process 1 tells by 128 + signal that its command was killed (core.proc.program).
     The kernel ends init by SIGHUP for reboot(RESTART) inside and by SIGINT for HALT and POWER_OFF (reboot(2)).
     """
     by_itself: Reason | None = "stopped" if expected == "killed" else expected
     if not os.WIFSIGNALED(status):
-        return (by_itself or "exit"), os.waitstatus_to_exitcode(status), None
+        code = os.waitstatus_to_exitcode(status)
+        if application and oom_killed and code == 128 + signal.SIGKILL and expected is None:
+            return "oom", code, int(signal.SIGKILL)
+        return (by_itself or "exit"), code, None
     number = os.WTERMSIG(status)
     if number == signal.SIGHUP and expected is None:
         return "reboot", None, number

@@ -28,6 +28,13 @@ def parse(name: str) -> int:
         raise ValueError(f"no such signal: {name}") from None
 
 
+def configured(halt_signal: str | None, *, application: bool) -> int | None:
+    """Return the signal that a spec says, or that an application's init hands on; None: see choose()."""
+    if halt_signal:
+        return parse(halt_signal)
+    return int(signal.SIGTERM) if application else None
+
+
 class Choice(NamedTuple):
     """The signal to send. sure: init will get it; else it may have to be sent again."""
 

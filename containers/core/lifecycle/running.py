@@ -221,8 +221,8 @@ def _ask_until_gone(
 
 def _halt_signal(host: Host, container_id: str) -> int | None:
     with contextlib.suppress(NotFound):
-        name = store.load(host, container_id).halt_signal
-        return halt.parse(name) if name else None
+        spec = store.load(host, container_id)
+        return halt.configured(spec.halt_signal, application=spec.init.application)
     return None
 
 

@@ -43,6 +43,7 @@ from ..syscalls import (
     setns,
 )
 from . import rights, setup
+from .program import read_file, run_command
 
 if TYPE_CHECKING:
     from .attach import Request, Target
@@ -157,7 +158,7 @@ def _become(
     os.chdir("/")
     os.setsid()
     try:
-        account = passwd.resolve(request.user, _read("/etc/passwd"), _read("/etc/group"))
+        account = passwd.resolve(request.user, read_file("/etc/passwd"), read_file("/etc/group"))
     except passwd.UnknownUser as error:
         raise _Failed("user", str(error)) from None
     command = request.command or (f"-{os.path.basename(account.shell)}",)
@@ -177,25 +178,6 @@ def _become(
     _drop_rights(target, account, held)
     _change_directory(request.cwd, account.home)
     _exec(program, command, environment)
-
-
-def _read(path: str) -> bytes:
-    """Return the beginning of a regular file, nothing where it is none: no FIFO, no device, no waiting."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return b""
-        data = b""
-        while len(data) < passwd.FILE_MAX_BYTES and (more := os.read(fd, 65536)):
-            data += more
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
-    return data
 
 
 def _terminal(size: tuple[int, int], account: passwd.Account) -> tuple[tuple[int], tuple[int, int, int]]:
@@ -281,18 +263,8 @@ def _exec(program: str, command: tuple[str, ...], environment: dict[str, str]) -
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
     os.umask(0o022)
-    failure = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    problem: OSError = failure
-    places = [""] if "/" in program else environment.get("PATH", "/usr/bin:/bin").split(":")
-    for place in places:
-        path = os.path.join(place or ".", program) if "/" not in program else program
-        try:
-            os.execve(path, command, environment)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            problem = error
-            if error.errno != errno.EACCES:
-                break
-    exit_code = 127 if problem is failure else 126
-    raise _Failed("exec", f"{program}: {problem.strerror}", exit_code)
+    try:
+        run_command(command, environment, program=program)
+    except OSError as error:
+        exit_code = 127 if error.errno == errno.ENOENT else 126
+        raise _Failed("exec", f"{program}: {error.strerror}", exit_code) from None

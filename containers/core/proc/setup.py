@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from .. import mount_plan
+from ..behaviour import Init
 from ..mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED
 from ..mounts import StepFailed, execute
 from ..syscalls import (
@@ -46,12 +47,11 @@ from ..syscalls import (
     mount,
     pivot_root,
     prctl,
-    set_capabilities,
     sethostname,
     umount,
     unshare,
 )
-from . import rights
+from . import program, rights
 
 MESSAGE_BYTES: Final = 64 * 1024
 MOUNTS_MAX: Final = 250
@@ -92,6 +92,7 @@ class ChildPlan:
     sysctls: tuple[tuple[str, str], ...]
     command: tuple[str, ...]
     environment: dict[str, str]
+    init: Init
     tells_root: bool = False
 
 
@@ -194,10 +195,13 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
     for link in ("lo", *plan.links):
         with _Step(f"bring the link {link} up"):
             _link_up(link)
+    account = program.look_up(plan.init)
+    program.prepare(plan.init, account, slave_fd)
     with _Step("set the standard streams"):
         for fd in (0, 1, 2):
             os.dup2(slave_fd, fd)
         close_range(3, CLOSE_RANGE_CLOEXEC)
+    held = plan.capabilities & _permitted()
     with _Step("set the system call filter"):
         if plan.no_new_privs:
             prctl(PR_SET_NO_NEW_PRIVS, 1)
@@ -206,8 +210,15 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
     _drop_rights(plan)
     with _Step("set the resource limits"):
         rights.set_limits(plan.limits)
-    with _Step("run the init command"):
-        _exec(plan)
+    environment = program.environment(account, plan.environment)
+    program.begin(
+        plan.init,
+        account,
+        held,
+        connection,
+        lambda: _exec(plan, environment),
+        lambda failed: _report(connection, failed.step, failed.error),
+    )
 
 
 def _console(connection: socket.socket) -> int:
@@ -263,7 +274,6 @@ def _drop_rights(plan: ChildPlan) -> None:
             if not plan.capabilities >> number & 1:
                 prctl(PR_CAPBSET_DROP, number)
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-        set_capabilities(plan.capabilities & _permitted(), inheritable=0)
 
 
 def _permitted() -> int:
@@ -275,15 +285,13 @@ def _permitted() -> int:
     return 0
 
 
-def _exec(plan: ChildPlan) -> NoReturn:
+def _exec(plan: ChildPlan, environment: dict[str, str]) -> NoReturn:
     for number in range(1, signal.NSIG):
         # what Python ignores (SIGPIPE, SIGXFSZ) would stay ignored after exec; 32 and 33 belong to libc
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
-    try:
-        os.execve(plan.command[0], plan.command, plan.environment)
-    except OSError as error:
-        error.filename = plan.command[0]
-        raise
+    with _Step("run the init command"):
+        program.run_command(plan.command, environment)
+    raise AssertionError("execve returned")

@@ -165,10 +165,11 @@ def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
         no_new_privs=spec.security.no_new_privs,
         limits=rights.limits_of(spec.security.prlimits),
         sysctls=rights.of_network(spec.security.sysctls),
-        command=spec.init_command,
+        command=(*spec.init_command, *spec.init.arguments),
         environment=environment(spec),
         tells_root=bool(plan.attachments),
     )
+        init=spec.init,
 
 
 def clone(plan: setup.ChildPlan, id_base: int | None) -> Child:

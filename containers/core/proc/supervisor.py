@@ -230,8 +230,9 @@ class Supervisor:
         child = self.child
         if child is None:
             return
-        name = self.plan.spec.halt_signal
-        choice = halt.Choice(halt.parse(name), sure=True) if name else halt.choose_for(child.pid)
+        spec = self.plan.spec
+        number = halt.configured(spec.halt_signal, application=spec.init.application)
+        choice = halt.Choice(number, sure=True) if number else halt.choose_for(child.pid)
         if choice is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(child.pidfd, choice.signal)
@@ -246,7 +247,9 @@ class Supervisor:
         console = self._console_tail(child)
         oom = self.cgroups.oom_kills(self.id) > self._oom_kills
         expected = self.expected or records.expected(self.host, self.id)
-        reason, code, number = classify(status, expected=expected, oom_killed=oom)
+        reason, code, number = classify(
+            status, expected=expected, oom_killed=oom, application=self.plan.spec.init.application
+        )
         if reason == "reboot":
             try:
                 self._reboot(child)
