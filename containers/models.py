@@ -15,6 +15,8 @@ from panel.accounts.models import Project, User, validate_name
 
 from .core import restarts
 from .core.states import Status
+from .keeping_models import Schedule as Schedule
+from .keeping_models import Trashed as Trashed
 from .rights.querysets import ContainerQuerySet, ImageQuerySet, NetworkQuerySet, OperationQuerySet
 
 
@@ -146,6 +148,10 @@ class Container(models.Model):
     generation = models.PositiveIntegerField(default=1)
     next_snapshot = models.PositiveIntegerField(default=0)
     """The N of the next snapN: never reused."""
+    lineage = models.JSONField(default=list, blank=True)
+    """The snapshots that its files descend from, oldest first; those that were deleted since too."""
+    expires_at = models.DateTimeField(null=True, blank=True)
+    """When it is stopped and deleted; None: never."""
     restart_count = models.PositiveIntegerField(default=0)
     """How often in a row the restart policy has started it; 0 again after a healthy run or a person's start."""
     restart_at = models.DateTimeField(null=True, blank=True)
@@ -202,6 +208,12 @@ class Snapshot(models.Model):
     size_bytes = models.BigIntegerField(default=0)
     created_at = models.DateTimeField(default=timezone.now)
     created_by = models.CharField(max_length=63, blank=True)
+    kind = models.CharField(max_length=16, default="manual")
+    """manual, schedule, or safety: taken before a restore, for its undo."""
+    expires_at = models.DateTimeField(null=True, blank=True)
+    """When it is deleted, unless it is pinned; None: never."""
+    lineage = models.JSONField(default=list, blank=True)
+    """The snapshots that it descends from, oldest first; those that were deleted since too."""
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["container", "name"], name="snapshot_name_per_container"),)
@@ -209,6 +221,13 @@ class Snapshot(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def holds(self) -> str:
+        """What it can give back: all, files (of before configurations were kept), or configuration."""
+        if not self.spec:
+            return "files"
+        return "all" if self.layers else "configuration"
 
 
 class Operation(models.Model):
@@ -228,7 +247,8 @@ class Operation(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     host = models.ForeignKey(Host, models.PROTECT, related_name="operations")
     action = models.CharField(max_length=32)
-    """create start stop restart freeze unfreeze update rename snapshot snapshot-delete restore clone delete;
+    """create start stop restart freeze unfreeze update rename snapshot snapshot-change snapshot-delete restore clone
+    delete;
     image-build image-delete; network-create network-delete."""
     container = models.ForeignKey(Container, models.SET_NULL, null=True, blank=True, related_name="operations")
     container_name = models.CharField(max_length=63, blank=True)

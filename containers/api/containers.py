@@ -15,14 +15,23 @@ from pydantic import BaseModel, ConfigDict
 from containers.asking import services
 from containers.asking.services import ContainerRequest
 from containers.models import Container, Operation
-from containers.showing import present
+from containers.showing import present, tree
 from panel.accounts import services as people
 
 from . import answers, lists
 from .answers import Key, Wait
 from .auth import actor
 from .lists import Filter, PageQuery
-from .schemas import CloneIn, ContainerChanges, ContainerIn, Nothing, SnapshotIn, StopIn
+from .schemas import (
+    CloneIn,
+    ContainerChanges,
+    ContainerIn,
+    Nothing,
+    RestoreIn,
+    SnapshotChanges,
+    SnapshotIn,
+    StopIn,
+)
 
 router = Router(tags=["containers"])
 
@@ -132,7 +141,10 @@ async def clone_container(
 def list_snapshots(request: HttpRequest, name: str, page: PageQuery) -> dict[str, Any]:
     """A container's snapshots, newest first."""
     row = services.find_container(actor(request), name)
-    return lists.answer(request, row.snapshots.all(), page, present.snapshot, order=lists.NEWEST)
+    parents = tree.parents(row.snapshots.all())
+    return lists.answer(
+        request, row.snapshots.all(), page, lambda one: present.snapshot(one, parents[one.pk]), order=lists.NEWEST
+    )
 
 
 @router.post("/containers/{name}/snapshots", summary="Take a snapshot")
@@ -145,10 +157,23 @@ async def take_snapshot(
 
 @router.post("/containers/{name}/snapshots/{snapshot}/restore", summary="Restore a snapshot")
 async def restore_snapshot(
-    request: HttpRequest, name: str, snapshot: str, body: Nothing | None = None, wait: Wait = 0, key: Key = None
+    request: HttpRequest, name: str, snapshot: str, body: RestoreIn | None = None, wait: Wait = 0, key: Key = None
 ) -> HttpResponse:
-    """Take the container back to a snapshot; a running one is stopped and started again."""
-    return await _act(request, name, "restore", {"snapshot": snapshot}, wait, key)
+    """Take the container back to a snapshot; for its files a running one is stopped and started again.
+
+    A safety point is made first, which is a snapshot as well: restoring that is the undo.
+    """
+    given = {"snapshot": snapshot, **(body or RestoreIn()).given()}
+    return await _act(request, name, "restore", given, wait, key)
+
+
+@router.patch("/containers/{name}/snapshots/{snapshot}", summary="Change a snapshot")
+async def change_snapshot(
+    request: HttpRequest, name: str, snapshot: str, body: SnapshotChanges, wait: Wait = 0, key: Key = None
+) -> HttpResponse:
+    """Change a snapshot's name, note, pin and expiry."""
+    given = {field: value for field, value in body.given().items() if value is not None or field == "expires_at"}
+    return await _act(request, name, "snapshot-change", {"snapshot": snapshot, **given}, wait, key)
 
 
 @router.delete("/containers/{name}/snapshots/{snapshot}", summary="Delete a snapshot")

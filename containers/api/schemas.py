@@ -210,6 +210,23 @@ class SnapshotIn(Body):
 
     name: Name | None = None
     note: Annotated[Text, Field(max_length=500)] = ""
+    pinned: bool = False
+    expires_at: dt.datetime | None = None
+
+
+class SnapshotChanges(Body):
+    """What to change of a snapshot; what is left out stays. expires_at null: never."""
+
+    name: Name | None = None
+    note: Annotated[Text, Field(max_length=500)] | None = None
+    pinned: bool | None = None
+    expires_at: dt.datetime | None = None
+
+
+class RestoreIn(Body):
+    """What of a snapshot comes back: files, configuration, or all that it holds."""
+
+    what: Literal["all", "files", "configuration"] | None = None
 
 
 def _absolute(value: str) -> str:

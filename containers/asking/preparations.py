@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from panel.accounts.actor import Actor
 
 from ..bookkeeping import reservations
-from ..core.errors import AlreadyExists, InUse, NotFound
+from ..core.errors import NotFound
 from ..core.names import check_name
-from ..core.spec import check_text
-from ..core.states import Action, Status, after
-from ..models import Container, Snapshot
-from . import queue, requests
-
-
-def _fits(container: Container, action: Action) -> None:
-    after(Status(container.status), action)
+from ..core.states import Action, Status
+from ..models import Container
+from . import points, queue, requests
 
 
 def _prepare_plain(action: Action) -> Callable[[Actor | None, Container, dict[str, Any]], dict[str, Any]]:
     def prepare(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
         # one that the restart policy is about to start again can be stopped: it then stays so
         if action is not Action.STOP or not container.restarts:
-            _fits(container, action)
+            points.fits(container, action)
         if container.privileged and action in (Action.START, Action.RESTART):
             requests.check_privileged(container.host)
         if action in (Action.STOP, Action.RESTART):
@@ -38,7 +32,7 @@ def _prepare_plain(action: Action) -> Callable[[Actor | None, Container, dict[st
 def _prepare_delete(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
     force = bool(arguments.get("force", False))
     if not (force and container.status in (Status.RUNNING, Status.FROZEN)):
-        _fits(container, Action.DELETE)
+        points.fits(container, Action.DELETE)
     return {"arguments": {"force": force}}
 
 
@@ -48,60 +42,22 @@ def _prepare_update(_actor: Actor | None, container: Container, arguments: dict[
     if changes.get("name", container.name) != container.name:
         prepared = _prepare_rename(_actor, container, {"name": changes["name"]})["arguments"]
     changes.pop("name", None)
-    _fits(container, Action.UPDATE)
+    points.fits(container, Action.UPDATE)
     return {"arguments": {"changes": requests.check_changes(changes, container.host, container), **prepared}}
 
 
 def _prepare_rename(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
     name = check_name(str(arguments.get("name", "")))
     if name != container.name:
-        _fits(container, Action.RENAME)
+        points.fits(container, Action.RENAME)
         queue.refuse_taken(name)
     return {"arguments": {"name": name}}
 
 
-def _prepare_snapshot(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
-    _fits(container, Action.SNAPSHOT)
-    taken = set(container.snapshots.values_list("name", flat=True))
-    number, name = container.next_snapshot, arguments.get("name")
-    if name is None:
-        while f"snap{number}" in taken:
-            number += 1
-        name, number = f"snap{number}", number + 1
-    elif check_name(name) in taken:
-        raise AlreadyExists(f"There is a snapshot {name} already.", field="name")
-    elif given := re.fullmatch(r"snap(0|[1-9][0-9]{0,8})", name):
-        number = max(number, int(given[1]) + 1)
-    Container.objects.filter(pk=container.pk).update(next_snapshot=number)
-    note = check_text(str(arguments.get("note") or ""), field="note", most=requests.NOTE_MAX, lines=True)
-    return {"arguments": {"name": name, "note": note}}
-
-
-def _snapshot(container: Container, name: Any) -> Snapshot:
-    found = container.snapshots.filter(name=name).first()
-    if found is None:
-        raise NotFound(f"{container.name} has no snapshot {name!r}.", field="snapshot")
-    return found
-
-
-def _prepare_snapshot_delete(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
-    snapshot = _snapshot(container, arguments.get("snapshot"))
-    if snapshot.pinned:
-        raise InUse(f"The snapshot {snapshot.name} is pinned: unpin it first.", users=[container.name])
-    _fits(container, Action.SNAPSHOT_DELETE)
-    return {"arguments": {"snapshot": snapshot.name}}
-
-
-def _prepare_restore(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
-    snapshot = _snapshot(container, arguments.get("snapshot"))
-    _fits(container, Action.RESTORE)
-    return {"arguments": {"snapshot": snapshot.name}}
-
-
 def _prepare_clone(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
     name = check_name(str(arguments.get("name", "")))
-    snapshot = _snapshot(container, arguments["snapshot"]) if arguments.get("snapshot") else None
-    _fits(container, Action.CLONE)
+    snapshot = points.find(container, arguments["snapshot"]) if arguments.get("snapshot") else None
+    points.fits(container, Action.CLONE)
     queue.refuse_taken(name)
     nic = container.interfaces.select_related("network").first()
     if nic is None:
@@ -131,9 +87,10 @@ PREPARE: Final[dict[str, Callable[[Actor | None, Container, dict[str, Any]], dic
     },
     "update": _prepare_update,
     "rename": _prepare_rename,
-    "snapshot": _prepare_snapshot,
-    "snapshot-delete": _prepare_snapshot_delete,
-    "restore": _prepare_restore,
+    "snapshot": points.snapshot,
+    "snapshot-change": points.change,
+    "snapshot-delete": points.delete,
+    "restore": points.restore,
     "clone": _prepare_clone,
     "delete": _prepare_delete,
 }

@@ -27,6 +27,7 @@ MESSAGE_MAX_CHARS: Final = 500
 
 AUDIT_ACTIONS: Final[dict[str, str]] = {
     "snapshot": "snapshot.create",
+    "snapshot-change": "snapshot.change",
     "snapshot-delete": "snapshot.delete",
     "restore": "snapshot.restore",
     "image-build": "image.build",

@@ -31,6 +31,7 @@ class Action(enum.StrEnum):
     UPDATE = "update"
     RENAME = "rename"
     SNAPSHOT = "snapshot"
+    SNAPSHOT_CHANGE = "snapshot-change"
     SNAPSHOT_DELETE = "snapshot-delete"
     RESTORE = "restore"
     CLONE = "clone"
@@ -60,7 +61,14 @@ TRANSITIONS: dict[tuple[Status, Action], Status] = {
     **{
         (status, action): status
         for status in _ALL_PRESENT
-        for action in (Action.UPDATE, Action.SNAPSHOT, Action.SNAPSHOT_DELETE, Action.RESTORE, Action.CLONE)
+        for action in (
+            Action.UPDATE,
+            Action.SNAPSHOT,
+            Action.SNAPSHOT_CHANGE,
+            Action.SNAPSHOT_DELETE,
+            Action.RESTORE,
+            Action.CLONE,
+        )
     },
 }
 """(status, action) → the status afterwards. What is not here does not fit."""

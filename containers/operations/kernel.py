@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..core import images, policy, policy_file, store
+from ..core import images, points, policy, policy_file, store
 from ..core.errors import AlreadyExists, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
-from ..core.lifecycle import attaching, importing, running, stored
+from ..core.lifecycle import attaching, importing, running, snapshots, stored
 from ..core.network import networks
 from ..core.network.base import NetworkConfig
 from ..core.spec import Limits, Spec
-from .runtime import Built, Cancelled, Log, Observed, Progress, Taken
+from .runtime import Built, Cancelled, Kept, Log, Observed, Progress, Taken
 
 API_REASONS: Final = {"lost": "supervisor-lost", "reboot": "exit"}
 """The runtime's words for an exit that the API knows by another name."""
@@ -49,7 +49,6 @@ class KernelRuntime:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self._port = _Port(host)
 
     def observe(self, container_id: str | None = None) -> dict[str, Observed]:
         if container_id is None:
@@ -128,19 +127,43 @@ class KernelRuntime:
             there = wanted
         attaching.change(self.host, spec.id, wanted, there)
 
-    def snapshot(self, container_id: str, name: str, note: str) -> Taken:
+    def snapshot(self, container_id: str, kept: Kept) -> Taken:
         try:
-            made = stored.snapshot(self.host, container_id, name, note)
+            made = stored.snapshot(self.host, container_id, **dataclasses.asdict(kept))
         except AlreadyExists:
-            known = store.load_snapshot(self.host, container_id, name)
+            known = store.load_snapshot(self.host, container_id, kept.name)
             return Taken(layers=known.layers, size_bytes=known.size_bytes)
         return Taken(layers=made.layers, size_bytes=made.size_bytes)
+
+    def keep_configuration(self, container_id: str, kept: Kept) -> None:
+        snapshots.keep_configuration(self.host, container_id, kept.name, kept.note, expires_at=kept.expires_at)
+
+    def change_snapshot(self, container_id: str, name: str, kept: Kept) -> None:
+        snapshots.change_snapshot(
+            self.host,
+            container_id,
+            name,
+            new_name=kept.name,
+            note=kept.note,
+            pinned=kept.pinned,
+            expires_at=kept.expires_at,
+        )
 
     def remove_snapshot(self, container_id: str, name: str) -> None:
         stored.delete_snapshot(self.host, container_id, name)
 
-    def restore(self, container_id: str, name: str) -> Spec:
-        return stored.restore(self.host, container_id, store.load_snapshot(self.host, container_id, name).layers)
+    def restore(self, container_id: str, name: str, *, spec: Spec | None, safety: Kept) -> Spec:
+        point = store.load_snapshot(self.host, container_id, name)
+        made = stored.restore(
+            self.host,
+            container_id,
+            point.layers,
+            lineage=points.descended(point.lineage, name),
+            spec=spec,
+            safety=snapshots.Safety(name=safety.name, note=safety.note, expires_at=safety.expires_at),
+        )
+        networks.register(self.host, made)
+        return made
 
     def clone(self, source_id: str, spec: Spec, snapshot: str | None, progress: Progress) -> Spec:
         layers = store.load_snapshot(self.host, source_id, snapshot).layers if snapshot else None

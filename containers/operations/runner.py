@@ -54,6 +54,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "update": Handler(update.run),
     "rename": Handler(update.run),
     "snapshot": Handler(snapshots.take),
+    "snapshot-change": Handler(snapshots.change),
     "snapshot-delete": Handler(snapshots.remove),
     "restore": Handler(snapshots.restore, snapshots.undo_restore),
     "clone": Handler(clone.run, clone.undo),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..core.network.base import NetworkConfig
+from ..core.points import Kind
 from ..core.spec import Limits, Spec
 from ..core.states import Status
 
@@ -33,6 +34,17 @@ class Taken:
 
     layers: tuple[str, ...]
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a snapshot is to be. kind: why it is taken; expires_at: ISO 8601, or empty for never."""
+
+    name: str
+    note: str = ""
+    kind: Kind = "manual"
+    pinned: bool = False
+    expires_at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,16 +107,28 @@ class Runtime(Protocol):
         """Change what a running container has of the host's directories and devices; one that is stopped stays so."""
         ...
 
-    def snapshot(self, container_id: str, name: str, note: str) -> Taken:
+    def snapshot(self, container_id: str, kept: Kept) -> Taken:
         """Keep the container's present state; one of that name that is there already is returned."""
+        ...
+
+    def keep_configuration(self, container_id: str, kept: Kept) -> None:
+        """Make a safety point of the configuration alone; one of that name that is there already is kept."""
+        ...
+
+    def change_snapshot(self, container_id: str, name: str, kept: Kept) -> None:
+        """Give a snapshot the name, the note, the pin and the expiry of kept; done already is done."""
         ...
 
     def remove_snapshot(self, container_id: str, name: str) -> None:
         """Forget a snapshot; nothing there is fine."""
         ...
 
-    def restore(self, container_id: str, name: str) -> Spec:
-        """Take a stopped container back to a snapshot; return its spec, with other layers."""
+    def restore(self, container_id: str, name: str, *, spec: Spec | None, safety: Kept) -> Spec:
+        """Take a stopped container back to a snapshot; return its spec, with other layers.
+
+        spec: what it is to be from then on, where its configuration comes back too. safety: a snapshot of what is now,
+        made before; one of that name is kept.
+        """
         ...
 
     def clone(self, source_id: str, spec: Spec, snapshot: str | None, progress: Progress) -> Spec:

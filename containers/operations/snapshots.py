@@ -1,42 +1,58 @@
-"""snapshot, snapshot-delete, restore."""
+"""snapshot, snapshot-change, snapshot-delete, restore."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from typing import Final
+import contextlib
+from typing import Any, Final
 
-from ..bookkeeping import records, specs
+from django.db import transaction
+
+from ..bookkeeping import points, records, specs
 from ..core.errors import CoreError, NotFound
 from ..core.states import Status
-from ..models import Snapshot
-from . import lifecycle
-from .create import take_layers
+from ..messaging.notices import notify
+from ..models import Container, Snapshot
+from . import lifecycle, update
 from .job import Job
+from .runtime import Kept
 
 STOP_BEFORE_RESTORE_SEC: Final = 20.0
 
 
 def take(job: Job) -> None:
     """Keep the container's present state; a running one stands still for that moment."""
-    container = job.container
-    name, note = job.arguments["name"], job.arguments.get("note", "")
-    taken = job.runtime.snapshot(container.pk, name, note)
-    spec = specs.spec_of(container, job.host)
-    Snapshot.objects.update_or_create(
-        container=container,
-        name=name,
-        defaults={
-            "note": note,
-            "layers": list(taken.layers),
-            "size_bytes": taken.size_bytes,
-            "spec": json.loads(json.dumps(dataclasses.asdict(spec))),
-            "created_by": job.operation.actor_name,
-        },
+    container, asked = job.container, job.arguments
+    kept = Kept(
+        name=asked["name"],
+        note=asked.get("note", ""),
+        kind=asked.get("kind", "manual"),
+        pinned=asked.get("pinned", False),
+        expires_at=asked.get("expires_at", ""),
     )
-    records.add_event(container, "snapshot", reason=name, operation=job.operation)
+    job.runtime.snapshot(container.pk, kept)
+    _mirror(job, kept.name)
+    _stands(container, _found(job, kept.name))
+    records.add_event(container, "snapshot", reason=kept.name, operation=job.operation)
     job.settle(container)
-    job.message = f"Snapshot {name} taken."
+    job.message = f"Snapshot {kept.name} taken."
+
+
+def change(job: Job) -> None:
+    """Give a snapshot another name, note, pin or expiry."""
+    container, asked = job.container, job.arguments
+    name, new_name = asked["snapshot"], asked["name"]
+    kept = Kept(name=new_name, note=asked["note"], pinned=asked["pinned"], expires_at=asked["expires_at"])
+    job.runtime.change_snapshot(container.pk, name, kept)
+    with transaction.atomic():
+        if new_name != name:
+            Snapshot.objects.filter(container=container, name=name).update(name=new_name)
+            if name in container.lineage:
+                lineage = [new_name if one == name else one for one in container.lineage]
+                Container.objects.filter(pk=container.pk).update(lineage=lineage)
+        for one, found in job.runtime.snapshots(container.pk).items():
+            points.take(container, one, found)
+    notify("container", container.pk)
+    job.message = f"Snapshot {new_name} changed."
 
 
 def remove(job: Job) -> None:
@@ -49,23 +65,21 @@ def remove(job: Job) -> None:
 
 
 def restore(job: Job) -> None:
-    """Take the container back; one that runs is stopped, restored and started again."""
+    """Take back files, configuration or both; for the files one that runs is stopped and started again."""
     container, name = job.container, job.arguments["snapshot"]
-    if not Snapshot.objects.filter(container=container, name=name).exists():
-        raise NotFound(f"The snapshot {name} is gone.")
-    live = job.observe(container).status in lifecycle.LIVE
+    found = _found(job, name)
+    what = job.arguments.get("what", "files")
+    columns = points.configuration(found["spec"]) if what != "files" else {}
+    if what == "configuration":
+        _configure(job, columns)
+        job.message = f"The configuration is that of {name} again."
+        if update.AT_START.intersection(columns) and container.status in lifecycle.LIVE:
+            job.message += " Part of it takes effect at the next start."
+        return
     if "was_running" not in job.journal:
-        job.remember(was_running=live)
+        job.remember(was_running=job.observe(container).status in lifecycle.LIVE)
     if not job.journal.get("restored"):
-        # the policy may have changed since: what could not start afterwards is not stopped either
-        job.final_spec(container)
-        if live:
-            job.progress(10, "Stopping")
-            lifecycle.stop_container(job, container, timeout_sec=STOP_BEFORE_RESTORE_SEC)
-        job.progress(40, "Restoring")
-        take_layers(container, job.runtime.restore(container.pk, name).layers)
-        job.remember(restored=True)
-        records.add_event(container, "restored", reason=name, operation=job.operation)
+        _exchange(job, found, columns)
     if job.journal["was_running"]:
         job.progress(70, "Starting")
         lifecycle.start_container(job, container)
@@ -74,12 +88,99 @@ def restore(job: Job) -> None:
     job.message = f"Restored to {name}."
 
 
+def _exchange(job: Job, found: dict[str, Any], columns: dict[str, Any]) -> None:
+    """Stop it where it runs, restore it, and write down what it is now."""
+    container = job.container
+    for field, value in columns.items():
+        setattr(container, field, value)
+    if columns:
+        container.generation += 1
+    # what the policy forbids is refused before anything is stopped; it may have changed since the snapshot, too
+    spec = job.final_spec(container)
+    if job.observe(container).status in lifecycle.LIVE:
+        job.progress(10, "Stopping")
+        lifecycle.stop_container(job, container, timeout_sec=STOP_BEFORE_RESTORE_SEC)
+    job.progress(40, "Restoring")
+    safety = _safety(job)
+    made = job.runtime.restore(container.pk, found["name"], spec=spec if columns else None, safety=safety)
+    with transaction.atomic():
+        _take_over(container, {**columns, "generation": container.generation, "layers": list(made.layers)})
+        _stands(container, found)
+        _mirror(job, safety.name)
+        records.add_event(container, "restored", reason=found["name"], operation=job.operation)
+    job.remember(restored=True)
+    notify("container", container.pk)
+
+
+def _configure(job: Job, columns: dict[str, Any]) -> None:
+    """Put the configuration of a snapshot in force, as a change of settings is."""
+    container = job.container
+    before = specs.spec_of(container, job.host)
+    old = {field: getattr(container, field) for field in columns}
+    for field, value in columns.items():
+        setattr(container, field, value)
+    changed = {field: value for field, value in columns.items() if old[field] != value}
+    safety = _safety(job)
+    if changed:
+        job.final_spec(container)
+        job.runtime.keep_configuration(container.pk, safety)
+        _mirror(job, safety.name)
+        update.apply(job, container, before, old, changed)
+    records.add_event(container, "restored", reason=job.arguments["snapshot"], operation=job.operation)
+    job.remember(restored=True)
+
+
 def undo_restore(job: Job) -> None:
-    """Start it again as it was, if it ran before and could not be restored."""
-    if not job.journal.get("was_running") or job.journal.get("restored") or job.operation.container is None:
+    """Leave it as it was, if it could not be restored; started again, if it ran before."""
+    if job.journal.get("restored") or job.operation.container is None:
         return
-    if job.observe(job.container).status == Status.STOPPED:
+    container, safety = job.container, job.arguments.get("safety")
+    stored = job.runtime.stored().get(container.pk)
+    row = Container.objects.filter(pk=container.pk).first()
+    if stored is not None and row is not None and stored.layers != tuple(row.layers):
+        # a worker that was lost got further than it could write down: the store has the last word
+        columns = specs.columns_of(stored)
+        kept = {name: value for name, value in columns.items() if name not in points.NOT_RESTORED - {"layers"}}
+        _take_over(row, {**kept, "generation": stored.generation})
+        _mirror(job, str(safety))
+    elif safety:
+        job.runtime.remove_snapshot(container.pk, safety)
+        Snapshot.objects.filter(container=container, name=safety).delete()
+    container.refresh_from_db()
+    if job.journal.get("was_running") and job.observe(container).status == Status.STOPPED:
         try:
-            lifecycle.start_container(job, job.container)
+            lifecycle.start_container(job, container)
         except (CoreError, OSError) as error:
             job.message = f"It could not be started again either: {error}"
+
+
+def _safety(job: Job) -> Kept:
+    """Return the safety point that the operation has reserved a name for."""
+    asked = job.arguments
+    return Kept(name=asked["safety"], note=asked["safety_note"], kind="safety", expires_at=asked["safety_until"])
+
+
+def _found(job: Job, name: str) -> dict[str, Any]:
+    """Return a snapshot as the store has it; raises NotFound."""
+    found = job.runtime.snapshots(job.container.pk).get(name)
+    if found is None:
+        raise NotFound(f"The snapshot {name} is gone.")
+    return found
+
+
+def _mirror(job: Job, name: str) -> None:
+    """Write the row of a snapshot, if the store has it."""
+    with contextlib.suppress(NotFound):
+        points.take(job.container, name, _found(job, name), job.operation.actor_name)
+
+
+def _stands(container: Container, found: dict[str, Any]) -> None:
+    """Write down that the container descends from a snapshot."""
+    container.lineage = [*found.get("lineage", ()), found["name"]]
+    Container.objects.filter(pk=container.pk).update(lineage=container.lineage)
+
+
+def _take_over(container: Container, columns: dict[str, Any]) -> None:
+    for field, value in columns.items():
+        setattr(container, field, value)
+    Container.objects.filter(pk=container.pk).update(**columns)

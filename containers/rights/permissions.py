@@ -17,6 +17,7 @@ LEAST_ROLE: Final[dict[str, str]] = {
     "freeze": OPERATOR,
     "unfreeze": OPERATOR,
     "snapshot": OPERATOR,
+    "snapshot-change": OPERATOR,
     "snapshot-delete": OPERATOR,
     "restore": OPERATOR,
     "exec": OPERATOR,

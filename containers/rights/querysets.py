@@ -16,6 +16,7 @@ from .permissions import roles_that_may
 if TYPE_CHECKING:
     from panel.accounts.models import User
 
+    from ..keeping_models import Schedule, Trashed  # noqa: F401  named in bases, as text
     from ..models import Container, Image, Network, Operation  # noqa: F401  named in bases, as text
 
 _M = TypeVar("_M", bound=models.Model)
@@ -55,6 +56,14 @@ class NetworkQuerySet(_Visible["Network"]):
 
     def _everybodys(self, action: str) -> Q:
         return Q(project__isnull=True) if action in ("view", "use") else Q(pk__in=())
+
+
+class ScheduleQuerySet(_Visible["Schedule"]):
+    """Schedules, seen through their projects."""
+
+
+class TrashQuerySet(_Visible["Trashed"]):
+    """What was deleted, seen through its project; images by host administrators only."""
 
 
 class ImageQuerySet(models.QuerySet["Image"]):

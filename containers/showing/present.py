@@ -146,8 +146,8 @@ def operation(row: Operation) -> dict[str, Any]:
     }
 
 
-def snapshot(row: Snapshot) -> dict[str, Any]:
-    """Return a snapshot."""
+def snapshot(row: Snapshot, parent: str | None = None) -> dict[str, Any]:
+    """Return a snapshot. parent: the youngest that it descends from and that is still there."""
     return {
         "name": row.name,
         "note": row.note,
@@ -155,6 +155,10 @@ def snapshot(row: Snapshot) -> dict[str, Any]:
         "created_by": row.created_by,
         "size_bytes": row.size_bytes,
         "pinned": row.pinned,
+        "kind": row.kind,
+        "expires_at": time(row.expires_at),
+        "holds": row.holds,
+        "parent": parent,
     }
 
 

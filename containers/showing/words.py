@@ -22,6 +22,7 @@ ACTIONS = {
     "update": gettext_lazy("Change settings"),
     "rename": gettext_lazy("Rename"),
     "snapshot": gettext_lazy("Take snapshot"),
+    "snapshot-change": gettext_lazy("Change snapshot"),
     "snapshot-delete": gettext_lazy("Delete snapshot"),
     "restore": gettext_lazy("Restore snapshot"),
     "clone": gettext_lazy("Clone"),
@@ -43,6 +44,7 @@ DOING = {
     "update": gettext_lazy("Changing settings…"),
     "rename": gettext_lazy("Renaming…"),
     "snapshot": gettext_lazy("Taking snapshot…"),
+    "snapshot-change": gettext_lazy("Changing snapshot…"),
     "snapshot-delete": gettext_lazy("Deleting snapshot…"),
     "restore": gettext_lazy("Restoring…"),
     "clone": gettext_lazy("Cloning…"),
@@ -93,6 +95,7 @@ EVENTS = {
 
 AUDITED = {
     "snapshot.create": ACTIONS["snapshot"],
+    "snapshot.change": ACTIONS["snapshot-change"],
     "snapshot.restore": ACTIONS["restore"],
     "session.open": gettext_lazy("Open terminal"),
     "session.close": gettext_lazy("End terminal"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import ipaddress
 from typing import Any, Final
 
@@ -12,9 +11,10 @@ from django.utils import timezone
 from panel.accounts.models import Project
 
 from ..asking import queue
-from ..bookkeeping import records, specs
+from ..bookkeeping import points, records, specs
 from ..core.host import Host as CoreHost
-from ..core.spec import Nic, Spec
+from ..core.nics import Nic
+from ..core.spec import Spec
 from ..core.states import Status
 from ..models import Container, Host, Image, Network, NetworkInterface, Operation, Snapshot, local_host
 from ..operations.runtime import Built, Runtime
@@ -169,21 +169,21 @@ def _mend_snapshots(container: Container, runtime: Runtime) -> list[str]:
     rows = {row.name: row for row in container.snapshots.all()}
     for name, found in stored.items():
         if name not in rows:
-            at = dt.datetime.fromisoformat(found["created_at"]) if found.get("created_at") else timezone.now()
-            Snapshot.objects.create(
-                container=container,
-                name=name,
-                note=found.get("note", ""),
-                layers=list(found["layers"]),
-                spec=found.get("spec") or {},
-                size_bytes=found.get("size_bytes", 0),
-                created_at=at,
-            )
+            points.take(container, name, found)
             mended.append(f"container {container.name}: snapshot {name} was found")
+        elif _unlike(rows[name], found):
+            points.take(container, name, found)
+            mended.append(f"container {container.name}: snapshot {name} is another than its row said")
     for name in rows.keys() - stored.keys():
         rows[name].delete()
         mended.append(f"container {container.name}: snapshot {name} is gone")
     return mended
+
+
+def _unlike(row: Snapshot, found: dict[str, Any]) -> bool:
+    """Whether what a row says of a snapshot, and people can change, is not what the store says."""
+    columns = points.columns_of(found)
+    return any(getattr(row, name) != columns[name] for name in ("note", "layers", "pinned", "expires_at", "kind"))
 
 
 def disagreements(host: Host, runtime: Runtime) -> list[dict[str, Any]]:

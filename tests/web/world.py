@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from containers.core.network.base import NetworkConfig
 from containers.core.spec import Limits, Spec
 from containers.core.states import Status
 from containers.models import Container, Host, Image, Network, local_host
-from containers.operations.runtime import Built, Cancelled, Log, Observed, Progress, Taken
+from containers.operations.runtime import Built, Cancelled, Kept, Log, Observed, Progress, Taken
 from panel.accounts.actor import Actor
 from panel.accounts.models import Project
 
@@ -136,20 +137,41 @@ class FakeRuntime:
         self._call("attach", spec.id)
         self.attached[spec.id] = spec
 
-    def snapshot(self, container_id: str, name: str, note: str) -> Taken:
+    def snapshot(self, container_id: str, kept: Kept) -> Taken:
         self._call("snapshot", container_id)
-        layers = (*self.specs[container_id].layers, f"layer-{name}")
-        self.taken.setdefault(container_id, {})[name] = {"layers": list(layers), "note": note, "size_bytes": 4096}
+        layers = (*self.specs[container_id].layers, f"layer-{kept.name}")
+        self._keep(container_id, kept, layers)
         return Taken(layers=layers, size_bytes=4096)
+
+    def _keep(self, container_id: str, kept: Kept, layers: tuple[str, ...]) -> None:
+        known = self.taken.setdefault(container_id, {})
+        spec = json.loads(self.specs[container_id].to_json())
+        found = {**dataclasses.asdict(kept), "layers": list(layers), "size_bytes": 4096, "spec": spec}
+        known.setdefault(kept.name, {**found, "created_at": now().isoformat(), "lineage": list(known)})
+
+    def keep_configuration(self, container_id: str, kept: Kept) -> None:
+        self._call("keep_configuration", container_id)
+        self._keep(container_id, kept, ())
+
+    def change_snapshot(self, container_id: str, name: str, kept: Kept) -> None:
+        self._call("change_snapshot", container_id)
+        known = self.taken[container_id]
+        if name in known:
+            values = dataclasses.asdict(kept)
+            values.pop("kind")
+            known[kept.name] = {**known.pop(name), **values}
 
     def remove_snapshot(self, container_id: str, name: str) -> None:
         self._call("remove_snapshot", container_id)
         self.taken.get(container_id, {}).pop(name, None)
 
-    def restore(self, container_id: str, name: str) -> Spec:
+    def restore(self, container_id: str, name: str, *, spec: Spec | None, safety: Kept) -> Spec:
         self._call("restore", container_id)
+        self._keep(container_id, safety, (*self.specs[container_id].layers, f"layer-{safety.name}"))
         layers = tuple(self.taken[container_id][name]["layers"])
-        self.specs[container_id] = dataclasses.replace(self.specs[container_id], layers=layers)
+        self.specs[container_id] = dataclasses.replace(spec or self.specs[container_id], layers=layers)
+        if "restored" in self.before:
+            self.before["restored"]()
         return self.specs[container_id]
 
     def clone(self, source_id: str, spec: Spec, snapshot: str | None, progress: Progress) -> Spec:
