@@ -19,6 +19,7 @@ urlpatterns = [
     path("<slug:name>/network", detail.network, name="network"),
     path("<slug:name>/settings", detail.settings, name="settings"),
     path("<slug:name>/log", detail.log, name="log"),
+    path("<slug:name>/_console", detail.console, name="console"),
     path("<slug:name>/_header", detail.header, name="header"),
     path("<slug:name>/_mounts", giving.mounts, name="mounts"),
     path("<slug:name>/_devices", giving.devices, name="devices"),

@@ -13,7 +13,7 @@ from ninja import Query, Router, Status
 from pydantic import BaseModel, ConfigDict, Field
 
 from containers.asking import services
-from containers.clients import cgroupfile, history, hostlink
+from containers.clients import cgroupfile, consolelog, history, hostlink
 from containers.core.errors import CoreError, InvalidTransition, SpecError
 from containers.core.states import Action, after
 from containers.core.states import Status as ContainerStatus
@@ -150,6 +150,15 @@ def get_cgroup_file(
     """A file's text as the kernel gives it, by the names of the host's cgroup version. 409 while it does not run."""
     row = services.find_container(actor(request), name, "cgroup")
     return {"file": file, "value": cgroupfile.read(row, file)}
+
+
+@router.get("/containers/{name}/console", summary="What a container wrote to its console")
+def get_console(
+    request: HttpRequest, name: str, tail_bytes: Annotated[int, Query(ge=1, le=consolelog.TAIL_MAX_BYTES)] = 65536
+) -> dict[str, Any]:
+    """The end of the console's log, of all runs that are kept. `size_bytes` is how much there is in all."""
+    found = consolelog.read(services.find_container(actor(request), name), tail_bytes)
+    return {"text": found.text, "size_bytes": found.size_bytes}
 
 
 class Span(BaseModel):

@@ -24,12 +24,18 @@ from panel.accounts import audit
 from .base import Consumer, Refusal, in_database
 
 INPUT_MAX_BYTES: Final = 1024**2
+CONSOLE: Final = "console"
+LOG_COLUMNS: Final = 80
+LOG_ROWS: Final = 24
 SIZE_MAX: Final = 1000
 """Columns or rows; a wider terminal than this is a mistake or an attack on its program's memory."""
 
 
 class TerminalConsumer(Consumer):
-    """One viewer of one terminal session."""
+    """One viewer of one terminal session. action: the right that it takes; may_type: or only look."""
+
+    action = "terminal"
+    may_type = True
 
     async def opened(self) -> None:
         """Check that there may be a terminal at all; the session is opened by the first message."""
@@ -45,7 +51,7 @@ class TerminalConsumer(Consumer):
         await self._find()
 
     async def _find(self) -> Container:
-        container: Container = await in_database(find_container)(self.actor, self._name, "terminal")
+        container: Container = await in_database(find_container)(self.actor, self._name, self.action)
         return container
 
     async def got_text(self, message: dict[str, Any]) -> None:
@@ -55,7 +61,7 @@ class TerminalConsumer(Consumer):
             await self._open(message)
         elif self._link is None:
             raise Refusal("bad-request", 'Send {"type": "open", ...} first.', field="type")
-        elif kind == "resize":
+        elif kind == "resize" and self.may_type:
             self._queue({"cmd": "resize", "cols": _size(message, "cols"), "rows": _size(message, "rows")}, 64)
         elif kind == "ack":
             self._queue({"cmd": "ack", "bytes": _whole(message, "bytes", 0, 2**40)}, 64)
@@ -66,6 +72,8 @@ class TerminalConsumer(Consumer):
         """Queue what was typed or pasted."""
         if self._link is None:
             raise Refusal("bad-request", 'Send {"type": "open", ...} first.', field="type")
+        if not self.may_type:
+            raise Refusal("forbidden", "This socket only shows.")
         if data:
             self._queue(data, len(data))
 
@@ -81,7 +89,7 @@ class TerminalConsumer(Consumer):
     async def _open(self, message: dict[str, Any]) -> None:
         if self._link is not None:
             raise Refusal("bad-request", "This socket has a session already.", field="type")
-        asked = _opening(message)
+        asked = self._wanted(message)
         container = await self._find()
         if container.status != "running" and asked["session"] is None:
             raise InvalidTransition(
@@ -90,7 +98,8 @@ class TerminalConsumer(Consumer):
         link = await Link.open(container.id)
         self._link = link
         try:
-            viewer = {"user": self.actor.name, "user_id": self.actor.user.pk, "mode": "rw"}
+            mode = "rw" if self.may_type else "ro"
+            viewer = {"user": self.actor.name, "user_id": self.actor.user.pk, "mode": mode}
             answer = await link.ask(cmd="open", viewer=viewer, **asked)
         except (ProtocolError, TimeoutError) as error:
             raise HostUnavailable(f"The container's supervisor does not answer: {error}") from error
@@ -104,6 +113,10 @@ class TerminalConsumer(Consumer):
         self.beside(self._to_browser(link))
         self.beside(self._to_supervisor(link))
         self.beside(self._hear(container.id))
+
+    def _wanted(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Return what the first message asks the supervisor for; raises Refusal."""
+        return _opening(message)
 
     async def _to_browser(self, link: Link) -> None:
         while (frame := await link.receive()) is not None:
@@ -156,6 +169,21 @@ class TerminalConsumer(Consumer):
         """Hang up; the session lives on in the supervisor."""
         if getattr(self, "_link", None) is not None:
             self._link.close()  # type: ignore[union-attr]
+
+
+class ConsoleConsumer(TerminalConsumer):
+    """/ws/containers/NAME/console: who may see the container sees what it writes to its console, from the past on.
+
+    The same messages as a terminal's, but that nothing is typed and no size is set: a log has none.
+    """
+
+    action = "view"
+    may_type = False
+
+    def _wanted(self, message: dict[str, Any]) -> dict[str, Any]:
+        if set(message) - {"type"}:
+            raise Refusal("bad-request", 'Send {"type": "open"}: a log takes nothing else.')
+        return {"command": None, "user": None, "session": CONSOLE, "cols": LOG_COLUMNS, "rows": LOG_ROWS}
 
 
 def _opening(message: dict[str, Any]) -> dict[str, Any]:

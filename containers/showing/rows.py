@@ -6,12 +6,14 @@ operations and the viewer's roles.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from django.db.models import Count, Q, QuerySet
+from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -199,6 +201,12 @@ class Row:
     def rename_reason(self) -> str:
         """Why the name can't be changed now, or ""."""
         return self.reason("rename")
+
+    @property
+    def exit_at(self) -> dt.datetime | None:
+        """When the last run ended."""
+        at = (self.container.last_exit or {}).get("at")
+        return parse_datetime(at) if isinstance(at, str) else None
 
     @property
     def exit_words(self) -> str:

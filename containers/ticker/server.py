@@ -7,12 +7,15 @@ Frames of core/protocol.py on host.ticker_socket. A client sends CONTROL frames,
     {"cmd": "recent", "containers": [ID, ...], "seconds": N}               at most RECENT_MAX of them
     {"cmd": "limits", "container": ID}                                     what the kernel holds it to now
     {"cmd": "cgroup", "container": ID, "file": "memory.max"}               a file of its cgroup, as it is
+    {"cmd": "console", "container": ID, "bytes": N}                        the end of what it wrote to its console
+    {"cmd": "audit"}                                                       whether the audit trail is as it was sealed
     {"cmd": "subscribe", "containers": [ID, ...] | "all"}                  a new one replaces the one before
 
-and gets, for each, CONTROL {"type": "history" | "recent" | "limits" | "cgroup" | "stats", "bytes": N} and DATA frames
+and gets, for each, CONTROL {"type": "stats" for latest and subscribe, else the command, "bytes": N} and DATA frames
 with N bytes of JSON; for a subscription one such answer every second. {"type": "error", "code", "message"} ends the
 conversation.
-The JSON of stats: {"at", "containers": {ID: sample}, "host": sample}; of cgroup: {"value"} or {"refused": error}.
+The JSON of stats: {"at", "containers": {ID: sample}, "host": sample}; of cgroup: {"value"} or {"refused": error}; of
+console: {"text", "size_bytes"}; of audit: that of upkeep.sealcheck.Report, null before the first check.
 """
 
 from __future__ import annotations
@@ -47,6 +50,8 @@ History = Callable[[str, int, int, int], dict[str, Any]]
 Recent = Callable[[Sequence[str], int], dict[str, Any]]
 Limits = Callable[[str], dict[str, Any]]
 CgroupFile = Callable[[str, str], dict[str, Any]]
+Console = Callable[[str, int], dict[str, Any]]
+Audit = Callable[[], dict[str, Any] | None]
 Latest = Callable[[frozenset[str] | None], Tick]
 
 
@@ -110,15 +115,22 @@ class Server(threading.Thread):
         cgroup_file: CgroupFile,
         latest: Latest,
         on_event: Callable[[dict[str, Any]], None],
+        console: Console = lambda _container, _size: {"text": "", "size_bytes": 0},
+        audit: Audit = lambda: None,
     ) -> None:
         super().__init__(name="ticker-server", daemon=True)
         self._socket_path = socket_path
         self._events_path = events_path
-        self._history = history
-        self._recent = recent
         self._limits = limits
-        self._cgroup_file = cgroup_file
         self._latest = latest
+        # answered off the loop: all of these may take some milliseconds
+        self._answers: dict[str, Callable[[dict[str, Any]], object]] = {
+            "history": lambda message: history(*_history_arguments(message)),
+            "recent": lambda message: recent(*_recent_arguments(message)),
+            "cgroup": lambda message: cgroup_file(_container(message), str(message.get("file"))),
+            "console": lambda message: console(_container(message), _size(message)),
+            "audit": lambda _message: audit(),
+        }
         self._on_event = on_event
         self._clients: set[_Client] = set()
         self._web_uid = _web_uid()
@@ -194,21 +206,11 @@ class Server(threading.Thread):
 
     async def _command(self, client: _Client, message: dict[str, Any]) -> None:
         command = message.get("cmd")
-        if command == "history":
-            arguments = _history_arguments(message)
-            # off the loop: a year of records takes some milliseconds to read
-            found = await asyncio.to_thread(self._history, *arguments)
-            client.writer.write(answer("history", json.dumps(found, separators=(",", ":"))))
-        elif command == "recent":
-            found = await asyncio.to_thread(self._recent, *_recent_arguments(message))
-            client.writer.write(answer("recent", json.dumps(found, separators=(",", ":"))))
+        if isinstance(command, str) and command in self._answers:
+            found = await asyncio.to_thread(self._answers[command], message)
+            client.writer.write(answer(command, json.dumps(found, separators=(",", ":"))))
         elif command == "limits":
             client.writer.write(answer("limits", json.dumps(self._limits(_container(message)))))
-        elif command == "cgroup":
-            asked = _container(message), str(message.get("file"))
-            # off the loop: the kernel adds some files up when they are read
-            found = await asyncio.to_thread(self._cgroup_file, *asked)
-            client.writer.write(answer("cgroup", json.dumps(found)))
         elif command == "latest":
             wanted = _wanted(message)
             # off the loop: what has only just started is measured now, which takes a moment
@@ -227,6 +229,13 @@ def _container(message: dict[str, Any]) -> str:
     if not isinstance(container, str) or not container.isalnum() or not container.isascii():
         raise Refused("container: an id is expected.")
     return container
+
+
+def _size(message: dict[str, Any]) -> int:
+    size = message.get("bytes")
+    if not isinstance(size, int) or size < 0:
+        raise Refused("bytes: a whole number is expected.")
+    return size
 
 
 def _history_arguments(message: dict[str, Any]) -> tuple[str, int, int, int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import cgroups, store
+from ..core import cgroups, consolelog, store
 from ..core.errors import CoreError
 from ..core.host import Host
 from .chores import Chore, Chores
@@ -32,6 +32,7 @@ class Ticker:
         chores: Sequence[Chore] = (),
         on_event: Callable[[dict[str, Any]], object] = lambda _message: None,
         after_each: Callable[[], object] = lambda: None,
+        audit: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         _raise_descriptor_limit()
         self._host = host
@@ -53,6 +54,8 @@ class Ticker:
             cgroup_file=self.samples.cgroup_file,
             latest=self._latest,
             on_event=self._chores.event,
+            console=self._console,
+            audit=audit,
         )
         self._sampling = SamplingThread(self.samples.tick)
 
@@ -74,6 +77,11 @@ class Ticker:
         for container_id in self.samples.running(wanted or frozenset()):
             self._disk.asked_for(container_id)
         return self.samples.latest_of(wanted)
+
+    def _console(self, container_id: str, size: int) -> dict[str, Any]:
+        """Return the end of what a container wrote to its console."""
+        data, total = consolelog.tail(self._host, container_id, size)
+        return {"text": data.decode(errors="replace"), "size_bytes": total}
 
     def _writable_layer(self, container_id: str) -> Path | None:
         """Return the directory of a container's own layer: only what it wrote, not the image."""

@@ -11,7 +11,10 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy
 
 from containers.asking import services
+from containers.clients import consolelog
+from containers.clients.ticker_client import TickerUnavailable
 from containers.core.errors import CoreError
+from containers.core.states import Status
 from containers.models import Event, Network, Operation
 from containers.showing import giving, settingrows
 from containers.showing.forms import RESTARTS, changes_of, field_of, in_words
@@ -30,6 +33,8 @@ TABS = (
 )
 RENAME_WAIT_SEC = 3.0
 """How long a rename may take before the answer leads to the list instead of the container's page."""
+SHOWN_BYTES = 256 * 1024
+"""Of the console's log on its page, after the end."""
 LAST_LINES = 12
 """Of the console, on the overview of a container that ended by itself; the log shows them all."""
 
@@ -85,10 +90,11 @@ def _network(row: Row) -> dict[str, Any]:
 
 
 def _log(row: Row) -> dict[str, Any]:
-    """Return what was asked of a container and how it went, and the end of its console."""
+    """Return what was asked of a container and how it went; its console is read by the page's script."""
     operations = Operation.objects.filter(container=row.container).order_by("-created_at")
     events = Event.objects.filter(container=row.container).select_related("operation")
-    return {"operations": operations[:50], "events": events[:100]}
+    live = row.container.status in (Status.RUNNING, Status.FROZEN)
+    return {"operations": operations[:50], "events": events[:100], "live": live}
 
 
 def _terminal(row: Row) -> dict[str, Any]:
@@ -106,6 +112,21 @@ graphs = tab("graphs", "containers/tab_graphs.html", _nothing)
 snapshots = tab("snapshots", "containers/tab_snapshots.html", _snapshots)
 network = tab("network", "containers/tab_network.html", _network)
 log = tab("log", "containers/tab_log.html", _log)
+
+
+@page
+def console(request: HttpRequest, name: str) -> HttpResponse:
+    """Answer with the console's log as text: its end, or, as a file to keep (?download), all that is kept."""
+    row = the_row(user_of(request), name)
+    download = "download" in request.GET
+    try:
+        found = consolelog.read(row.container, consolelog.TAIL_MAX_BYTES if download else SHOWN_BYTES)
+    except TickerUnavailable as error:
+        return HttpResponse(error.message, status=503, content_type="text/plain; charset=utf-8")
+    response = HttpResponse(found.text, content_type="text/plain; charset=utf-8")
+    if download:
+        response["Content-Disposition"] = f'attachment; filename="{name}-console.log"'
+    return response
 
 
 @page

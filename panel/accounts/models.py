@@ -144,7 +144,7 @@ class AuditRecord(models.Model):
     detail = models.JSONField(default=dict, blank=True)
     operation_id = models.UUIDField(null=True, blank=True, db_index=True)
     sealed = models.BooleanField(default=False)
-    """Whether it stands in the chain of AuditSeal as it is now; what was just added or closed waits for root's sealer."""
+    """Whether it stands in the chain of AuditSeal as it is now; what was just added or closed waits for that."""
 
     class Meta:
         ordering = ("-at",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -19,6 +20,8 @@ from containers.ticker.service import Ticker
 from containers.upkeep import reconcile, retention
 from containers.upkeep.sealing import Chain
 
+log = logging.getLogger(__name__)
+
 DOCTOR_SEC = 3600.0
 """How often the host is looked at again while the panel runs; `up` does it first."""
 CHANGING_SEC = 60.0
@@ -27,6 +30,8 @@ RETENTION_SEC = 3600.0
 """How often what is older than it is kept is removed."""
 SEAL_SEC = 5.0
 """How long a record of the audit trail may wait to be sealed."""
+AUDIT_SEC = 900.0
+"""How often the whole audit trail is compared with its seals."""
 
 LOOK_AT_ALL_EVERY: Final = 10
 """Quick checks: at what changed by itself each second, at all containers each so many."""
@@ -61,6 +66,20 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
     return seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
+class _Sealed:
+    """The check of the audit trail, and what the last one found."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self.report: dict[str, Any] | None = None
+
+    def __call__(self) -> None:
+        found = self._chain.check()
+        for problem in found.problems:
+            log.error("the audit trail: %s", problem)
+        self.report = found.as_dict()
+
+
 class Command(BaseCommand):
     help = "Samples the containers once a second and brings database and host together."
     requires_system_checks: list[str] = []
@@ -71,6 +90,7 @@ class Command(BaseCommand):
             signal.signal(number, lambda _number, _frame: stopped.set())
         host = Host.open(settings.STATE_DIR)
         chain = Chain(host.audit_path)
+        sealed = _Sealed(chain)
         ticker = Ticker(
             host,
             chores=(
@@ -80,9 +100,11 @@ class Command(BaseCommand):
                 Chore("quick checks", 1.0, _Quick(host)),
                 Chore("retention", RETENTION_SEC, retention.Sweeper(chain)),
                 Chore("seal", SEAL_SEC, chain.seal),
+                Chore("check of the audit trail", AUDIT_SEC, sealed),
             ),
             on_event=lambda message: reconcile.on_event(host, message),
             after_each=close_old_connections,
+            audit=lambda: sealed.report,
         )
         ticker.start()
         stopped.wait()
