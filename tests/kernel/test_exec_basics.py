@@ -226,8 +226,33 @@ def test_hostile_passwd_files_hold_nothing_up(sh: Sh) -> None:
 
 def test_the_commands_cgroup_is_gone_afterwards(sh: Sh, host: Host, running_container: Spec) -> None:
     sh("sleep 300 & true")
-    tree = detect.open(host).container_tree(running_container.id) / "attach"
+    tree = detect.open(host).namespace_dir(running_container.id) / ".attached"
+    assert tree.is_dir()
     wait_until(lambda: not [p for p in tree.iterdir() if p.is_dir()], what="no cgroup of a command is left")
+
+
+OWN_TREE = "mkdir -p /tmp/c; mount -t cgroup2 c /tmp/c; grep ^0: /proc/self/cgroup; "
+
+
+def test_the_containers_init_may_take_a_command_over_into_a_scope_of_its_own(sh: Sh) -> None:
+    """systemd-run --scope, and each login, in a terminal that was opened from outside."""
+    found = sh(OWN_TREE + "mkdir /tmp/c/scope; echo $$ >/tmp/c/scope/cgroup.procs; grep ^0: /proc/self/cgroup")
+    assert found.stderr == b""
+    began, moved = found.stdout.split()
+    assert began.startswith(b"0::/.attached/")
+    assert moved == b"0::/scope"
+
+
+def test_a_container_that_takes_the_commands_place_for_itself_gets_no_hold_of_them(
+    sh: Sh, host: Host, running_container: Spec
+) -> None:
+    place = detect.open(host).namespace_dir(running_container.id) / ".attached"
+    squat = "echo $$ >cgroup.procs; until rmdir .attached; do usleep 5000; done; mkdir .attached"
+    assert sh(f"{OWN_TREE} cd /tmp/c; sh -c '{squat}' >/dev/null 2>&1 &").exit_code == 0
+    wait_until(lambda: place.exists() and place.stat().st_uid != 0, what="its own directory")
+    found = sh("grep ^0: /proc/self/cgroup; echo $$ >/tmp/c/.attached/cgroup.procs")
+    assert found.stdout.startswith(b"0::/../attach/")
+    assert found.stderr, "beside its tree, where it cannot move them from"
 
 
 def test_many_at_once(running_container: Spec) -> None:

@@ -6,7 +6,8 @@ Layout, below the root of a hierarchy::
         supervisors          every supervisor of the instance
         c-ID/                limits; owned by root
             ns/              the container's cgroup namespace begins here; owned by its root
-            attach/          commands and terminals started from outside
+                .attached/   commands and terminals started from outside; root's. Made when the first one is started
+            attach/          these, where the container took that place for itself
 
 On v1 c-ID stands in every hierarchy, and the cgroup2 hierarchy, which holds no controllers there, has the same layout.
 Freezing, killing and "who is left" always go through cgroup2, which every kernel that Boxroom runs on has (5.14 for

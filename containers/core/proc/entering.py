@@ -95,8 +95,8 @@ def _enter(target: Target, request: Request, connection: socket.socket) -> NoRet
     os.setsid()
     stdio = _keep_only(target, request, connection)
     # from here on the cgroup's limits hold, also for what follows
-    group = f"{request.cgroup}/cgroup.procs" if request.cgroup else target.attach_procs[-1]
-    for path in (*target.attach_procs[:-1], group):
+    group = request.cgroup or target.place()
+    for path in (*target.attach_procs[:-1], f"{group}/cgroup.procs"):
         write_file(path, "0")
     with contextlib.suppress(OSError):
         write_file("/proc/self/oom_score_adj", str(target.oom_score_adj))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import passwd
-from ..cgroups.base import Cgroups
+from ..cgroups.base import Cgroups, Joined
 from ..exits import Reason
 from ..host import WEB_USER
 from ..start_plan import StartPlan, environment
@@ -81,14 +81,15 @@ def make(owner: Owner) -> SessionServer:
     )
 
 
-def target(owner: Owner, child: Child, attach_procs: tuple[str, ...]) -> Target:
+def target(owner: Owner, child: Child, joined: Joined) -> Target:
     """Describe a running container to those who enter it."""
     spec = owner.plan.spec
     return Target(
         init_pid=child.pid,
         init_pidfd=child.pidfd,
         privileged=spec.privileged,
-        attach_procs=attach_procs,
+        attach_procs=joined.attach_procs,
+        own_tree=Path(joined.init_procs[-1]).parent,
         frozen=lambda: owner.cgroups.frozen(spec.id),
         seccomp=owner.bpf,
         capabilities=kept(spec),

@@ -143,7 +143,7 @@ class Supervisor:
 
     def _serve(self, child: spawn.Child) -> None:
         """Let clients in; what they may enter, and the console, are the new child's."""
-        self.server.container = serving.target(self, child, self.cgroups.joined(self.id).attach_procs)
+        self.server.container = serving.target(self, child, self.cgroups.joined(self.id))
         self.server.console.attach(child.console_fd)
         if not self._listening:
             self.server.listen(self.host.supervisor_socket(self.id))
