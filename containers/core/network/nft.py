@@ -68,7 +68,7 @@ class Transaction:
             self._process.communicate()
             raise SetupFailed(f"nft did not end within {TIMEOUT_SEC} s.", step="packet filter") from None
         if self._process.returncode:
-            words = errors.decode(errors="replace").strip()
+            words = errors.decode(errors="replace").strip() or f"no word, exit code {self._process.returncode}"
             raise SetupFailed(f"nft refused the packet filter: {words}", step="packet filter", console=words)
 
 
@@ -203,19 +203,21 @@ def wanted(spec: Spec) -> set[tuple[str, tuple[str, ...]]]:
 
 def ensure_whole(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) -> None:
     """Make both tables say exactly what these networks and containers need, in one transaction."""
-    run(_drop_stale_chains(host, specs) + ruleset.whole(host, configs, specs, ipv6=host_has_ipv6()))
+    ipv6 = host_has_ipv6()
+    _change(host, lambda: run(_drop_stale_chains(host, specs) + ruleset.whole(host, configs, specs, ipv6=ipv6)))
 
 
 def ensure_network(host: Host, config: NetworkConfig) -> None:
     """Make sure that the tables are there, and the network's elements in them."""
-    run(ruleset.base(host, ipv6=host_has_ipv6()) + ruleset.network(host, config))
+    ipv6 = host_has_ipv6()
+    _change(host, lambda: run(ruleset.base(host, ipv6=ipv6) + ruleset.network(host, config)))
 
 
 def forget_network(host: Host, config: NetworkConfig) -> None:
     """Take a network's elements out; twice is once."""
     if present(host):
         # adding first makes the deletion succeed where the element is not there any more
-        run(ruleset.network(host, config) + ruleset.network(host, config, "delete"))
+        _change(host, lambda: run(ruleset.network(host, config) + ruleset.network(host, config, "delete")))
 
 
 def present(host: Host) -> bool:
@@ -227,7 +229,7 @@ def present(host: Host) -> bool:
 def remove_tables(host: Host) -> None:
     """Delete both tables; twice is once."""
     tables = [{"table": {"family": family, "name": host.nft_table}} for family in ("bridge", "inet")]
-    run([{"add": table} for table in tables] + [{"delete": table} for table in tables])
+    _change(host, lambda: run([{"add": table} for table in tables] + [{"delete": table} for table in tables]))
 
 
 def _change(host: Host, change: Callable[[], None]) -> None:
