@@ -29,6 +29,9 @@ PACKAGES: Final[dict[str, str]] = {
     "busybox-static": "the busybox image",
     "debootstrap": "Debian images",
     "libseccomp2": "system call filters",
+    "xz-utils": "archives packed by xz",
+    "zstd": "archives packed by zstd",
+    "squashfs-tools-ng": "squashfs archives, read without mounting them",
 }
 TEST_PACKAGES: Final[dict[str, str]] = {
     "chromium": "the end-to-end tests",
@@ -37,11 +40,14 @@ TEST_PACKAGES: Final[dict[str, str]] = {
     "docker-compose": "checking docker-compose.dev.yml",
     "gettext": "checking the translations",
     "cpio": "the test machine's initial file system",
-    "zstd": "unpacking the test machine's kernel",
     "iputils-ping": "the network tests",
     "kmod": "the test machine's kernel modules",
     "e2fsprogs": "the test machine's disk",
     "git": "checking what is in the tree",
+    "docker-registry": "the tests of registries",
+    "skopeo": "the tests of OCI images",
+    "umoci": "the tests of OCI images",
+    "squashfs-tools": "making squashfs archives for tests",
 }
 
 

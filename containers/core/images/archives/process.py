@@ -1,0 +1,254 @@
+"""The confined process that reads a hostile archive: ``python -I -S process.py ORDERS``, as root, for one archive.
+
+ORDERS is JSON, {"role": "decode", ...} or {"role": "make", ...}. What both roles share: namespaces of their own for
+mounts, processes, network, IPC and names, another root directory, ids that nobody else has, no privilege over anything
+outside, and a list of system calls in which no process, socket or mount can be made. It dies with whoever started it.
+
+decode   turns the file into a plain tar on standard output, by a program of the host, whose root directory holds that
+         file and the host's programs, read-only; it may write nothing at all.
+make     turns a plain tar on standard input into a tree, which is its root directory; it tells, on descriptor 3, how
+         far it is, and how it ended, as lines of JSON. It is root in a user namespace whose ids are the tree's, by
+         an idmapped mount: owners lie unshifted on disk, and nothing but the tree has owners that it may act for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
+
+from containers.core import syscalls
+from containers.core.capabilities import NAMES
+from containers.core.images.archives import rules, tree
+from containers.core.images.archives.calls import compile_list
+from containers.core.mount_flags import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+)
+
+ID_BASE: Final = 2147418112
+"""65536 ids that systemd leaves to nobody and no claim of ours begins at. Source: systemd, docs/UIDS-GIDS.md."""
+IDS: Final = 65536
+NOBODY: Final = ID_BASE + 65534
+REPORT_FD: Final = 3
+TELL_EVERY_SEC: Final = 0.2
+_NAMESPACES: Final = (
+    syscalls.CLONE_NEWNS
+    | syscalls.CLONE_NEWPID
+    | syscalls.CLONE_NEWNET
+    | syscalls.CLONE_NEWIPC
+    | syscalls.CLONE_NEWUTS
+    | syscalls.CLONE_NEWCGROUP
+)
+_KEPT: Final = ("chown", "dac_override", "fowner", "fsetid", "setfcap")
+"""What making a tree with its owners takes, in a user namespace that owns nothing but the tree."""
+_SEEN: Final = ("bin", "lib", "lib32", "lib64", "libx32", "usr")
+
+
+def main(orders: dict[str, Any]) -> int:
+    """Confine this process and do what is asked; return its exit status."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if orders["report"] not in (None, REPORT_FD):
+        os.dup2(orders["report"], REPORT_FD, inheritable=False)
+    syscalls.close_range(REPORT_FD + 1)
+    os.umask(0)
+    make = orders["role"] == "make"
+    filters = compile_list(program=not make)
+    held_fd = _user_namespace() if make else -1
+    syscalls.unshare(_NAMESPACES)
+    syscalls.mount(None, "/", None, MS_REC | MS_PRIVATE)
+    if make:
+        mount_fd = syscalls.open_tree(orders["tree"])
+        syscalls.set_mount_idmap(mount_fd, held_fd)
+        syscalls.move_mount(mount_fd, orders["tree"])
+        os.close(mount_fd)
+        _enter_root(orders["tree"])
+    else:
+        _programs_only(orders["scratch"], orders["archive"])
+    child = os.fork()
+    if child == 0:
+        _in_child(orders, filters, held_fd)
+    _pid, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def _in_child(orders: dict[str, Any], filters: bytes, userns_fd: int) -> None:
+    """Give up what is left of root's rights and do the work; the first process of its pid namespace. Never returns."""
+    status = 1
+    try:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        limits = rules.Limits(**orders["limits"])
+        _limit(limits, writes=orders["role"] == "make")
+        if orders["role"] == "decode":
+            _drop_to_nobody(filters)
+            os.execve(orders["program"][0], orders["program"], {"LC_ALL": "C", "PATH": "/usr/bin:/bin"})
+        _drop_to_tree_root(filters, userns_fd)
+        status = _make(limits, layer=orders["layer"])
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.write(2, f"{error.strerror} [{error.errno}]\n".encode())
+    finally:
+        os._exit(status)
+
+
+def _make(limits: rules.Limits, *, layer: bool) -> int:
+    """Make the tree from standard input and report; 0 where all of it was made."""
+    told_at = 0.0
+
+    def tell(entries: int) -> None:
+        nonlocal told_at
+        now = time.monotonic()
+        if now - told_at >= TELL_EVERY_SEC:
+            told_at = now
+            _report({"entries": entries})
+
+    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    made = tree.Tree(root_fd, limits, layer=layer, tell=tell)
+    try:
+        with open(0, "rb", buffering=0, closefd=False) as stream:
+            made.take(stream)
+            while stream.read(1 << 20):
+                pass  # what comes behind the end belongs to the archive's digest, and to nothing else
+    except rules.Refused as refused:
+        _report({"refused": refused.why, "entry": ascii(refused.entry)[1:-1][:500], "limit": refused.limit})
+    except OSError as error:
+        _report({"errno": error.errno, "message": error.strerror, "entry": ascii(error.filename or "")[1:-1][:500]})
+    except MemoryError:
+        _report({"refused": "It takes too much memory to read.", "entry": "", "limit": "memory"})
+    except Exception as error:  # noqa: BLE001  the last frame: whatever a hostile file brings about is told
+        _report({"refused": f"It cannot be read ({type(error).__name__}: {ascii(str(error))[:200]}).", "entry": ""})
+    else:
+        _report({"done": made.result()})
+        return 0
+    return 1
+
+
+def _report(value: dict[str, Any]) -> None:
+    data = json.dumps(value).encode() + b"\n"
+    while data:
+        data = data[os.write(REPORT_FD, data) :]
+
+
+# confinement
+
+
+def _user_namespace() -> int:
+    """Return the descriptor of a user namespace that has 0..65535 as ids nobody else has; made by one of them."""
+    ready_r, ready_w = os.pipe()
+    held_r, held_w = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(held_w)
+            os.setgroups([])
+            os.setresgid(ID_BASE, ID_BASE, ID_BASE)
+            os.setresuid(ID_BASE, ID_BASE, ID_BASE)
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
+            os.write(ready_w, b".")
+            os.read(held_r, 1)
+        finally:
+            os._exit(0)
+    os.close(ready_w)
+    os.close(held_r)
+    try:
+        if os.read(ready_r, 1) != b".":
+            raise OSError(1, "no user namespace could be made")
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{child}/{name}").write_text(f"0 {ID_BASE} {IDS}\n")
+        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(ready_r)
+        os.close(held_w)
+        os.waitpid(child, 0)
+
+
+def _enter_root(directory: str) -> None:
+    """Make a mount point the root directory; nothing else is mounted in this namespace afterwards."""
+    os.chdir(directory)
+    syscalls.pivot_root(".", ".")
+    syscalls.umount(".", syscalls.MNT_DETACH)
+    os.chdir("/")
+
+
+def _programs_only(scratch: str, archive: str) -> None:
+    """Make a root directory of the host's programs and one file, all of it read-only."""
+    flags = MS_NOSUID | MS_NODEV
+    syscalls.mount("boxroom-decode", scratch, "tmpfs", flags, "mode=755,size=64k")
+    for name in _SEEN:
+        outside, inside = f"/{name}", f"{scratch}/{name}"
+        if os.path.islink(outside):
+            os.symlink(os.readlink(outside), inside)
+        elif os.path.isdir(outside):
+            os.mkdir(inside, 0o755)
+            syscalls.mount(outside, inside, None, MS_BIND)
+            syscalls.mount(None, inside, None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
+    os.close(os.open(f"{scratch}/archive", os.O_WRONLY | os.O_CREAT, 0o444))
+    syscalls.mount(archive, f"{scratch}/archive", None, MS_BIND)
+    syscalls.mount(None, f"{scratch}/archive", None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
+    syscalls.mount(None, scratch, None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
+    _enter_root(scratch)
+
+
+def _limit(limits: rules.Limits, *, writes: bool) -> None:
+    for kind, most in (
+        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, max(1, int(limits.wall_sec))),
+        (resource.RLIMIT_FSIZE, limits.bytes if writes else 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_NOFILE, 256),
+    ):
+        resource.setrlimit(kind, (most, most))
+
+
+def _drop_to_nobody(filters: bytes) -> None:
+    """Become somebody who owns nothing, without a capability, and unable to get one."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    _seal(filters)
+
+
+def _drop_to_tree_root(filters: bytes, userns_fd: int) -> None:
+    """Become root of the user namespace that owns the tree, and keep only what making a tree takes."""
+    syscalls.setns(userns_fd, syscalls.CLONE_NEWUSER)
+    os.close(userns_fd)
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    for number, name in enumerate(NAMES):
+        if name not in _KEPT:
+            with contextlib.suppress(OSError):  # one that this kernel does not have
+                syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+    syscalls.set_capabilities(sum(1 << NAMES.index(name) for name in _KEPT))
+    # whatever Python would look for now, it would look for in the tree
+    sys.meta_path.clear()
+    sys.path.clear()
+    sys.path_hooks.clear()
+    _seal(filters)
+
+
+def _seal(filters: bytes) -> None:
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of ids has cleared it
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    syscalls.load_seccomp(filters)
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

@@ -1,0 +1,141 @@
+"""What an archive may hold, and how much of it. Pure.
+
+Source of the numbers: the design's threat model; of the names of whiteouts: OCI image-spec, layer.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+ID_MAX: Final = 65535
+"""The highest owner that a container has an id for."""
+NAME_MAX_BYTES: Final = 255
+PATH_MAX_BYTES: Final = 4096
+DEPTH_MAX: Final = 128
+HEADER_MAX_BYTES: Final = 1 << 20
+"""Of one extended header, or long name."""
+RATIO_FLOOR_BYTES: Final = 16 << 20
+"""So much may always come out, however small the archive: a few blocks of zeros compress to nearly nothing."""
+WHITEOUT: Final = ".wh."
+WHITEOUT_OPAQUE: Final = ".wh..wh..opq"
+WHITEOUT_META: Final = ".wh..wh."
+"""aufs's own files, of no meaning to anybody else."""
+
+_XATTR: Final = "SCHILY.xattr."
+_XATTRS_MAX: Final = 64
+_XATTR_MAX_BYTES: Final = 65536
+_ACLS: Final = ("system.posix_acl_access", "system.posix_acl_default")
+_CAPABILITY: Final = "security.capability"
+_VFS_CAP_SIZES: Final = {0x02000000: 20, 0x03000000: 24}
+"""By revision. Source: include/uapi/linux/capability.h."""
+
+
+class Refused(Exception):
+    """An archive that is not taken. entry: the name in it, or "". limit: which limit it goes past, or ""."""
+
+    def __init__(self, why: str, entry: str = "", *, limit: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+        self.entry = entry
+        self.limit = limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much one archive may come to. ratio: plain bytes for each byte of the file, above RATIO_FLOOR_BYTES."""
+
+    bytes: int = 64 << 30
+    entries: int = 2_000_000
+    ratio: int = 200
+    wall_sec: float = 3600.0
+    memory_bytes: int = 2 << 30
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the limits as JSON values."""
+        return dataclasses.asdict(self)
+
+    def check_flow(self, plain_bytes: int, archive_bytes: int) -> None:
+        """Raise Refused where more has come out of an archive than may."""
+        if plain_bytes > self.bytes:
+            raise Refused(f"It comes to more than {self.bytes} bytes.", limit="bytes")
+        if plain_bytes > max(RATIO_FLOOR_BYTES, archive_bytes * self.ratio):
+            raise Refused(f"It grows to more than {self.ratio} times its size.", limit="ratio")
+
+
+def parts(name: str, *, entry: str | None = None) -> tuple[str, ...]:
+    """Return the names on an entry's way, the root's own as none; raises Refused for what leads out or is too long.
+
+    A leading slash and ``.`` mean nothing, as to every tar. entry: what to call it in the error, where it is not name.
+    """
+    shown = name if entry is None else entry
+    if "\0" in name:
+        raise Refused("A name holds a zero byte.", shown)
+    found = tuple(part for part in name.split("/") if part not in ("", "."))
+    if ".." in found:
+        raise Refused("A name leads out of the archive.", shown)
+    try:
+        encoded = [part.encode("utf-8", "surrogateescape") for part in found]
+    except UnicodeEncodeError:
+        raise Refused("A name cannot be one of a file.", ascii(shown)) from None
+    if any(len(part) > NAME_MAX_BYTES for part in encoded):
+        raise Refused(f"A name is longer than {NAME_MAX_BYTES} bytes.", shown, limit="name")
+    if sum(map(len, encoded)) + len(encoded) > PATH_MAX_BYTES:
+        raise Refused(f"A path is longer than {PATH_MAX_BYTES} bytes.", shown, limit="path")
+    if len(found) > DEPTH_MAX:
+        raise Refused(f"Directories lie more than {DEPTH_MAX} deep.", shown, limit="depth")
+    return found
+
+
+def owner(uid: int, gid: int, entry: str) -> tuple[int, int]:
+    """Return an entry's owner; raises Refused for ids that no container has."""
+    for kind, number in (("user", uid), ("group", gid)):
+        if not 0 <= number <= ID_MAX:
+            raise Refused(
+                f"The {kind} {number} owns an entry; containers have 0 to {ID_MAX}. Was it packed on a host that "
+                "shifts owners? Pack it inside the container.",
+                entry,
+            )
+    return uid, gid
+
+
+def xattrs(headers: Mapping[str, str], *, directory: bool) -> tuple[dict[str, bytes], int]:
+    """Return the extended attributes that an entry may have, and how many others it asked for.
+
+    What is allowed: user.*, but for overlay's own marks; POSIX ACLs; a file's capabilities, without the namespace that
+    they were given in: they count in the container's.
+    """
+    kept: dict[str, bytes] = {}
+    refused = 0
+    for key, text in headers.items():
+        if not key.startswith(_XATTR):
+            continue
+        name, value = key.removeprefix(_XATTR), text.encode("utf-8", "surrogateescape")
+        if name == _CAPABILITY and not directory and (rooted := capability(value)) is not None:
+            kept[name] = rooted
+        elif _plain(name, value) and len(kept) < _XATTRS_MAX:
+            kept[name] = value
+        else:
+            refused += 1
+    return kept, refused
+
+
+def _plain(name: str, value: bytes) -> bool:
+    if len(value) > _XATTR_MAX_BYTES or len(name.encode("utf-8", "surrogateescape")) > NAME_MAX_BYTES or "\0" in name:
+        return False
+    if name in _ACLS:
+        return True
+    return name.startswith("user.") and name != "user." and not name.startswith("user.overlay.")
+
+
+def capability(value: bytes) -> bytes | None:
+    """Return a file's capabilities without the id of the root that they belong to; None for what are none."""
+    if len(value) < 4:
+        return None
+    (magic,) = struct.unpack_from("<I", value)
+    if _VFS_CAP_SIZES.get(magic & 0xFF000000) != len(value):
+        return None
+    return struct.pack("<I", magic & 0x00FFFFFF | 0x02000000) + value[4:20]
