@@ -215,6 +215,9 @@ class KernelRuntime:
     def ensure_networks(self, configs: Sequence[NetworkConfig]) -> None:
         networks.ensure_all(self.host, configs, list(self.stored().values()))
 
+    def bridges_there(self, spec: Spec) -> bool:
+        return all(Path("/sys/class/net", nic.bridge).exists() for nic in spec.nics if nic.bridge)
+
     def tidy(self) -> list[str]:
         return stored.recover(self.host)
 

@@ -7,6 +7,7 @@ from ..core import restarts
 from ..core.errors import CoreError, InvalidTransition
 from ..core.states import Status
 from ..models import Container
+from . import networks
 from .job import Job, another_exit, exit_told_here
 
 LIVE = (Status.RUNNING, Status.FROZEN)
@@ -93,6 +94,8 @@ def start_container(job: Job, container: Container) -> None:
         job.settle(container)
     spec = job.final_spec(container)
     try:
+        if not job.runtime.bridges_there(spec):
+            job.runtime.ensure_networks(networks.configs(container.host))
         job.runtime.start(spec, job.progress, job.cancelled)
     except (CoreError, OSError) as error:
         console = error.details.get("console") if isinstance(error, CoreError) else None

@@ -176,6 +176,10 @@ class Runtime(Protocol):
         """Make the host have these networks, and no other of this instance."""
         ...
 
+    def bridges_there(self, spec: Spec) -> bool:
+        """Whether the host has every bridge that this container's NICs are to be on."""
+        ...
+
     def sweep(self) -> list[str]:
         """Clear away what killed supervisors left; return the ids of their containers."""
         ...

@@ -44,8 +44,10 @@ OOM_QUIET_SEC: Final = 3.0
 """Processes that the kernel ends within this time are one event."""
 
 log = logging.getLogger(__name__)
-_rung = {"canary": 0.0, "tidy": 0.0}
+_rung = {"canary": 0.0, "tidy": 0.0, "order": 0.0}
 TIDY_SEC: Final = 10.0
+AGAIN_SEC: Final = 5.0
+"""How long after putting the host in order failed it is tried again."""
 
 
 def quick(host: CoreHost, runtime: Runtime | None = None, *, changed: Collection[str] | None = None) -> None:
@@ -62,6 +64,8 @@ def quick(host: CoreHost, runtime: Runtime | None = None, *, changed: Collection
         with contextlib.suppress(CoreError, OSError):
             runtime.tidy()
     ring_again(row)
+    if 0 < _rung["order"] <= time.monotonic():
+        put_in_order(row, runtime)
     if changed is None:
         align_all(row, runtime)
     elif changed:
@@ -75,17 +79,25 @@ def full(host: CoreHost, runtime: Runtime | None = None) -> list[str]:
     row = local_host()
     mended = rebuild.mend_rows(row, runtime, host)
     quick(host, runtime)
-    try:
-        runtime.ensure_networks(network_operations.configs(row))
-        mended += runtime.tidy()
-    except (CoreError, OSError):
-        log.exception("putting the host in order")
+    mended += put_in_order(row, runtime)
     rebuild.save_facts(row, runtime.facts())
     autostart(row)
     if mended:
         log.warning("mended: %s", "; ".join(mended))
         audit.record(None, "host.reconcile", "host", row.name, detail={"mended": mended[:100]})
     return mended
+
+
+def put_in_order(row: Host, runtime: Runtime) -> list[str]:
+    """Make networks and store what they should be; what fails is tried again by quick(). Returns what was mended."""
+    _rung["order"] = 0.0
+    try:
+        runtime.ensure_networks(network_operations.configs(row))
+        return runtime.tidy()
+    except (CoreError, OSError):
+        log.exception("putting the host in order")
+        _rung["order"] = time.monotonic() + AGAIN_SEC
+        return []
 
 
 def take_facts(host: CoreHost, runtime: Runtime | None = None) -> None:

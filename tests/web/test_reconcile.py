@@ -336,6 +336,32 @@ def test_autostart_in_order_and_only_once_per_up(team, runtime, host):
     assert not Operation.objects.filter(status="queued").exists()
 
 
+def test_a_host_that_could_not_be_put_in_order_is_tried_again_soon(team, runtime, monkeypatch):
+    def refuse():
+        raise SetupFailed("nft refused", step="packet filter")
+
+    now = 1000.0
+    monkeypatch.setattr(reconcile.time, "monotonic", lambda: now)
+    runtime.before["ensure_networks"] = refuse
+    reconcile.full(CORE_HOST, runtime)
+    del runtime.before["ensure_networks"]
+    quick(runtime)
+    assert runtime.count("ensure_networks") == 1
+    now += reconcile.AGAIN_SEC
+    quick(runtime)
+    quick(runtime)
+    assert runtime.count("ensure_networks") == 2
+
+
+def test_a_start_makes_a_bridge_that_went_away(alice, team, runtime):
+    make_container(team, runtime=runtime)
+    runtime.bridges_gone = True
+    operation = services.act(actor(alice), "web-1", "start")
+    runner.run(operation.pk, runtime, CORE_HOST)
+    operation.refresh_from_db()
+    assert (operation.status, runtime.bridges_gone) == ("succeeded", False)
+
+
 def test_rows_are_made_again_from_the_store(alice, team, runtime):
     row = make_container(team, runtime=runtime, status="running", limits={"pids": 99}, tags=["blue"])
     address, mac = row.interfaces.get().ipv4, row.interfaces.get().mac

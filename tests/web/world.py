@@ -50,6 +50,7 @@ class FakeRuntime:
         self.limits: dict[str, Limits] = {}
         self.attached: dict[str, Spec] = {}
         self.left_of_import = ""
+        self.bridges_gone = False
         self.registered: set[str] = set()
         self.calls: list[tuple[str, str]] = []
         self.before: dict[str, Callable[[], None]] = {}
@@ -219,7 +220,12 @@ class FakeRuntime:
         self.networks.pop(config.number, None)
 
     def ensure_networks(self, configs: Sequence[NetworkConfig]) -> None:
+        self._call("ensure_networks")
+        self.bridges_gone = False
         self.networks = {config.number: config for config in configs}
+
+    def bridges_there(self, spec: Spec) -> bool:
+        return not self.bridges_gone
 
     def tidy(self) -> list[str]:
         return []
