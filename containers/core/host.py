@@ -4,6 +4,7 @@ The state directory (root, 0711)::
 
     instance.json            {"id": "k3v9q", "host": "local", ...}
     policy.toml              the floor under every role; root only writes it
+    seccomp/NAME hooks/NAME  system call profiles and programs that policy.toml gives by name; root only writes them
     host/                    0700: the host store
         containers/ID/       spec.json, root.json, snapshots/NAME.json, console.log, last_exit.json
         layers/ID/           rootfs/, layer.json, and work/ while it is some container's writable layer
@@ -118,6 +119,16 @@ class Host:
         return self.state_dir / "audit.json"
 
     @property
+    def seccomp_dir(self) -> Path:
+        """System call profiles of the host's administrator, each known by its name; it need not be there."""
+        return self.state_dir / "seccomp"
+
+    @property
+    def hooks_dir(self) -> Path:
+        """Programs of the host's administrator, each known by its name; it need not be there."""
+        return self.state_dir / "hooks"
+
+    @property
     def doctor_path(self) -> Path:
         """What `doctor` found when the panel last started: {"checks": [...]}."""
         return self.state_dir / "doctor.json"
@@ -143,6 +154,11 @@ class Host:
         return self.supervisor_dir() / f"{container_id}.json"
 
     @property
+    def netns_dir(self) -> Path:
+        """Mounts that hold the network namespaces of containers that were lent a network card (root, 0700)."""
+        return self.run_dir / "netns"
+
+    @property
     def launcher_socket(self) -> Path:
         """The launcher's socket (root, 0600)."""
         return self.run_dir / "launcher.sock"
@@ -151,6 +167,11 @@ class Host:
     def ticker_socket(self) -> Path:
         """The ticker's socket for live samples and history (root:boxroom, 0660)."""
         return self.run_dir / "ticker.sock"
+
+    @property
+    def reader_socket(self) -> Path:
+        """Where the web asks for what is in snapshots (root:boxroom, 0660)."""
+        return self.run_dir / "reader.sock"
 
     @property
     def events_socket(self) -> Path:

@@ -11,7 +11,7 @@ from ..failpoints import failpoint
 from ..host import Host
 from ..tree_copy import copy_tree
 from . import overlay
-from .stack import is_opaque
+from .marks import is_opaque
 
 
 def bounded(host: Host, layers: tuple[str, ...], *, made_for: str) -> tuple[str, ...]:

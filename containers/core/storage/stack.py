@@ -9,7 +9,6 @@ Source of the rules for whiteouts and opaque directories: kernel Documentation/f
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import stat
@@ -19,31 +18,14 @@ from typing import Final, Self
 
 from .. import files, store
 from ..host import Host
+from .marks import ORIGIN, OWN_XATTRS, is_opaque, is_whiteout
 
-OPAQUE: Final = "user.overlay.opaque"
-ORIGIN: Final = "user.overlay.origin"
-OWN_XATTRS: Final = "user.overlay."
 READ_MAX_BYTES: Final = 64 * 1024
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 Level = tuple[tuple[int, int], ...]
 """One merged directory: (number of the layer, descriptor), uppermost first; layer 0 is the writable one."""
-
-
-def is_whiteout(status: os.stat_result) -> bool:
-    """Tell whether an entry says that there is nothing: a character device 0/0."""
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def is_opaque(directory_fd: int) -> bool:
-    """Tell whether a directory hides the ones of the same name below."""
-    try:
-        return os.getxattr(directory_fd, OPAQUE) == b"y"
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
-            return False
-        raise
 
 
 class Stack:

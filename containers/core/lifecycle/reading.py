@@ -1,0 +1,113 @@
+"""What is in a container's files, now and in its snapshots, read by a process in the container's own user namespace."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from .. import claims, points, store
+from ..errors import NotFound, SpecError
+from ..host import Host
+
+Verb = Literal["changes", "text", "list", "content", "archive"]
+COMPARING: Final = ("changes", "text")
+NOW: Final = ""
+"""Instead of a snapshot's name: what the container is now."""
+READ_SEC: Final = 60.0
+_READER: Final = Path(__file__).resolve().parents[1] / "proc" / "reader.py"
+
+
+def request(
+    host: Host, container_id: str, verb: Verb, *, after: str, before: str = NOW, path: str = "/"
+) -> dict[str, Any]:
+    """Return what core.proc.reader is to be told. after, before: snapshots or NOW; before where two are compared.
+
+    Raises NotFound, SpecError for a point that holds no files.
+    """
+    spec = store.load(host, container_id)
+    stacks = [_layers(host, container_id, after)]
+    if verb in COMPARING:
+        stacks.insert(0, _layers(host, container_id, before))
+    known = list(dict.fromkeys(layer for stack in stacks for layer in stack))
+    indices = [[known.index(layer) for layer in reversed(stack)] for stack in stacks]
+    first, last = stacks[0], stacks[-1]
+    shared = next(
+        (at for at, (old, new) in enumerate(zip(first, last, strict=False)) if old != new), min(len(first), len(last))
+    )
+    return {
+        "verb": verb,
+        "path": path,
+        "layers": [str(store.rootfs(host, layer)) for layer in known],
+        "before": indices[0] if verb in COMPARING else [],
+        "after": indices[-1],
+        "shared": shared,
+        "id_base": claims.id_base(host, spec.slot),
+    }
+
+
+def _layers(host: Host, container_id: str, name: str) -> tuple[str, ...]:
+    """Return a stack, bottom first."""
+    if name == NOW:
+        root = store.load_root(host, container_id)
+        return (*root.layers, root.writable)
+    layers = points.load(host, container_id, name).layers
+    if not layers:
+        raise SpecError("This point holds the configuration only.", field="snapshot")
+    for layer in layers:
+        if not store.is_layer_id(layer):
+            raise NotFound(f"A layer of {name} is missing.")
+    return layers
+
+
+def start(host: Host, asked: dict[str, Any], out_fd: int) -> subprocess.Popen[bytes]:
+    """Start a reader that answers a request on out_fd, borrowed. The caller ends and reaps it."""
+    python = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]
+    process = subprocess.Popen(
+        ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", python, "-I", "-S", "-B", str(_READER)],
+        stdin=subprocess.PIPE,
+        stdout=out_fd,
+        stderr=subprocess.DEVNULL,
+        env={"BOXROOM_STATE_DIR": str(host.state_dir), "PATH": "/usr/bin:/bin"},
+        cwd="/",
+    )
+    assert process.stdin is not None
+    with process.stdin as pipe:
+        pipe.write(json.dumps(asked).encode() + b"\n")
+    return process
+
+
+def read(
+    host: Host,
+    container_id: str,
+    verb: Verb,
+    *,
+    after: str,
+    before: str = NOW,
+    path: str = "/",
+    timeout_sec: float = 60.0,
+) -> tuple[dict[str, Any], bytes]:
+    """Return the answer to a request: its head, and the bytes behind it. For what is small enough to be held.
+
+    Raises NotFound, SpecError; TimeoutExpired of subprocess where it takes too long.
+    """
+    asked = request(host, container_id, verb, after=after, before=before, path=path)
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    process = start(host, asked, write_fd)
+    os.close(write_fd)
+    try:
+        with os.fdopen(read_fd, "rb") as pipe:
+            head, body = pipe.readline(), pipe.read()
+        process.wait(READ_SEC)
+    finally:
+        process.kill()
+        process.wait()
+    answer = json.loads(head or b'{"ok": false, "code": "setup-failed", "message": "The reader ended early."}')
+    if not answer.pop("ok"):
+        raise (
+            NotFound(answer["message"]) if answer["code"] == "not-found" else SpecError(answer["message"], field="path")
+        )
+    return answer, body
