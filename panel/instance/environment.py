@@ -51,6 +51,8 @@ TEST_PACKAGES: Final[dict[str, str]] = {
 }
 
 
+NEVER_INSTALLING: Final = ("halt",)
+"""Commands that take the environment as it is: a host that goes down waits for nothing."""
 ADMIN_PATHS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -65,6 +67,8 @@ def inside(project: Path, command: str) -> bool:
     venv = project / ".venv"
     if Path(sys.prefix).resolve() != venv.resolve():
         return False
+    if command in NEVER_INSTALLING:
+        return True
     if command in ("up", "test") and os.geteuid() == 0 and missing_packages(command):
         return False
     try:

@@ -9,11 +9,11 @@ from typing import Final
 DEFAULT_STATE_DIR: Final = "/var/lib/boxroom"
 
 
-OWN: Final = ("up", "down", "install", "doctor")
+OWN: Final = ("up", "down", "halt", "install", "doctor")
 """Commands that parse --state-dir themselves, and tell of it in their help."""
 
 
-OF_AN_INSTANCE: Final = ("token", "user", "fsck", "import-lxc")
+OF_AN_INSTANCE: Final = ("token", "user", "fsck", "audit", "import-lxc")
 """Commands that read what `up` has made, and as root."""
 
 

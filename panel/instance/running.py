@@ -76,6 +76,16 @@ def panel_processes(host: Host) -> list[int]:
     return found
 
 
+def stop_panel(host: Host) -> bool:
+    """End `up`, which ends the rest; then whatever an `up` that was killed has left. Returns whether there was any."""
+    info = Lock(host).holder() if host.run_dir.exists() else None
+    if info and info.get("pid") and start_time(info["pid"], zombies=True) == info["start_time"]:
+        end([info["pid"]], timeout_sec=45.0)
+    left = panel_processes(host)
+    end(left, timeout_sec=5.0)
+    return bool(info or left)
+
+
 def end(pids: list[int], *, timeout_sec: float) -> None:
     """End processes by pidfd: SIGTERM, then SIGKILL when the time is up."""
     fds = []

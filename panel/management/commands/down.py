@@ -10,7 +10,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from containers.core import pids
 from containers.core.host import Host
 from panel.instance import running
 from panel.instance.options import DEFAULT_STATE_DIR
@@ -37,7 +36,7 @@ class Command(BaseCommand):
         except FileNotFoundError:
             self.stdout.write(f"There is no instance in {options['state_dir']}.")
             return
-        stopped = self._stop_panel(host)
+        stopped = running.stop_panel(host)
         self.stdout.write("The panel is stopped." if stopped else "The panel was not running.")
         if options["containers"]:
             from containers.upkeep.shutdown import stop_everything
@@ -60,13 +59,3 @@ class Command(BaseCommand):
             reconcile.align_all(local_host(), local_runtime())
         except DatabaseError as error:
             self.stderr.write(f"The database does not answer ({error}); `up` will bring the rows up to date.")
-
-    def _stop_panel(self, host: Host) -> bool:
-        """End `up`, which ends the rest; then whatever an `up` that was killed has left."""
-        info = running.Lock(host).holder() if host.run_dir.exists() else None
-        if info and info.get("pid"):
-            if pids.start_time(info["pid"], zombies=True) == info["start_time"]:
-                running.end([info["pid"]], timeout_sec=45.0)
-        left = running.panel_processes(host)
-        running.end(left, timeout_sec=5.0)
-        return bool(info or left)
