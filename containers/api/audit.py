@@ -11,6 +11,9 @@ from django.http import HttpRequest
 from ninja import Query, Router
 from pydantic import BaseModel, ConfigDict
 
+from containers.asking import access
+from containers.clients import audit_seal
+from containers.core.sentences import Sentence
 from containers.showing import present
 from panel.accounts import audit
 from panel.accounts.addresses import valid_ip
@@ -62,6 +65,18 @@ class AuditFilters(BaseModel):
             address = valid_ip(self.source_ip)
             rows = rows.filter(source_ip=address) if address else rows.none()
         return rows
+
+
+@router.get("/audit/seal", summary="Whether the audit trail is as it was sealed")
+def get_seal(request: HttpRequest) -> dict[str, Any]:
+    """What the last check of the chain found; `at` is null before the first one. Host administrators only."""
+    access.require_host_admin(actor(request), "audit", "seal")
+    found = audit_seal.state()
+    if found is None:
+        return {"at": None, "intact": None, "links": 0, "waiting": 0, "problems": []}
+    problems = [str(Sentence(**problem)) for problem in found.problems]
+    at = present.time(found.at)
+    return {"at": at, "intact": found.intact, "links": found.links, "waiting": found.waiting, "problems": problems}
 
 
 @router.get("/audit", summary="The audit trail")

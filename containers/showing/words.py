@@ -115,6 +115,9 @@ AUDITED = {
     "token.create": gettext_lazy("Make token"),
     "token.delete": gettext_lazy("Delete token"),
     "operation.cancel": gettext_lazy("Cancel"),
+    "container.exec": gettext_lazy("Run command"),
+    "container.cgroup": gettext_lazy("Read a cgroup file"),
+    "audit.begin-anew": gettext_lazy("Seal the audit trail anew"),
 }
 
 OBJECTS = {

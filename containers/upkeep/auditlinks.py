@@ -44,28 +44,26 @@ class ChainFile:
         self.path = path
 
     def read(self) -> Anchor:
-        """Return what the file holds; it is made where no link has been made yet. Raises NoKey."""
+        """Return what the file holds, a new key where no link has been made yet. Raises NoKey."""
         try:
             found = files.read_json(self.path)
             return Anchor(bytes.fromhex(found["key"]), tuple(found["pruned"]), tuple(found["head"]))
         except FileNotFoundError:
             if AuditSeal.objects.exists():
                 raise NoKey(f"{self.path} is not there, and the audit trail is sealed with its key") from None
-        anchor = Anchor(secrets.token_bytes(32), (0, ""), (0, ""))
-        self.write(anchor)
-        return anchor
+        return Anchor(secrets.token_bytes(32), (0, ""), (0, ""))
 
     def write(self, anchor: Anchor) -> None:
         """Replace the file."""
         files.write_json(self.path, anchor.dump())
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the only right to add and remove links; waits for whoever has it."""
+    def locked(self, *, wait: bool = True) -> Iterator[None]:
+        """Hold the only right to add and remove links; waits for whoever has it, or raises BlockingIOError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         lock_fd = os.open(self.path.with_suffix(".lock"), flags, 0o600)
         try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX)
+            fcntl.flock(lock_fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         finally:
             os.close(lock_fd)

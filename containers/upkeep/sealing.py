@@ -39,9 +39,9 @@ class Chain:
     def __init__(self, path: Path) -> None:
         self._file = ChainFile(path)
 
-    def check(self) -> sealcheck.Report:
+    def check(self, *, pause_sec: float = 0.0) -> sealcheck.Report:
         """Follow the whole chain; see sealcheck."""
-        return sealcheck.check(self._file)
+        return sealcheck.check(self._file, pause_sec=pause_sec)
 
     # -- making links ------------------------------------------------------------------------------------------------
 
@@ -52,6 +52,7 @@ class Chain:
         sealed = 0
         with self._file.locked(), _durable():
             anchor = self._file.read()
+            self._file.write(anchor)  # a new key is kept before anything is sealed with it
             while batch := list(AuditRecord.objects.filter(sealed=False).order_by("at", "pk")[:BATCH]):
                 self._seal(anchor, batch)
                 sealed += len(batch)
@@ -97,13 +98,16 @@ class Chain:
     def prune(self, before: dt.datetime) -> int:
         """Remove records older than that, with the beginning of the chain; return how many.
 
-        What is pending, and what is not sealed yet, stays; so does whatever was sealed after a younger record.
+        What is pending, and what is not sealed yet, stays; so does whatever was sealed after a younger record. Where
+        somebody else has the chain, nothing is removed this time.
         """
-        self.seal()
         removed = 0
         while True:
-            with self._file.locked():
-                step = self._prune(before)
+            try:
+                with self._file.locked(wait=False):
+                    step = self._prune(before)
+            except BlockingIOError:
+                return removed
             if step is None:
                 return removed
             removed += step

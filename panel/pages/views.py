@@ -13,8 +13,10 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from containers.asking import services
+from containers.clients import audit_seal
+from containers.clients.ticker_client import TickerUnavailable
 from containers.models import Image, Operation, local_host
-from containers.showing import words
+from containers.showing import sentences, words
 from containers.showing.attention import SHOWN_MAX, concerns
 from containers.showing.rows import Filters, counts, listed, rows_of
 from containers.views.listing import STATUSES, may_create
@@ -191,8 +193,21 @@ def audit(request: HttpRequest) -> HttpResponse:
         "query": query,
         "actions": sorted((words.audit_action(action), action) for action in actions),
         "outcomes": AuditRecord.Outcome.choices,
+        "seal": _seal(user),
     }
     return render(request, "pages/audit.html", context)
+
+
+def _seal(user: User) -> dict[str, Any]:
+    """Return whether the trail is as it was sealed; what is wrong with it is for host administrators."""
+    try:
+        found = audit_seal.state()
+    except TickerUnavailable:
+        return {"known": False}
+    if found is None:
+        return {"known": False}
+    problems = [sentences.from_json(problem) for problem in found.problems] if user.host_admin else []
+    return {"known": True, "found": found, "problems": problems}
 
 
 @page

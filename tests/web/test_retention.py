@@ -59,6 +59,7 @@ def test_events_and_audit_records_go_in_their_time(monkeypatch, chain):
     ):
         record = audit.record(None, "container.start", "container", "web-1", outcome=outcome)
         AuditRecord.objects.filter(pk=record.pk).update(at=now - age)
+    chain.seal()
     retention.sweep(chain)
     assert Event.objects.filter(kind="oom").count() == 1
     assert sorted(AuditRecord.objects.values_list("outcome", flat=True)) == ["pending", "succeeded"]

@@ -165,10 +165,12 @@ def test_old_records_are_forgotten_and_the_rest_is_verifiable(chain, monkeypatch
     record("after", age=3 * year)
     record("young")
     cutoff = timezone.now() - 2 * year
+    chain.seal()
     assert chain.prune(cutoff) == 8
     assert chain.check().intact
     assert set(AuditRecord.objects.values_list("object_name", flat=True)) == {"slow", "young"}
     audit.close(operation, audit.Outcome.SUCCEEDED)
+    chain.seal()
     assert chain.prune(cutoff) == 0  # its end was sealed after a young one: it waits for that one
     assert chain.check().intact
     assert chain.prune(timezone.now() + year) == 2
@@ -199,6 +201,14 @@ def test_a_pruner_that_died_leaves_a_chain_that_holds(chain, monkeypatch):
     chain.prune(timezone.now() - dt.timedelta(days=1))
     assert AuditSeal.objects.count() == 1
     assert chain.check().intact
+
+
+def test_who_prunes_does_not_wait(chain):
+    record(age=dt.timedelta(days=10))
+    chain.seal()
+    with chain._file.locked():
+        assert chain.prune(timezone.now()) == 0
+    assert chain.prune(timezone.now()) == 1
 
 
 def test_without_its_key_nothing_is_sealed_until_it_is_begun_anew(chain, tmp_path):

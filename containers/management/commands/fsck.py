@@ -17,6 +17,7 @@ from containers.core.network import networks
 from containers.models import Network, local_host
 from containers.operations import runner
 from containers.upkeep import rebuild, reconcile
+from containers.upkeep.sealing import Chain
 
 SETTLE_SEC = 1.0
 """What is still there after this time is not just going away."""
@@ -87,4 +88,7 @@ def _configs() -> list[Any]:
 
 
 def _find(host: CoreHost) -> list[Finding]:
-    return [leak.as_dict() for leak in leaks.find(host, _configs())] + reconcile.disagreements(host)
+    leaked = [leak.as_dict() for leak in leaks.find(host, _configs())]
+    broken = Chain(host.audit_path).check().problems
+    seals: list[Finding] = [{"kind": "audit-trail", "name": "seal", "what": problem} for problem in broken]
+    return leaked + reconcile.disagreements(host) + seals

@@ -15,7 +15,7 @@ from django.db import close_old_connections
 from containers.core import doctor
 from containers.core.host import Host
 from containers.core.lifecycle.watching import Watch
-from containers.ticker.chores import Chore
+from containers.ticker.chores import Chore, Chores
 from containers.ticker.service import Ticker
 from containers.upkeep import reconcile, retention
 from containers.upkeep.sealing import Chain
@@ -30,7 +30,8 @@ RETENTION_SEC = 3600.0
 """How often what is older than it is kept is removed."""
 SEAL_SEC = 5.0
 """How long a record of the audit trail may wait to be sealed."""
-AUDIT_SEC = 900.0
+AUDIT_PAUSE_SEC = 0.05
+AUDIT_SEC = 3600.0
 """How often the whole audit trail is compared with its seals."""
 
 LOOK_AT_ALL_EVERY: Final = 10
@@ -74,7 +75,7 @@ class _Sealed:
         self.report: dict[str, Any] | None = None
 
     def __call__(self) -> None:
-        found = self._chain.check()
+        found = self._chain.check(pause_sec=AUDIT_PAUSE_SEC)
         for problem in found.problems:
             log.error("the audit trail: %s", problem)
         self.report = found.as_dict()
@@ -99,13 +100,18 @@ class Command(BaseCommand):
                 Chore("reconcile", 60.0, lambda: reconcile.full(host)),
                 Chore("quick checks", 1.0, _Quick(host)),
                 Chore("retention", RETENTION_SEC, retention.Sweeper(chain)),
-                Chore("seal", SEAL_SEC, chain.seal),
-                Chore("check of the audit trail", AUDIT_SEC, sealed),
             ),
             on_event=lambda message: reconcile.on_event(host, message),
             after_each=close_old_connections,
             audit=lambda: sealed.report,
         )
+        sealing = Chores(
+            (Chore("seal", SEAL_SEC, chain.seal), Chore("check of the audit trail", AUDIT_SEC, sealed)),
+            on_event=lambda _message: None,
+            after_each=close_old_connections,
+        )  # beside the others: a long trail takes a while
         ticker.start()
+        sealing.start()
         stopped.wait()
+        sealing.stop()
         ticker.stop()
