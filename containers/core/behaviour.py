@@ -155,7 +155,8 @@ class Consoles(_Group):
 
     ttys: how many of /dev/tty1 and so on there are. buffer_bytes: how much of the end of each console's output is kept
     in memory, and shown to whoever opens it. log_bytes: how long the console's log file may become, 0 for none;
-    rotations: how many older ones are kept beside it. exclusive: one client per console, not many at once.
+    rotations: how many older ones are kept beside it. exclusive: one client at a time may type at a console,
+    not several; any number may look on.
     """
 
     group = "console"

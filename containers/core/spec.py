@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, TypeVar, get_args
 
 from . import cpulist
-from .behaviour import Boot, Consoles, Init
 from .attachments import Device, Mount, check_all
+from .behaviour import Boot, Consoles, Init
 from .errors import SpecError
 from .host import SLOTS
 from .names import check_name
@@ -134,9 +134,6 @@ class Nic:
                 raise SpecError("The network interface has no valid address.", field="network")
 
 
-    init: Init = field(default_factory=Init)
-    boot: Boot = field(default_factory=Boot)
-    console: Consoles = field(default_factory=Consoles)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """One container, as its directory in the host store holds it (``spec.json``).
@@ -169,6 +166,9 @@ class Spec:
     restart: RestartPolicy = "no"
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
+    init: Init = field(default_factory=Init)
+    boot: Boot = field(default_factory=Boot)
+    console: Consoles = field(default_factory=Consoles)
     generation: int = 1
 
     def check(self) -> None:
@@ -187,8 +187,6 @@ class Spec:
         check_name(self.project, field="project")
         if self.hostname:
             check_name(self.hostname, field="hostname")
-        for name, kind in (("init", Init), ("boot", Boot), ("console", Consoles)):
-            values[name] = kind.from_dict(values.get(name, {}))
         self.limits.check_types()
         self.security.check(privileged=self.privileged)
         for nic in self.nics:
@@ -222,6 +220,8 @@ class Spec:
         if values.pop("nesting", False):  # a field of its own in specs of before
             values["security"] = {**values.get("security", {}), "nesting": True}
         values["security"] = Security.from_dict(values.get("security", {}))
+        for name, kind in (("init", Init), ("boot", Boot), ("console", Consoles)):
+            values[name] = kind.from_dict(values.get(name, {}))
         values["limits"] = build(Limits, values.get("limits", {}), "limits")
         values["nics"] = tuple(build(Nic, nic, "nics") for nic in values.get("nics", ()))
         values["mounts"] = tuple(build(Mount, mount, "mounts") for mount in values.get("mounts", ()))

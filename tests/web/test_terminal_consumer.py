@@ -44,7 +44,7 @@ class Supervisor:
         self.server = SessionServer(self.loop, None)
         self.master_fd, self.inside = os.openpty()
         tty.setraw(self.inside)
-        self.server.console.attach(self.master_fd)
+        self.server.consoles["console"].attach(self.master_fd, self.inside)
         self.server.listen(path)
         self._wake_fd, self._awake_fd = os.pipe()
         self.loop.watch(self._wake_fd, read=self.loop.stop)
@@ -238,9 +238,9 @@ async def test_a_viewer_who_goes_leaves_the_session(supervisor: Supervisor, olga
     async with socket(await by_token(olga)) as one:
         await opened(one)
     deadline = time.monotonic() + 5
-    while supervisor.server.console.viewers and time.monotonic() < deadline:
+    while supervisor.server.consoles["console"].viewers and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
-    assert not supervisor.server.console.viewers
+    assert not supervisor.server.consoles["console"].viewers
 
 
 async def test_no_supervisor_is_a_conflict(row: Any, olga: Any, settings: Any) -> None:

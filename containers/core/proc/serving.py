@@ -78,6 +78,7 @@ def make(owner: Owner) -> SessionServer:
         web_uid=uid,
         web_gid=gid,
         log_path=host.container_dir(owner.plan.spec.id) / "console.log",
+        consoles=owner.plan.spec.console,
     )
 
 

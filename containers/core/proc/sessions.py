@@ -1,6 +1,6 @@
 """The supervisor's socket: who connects, what they may ask, which terminals and commands are running.
 
-    open           a terminal: new, or one that is there; "console" is /dev/console
+    open           a terminal: new, or one that is there; "console" is /dev/console, "tty1" is /dev/tty1
     exec           a command without one
     sessions       the list;  close-session ends one
     anything else  is the supervisor's own (status, stop, …)
@@ -18,11 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from ..behaviour import Consoles
 from ..errors import SpecError
 from ..spec import check_environment
 from . import attach
 from .clients import Client
-from .console import CONSOLE, Console
+from .console import CONSOLE, Console, names
 from .exec import Exec
 from .loop import Loop
 from .streams import SIZE_RULE, VIEWERS_MAX, Viewer, terminal_size
@@ -45,7 +46,8 @@ class SessionServer:
     """Listens on a supervisor's socket and serves its clients.
 
     container: who is entered; None while there is nobody to enter (between two runs). commands: the supervisor's own
-    answers to {"cmd": NAME}. web_uid, web_gid: the web's user. log_path: the console's log, None for none.
+    answers to {"cmd": NAME}. web_uid, web_gid: the web's user. log_path: the console's log, None for none. consoles:
+    their settings.
     """
 
     def __init__(
@@ -57,10 +59,14 @@ class SessionServer:
         web_uid: int | None = None,
         web_gid: int | None = None,
         log_path: Path | None = None,
+        consoles: Consoles | None = None,
     ) -> None:
         self._loop = loop
         self.container = container
-        self.console = Console(loop, log_path)
+        settings = consoles or Consoles()
+        self.consoles = {
+            name: Console(loop, name, settings, log_path if name == CONSOLE else None) for name in names(settings)
+        }
         self._commands = {
             **(commands or {}),
             "open": self._open,
@@ -125,7 +131,8 @@ class SessionServer:
         for client in list(self._clients):
             client.shutdown()
         self._clients.clear()
-        self.console.close()
+        for console in self.consoles.values():
+            console.close()
 
     def _accept(self) -> None:
         assert self._socket is not None
@@ -197,9 +204,13 @@ class SessionServer:
     def _join(
         self, session_id: str, client: Client, who: dict[str, Any], size: tuple[int, int], *, created: bool = False
     ) -> None:
-        stream = self.console if session_id == CONSOLE else self._sessions.get(str(session_id))
+        console = self.consoles.get(session_id)
+        stream = console or self._sessions.get(session_id)
         if stream is None:
             client.refuse("not-found", "This session is not there any more.", field="session")
+            return
+        if console is not None and console.exclusive and who["mode"] == "rw" and console.taken:
+            client.refuse("in-use", f"Somebody has {session_id} open, which is for one at a time.")
             return
         if len(stream.viewers) >= VIEWERS_MAX:
             client.refuse("too-many", f"A session has at most {VIEWERS_MAX} viewers.")
@@ -232,7 +243,8 @@ class SessionServer:
             viewer.client.close_when_sent()
 
     def _list(self, message: dict[str, Any], client: Client) -> None:
-        items = [self.console.describe(), *(session.describe() for session in self._sessions.values())]
+        items = [console.describe() for console in self.consoles.values()]
+        items += [session.describe() for session in self._sessions.values()]
         client.tell(type="sessions", items=items)
         client.close_when_sent()
 
@@ -249,7 +261,7 @@ class SessionServer:
         client.close_when_sent()
 
     def _drop_stalled(self) -> None:
-        for stream in (self.console, *self._sessions.values()):
+        for stream in (*self.consoles.values(), *self._sessions.values()):
             stream.drop_stalled()
         self._loop.later(_STALL_CHECK_SEC, self._drop_stalled)
 

@@ -3,7 +3,7 @@
     supervisor                                    child (root of its own namespaces)
       writes the id maps, makes the mounts
       ── mounts + [detached mounts] ───────────▶  becomes id 0, mounts root, /dev, /proc, /sys
-      ◀── console + [pty master, slave] ─────────  opens its console, pivot_root
+      ◀── console + [pty master, slave, …] ──────  opens its consoles, pivot_root
       joins the cgroups, waits for the network
       ── finish ───────────────────────────────▶  cgroup namespace, links up, drops rights
       ◀── end of file: the exec succeeded ───────  exec
@@ -93,6 +93,7 @@ class ChildPlan:
     command: tuple[str, ...]
     environment: dict[str, str]
     init: Init
+    ttys: int
     tells_root: bool = False
 
 
@@ -171,8 +172,8 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         mount("tmpfs", plan.scratch, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700,size=1m")
         os.chdir(plan.scratch)
     execute(plan.before, mount_fds)
-    with _Step("open the console"):
-        slave_fd = _console(connection)
+    with _Step("open the consoles"):
+        slave_fd = _consoles(connection, plan.ttys)
     with _Step("set the host name"):
         sethostname(plan.hostname)
     with _Step("change the root directory"):
@@ -221,8 +222,23 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
     )
 
 
-def _console(connection: socket.socket) -> int:
-    """Make /dev/console from the container's own devpts; sends the master and a slave, returns another slave."""
+def _consoles(connection: socket.socket, ttys: int) -> int:
+    """Make /dev/console and the ttys; sends their masters and slaves, returns another slave of the console's."""
+    pairs = [_pty("dev/console")]
+    for number in range(1, ttys + 1):
+        path = f"dev/tty{number}"
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        pairs.append(_pty(path))
+    send(connection, {"type": "console"}, tuple(fd for pair in pairs for fd in pair))
+    for master_fd, _ in pairs:
+        os.close(master_fd)
+    for _, slave_fd in pairs[1:]:
+        os.close(slave_fd)
+    return pairs[0][1]
+
+
+def _pty(path: str) -> tuple[int, int]:
+    """Make a pty of the container's own devpts, bound over a file; returns master and slave."""
     master_fd = os.open("dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master_fd, _TIOCSPTLCK, struct.pack("i", 0))
     number = array.array("i", [-1])
@@ -231,10 +247,8 @@ def _console(connection: socket.socket) -> int:
     slave_fd = os.open(slave, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(slave_fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     os.fchmod(slave_fd, 0o620)
-    mount(slave, "dev/console", None, MS_BIND)
-    send(connection, {"type": "console"}, (master_fd, slave_fd))
-    os.close(master_fd)
-    return slave_fd
+    mount(slave, path, None, MS_BIND)
+    return master_fd, slave_fd
 
 
 def _without_dad(name: str) -> None:

@@ -45,15 +45,14 @@ _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_N
 class Child:
     """A container's init, on its way or running. Owns its descriptors; close() frees them.
 
-    console_fd, console_slave_fd: the pty of /dev/console; -1 before the child has made it.
+    consoles: master and slave of /dev/console, /dev/tty1 and so on; none before the child has made them.
     """
 
     pid: int
     pidfd: int
     connection: socket.socket
     netns_fd: int = -1
-    console_fd: int = -1
-    console_slave_fd: int = -1
+    consoles: tuple[tuple[int, int], ...] = ()
 
     def kill(self) -> int:
         """Kill and reap the child; returns its wait status."""
@@ -64,10 +63,11 @@ class Child:
     def close(self) -> None:
         """Close everything that belongs to the child."""
         self.connection.close()
-        for fd in (self.pidfd, self.netns_fd, self.console_fd, self.console_slave_fd):
+        for fd in (self.pidfd, self.netns_fd, *(fd for pair in self.consoles for fd in pair)):
             if fd >= 0:
                 os.close(fd)
-        self.pidfd = self.netns_fd = self.console_fd = self.console_slave_fd = -1
+        self.pidfd = self.netns_fd = -1
+        self.consoles = ()
 
 
 class Joining:
@@ -166,10 +166,20 @@ def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
         limits=rights.limits_of(spec.security.prlimits),
         sysctls=rights.of_network(spec.security.sysctls),
         command=(*spec.init_command, *spec.init.arguments),
-        environment=environment(spec),
+        environment=environment(spec) | _ttys(spec),
+        init=spec.init,
+        ttys=spec.console.ttys,
         tells_root=bool(plan.attachments),
     )
-        init=spec.init,
+
+
+def _ttys(spec: Spec) -> dict[str, str]:
+    """Return what tells systemd on which terminals to offer a login (systemd-getty-generator(8)).
+
+    /dev/console has the first pty of the container's own devpts, the ttys have the next ones.
+    """
+    numbers = range(1, spec.console.ttys + 1)
+    return {"container_ttys": " ".join(f"pts/{number}" for number in numbers)} if numbers else {}
 
 
 def clone(plan: setup.ChildPlan, id_base: int | None) -> Child:
@@ -262,11 +272,10 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def await_console(child: Child) -> None:
-    """Wait until the child has mounted everything and opened its console. Raises SetupFailed, TimedOut."""
-    message, fds = _receive(child, "console", fds_max=2)
-    del message
-    child.console_fd, child.console_slave_fd = fds
+def await_consoles(child: Child, count: int) -> None:
+    """Wait until the child has mounted everything and opened its consoles. Raises SetupFailed, TimedOut."""
+    _, fds = _receive(child, "console", fds_max=2 * count)
+    child.consoles = tuple(zip(fds[::2], fds[1::2], strict=True))
 
 
 def await_root(child: Child) -> None:

@@ -135,8 +135,8 @@ def terminal_size(columns: object, rows: object) -> tuple[int, int] | None:
 class Stream:
     """Output with viewers. The source is heard through `wanted`: whether more may be read now."""
 
-    def __init__(self) -> None:
-        self.ring = Ring()
+    def __init__(self, ring_bytes: int = SCROLLBACK_BYTES) -> None:
+        self.ring = Ring(ring_bytes)
         self.viewers: list[Viewer] = []
         self.on_room: Callable[[], None] = lambda: None
 

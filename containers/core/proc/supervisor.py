@@ -33,6 +33,7 @@ from ..spec import Spec
 from ..start_plan import NETWORK_SEC, StartPlan
 from ..syscalls import overwrite_cmdline, set_process_name, signal_fd
 from . import attach, records, rtnl, seccomp_files, serving, setup, spawn
+from .console import CONSOLE
 from .loop import Loop
 from .luggage import Luggage
 from .records import Process, RunFile
@@ -107,7 +108,7 @@ class Supervisor:
     def _release(self, child: spawn.Child, joining: spawn.Joining, worker: socket.socket | None) -> None:
         """Let the child exec once it is where it belongs; raises CoreError, with the console's last lines."""
         try:
-            spawn.await_console(child)
+            spawn.await_consoles(child, len(self.server.consoles))
             if self.luggage.wanted:
                 spawn.await_root(child)
                 self.luggage.bring(child)
@@ -144,7 +145,8 @@ class Supervisor:
     def _serve(self, child: spawn.Child) -> None:
         """Let clients in; what they may enter, and the console, are the new child's."""
         self.server.container = serving.target(self, child, self.cgroups.joined(self.id))
-        self.server.console.attach(child.console_fd)
+        for console, pty in zip(self.server.consoles.values(), child.consoles, strict=True):
+            console.attach(*pty)
         if not self._listening:
             self.server.listen(self.host.supervisor_socket(self.id))
             self._listening = True
@@ -187,11 +189,12 @@ class Supervisor:
             watch.close()
 
     def _console_tail(self, child: spawn.Child) -> str | None:
-        """Let go of the child's console; returns the last lines that it showed."""
-        console = self.server.console
-        if console.master_fd < 0 and child.console_fd >= 0:
-            console.attach(child.console_fd)
-        console.detach()
+        """Let go of the child's consoles; returns the last lines that /dev/console showed."""
+        console = self.server.consoles[CONSOLE]
+        if console.master_fd < 0 and child.consoles:
+            console.attach(*child.consoles[0])
+        for one in self.server.consoles.values():
+            one.detach()
         return console.tail(CONSOLE_TAIL_BYTES) or None
 
     def status(self) -> dict[str, Any]:

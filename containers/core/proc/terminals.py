@@ -11,6 +11,7 @@ import termios
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..protocol import SCROLLBACK_BYTES
 from . import attach, records
 from .loop import Loop, Timer
 from .streams import Stream, Viewer
@@ -26,8 +27,8 @@ _PTMX: Final = os.makedev(5, 2)
 class Pty(Stream):
     """A stream whose source and sink is the master of a pty. Owns master_fd once attached."""
 
-    def __init__(self, loop: Loop) -> None:
-        super().__init__()
+    def __init__(self, loop: Loop, ring_bytes: int = SCROLLBACK_BYTES) -> None:
+        super().__init__(ring_bytes)
         self._loop = loop
         self._input = bytearray()
         self.master_fd = -1
