@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -40,12 +40,40 @@ _FIRST_SEC: Final = 0.1
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
+class Encoded(Mapping[str, str]):
+    """Samples as JSON text by container id, each encoded when somebody first asks for it: mostly nobody looks."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, tuple[Sample, Rates | None, int | None]] = {}
+        self._texts: dict[str, str] = {}
+
+    def add(self, container_id: str, sample: Sample, rate: Rates | None, disk_used_bytes: int | None) -> None:
+        """Take one container's sample."""
+        self._parts[container_id] = (sample, rate, disk_used_bytes)
+
+    def __getitem__(self, container_id: str) -> str:
+        text = self._texts.get(container_id)
+        if text is None:
+            sample, rate, used = self._parts[container_id]
+            text = self._texts[container_id] = _encode(public(sample, rate, disk_used_bytes=used))
+        return text
+
+    def __contains__(self, container_id: object) -> bool:
+        return container_id in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
 @dataclass(frozen=True)
 class Tick:
     """What one second brought. containers and host: JSON text, encoded once for all who listen."""
 
     at: float
-    containers: dict[str, str]
+    containers: Mapping[str, str]
     host: str
 
 
@@ -91,7 +119,7 @@ class Samples:
         samples = self._sampler.sample(ids)
         host_sample = sample_host(self._host.state_dir)
         host_public = public_host(self._last_host, host_sample)
-        encoded: dict[str, str] = {}
+        encoded = Encoded()
         complete = set()
         for container_id, sample in samples.items():
             old = self._last.get(container_id)
@@ -101,7 +129,7 @@ class Samples:
             used = self._disk_used(container_id)
             if rate is not None and used is not None:
                 complete.add(container_id)
-            encoded[container_id] = _encode(public(sample, rate, disk_used_bytes=used))
+            encoded.add(container_id, sample, rate, used)
             self._record(container_id, sample.at, _columns(sample, rate, used))
         self._record(HOST_ID, host_sample.at, _host_columns(host_public))
         self._last, self._last_host, self._complete = samples, host_sample, frozenset(complete)

@@ -29,7 +29,7 @@ import pwd
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,10 +69,8 @@ def answer(kind: str, body: str) -> bytes:
 
 def stats_body(tick: Tick, wanted: frozenset[str] | None) -> str:
     """Return the JSON text of one second for a client that wants these containers; None: all."""
-    chosen: Iterable[tuple[str, str]] = tick.containers.items()
-    if wanted is not None:
-        chosen = ((name, text) for name, text in chosen if name in wanted)
-    containers = ",".join(f"{json.dumps(name)}:{text}" for name, text in chosen)
+    chosen = tick.containers if wanted is None else [name for name in tick.containers if name in wanted]
+    containers = ",".join(f"{json.dumps(name)}:{tick.containers[name]}" for name in chosen)
     return f'{{"at":{tick.at},"containers":{{{containers}}},"host":{tick.host}}}'
 
 
