@@ -43,6 +43,9 @@ class PrlimitIn(Body):
 Capability = Annotated[str, Field(max_length=40)]
 
 
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class SecurityIn(Body):
     """Rights of the container's processes, from the next start on; null = as in every container."""
 
@@ -53,6 +56,11 @@ class SecurityIn(Body):
     sysctls: Annotated[dict[Text, Text | int], Field(max_length=128)] | None = None
     prlimits: Annotated[dict[Text, Bound | PrlimitIn], Field(max_length=16)] | None = None
     oom_score_adj: int | None = None
+    keyctl: bool | None = None
+    seccomp: Annotated[str, Field(max_length=63)] | None = None
+    clock_offsets: Annotated[dict[Text, Seconds], Field(max_length=8)] | None = None
+    personality: Annotated[str, Field(max_length=40)] | None = None
+    apparmor: Annotated[str, Field(max_length=200)] | None = None
 
 
 Tags = Annotated[list[Name], Field(max_length=32)]

@@ -46,6 +46,12 @@ def devices(host: Host) -> dict[str, grants.HostDevice]:
     return {name: grants.HostDevice(path=one["path"], projects=tuple(one["projects"])) for name, one in told.items()}
 
 
+def profiles(host: Host) -> dict[str, grants.Profile]:
+    """Return the system call profiles that the host gives to anybody, by name."""
+    told: Mapping[str, Any] = host.facts.get("policy", {}).get("seccomp", {})
+    return {name: grants.Profile(projects=tuple(one["projects"])) for name, one in told.items()}
+
+
 def check(wanted: Mapping[str, Sequence[Mapping[str, Any]]], host: Host, project: str) -> dict[str, Any]:
     """Return mounts and devices, those that are named, as columns of a container's row.
 

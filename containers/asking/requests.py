@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlparse
 
-from ..core import policy, recipes
+from ..core import grants, policy, recipes
 from ..core.behaviour import Boot, Consoles, Init
 from ..core.errors import PolicyDenied, SpecError
 from ..core.names import check_name
@@ -86,7 +86,9 @@ def check_request(data: ContainerRequest, host: Host) -> dict[str, Any]:
     check_name(data.network, field="network")
     values = {name: getattr(data, name) for name in CHANGEABLE}
     given = giving.check({"mounts": values.pop("mounts"), "devices": values.pop("devices")}, host, data.project)
-    return {"name": data.name, "image_name": data.image, **check_changes(values, host), **given}
+    columns = check_changes(values, host)
+    grants.profile_of(giving.profiles(host), data.project, str(columns["security"].get("seccomp", "")))
+    return {"name": data.name, "image_name": data.image, **columns, **given}
 
 
 def check_changes(changes: dict[str, Any], host: Host, present: Container | None = None) -> dict[str, Any]:
@@ -108,6 +110,9 @@ def check_changes(changes: dict[str, Any], host: Host, present: Container | None
             privileged = bool(changes.get("privileged", present is not None and present.privileged))
             wanted = {**(present.security if present else {}), **value}
             columns["security"] = check_security(wanted, host, privileged=privileged)
+            if present is not None:
+                name_of_profile = str(columns["security"].get("seccomp", ""))
+                grants.profile_of(giving.profiles(host), present.project.name, name_of_profile)
         elif name == "tags":
             columns["tags"] = _tags(value)
         elif name == "description":
@@ -169,7 +174,12 @@ def check_security(values: dict[str, Any], host: Host, *, privileged: bool) -> d
     security = Security.from_dict(values)
     security.check(privileged=privileged)
     told = host.facts.get("policy", {})
-    allowed = policy.Containers(nesting=bool(told.get("nesting")), capabilities=tuple(told.get("capabilities", ())))
+    allowed = policy.Containers(
+        nesting=bool(told.get("nesting")),
+        keyctl=bool(told.get("keyctl")),
+        apparmor=tuple(told.get("apparmor", ())),
+        capabilities=tuple(told.get("capabilities", ())),
+    )
     policy.check_security(allowed, security, privileged=privileged)
     return security.given()
 

@@ -52,6 +52,14 @@ class HostDevice:
     projects: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A system call profile of the host's administrator. projects: as of Share. instead: not beside Boxroom's list."""
+
+    projects: tuple[str, ...] = ()
+    instead: bool = False
+
+
 DEFAULT_DEVICES: Final = {
     # both act in the opener's own namespaces: /dev/fuse for file systems that only the container sees, tun for links
     # in its own network namespace
@@ -66,6 +74,16 @@ _NOT_GIVEN: Final = "This host's policy gives project %s no %s of the name %s."
 def given_to(projects: Iterable[str], project: str) -> bool:
     """Tell whether a share or a device of these projects is given to that one."""
     return not {"*", project}.isdisjoint(projects)
+
+
+def profile_of(profiles: Mapping[str, Profile], project: str, name: str) -> Profile:
+    """Return how a project's containers may use a profile, "" being none; raises PolicyDenied where they may not."""
+    known = profiles.get(name)
+    if not name:
+        return Profile()
+    if known is None or not given_to(known.projects, project):
+        raise PolicyDenied(_NOT_GIVEN % (project, "system call profile", name), field="security.seccomp")
+    return known
 
 
 def check_path(path: Any, field: str, *, device: bool) -> None:

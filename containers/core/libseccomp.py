@@ -10,8 +10,11 @@ import os
 from typing import Final, Self
 
 ACT_ALLOW: Final = 0x7FFF0000
+ARCH_AARCH64: Final = 0xC00000B7
 ARCH_ARM: Final = 0x40000028
 ARCH_X86: Final = 0x40000003
+ARCH_X86_64: Final = 0xC000003E
+_ARCH_NATIVE: Final = 0
 CMP_EQ: Final = 4
 CMP_MASKED_EQ: Final = 7
 _ATTRIBUTE_BAD_ARCHITECTURE: Final = 2
@@ -32,12 +35,15 @@ class Filter:
     """A filter under construction; a context manager that frees it. Raises OSError where the library is missing."""
 
     def __init__(self, default_action: int) -> None:
+        self.default_action = default_action
         self._lib = ctypes.CDLL("libseccomp.so.2", use_errno=True)
         self._lib.seccomp_init.argtypes = [ctypes.c_uint32]
         self._lib.seccomp_init.restype = ctypes.c_void_p
         self._lib.seccomp_release.argtypes = [ctypes.c_void_p]
         self._lib.seccomp_release.restype = None
         self._lib.seccomp_arch_add.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+        self._lib.seccomp_arch_remove.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+        self._lib.seccomp_merge.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         self._lib.seccomp_attr_set.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]
         self._lib.seccomp_syscall_resolve_name.argtypes = [ctypes.c_char_p]
         self._lib.seccomp_rule_add_array.argtypes = [
@@ -56,11 +62,27 @@ class Filter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lib.seccomp_release(self._context)
+        if self._context:
+            self._lib.seccomp_release(self._context)
 
     def add_architecture(self, token: int) -> None:
         """Filter calls of one more architecture by the same rules."""
         self._check(self._lib.seccomp_arch_add(self._context, token), f"seccomp_arch_add({token:#x})")
+
+    def only_architecture(self, token: int) -> None:
+        """Filter calls of this architecture and of no other; call it before there is a rule."""
+        if token == self._native():
+            return
+        self.add_architecture(token)
+        self._check(self._lib.seccomp_arch_remove(self._context, _ARCH_NATIVE), "seccomp_arch_remove")
+
+    def _native(self) -> int:
+        return int(ctypes.c_uint32(self._lib.seccomp_arch_native()).value)
+
+    def merge(self, other: Filter) -> None:
+        """Take over another filter's architectures and rules; both have the same attributes, and the other is gone."""
+        self._check(self._lib.seccomp_merge(self._context, other._context), "seccomp_merge")
+        other._context = None
 
     def optimize(self) -> None:
         """Order the program as a binary tree: a call costs the logarithm of the number of rules."""

@@ -5,6 +5,8 @@
     [containers]
     privileged = false            # may there be privileged containers
     nesting = false               # may containers make user namespaces
+    keyctl = false                # may containers use key rings
+    apparmor = []                 # AppArmor profiles of the host's that containers may name; "generated" always
     capabilities = []             # what containers may keep beyond the default, such as "sys_time"
     parent_nics = []              # the host's network cards that containers may sit on
 
@@ -29,6 +31,10 @@
     path = "/dev/kvm"
     projects = ["web"]
 
+    [seccomp.tight]               # the system call profile seccomp/tight in the state directory
+    projects = ["web"]            # as of shares
+    instead = false               # instead of Boxroom's own list, and not beside it
+
 A key that is not known is refused, so that a misspelt rule is not a missing one.
 """
 
@@ -43,9 +49,9 @@ from typing import Any, Final, TypeVar
 from . import capabilities, grants
 from .attachments import Attachments
 from .errors import PolicyDenied, SpecError
-from .grants import DEFAULT_DEVICES, HostDevice, Share
+from .grants import DEFAULT_DEVICES, HostDevice, Profile, Share
 from .names import check_name
-from .security import Security
+from .security import APPARMOR_GENERATED, Security
 from .spec import Spec
 
 _T = TypeVar("_T")
@@ -57,6 +63,8 @@ class Containers:
 
     privileged: bool = False
     nesting: bool = False
+    keyctl: bool = False
+    apparmor: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     parent_nics: tuple[str, ...] = ()
 
@@ -91,6 +99,7 @@ class Policy:
     projects: Mapping[str, Ceilings] = field(default_factory=dict)
     shares: Mapping[str, Share] = field(default_factory=dict)
     devices: Mapping[str, HostDevice] = field(default_factory=lambda: dict(DEFAULT_DEVICES))
+    seccomp: Mapping[str, Profile] = field(default_factory=dict)
 
     def ceilings_of(self, project: str) -> Ceilings:
         """Return the ceilings that hold for a project."""
@@ -98,7 +107,7 @@ class Policy:
 
 
 DEFAULT: Final = Policy()
-_TABLES: Final = ("containers", "images", "ceilings", "projects", "shares", "devices")
+_TABLES: Final = ("containers", "images", "ceilings", "projects", "shares", "devices", "seccomp")
 
 
 def parse(text: str) -> Policy:
@@ -123,6 +132,7 @@ def parse(text: str) -> Policy:
         projects=projects,
         shares=_named(Share, tables, "shares"),
         devices={**DEFAULT_DEVICES, **_named(HostDevice, tables, "devices")},
+        seccomp=_named(Profile, tables, "seccomp"),
     )
     for name in policy.containers.capabilities:
         if name not in capabilities.NAMES:
@@ -145,6 +155,7 @@ def check(policy: Policy, spec: Spec, others: Iterable[Spec] = (), *, parent_nic
     for nic in parent_nics:
         if nic not in policy.containers.parent_nics:
             raise _denied(f"This host's policy does not let containers use the card {nic}.", "network")
+    profile_of(policy, spec)
     resolve(policy, spec)
     _check_ceilings(policy.ceilings_of(spec.project), spec, others)
 
@@ -153,12 +164,21 @@ def check_security(allowed: Containers, security: Security, *, privileged: bool)
     """Raise PolicyDenied (field ``security.NAME``) for nesting, or for capabilities beyond the default, not allowed."""
     if security.nesting and not allowed.nesting:
         raise _denied("This host's policy does not allow nesting.", "security.nesting")
+    if security.keyctl and not allowed.keyctl:
+        raise _denied("This host's policy does not let containers use key rings.", "security.keyctl")
+    if security.apparmor not in ("", APPARMOR_GENERATED, *allowed.apparmor):
+        raise _denied("This host's policy names no AppArmor profile like this.", "security.apparmor")
     keep, drop = security.capabilities_keep, security.capabilities_drop
     kept = capabilities.names_kept(privileged=privileged, keep=keep, drop=drop)
     if refused := sorted(kept - capabilities.default(privileged=privileged) - set(allowed.capabilities)):
         raise _denied(
             f"This host's policy does not let containers keep {', '.join(refused)}.", "security.capabilities_keep"
         )
+
+
+def profile_of(policy: Policy, spec: Spec) -> Profile:
+    """Return how the spec's system call profile is used; raises PolicyDenied where it is not given to its project."""
+    return grants.profile_of(policy.seccomp, spec.project, spec.security.seccomp)
 
 
 def resolve(policy: Policy, spec: Spec) -> Attachments:
@@ -234,7 +254,8 @@ def _named(cls: type[_T], tables: Mapping[str, Any], kind: str) -> dict[str, _T]
         values = dict(_table(table, where))
         if kind == "devices" and name in DEFAULT_DEVICES:
             values.setdefault("path", DEFAULT_DEVICES[name].path)
-        grants.check_path(values.get("path"), f"{where}.path", device=kind == "devices")
+        if kind in ("shares", "devices"):
+            grants.check_path(values.get("path"), f"{where}.path", device=kind == "devices")
         found[name] = _build(cls, values, where)
     return found
 

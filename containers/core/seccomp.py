@@ -15,13 +15,16 @@ from typing import Final
 
 from .libseccomp import (
     ACT_ALLOW,
+    ARCH_AARCH64,
     ARCH_ARM,
     ARCH_X86,
+    ARCH_X86_64,
     CMP_EQ,
     CMP_MASKED_EQ,
     Filter,
     act_errno,
 )
+from .seccomp_profile import ALLOW, Profile, Rule
 
 _AF_ALG: Final = 38
 _AF_VSOCK: Final = 40
@@ -80,22 +83,40 @@ REFUSED: Final = """
 """.split()
 """Fails with EPERM, so that a program sees that it may not, rather than that it runs on an old kernel."""
 
-NESTING_ALLOWED: Final = ("add_key", "bpf", "keyctl", "request_key")
+KEYCTL_ALLOWED: Final = ("add_key", "keyctl", "request_key")
+"""Each container begins with an empty session keyring of its own; keyrings of a user namespace's users are its own."""
+NESTING_ALLOWED: Final = (*KEYCTL_ALLOWED, "bpf")
 """An inner runtime needs them; the kernel confines them to the user namespace."""
+STARTING: Final = """
+    brk capset chdir clone close close_range dup dup2 dup3 execve execveat exit exit_group fcntl fork fstat futex
+    getcwd getdents64 getpid getrandom getrlimit gettid ioctl lseek mmap mprotect munmap newfstatat openat poll ppoll
+    prctl prlimit64 read recvmsg rt_sigaction rt_sigprocmask rt_sigreturn seccomp sendmsg setgid setgroups setpgid
+    setresgid setresuid setrlimit setsid setuid stat umask wait4 waitid write
+""".split()
+"""What is done between the filter and the command's first instruction: a profile that lists what is allowed need not
+list these, unless it says something else of them."""
 
 
 _ARGUMENTS: Final = ("clone", "ioctl", "socket", "socketcall", "unshare")
 """Allowed by the first filter; the second looks at their arguments."""
 
 
-def compile_profile(*, nesting: bool) -> tuple[bytes, bytes]:
-    """Return two BPF programs, both of which a container's processes carry; the kernel takes the stricter answer.
+def compile_profile(
+    *, nesting: bool, keyctl: bool = False, custom: Profile | None = None, instead: bool = False
+) -> tuple[bytes, ...]:
+    """Return BPF programs, all of which a container's processes carry; the kernel takes the strictest answer.
 
     The first allows by number alone, which the kernel remembers per call and then decides without running it. The
-    second refuses by argument. nesting: containers inside the container are meant to work. Raises OSError where
-    libseccomp is missing. Costs about 20 ms and some MB of memory.
+    second refuses by argument. nesting: containers inside the container are meant to work. keyctl: it may use key
+    rings. custom: an administrator's, beside the first or instead of it. Raises OSError where libseccomp is missing,
+    or where it does not take a rule. Costs about 20 ms and some MB of memory.
     """
-    return _by_number(nesting=nesting), _by_argument(nesting=nesting)
+    programs = [_by_argument(nesting=nesting)]
+    if custom is None or not instead:
+        programs.insert(0, _by_number(nesting=nesting, keyctl=keyctl))
+    if custom is not None:
+        programs.append(_custom(custom))
+    return tuple(programs)
 
 
 def _filter(default_action: int) -> Filter:
@@ -108,9 +129,10 @@ def _filter(default_action: int) -> Filter:
     return rules
 
 
-def _by_number(*, nesting: bool) -> bytes:
+def _by_number(*, nesting: bool, keyctl: bool) -> bytes:
     with _filter(act_errno(errno.ENOSYS)) as rules:
-        allowed = {*ALLOWED, *_ARGUMENTS, *(NESTING_ALLOWED if nesting else ())}
+        more = NESTING_ALLOWED if nesting else KEYCTL_ALLOWED if keyctl else ()
+        allowed = {*ALLOWED, *_ARGUMENTS, *more}
         for name in sorted(allowed):
             rules.add(ACT_ALLOW, name)
         for name in REFUSED:
@@ -133,3 +155,44 @@ def _by_argument(*, nesting: bool) -> bytes:
             for name in ("clone", "unshare"):
                 rules.add(act_errno(errno.EPERM), name, (0, CMP_MASKED_EQ, _CLONE_NEWUSER, _CLONE_NEWUSER))
         return rules.export()
+
+
+_TOKENS: Final = {"x86_64": ARCH_X86_64, "i386": ARCH_X86, "arm64": ARCH_AARCH64, "arm": ARCH_ARM}
+_OF_MACHINE: Final = {"x86_64": ("x86_64", "i386"), "aarch64": ("arm64", "arm")}
+
+
+def _custom(profile: Profile) -> bytes:
+    """Compile an administrator's profile: each architecture by itself, as a rule may be for one alone."""
+    listed = profile.default != ALLOW
+    whole: Filter | None = None
+    try:
+        for architecture in _OF_MACHINE[os.uname().machine]:
+            part = Filter(profile.default)
+            try:
+                part.set_foreign_action(act_errno(errno.ENOSYS))
+                part.optimize()
+                part.only_architecture(_TOKENS[architecture])
+                _add(part, [rule for rule in profile.rules if architecture in rule.architectures], starting=listed)
+            except BaseException:
+                part.__exit__()
+                raise
+            if whole is None:
+                whole = part
+            else:
+                whole.merge(part)
+        assert whole is not None
+        return whole.export()
+    finally:
+        if whole is not None:
+            whole.__exit__()
+
+
+def _add(part: Filter, rules: list[Rule], *, starting: bool) -> None:
+    named = {rule.name for rule in rules}
+    for rule in rules:
+        if rule.action != part.default_action:
+            # a call that this library does not know has no number that it could be filtered by
+            part.add(rule.action, rule.name, *rule.comparisons)
+    for name in STARTING if starting else ():
+        if name not in named:
+            part.add(ACT_ALLOW, name)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from .capabilities import NAMES
 from .errors import SpecError
+from .names import check_name
 
 UNLIMITED: Final = "unlimited"
 Bound = int | str
@@ -70,6 +71,13 @@ _SYSCTLS_MAX: Final = 128
 _VALUE_MAX: Final = 1024
 _OOM_MAX: Final = 1000
 _NUMBER_MAX: Final = 2**62
+_CHECKS: Final = ("nesting", "no_new_privs", "keyctl")
+CLOCKS: Final = ("boottime", "monotonic")
+"""The clocks of time_namespaces(7) that a container may have an offset of."""
+CLOCK_OFFSET_MAX_SEC: Final = 2**31
+PERSONALITIES: Final = ("linux32",)
+APPARMOR_GENERATED: Final = "generated"
+_APPARMOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,199}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +97,9 @@ class Security:
     in small letters without CAP_. no_new_privs: set-uid programs and file capabilities give nothing. sysctls: name ->
     value, of namespaces that the container has to itself. prlimits: of init and of all that is started inside, by the
     names of PRLIMITS. oom_score_adj: 0 to 1000; a privileged container's may be below 0, down to -1000.
+    keyctl: it may use key rings; it always begins with an empty one of its own. seccomp: the name of a profile that the
+    policy gives, "" for Boxroom's own list alone. clock_offsets: seconds added to CLOCKS. personality: of
+    PERSONALITIES, "" for the host's. apparmor: APPARMOR_GENERATED, a profile that the policy allows, or "" for none.
     """
 
     nesting: bool = False
@@ -98,10 +109,15 @@ class Security:
     sysctls: dict[str, str] = field(default_factory=dict)
     prlimits: dict[str, Prlimit] = field(default_factory=dict)
     oom_score_adj: int = 0
+    keyctl: bool = False
+    seccomp: str = ""
+    clock_offsets: dict[str, float] = field(default_factory=dict)
+    personality: str = ""
+    apparmor: str = ""
 
     def check(self, *, privileged: bool) -> None:
         """Raise SpecError (field ``security.NAME``) for what no start could put in force."""
-        for name in ("nesting", "no_new_privs"):
+        for name in _CHECKS:
             if not isinstance(getattr(self, name), bool):
                 raise _error("Use true or false.", name)
         for name in ("capabilities_drop", "capabilities_keep"):
@@ -112,6 +128,13 @@ class Security:
         for name, limit in self.prlimits.items():
             _check_prlimit(name, limit)
         _check_oom(self.oom_score_adj, privileged=privileged)
+        _check_clocks(self.clock_offsets)
+        if self.seccomp:
+            check_name(self.seccomp, field="security.seccomp")
+        if self.personality and self.personality not in PERSONALITIES:
+            raise _error(f"Use {', '.join(PERSONALITIES)}.", "personality")
+        if self.apparmor and not (isinstance(self.apparmor, str) and _APPARMOR.fullmatch(self.apparmor)):
+            raise _error("Use generated, or the name of a profile.", "apparmor")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Security:
@@ -128,7 +151,7 @@ class Security:
         for name in ("capabilities_drop", "capabilities_keep"):
             if name in values:
                 values[name] = _capabilities(values[name], name)
-        for name in ("sysctls", "prlimits"):
+        for name in ("sysctls", "prlimits", "clock_offsets"):
             if not isinstance(values.get(name, {}), Mapping):
                 raise _error("Give names with their values.", name)
         if "sysctls" in values:
@@ -205,6 +228,16 @@ def _check_oom(value: int, *, privileged: bool) -> None:
     least = -_OOM_MAX if privileged else 0
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _OOM_MAX:
         raise _error(f"oom_score_adj must be between {least} and {_OOM_MAX}.", "oom_score_adj")
+
+
+def _check_clocks(offsets: dict[str, float]) -> None:
+    for name, value in offsets.items():
+        if name not in CLOCKS:
+            raise _error(f"There is no clock {name!r}: use {', '.join(CLOCKS)}.", f"clock_offsets.{name}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not -CLOCK_OFFSET_MAX_SEC <= value <= CLOCK_OFFSET_MAX_SEC:
+            most = CLOCK_OFFSET_MAX_SEC
+            raise _error(f"Give seconds between {-most} and {most}.", f"clock_offsets.{name}")
 
 
 def bound_value(bound: Bound) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from .attachments import Attachments
+from .extras import Extras
 from .host import Host
 from .spec import Spec
 
@@ -28,7 +29,7 @@ class StartPlan:
 
     id_base: first host id of the container's range; None for a privileged container. lowers: read-only layers, top
     first, absolute. upper, work: in one directory, the container's own. cgroup limits are those of spec.
-    attachments: what the spec's mounts and devices come to on this host.
+    attachments: what the spec's mounts and devices come to on this host. extras: what else it uses of the host's.
     """
 
     state_dir: str
@@ -39,6 +40,7 @@ class StartPlan:
     upper: str
     work: str
     attachments: Attachments = field(default_factory=Attachments)
+    extras: Extras = field(default_factory=Extras)
 
     @property
     def host(self) -> Host:
@@ -56,6 +58,7 @@ class StartPlan:
         values["spec"] = Spec.from_dict(values["spec"])
         values["lowers"] = tuple(values["lowers"])
         values["attachments"] = Attachments.from_dict(values["attachments"])
+        values["extras"] = Extras.from_dict(values.get("extras", {}))
         return cls(**values)
 
 

@@ -23,6 +23,7 @@ CLONE_NEWIPC: Final = 0x08000000
 CLONE_NEWNET: Final = 0x40000000
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWTIME: Final = 0x00000080
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWUTS: Final = 0x04000000
 CLONE_PIDFD: Final = 0x00001000
@@ -44,6 +45,8 @@ PR_SET_NAME: Final = 15
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_SET_PDEATHSIG: Final = 1
 
+_KEYCTL_JOIN_SESSION_KEYRING: Final = 1
+
 SFD_CLOEXEC: Final = os.O_CLOEXEC
 SFD_NONBLOCK: Final = os.O_NONBLOCK
 
@@ -51,8 +54,8 @@ SECCOMP_SET_MODE_FILTER: Final = 1
 
 # the calls newer than 2019 have one number on every architecture; the older ones are listed per machine
 _SYS: Final = {
-    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "setresuid": 117, "setresgid": 119},
-    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "setresuid": 147, "setresgid": 149},
+    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "setresuid": 117, "setresgid": 119, "keyctl": 250},
+    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "setresuid": 147, "setresgid": 149, "keyctl": 219},
 }[os.uname().machine]
 _SYS_CLOSE_RANGE: Final = 436
 _SYS_CLONE3: Final = 435
@@ -227,6 +230,17 @@ def move_mount(mount_fd: int, target: str) -> None:
 def prctl(option: int, first: int = 0, second: int = 0) -> int:
     """prctl(2) with up to two numbers; the rest is 0."""
     return _check(_prctl(option, first, second, 0, 0))
+
+
+def personality(persona: int) -> None:
+    """Set the execution domain of this process (personality(2))."""
+    _check(_LIBC.personality(ctypes.c_ulong(persona)))
+
+
+def new_session_keyring() -> None:
+    """Give this process an empty session keyring instead of the one that it inherited (keyctl(2))."""
+    number = _long(_SYS["keyctl"])
+    _check(_syscall(number, ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING), None, _long(0), _long(0), _long(0)))
 
 
 def signal_fd(numbers: Iterable[int]) -> int:

@@ -17,7 +17,7 @@ from ..core import images, points, policy, policy_file, store
 from ..core.errors import AlreadyExists, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
-from ..core.lifecycle import attaching, importing, running, snapshots, stored
+from ..core.lifecycle import attaching, granting, importing, running, snapshots, stored
 from ..core.network import networks
 from ..core.network.base import NetworkConfig
 from ..core.spec import Limits, Spec
@@ -102,8 +102,18 @@ class KernelRuntime:
         (self.host.stats_dir / f"{container_id}.rings").unlink(missing_ok=True)
 
     def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
-        given = policy.resolve(policy_file.load(self.host), spec)
-        running.start(self.host, spec, network=self._port, attachments=given, progress=progress, cancelled=cancelled)
+        rules = policy_file.load(self.host)
+        given = policy.resolve(rules, spec)
+        extras = granting.extras(self.host, rules, spec)
+        running.start(
+            self.host,
+            spec,
+            network=self._port,
+            attachments=given,
+            extras=extras,
+            progress=progress,
+            cancelled=cancelled,
+        )
 
     def stop(self, container_id: str, *, timeout_sec: float, force: bool, kill: bool) -> None:
         # the runtime's words: kill at once, force when the time is up
@@ -237,6 +247,9 @@ class KernelRuntime:
             "policy": {
                 "privileged": rules.containers.privileged,
                 "nesting": rules.containers.nesting,
+                "keyctl": rules.containers.keyctl,
+                "apparmor": list(rules.containers.apparmor),
+                "seccomp": {name: {"projects": list(one.projects)} for name, one in rules.seccomp.items()},
                 "capabilities": list(rules.containers.capabilities),
                 "sources": list(rules.images.sources),
                 # of shares no path: where they are is the host's business

@@ -12,7 +12,7 @@ from ..core.security import Security
 
 PREFIX: Final = "security_"
 """Of the fields of forms: security_nesting and so on."""
-CHECKS: Final = ("nesting", "no_new_privs")
+CHECKS: Final = ("nesting", "no_new_privs", "keyctl")
 
 Setting = Callable[..., dict[str, Any]]
 
@@ -32,6 +32,10 @@ def changes(data: Mapping[str, Any]) -> dict[str, Any]:
         "sysctls": lambda text: _pairs(text, "sysctls"),
         "prlimits": lambda text: {name: _prlimit(value) for name, value in _pairs(text, "prlimits").items()},
         "oom_score_adj": _score,
+        "seccomp": str.strip,
+        "clock_offsets": lambda text: {name: _seconds(value) for name, value in _pairs(text, "clock_offsets").items()},
+        "personality": str.strip,
+        "apparmor": str.strip,
     }
     for name, parse in parsers.items():
         if f"{PREFIX}{name}" in data:
@@ -59,6 +63,13 @@ def _prlimit(text: str) -> Any:
     return {"soft": _bound(soft), "hard": _bound(hard)} if colon else _bound(soft)
 
 
+def _seconds(text: str) -> float:
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        raise SpecError(_("Give seconds, such as 3600 or -0.5."), field="security.clock_offsets") from None
+
+
 def _score(text: str) -> int | None:
     if not text.strip():
         return None
@@ -77,6 +88,7 @@ def rows(security: Security, setting: Setting, yes: Callable[[bool], str]) -> li
     sysctls = "\n".join(f"{name}={value}" for name, value in sorted(security.sysctls.items()))
     limits = "\n".join(f"{name}={one.soft}:{one.hard}" for name, one in sorted(security.prlimits.items()))
     score = security.oom_score_adj
+    offsets = "\n".join(f"{name}={value:g}" for name, value in sorted(security.clock_offsets.items()))
     texts = (
         (
             "capabilities_drop",
@@ -118,8 +130,41 @@ def rows(security: Security, setting: Setting, yes: Callable[[bool], str]) -> li
             "text",
             _("0 to 1000; the higher, the sooner."),
         ),
+        (
+            "seccomp",
+            _("System call profile"),
+            security.seccomp or _("the usual one"),
+            security.seccomp,
+            "text",
+            _("The name of one that the host's policy gives; empty for the usual one alone."),
+        ),
+        (
+            "clock_offsets",
+            _("Clock offsets"),
+            offsets or "–",
+            offsets,
+            "lines",
+            _("One NAME=seconds on each line: boottime and monotonic, such as boottime=3600."),
+        ),
+        (
+            "personality",
+            _("Personality"),
+            security.personality or _("the host's"),
+            security.personality,
+            "text",
+            _("linux32 makes programs see a 32-bit machine; empty for the host's."),
+        ),
+        (
+            "apparmor",
+            _("AppArmor profile"),
+            security.apparmor or _("none"),
+            security.apparmor,
+            "text",
+            _("generated, or one that the host's policy names; empty for none. The host must have AppArmor."),
+        ),
     )
     nesting = _("Containers inside this container work. Only where the host's policy allows it.")
+    keys = _("Programs may use the kernel's key rings. Only where the host's policy allows it.")
     privs = _("Set-uid programs such as sudo and su give no rights.")
     return [
         setting(
@@ -133,6 +178,7 @@ def rows(security: Security, setting: Setting, yes: Callable[[bool], str]) -> li
             "check",
             f"{privs} {start}",
         ),
+        setting(f"{PREFIX}keyctl", _("Key rings"), yes(security.keyctl), security.keyctl, "check", f"{keys} {start}"),
         *(
             setting(f"{PREFIX}{name}", label, shown, raw, kind, f"{help_text} {start}")
             for name, label, shown, raw, kind, help_text in texts

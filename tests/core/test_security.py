@@ -19,6 +19,11 @@ FULL = {
     "sysctls": {"net.ipv4.ip_forward": 1, "kernel.sem": "250\t32000 100 128"},
     "prlimits": {"nofile": {"soft": 512, "hard": 1024}, "core": "unlimited"},
     "oom_score_adj": 300,
+    "keyctl": True,
+    "seccomp": "tight",
+    "clock_offsets": {"boottime": -3600, "monotonic": 0.25},
+    "personality": "linux32",
+    "apparmor": "generated",
 }
 
 
@@ -67,6 +72,18 @@ def test_only_what_differs_is_kept_and_null_is_the_default() -> None:
         ({"prlimits": {"core": "much"}}, "prlimits.core"),
         ({"oom_score_adj": -1}, "oom_score_adj"),
         ({"oom_score_adj": 1001}, "oom_score_adj"),
+        ({"keyctl": "yes"}, "keyctl"),
+        ({"seccomp": "../etc/passwd"}, "seccomp"),
+        ({"seccomp": "Tight"}, "seccomp"),
+        ({"clock_offsets": {"realtime": 1}}, "clock_offsets.realtime"),
+        ({"clock_offsets": {"boottime": True}}, "clock_offsets.boottime"),
+        ({"clock_offsets": {"boottime": "1"}}, "clock_offsets.boottime"),
+        ({"clock_offsets": {"boottime": float("nan")}}, "clock_offsets.boottime"),
+        ({"clock_offsets": {"monotonic": 2**40}}, "clock_offsets.monotonic"),
+        ({"clock_offsets": [1]}, "clock_offsets"),
+        ({"personality": "linux64"}, "personality"),
+        ({"apparmor": "a b"}, "apparmor"),
+        ({"apparmor": "-x"}, "apparmor"),
     ],
 )
 def test_what_no_start_could_put_in_force_is_refused_by_name(values: dict[str, Any], field: str) -> None:

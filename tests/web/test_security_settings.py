@@ -24,6 +24,11 @@ DEFAULTS = {
     "sysctls": {},
     "prlimits": {},
     "oom_score_adj": 0,
+    "keyctl": False,
+    "seccomp": "",
+    "clock_offsets": {},
+    "personality": "",
+    "apparmor": "",
 }
 WANTED = {
     "capabilities_drop": ["CAP_NET_RAW"],
@@ -31,6 +36,9 @@ WANTED = {
     "sysctls": {"net.ipv4.ip_forward": 1},
     "prlimits": {"nofile": {"soft": 512, "hard": 1024}, "core": "unlimited"},
     "oom_score_adj": 100,
+    "seccomp": "tight",
+    "clock_offsets": {"boottime": 60},
+    "personality": "linux32",
 }
 SHOWN = {
     **DEFAULTS,
@@ -39,12 +47,19 @@ SHOWN = {
     "sysctls": {"net.ipv4.ip_forward": "1"},
     "prlimits": {"nofile": {"soft": 512, "hard": 1024}, "core": {"soft": "unlimited", "hard": "unlimited"}},
     "oom_score_adj": 100,
+    "seccomp": "tight",
+    "clock_offsets": {"boottime": 60},
+    "personality": "linux32",
 }
 
 
 @pytest.fixture(autouse=True)
 def host():
-    return make_host()
+    made = make_host()
+    profiles = {"tight": {"projects": ["*"]}, "loose": {"projects": ["elsewhere"]}}
+    made.facts = {**made.facts, "policy": {**made.facts.get("policy", {}), "seccomp": profiles}}
+    made.save()
+    return made
 
 
 @pytest.fixture
@@ -101,6 +116,13 @@ def test_a_change_is_of_the_named_fields_and_tells_when_it_counts(alice, team, r
         ({"prlimits": {"nofile": 1}}, 422, "invalid-value", "security.prlimits.nofile"),
         ({"oom_score_adj": -1}, 422, "invalid-value", "security.oom_score_adj"),
         ({"oom_score_adj": "1"}, 400, "bad-request", "security.oom_score_adj"),
+        ({"keyctl": True}, 403, "policy", "security.keyctl"),
+        ({"seccomp": "loose"}, 403, "policy", "security.seccomp"),
+        ({"seccomp": "never-heard-of"}, 403, "policy", "security.seccomp"),
+        ({"seccomp": "../x"}, 422, "invalid-value", "security.seccomp"),
+        ({"clock_offsets": {"realtime": 1}}, 422, "invalid-value", "security.clock_offsets.realtime"),
+        ({"personality": "vax"}, 422, "invalid-value", "security.personality"),
+        ({"apparmor": "lxc-web"}, 403, "policy", "security.apparmor"),
         ({"wings": 2}, 400, "bad-request", "security.wings"),
     ],
 )
@@ -113,13 +135,18 @@ def test_what_is_refused_names_its_field(alice, team, security, status, code, fi
 
 
 def test_the_hosts_policy_allows_more(alice, team, host, runtime):
-    host.facts = {**host.facts, "policy": {"nesting": True, "capabilities": ["sys_time"]}}
+    host.facts = {
+        **host.facts,
+        "policy": {"nesting": True, "keyctl": True, "apparmor": ["lxc-web"], "capabilities": ["sys_time"]},
+    }
     host.save()
     make_container(team, runtime=runtime)
-    wanted = {"nesting": True, "capabilities_keep": ["chown", "sys_time"]}
+    wanted = {"nesting": True, "keyctl": True, "apparmor": "lxc-web", "capabilities_keep": ["chown", "sys_time"]}
     _status, answer = Api(alice).patch("/containers/web-1", {"security": wanted})
     assert run(Operation.objects.get(pk=answer["id"]), runtime).status == "succeeded"
-    assert runtime.specs[row().pk].security == Security(nesting=True, capabilities_keep=("chown", "sys_time"))
+    assert runtime.specs[row().pk].security == Security(
+        nesting=True, keyctl=True, apparmor="lxc-web", capabilities_keep=("chown", "sys_time")
+    )
 
 
 def test_a_clone_has_them_too(alice, team, runtime):
@@ -154,6 +181,11 @@ def test_the_settings_page_shows_and_changes_them(page, runtime):
         "security_sysctls": "net.ipv4.ip_forward = 1\r\n\r\nkernel.sem=1 2 3 4\r\n",
         "security_prlimits": "nofile=512:1024\ncpu=60",
         "security_oom_score_adj": "7",
+        "security_keyctl_there": "1",
+        "security_seccomp": " tight ",
+        "security_clock_offsets": "boottime=3600\r\nmonotonic = -0,5",
+        "security_personality": "linux32",
+        "security_apparmor": "generated",
     }
     assert page(fields).status_code == 204
     assert Operation.objects.get().arguments["changes"]["security"] == {
@@ -162,6 +194,10 @@ def test_the_settings_page_shows_and_changes_them(page, runtime):
         "sysctls": {"net.ipv4.ip_forward": "1", "kernel.sem": "1 2 3 4"},
         "prlimits": {"nofile": {"soft": 512, "hard": 1024}, "cpu": {"soft": 60, "hard": 60}},
         "oom_score_adj": 7,
+        "seccomp": "tight",
+        "clock_offsets": {"boottime": 3600.0, "monotonic": -0.5},
+        "personality": "linux32",
+        "apparmor": "generated",
     }
 
 
@@ -173,6 +209,11 @@ def test_the_settings_page_shows_and_changes_them(page, runtime):
         ("prlimits", "nofile=much"),
         ("capabilities_drop", "flying"),
         ("oom_score_adj", "high"),
+        ("seccomp", "loose"),
+        ("clock_offsets", "boottime=soon"),
+        ("clock_offsets", "realtime=1"),
+        ("personality", "vax"),
+        ("apparmor", "unnamed"),
     ],
 )
 def test_an_error_on_the_page_is_beside_its_field(page, name, text):

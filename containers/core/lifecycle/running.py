@@ -27,6 +27,7 @@ from ..errors import (
     TimedOut,
 )
 from ..exits import LastExit
+from ..extras import Extras
 from ..host import Host
 from ..pids import boot_id
 from ..proc import records, rtnl
@@ -55,6 +56,7 @@ __all__ = [
 
 FREEZE_SEC: Final = 10.0
 _NOTHING: Final = Attachments()
+_NONE: Final = Extras()
 _BURY_SEC: Final = 10.0
 _LOOK_SEC: Final = 0.05
 _SIGNAL_AGAIN_SEC: Final = 1.0
@@ -85,12 +87,13 @@ def start(
     *,
     network: NetworkPort,
     attachments: Attachments = _NOTHING,
+    extras: Extras = _NONE,
     progress: Progress = _no_progress,
     cancelled: Callable[[], bool] = _never,
 ) -> RunState:
     """Start a stopped container and return once its init has been exec'ed. One that runs already is left running.
 
-    attachments: what the spec's mounts and devices come to on this host (core.grants).
+    attachments: what the spec's mounts and devices come to on this host (core.grants). extras: what else it uses.
     Raises SetupFailed (step, path, errno, console) and leaves nothing behind, NotFound and SetupFailed for missing
     layers, Cancelled, Busy.
     """
@@ -108,6 +111,7 @@ def start(
             upper=root.upper,
             work=root.work,
             attachments=attachments,
+            extras=extras,
         )
         progress(10, "Making the namespaces")
         return launch(plan, network, progress, cancelled)

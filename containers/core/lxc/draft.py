@@ -68,7 +68,9 @@ class Facts:
     name, project: the container's here. network: the one that it joins. privileged: it stays privileged.
     memory_bytes, cpus, pids: what the host has, the ceilings of limits; online: its CPUs, as a list. machine: as
     uname(2) says it. shares, devices: what the policy gives to containers, by name. nodes: devices of those by
-    "c MAJOR:MINOR". fields: what of a container can be asked for; None for all.
+    "c MAJOR:MINOR". profiles: system call profiles of those, by the paths of files that say the same. apparmor: the
+    AppArmor profiles that the policy allows; None where the host has no AppArmor.
+    fields: what of a container can be asked for; None for all.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Facts:
     shares: Mapping[str, Share] = field(default_factory=dict)
     devices: Mapping[str, HostDevice] = field(default_factory=dict)
     nodes: Mapping[str, str] = field(default_factory=dict)
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    apparmor: tuple[str, ...] | None = None
     fields: frozenset[str] | None = None
 
 

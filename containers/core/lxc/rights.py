@@ -9,11 +9,21 @@ from .. import capabilities
 from ..errors import SpecError
 from ..host import IDS_PER_CONTAINER
 from ..idmap import IdMap
-from ..security import UNLIMITED, Security
+from ..security import APPARMOR_GENERATED, UNLIMITED, Security
 from .draft import Draft, Told, left_out, taken, translated
 from .reading import Entry
 
 _IDMAP: Final = re.compile(r"([ugb]) ([0-9]{1,10}) ([0-9]{1,10}) ([0-9]{1,10})", re.ASCII)
+_OFFSET: Final = re.compile(r"(-?[0-9]{1,15})(h|m|s|ms|us|ns)?", re.ASCII)
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_USUAL_PROFILES: Final = ("common.seccomp",)
+_MACHINES: Final = {
+    **dict.fromkeys(("amd64", "x86_64", "linux64"), "x86_64"),
+    **dict.fromkeys(("x86", "i386", "i486", "i586", "i686", "linux32"), "i686"),
+    **dict.fromkeys(("arm64", "aarch64"), "aarch64"),
+    **dict.fromkeys(("arm", "armv7", "armv7l", "armhf", "armel"), "armv7l"),
+}
+_NARROWER: Final = {"x86_64": "i686", "aarch64": "armv7l"}
 _DEFAULT_PROFILES: Final = ("generated", "lxc-container-default", "lxc-container-default-cgns")
 
 
@@ -86,8 +96,56 @@ def no_new_privs(draft: Draft, entry: Entry) -> Told:
     return taken("set-uid programs give nothing")
 
 
-def apparmor(_draft: Draft, entry: Entry) -> Told:
+def clock(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of a ``lxc.time.offset.*``."""
+    name = {"lxc.time.offset.boot": "boottime", "lxc.time.offset.monotonic": "monotonic"}.get(entry.key)
+    match = _OFFSET.fullmatch(entry.value.strip())
+    if name is None or match is None:
+        return left_out(f"{entry.value!r} is no offset of a clock")
+    seconds = round(int(match[1]) * _UNITS[match[2] or "s"], 9)
+    return _put(draft, "clock_offsets", name, seconds, "from its first process on")
+
+
+def keyring(_draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of lxc.keyring.session."""
+    if entry.value == "0":
+        return left_out("every container begins with an empty session keyring of its own here")
+    return taken("an empty session keyring, as every container has here")
+
+
+def seccomp(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of lxc.seccomp.profile: one that the policy gives, where it says the same."""
+    if not entry.value or entry.value.rpartition("/")[2] in _USUAL_PROFILES:
+        return translated("Boxroom's own list of system calls that are allowed")
+    name = draft.facts.profiles.get(entry.value)
+    if name is None:
+        return left_out(
+            f"no system call profile of the host's policy says the same: put {entry.value} into seccomp/NAME in the "
+            "state directory, and give it under [seccomp.NAME]; Boxroom's own list holds all the same"
+        )
+    draft.security["seccomp"] = name
+    return translated(f"the system call profile {name}")
+
+
+def architecture(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of lxc.arch: the host's own, or its 32-bit one."""
+    machine = draft.facts.machine
+    if _MACHINES.get(entry.value) == machine:
+        return taken("the host's")
+    if _MACHINES.get(entry.value) == _NARROWER.get(machine):
+        draft.security["personality"] = "linux32"
+        return translated("security.personality = linux32")
+    return left_out(f"a container sees the host's architecture, {machine}; its programs may run all the same")
+
+
+def apparmor(draft: Draft, entry: Entry) -> Told:
     """Say what becomes of a ``lxc.apparmor.*``."""
+    names = draft.facts.apparmor
+    if entry.key == "lxc.apparmor.profile" and names is not None and entry.value in (APPARMOR_GENERATED, *names):
+        draft.security["apparmor"] = entry.value
+        return taken("entered when it starts")
+    if entry.key == "lxc.apparmor.profile" and entry.value in ("unconfined", "unchanged"):
+        return taken("no profile, as without it")
     if entry.key == "lxc.apparmor.allow_nesting" and entry.value == "1":
         return left_out("nesting is a right of its own here: switch it on afterwards if containers run inside this one")
     if entry.key == "lxc.apparmor.profile" and entry.value in _DEFAULT_PROFILES:

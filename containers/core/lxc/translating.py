@@ -20,13 +20,6 @@ from .draft import Draft, Facts, Interface, Outcome, Told, left_out, taken, tran
 from .reading import Config, Entry
 
 _Translate = Callable[[Draft, Entry], Told]
-_ARCHITECTURES: Final = {
-    "amd64": "x86_64",
-    "arm64": "aarch64",
-    "linux64": "x86_64",
-    "x86_64": "x86_64",
-    "aarch64": "aarch64",
-}
 _NAME_UNSAFE: Final = re.compile(r"[^a-z0-9-]+")
 
 
@@ -95,14 +88,6 @@ def _hostname(draft: Draft, entry: Entry) -> Told:
     return translated(f"inside it is called as the container is: {draft.facts.name}")
 
 
-def _arch(draft: Draft, entry: Entry) -> Told:
-    if _ARCHITECTURES.get(entry.value) == draft.facts.machine:
-        return taken("the host's")
-    return left_out(
-        f"a container sees the host's architecture, {draft.facts.machine}; its programs may run all the same"
-    )
-
-
 def _rootfs(_draft: Draft, _entry: Entry) -> Told:
     return translated("a layer of its own in Boxroom's store")
 
@@ -166,7 +151,7 @@ _SIGNAL: Final = left_out("Boxroom asks as it asks every container; only the sig
 _SECCOMP: Final = left_out("Boxroom's own list of system calls that are allowed holds for every container")
 
 _KEYS: Final[dict[str, _Translate]] = {
-    "lxc.arch": _arch,
+    "lxc.arch": rights.architecture,
     "lxc.autodev": _says(taken("/dev is made for each start")),
     "lxc.autodev.tmpfs.size": _says(left_out("/dev is made for each start, with a size of its own")),
     "lxc.cap.drop": rights.capability,
@@ -184,7 +169,7 @@ _KEYS: Final[dict[str, _Translate]] = {
     "lxc.init.gid": _says(left_out("init is the container's root")),
     "lxc.init.groups": _says(left_out("init is the container's root")),
     "lxc.init.uid": _says(left_out("init is the container's root")),
-    "lxc.keyring.session": _says(left_out("which key rings there are is not chosen by a container's configuration")),
+    "lxc.keyring.session": rights.keyring,
     "lxc.mount.auto": mounts.auto,
     "lxc.mount.entry": mounts.entry,
     "lxc.mount.fstab": _says(translated("each of its lines by itself")),
@@ -197,7 +182,7 @@ _KEYS: Final[dict[str, _Translate]] = {
     "lxc.rootfs.path": _rootfs,
     "lxc.sched.core": _says(left_out("core scheduling cannot be chosen")),
     "lxc.seccomp.allow_nesting": _says(_SECCOMP),
-    "lxc.seccomp.profile": _says(translated("Boxroom's own list of system calls that are allowed")),
+    "lxc.seccomp.profile": rights.seccomp,
     "lxc.signal.halt": _halt,
     "lxc.signal.reboot": _says(_SIGNAL),
     "lxc.signal.stop": _says(_SIGNAL),
@@ -221,7 +206,7 @@ _PREFIXES: Final[tuple[tuple[str, _Translate], ...]] = (
     ("lxc.seccomp.", _says(_SECCOMP)),
     ("lxc.selinux.", _says(left_out("Boxroom sets no SELinux label"))),
     ("lxc.sysctl.", rights.sysctl),
-    ("lxc.time.", _says(left_out("every container has the host's clocks"))),
+    ("lxc.time.", rights.clock),
     ("lxc.tty.", _says(_CONSOLE)),
 )
 """Looked at after the whole keys."""

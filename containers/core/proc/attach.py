@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from ..cgroups.base import write_file
 from ..syscalls import PR_SET_CHILD_SUBREAPER, prctl
-from . import entering, rights, setup
+from . import confining, entering, rights, setup
 from .loop import Loop
 
 SETUP_SEC: Final = 10.0
@@ -48,7 +48,7 @@ class Target:
     had. own_tree: where the container's cgroup namespace begins. frozen: tells whether the container is frozen
     now. seccomp: as syscalls.load_seccomp takes it. capabilities: the bounding set as a bit mask.
     last_capability: the highest that the kernel knows. environment: of everything started inside.
-    limits: what init was given instead of every container's.
+    limits: what init was given instead of every container's. confinement: as init's.
     """
 
     init_pid: int
@@ -64,6 +64,7 @@ class Target:
     no_new_privs: bool = False
     limits: rights.Limits = ()
     oom_score_adj: int = 0
+    confinement: confining.Confinement = field(default_factory=confining.Confinement)
 
     def place(self) -> Path:
         """Return the cgroup2 directory of what is started from outside; made where it is not there.

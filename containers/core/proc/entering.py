@@ -28,6 +28,7 @@ from ..syscalls import (
     CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
+    CLONE_NEWTIME,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
     CLOSE_RANGE_CLOEXEC,
@@ -42,7 +43,7 @@ from ..syscalls import (
     set_capabilities,
     setns,
 )
-from . import rights, setup
+from . import confining, rights, setup
 from .program import read_file, run_command
 
 if TYPE_CHECKING:
@@ -105,12 +106,16 @@ def _enter(target: Target, request: Request, connection: socket.socket) -> NoRet
         rights.make_room(0, target.limits)
     # in a user namespace that it enters, a process holds everything; read from the host's /proc otherwise
     held = target.capabilities & (_permitted() if target.privileged else -1)
+    # while /proc is the host's (CVE-2015-1334), and on the host's account: the container's key quota may be used up
+    confining.label(target.confinement)
+    confining.confine(target.confinement)
     prctl(PR_SET_DUMPABLE, 0)
     sys.meta_path.clear()
     sys.path.clear()
     sys.path_hooks.clear()
     try:
-        setns(target.init_pidfd, _NAMESPACES | (0 if target.privileged else CLONE_NEWUSER))
+        more = (0 if target.privileged else CLONE_NEWUSER) | (CLONE_NEWTIME if target.confinement.offsets else 0)
+        setns(target.init_pidfd, _NAMESPACES | more)
     except OSError as error:
         raise _step("enter the namespaces", error) from None
     pid = os.fork()

@@ -11,7 +11,7 @@ from ..cgroups.base import Cgroups, Joined
 from ..exits import Reason
 from ..host import WEB_USER
 from ..start_plan import StartPlan, environment
-from . import rights
+from . import confining, rights
 from .attach import Target
 from .clients import Client
 from .loop import Loop
@@ -99,6 +99,7 @@ def target(owner: Owner, child: Child, joined: Joined) -> Target:
         no_new_privs=spec.security.no_new_privs,
         limits=rights.limits_of(spec.security.prlimits),
         oom_score_adj=spec.security.oom_score_adj,
+        confinement=confining.of(spec.security, owner.plan.extras.apparmor),
     )
 
 

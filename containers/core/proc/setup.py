@@ -51,7 +51,7 @@ from ..syscalls import (
     umount,
     unshare,
 )
-from . import program, rights
+from . import confining, program, rights
 
 MESSAGE_BYTES: Final = 64 * 1024
 MOUNTS_MAX: Final = 250
@@ -94,6 +94,7 @@ class ChildPlan:
     environment: dict[str, str]
     init: Init
     ttys: int
+    confinement: confining.Confinement
     tells_root: bool = False
 
 
@@ -167,6 +168,8 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setsid()
         os.umask(0)
+    with _Step("give it what confines it"):
+        confining.confine(plan.confinement)
     with _Step("make a private mount tree"):
         mount(None, "/", None, MS_REC | MS_PRIVATE)
         mount("tmpfs", plan.scratch, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700,size=1m")
@@ -187,6 +190,8 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
     with _Step("make a cgroup namespace"):
         unshare(CLONE_NEWCGROUP)
     execute(plan.after)
+    with _Step("set its clocks"):
+        confining.set_clocks(plan.confinement)
     with _Step("share the mount tree"):
         # systemd inside expects a shared tree, and does not make one itself in a container
         mount(None, "/", None, MS_REC | MS_SHARED)
@@ -203,6 +208,8 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
             os.dup2(slave_fd, fd)
         close_range(3, CLOSE_RANGE_CLOEXEC)
     held = plan.capabilities & _permitted()
+    with _Step("set the AppArmor profile"):
+        confining.label(plan.confinement)
     with _Step("set the system call filter"):
         if plan.no_new_privs:
             prctl(PR_SET_NO_NEW_PRIVS, 1)

@@ -36,7 +36,7 @@ from ..syscalls import (
     set_mount_idmap,
     set_thread_effective_ids,
 )
-from . import rights, setup
+from . import confining, rights, setup
 
 _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
 
@@ -169,6 +169,7 @@ def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
         environment=environment(spec) | _ttys(spec),
         init=spec.init,
         ttys=spec.console.ttys,
+        confinement=confining.of(spec.security, plan.extras.apparmor),
         tells_root=bool(plan.attachments),
     )
 

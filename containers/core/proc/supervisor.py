@@ -54,7 +54,10 @@ class Supervisor:
         self.host = plan.host
         self.id = plan.spec.id
         self.cgroups = cgroups
-        self.bpf = seccomp_files.read(self.host, nesting=plan.spec.security.nesting)
+        security = plan.spec.security
+        self.bpf = seccomp_files.read(
+            self.host, nesting=security.nesting, keyctl=security.keyctl, custom=plan.extras.seccomp
+        )
         self.loop = Loop()
         self.expected: Reason | None = None
         self.child: spawn.Child | None = None

@@ -16,10 +16,11 @@ from containers.asking import importing as asking
 from containers.asking import services
 from containers.asking.importing import ImportRequest
 from containers.asking.requests import CHANGEABLE
-from containers.core import policy, policy_file
+from containers.core import policy, policy_file, rootfiles, seccomp_profile
 from containers.core.errors import CoreError, SpecError
+from containers.core.grants import given_to
 from containers.core.host import Host as CoreHost
-from containers.core.lifecycle import importing
+from containers.core.lifecycle import importing, labels
 from containers.core.lxc import finding, reading, source, translating
 from containers.core.lxc.draft import Facts, Interface
 from containers.core.lxc.reading import Config
@@ -192,6 +193,8 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
         shares=rules.shares,
         devices=rules.devices,
         nodes=_nodes(rules),
+        profiles=_profiles(rules, plan.config, options["project"]),
+        apparmor=rules.containers.apparmor if labels.present() else None,
         fields=CHANGEABLE,
         **host_has,
     )
@@ -220,6 +223,24 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
         raise SpecError(f"Nothing of {plan.lxc_name!r} can be a name here: give one by --name.", field="name")
     asking.check(plan.request, row)
     finding.check(plan.source)
+
+
+def _profiles(rules: policy.Policy, config: Config, project: str) -> dict[str, str]:
+    """Return the policy's system call profile that says the same as the configuration's, by its path."""
+    host = CoreHost.open(settings.STATE_DIR)
+    wanted = config.get("lxc.seccomp.profile")
+    if not wanted:
+        return {}
+    try:
+        asked = seccomp_profile.parse(str(finding.read(wanted)))
+    except (CoreError, OSError):
+        return {}
+    for name, given in rules.seccomp.items():
+        with contextlib.suppress(CoreError):
+            text = rootfiles.read_own(host.seccomp_dir, name, step="read the system call profile")
+            if given_to(given.projects, project) and seccomp_profile.parse(text) == asked:
+                return {wanted: name}
+    return {}
 
 
 def _nodes(rules: policy.Policy) -> dict[str, str]:

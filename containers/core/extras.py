@@ -1,0 +1,23 @@
+"""What of its host's a start uses beside layers, shares and devices, as the worker found it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """Of one start, and of the reboots that follow it.
+
+    seccomp: the compiled system call profile's name in the run directory, "" for Boxroom's own list. apparmor: the
+    profile that is loaded for the container, "" for none.
+    """
+
+    seccomp: str = ""
+    apparmor: str = ""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Parse what dataclasses.asdict made; the sender is root, so that no more than the shape is checked."""
+        return cls(**values)
