@@ -12,6 +12,8 @@
 
     [images]
     sources = []                  # private hosts and subnets that images may come from, too
+    max_bytes = 68719476736       # what one image may come to, unpacked
+    directories = {isos = "/srv/images"}  # directories of the host whose files may become images, by name
 
     [ceilings]                    # of every project that has no table of its own
     containers = 100
@@ -71,9 +73,14 @@ class Containers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """Where images may come from, beside public addresses: host names and subnets."""
+    """Where images may come from, beside public addresses (host names and subnets), and how large they may be.
+
+    directories: of the host, absolute, by the names that their files are asked for by. max_bytes: unpacked.
+    """
 
     sources: tuple[str, ...] = ()
+    max_bytes: int = 64 * 1024**3
+    directories: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +291,11 @@ def _value(value: Any, kind: str, where: str) -> Any:
         return value
     if kind == "str" and isinstance(value, str):
         return value
+    if kind == "Mapping[str, str]" and isinstance(value, dict):
+        for name, path in value.items():
+            check_name(name, field=f"{where}.{name}")
+            grants.check_path(path, f"{where}.{name}", device=False)
+        return dict(value)
     if kind.startswith("tuple") and isinstance(value, list) and all(isinstance(one, str) and one for one in value):
         return tuple(value)
     if kind.startswith("int") and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -293,6 +305,7 @@ def _value(value: Any, kind: str, where: str) -> Any:
     names = {
         "bool": "true or false",
         "str": "text",
+        "Mapping": "a table of paths",
         "tuple": "a list of strings",
         "int": "a whole number",
         "float": "a number",

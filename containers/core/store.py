@@ -24,7 +24,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -56,7 +56,10 @@ class Root:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """Read-only layers that containers are made from. defaults: init_command, halt_signal, environment."""
+    """Read-only layers that containers are made from.
+
+    defaults: init_command, halt_signal, environment and more. details: what is shown of it, and decides nothing.
+    """
 
     name: str
     source: dict[str, Any]
@@ -64,6 +67,7 @@ class Image:
     size_bytes: int
     defaults: dict[str, Any]
     built_at: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def prepare(host: Host) -> None:

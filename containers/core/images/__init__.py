@@ -7,10 +7,13 @@ from typing import Any, Final
 
 from ..errors import SpecError
 from ..host import Host
-from . import busybox, debootstrap
+from . import busybox, debootstrap, given, layered
 from .base import Builder, BuiltImage, Log, Order, Progress, make
 
 BUILDERS: Final[dict[str, Builder]] = {"busybox": busybox.build, "debootstrap": debootstrap.build}
+"""Those that fill one tree, by the source's type."""
+MAKERS: Final[dict[str, layered.Maker]] = {"file": given.from_file, "upload": given.from_file}
+"""Those that bring layers of somebody else's, by the source's type."""
 
 
 def build(
@@ -25,13 +28,17 @@ def build(
     """Make an image as its source says, record it in the store and return it; an older one of that name is replaced.
 
     source: as in the API, ``{"type": "busybox"}`` or
-    ``{"type": "debootstrap", "suite", "variant"?, "packages"?, "mirror"?}``.
+    ``{"type": "debootstrap", "suite", "variant"?, "init"?, "packages"?, "mirror"?}``,
+    ``{"type": "upload", "upload", "metadata"?, "sha256"?}`` or
+    ``{"type": "file", "directory", "path", "metadata"?, "sha256"?}``.
     progress: told percentages and what is done. log: told lines of output. cancelled: asked at least twice a second.
     Raises SpecError naming the field, Busy while the same image is being made, Cancelled, SetupFailed with the step
     and the last lines, StorageFull; in all of these nothing is left.
     """
-    builder = BUILDERS.get(source.get("type", ""))
-    if builder is None:
-        raise SpecError(f"An image can be made by: {', '.join(BUILDERS)}.", field="source.type")
+    kind = source.get("type", "")
     order = Order(host=host, name=name, source=source, progress=progress, log=log, cancelled=cancelled)
-    return make(order, builder)
+    if kind in MAKERS:
+        return layered.make(order, MAKERS[kind])
+    if kind not in BUILDERS:
+        raise SpecError(f"An image can be made by: {', '.join((*BUILDERS, *MAKERS))}.", field="source.type")
+    return make(order, BUILDERS[kind])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,11 +22,15 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltImage:
-    """A finished image. defaults: init_command, halt_signal and environment for its containers."""
+    """A finished image. defaults: init_command, halt_signal, environment and more, for its containers.
+
+    details: what is shown of it and decides nothing, such as architecture, os, release, digest, ports.
+    """
 
     layers: tuple[str, ...]
     size_bytes: int
     defaults: dict[str, Any]
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +93,7 @@ def record(order: Order, built: BuiltImage) -> store.Image:
         layers=built.layers,
         size_bytes=built.size_bytes,
         defaults=built.defaults,
+        details=built.details,
         built_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 
