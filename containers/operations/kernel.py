@@ -108,7 +108,7 @@ class KernelRuntime:
         running.start(
             self.host,
             spec,
-            network=self._port,
+            network=_Port(self.host),
             attachments=given,
             extras=extras,
             progress=progress,
