@@ -33,7 +33,7 @@ from ..operations import networks as network_operations
 from ..operations import owner, runner
 from ..operations.job import another_exit, exit_told_here, write_observed
 from ..operations.runtime import Observed, Runtime
-from . import rebuild
+from . import autostart, rebuild
 
 RING_AGAIN_SEC: Final = 3.0
 CANARY_SEC: Final = 3.0
@@ -71,6 +71,7 @@ def quick(host: CoreHost, runtime: Runtime | None = None, *, changed: Collection
     elif changed:
         align_some(row, runtime, changed)
     follow_policies(row)
+    autostart.step(row, runtime)
 
 
 def full(host: CoreHost, runtime: Runtime | None = None) -> list[str]:
@@ -81,7 +82,7 @@ def full(host: CoreHost, runtime: Runtime | None = None) -> list[str]:
     quick(host, runtime)
     mended += put_in_order(row, runtime)
     rebuild.save_facts(row, runtime.facts())
-    autostart(row)
+    autostart.step(row, runtime, begin=True)
     if mended:
         log.warning("mended: %s", "; ".join(mended))
         audit.record(None, "host.reconcile", "host", row.name, detail={"mended": mended[:100]})
@@ -123,6 +124,8 @@ def on_event(host: CoreHost, message: dict[str, Any], runtime: Runtime | None = 
         observed = runtime.observe(container.pk).get(container.pk) or Observed(status=Status.ABSENT)
         align(container, observed, host_rebooted=False)
         follow_policies(container.host)
+    if container.autostart:
+        autostart.step(container.host, runtime)
 
 
 # what runs
@@ -223,7 +226,7 @@ def follow_policies(host: Host) -> None:
     now = timezone.now()
     rows = Container.objects.filter(host=host, status=Status.STOPPED, last_exit__isnull=False)
     for container in rows.filter(Q(ephemeral=True) | ~Q(restart="no")).select_related("host", "project"):
-        if queue.unfinished(container) is not None:
+        if queue.unfinished(container) is not None or autostart.waits(host, container):
             continue
         if container.restarts:
             _restart(container, now)
@@ -261,16 +264,6 @@ def _request(container: Container, action: str) -> None:
         services.request_by_system(container, action)
     except CoreError as error:
         log.info("%s of %s: %s", action, container.name, error.message)
-
-
-def autostart(host: Host) -> None:
-    """Start what is marked so, in order of age; once for each `up`, which leaves a mark in the host's facts."""
-    if not host.facts.get("autostart"):
-        return
-    rows = Container.objects.filter(host=host, status=Status.STOPPED).select_related("host", "project")
-    for container in rows.filter(autostart=True).order_by("created_at"):
-        _request(container, "start")
-    rebuild.save_facts(host, {"autostart": False})
 
 
 # operations

@@ -319,23 +319,6 @@ def test_what_waits_is_rung_again(alice, team, runtime, rung):
     assert rung.count(operation.pk) == 1
 
 
-def test_autostart_in_order_and_only_once_per_up(team, runtime, host):
-    make_container(team, "second", runtime=runtime, autostart=True)
-    first = make_container(team, "first", runtime=runtime, autostart=True)
-    Container.objects.filter(pk=first.pk).update(created_at=timezone.now() - dt.timedelta(days=1))
-    make_container(team, "third", runtime=runtime)
-    rebuild.save_facts(host, {"autostart": True})
-    reconcile.full(CORE_HOST, runtime)
-    started = list(Operation.objects.order_by("created_at").values_list("object_name", flat=True))
-    assert started == ["first", "second"]
-    for operation in Operation.objects.all():
-        runner.run(operation.pk, runtime, CORE_HOST)
-    services.request_by_system(Container.objects.get(name="first"), "stop")
-    runner.run(Operation.objects.get(status="queued").pk, runtime, CORE_HOST)
-    reconcile.full(CORE_HOST, runtime)
-    assert not Operation.objects.filter(status="queued").exists()
-
-
 def test_a_host_that_could_not_be_put_in_order_is_tried_again_soon(team, runtime, monkeypatch):
     def refuse():
         raise SetupFailed("nft refused", step="packet filter")
