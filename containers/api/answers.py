@@ -54,15 +54,15 @@ async def ended(operation_id: UUID, seconds: float) -> Operation:
             left = deadline - loop.time()
             if row.finished or left <= 0:
                 return row
-            await _news(subscription, str(operation_id), min(left, LOOK_EVERY_SEC))
+            await news(subscription, str(operation_id), min(left, LOOK_EVERY_SEC))
 
 
-async def _news(subscription: notices.Subscription, operation_id: str, seconds: float) -> None:
-    """Return when something was told about the operation, at the latest after these seconds."""
+async def news(subscription: notices.Subscription, object_id: str, seconds: float) -> None:
+    """Return when something was told about an object, at the latest after these seconds."""
     try:
         async with asyncio.timeout(seconds):
             async for notice in subscription:
-                if notice["kind"] == "resync" or notice["id"] == operation_id:
+                if notice["kind"] == "resync" or notice["id"] == object_id:
                     return
     except TimeoutError:
         return

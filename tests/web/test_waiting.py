@@ -1,0 +1,102 @@
+"""Waiting for a state: at once where it is so, what passed by counts, and the time is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+from django.db import connection
+from django.test import AsyncClient
+
+from containers.asking import waiting
+from containers.bookkeeping import records
+from containers.models import Container
+from panel.accounts import tokens
+from tests.web.api import Api, assert_error
+from tests.web.world import make_container, make_host
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def host():
+    return make_host()
+
+
+def test_what_is_so_is_answered_at_once(alice, team):
+    make_container(team)
+    begun = time.monotonic()
+    for wanted in ("stopped", "STOPPED|RUNNING", "frozen,stopped"):
+        status, answer = Api(alice).get(f"/containers/web-1/wait?status={wanted}&timeout=30")
+        assert (status, answer) == (200, {"status": "stopped", "reached": "stopped"})
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("timeout", [0, 0.4, 1.3])
+def test_the_time_is_kept(alice, team, timeout):
+    make_container(team)
+    begun = time.monotonic()
+    status, answer = Api(alice).get(f"/containers/web-1/wait?status=running&timeout={timeout}")
+    assert (status, answer) == (200, {"status": "stopped", "reached": None})
+    assert timeout <= time.monotonic() - begun < timeout + 0.4
+
+
+def test_a_state_that_passed_by_is_seen(team):
+    row = make_container(team)
+    watch = waiting.begin(row)
+    records.set_status(row, "running", "")
+    records.set_status(row, "stopped", "exit")
+    assert waiting.look(watch, frozenset({"running"})) == waiting.Seen("stopped", "running")
+    assert waiting.look(waiting.begin(row), frozenset({"running"})) == waiting.Seen("stopped", None)
+
+
+def test_the_end_of_a_container_is_a_state(team):
+    row = make_container(team)
+    watch = waiting.begin(row)
+    Container.objects.all().delete()
+    assert waiting.look(watch, frozenset({"deleted"})) == waiting.Seen("deleted", "deleted")
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code", "field"),
+    [
+        ("status=asleep", 422, "invalid-value", "status"),
+        ("status=", 422, "invalid-value", "status"),
+        ("status=running&timeout=-1", 422, "invalid-value", "timeout"),
+        ("status=running&timeout=3601", 422, "invalid-value", "timeout"),
+        ("status=running&timeout=nan", 422, "invalid-value", "timeout"),
+    ],
+)
+def test_what_is_refused(alice, team, query, status, code, field):
+    make_container(team)
+    assert_error(Api(alice).get(f"/containers/web-1/wait?{query}"), status, code, field)
+
+
+def test_strangers_wait_for_nothing(make_user, team):
+    make_container(team)
+    assert_error(Api(make_user("eve")).get("/containers/web-1/wait?status=stopped"), 404, "not-found")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_is_answered_when_it_happens(alice, team):
+    row = make_container(team)
+    _row, secret = tokens.issue(alice, name="test")
+
+    def happen():
+        time.sleep(0.5)
+        records.set_status(Container.objects.get(pk=row.pk), "running", "")
+        connection.close()
+
+    async def wait():
+        path = "/api/v1/containers/web-1/wait?status=running&timeout=20"
+        return await AsyncClient().get(path, headers={"Authorization": f"Bearer {secret}"})
+
+    thread = threading.Thread(target=happen)
+    thread.start()
+    begun = time.monotonic()
+    answer = asyncio.run(wait())
+    thread.join()
+    assert answer.json() == {"status": "running", "reached": "running"}
+    assert 0.4 < time.monotonic() - begun < 5
