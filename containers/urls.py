@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .views import acting, creating, detail, giving, listing
+from .views import acting, creating, detail, giving, listing, points
 
 app_name = "containers"
 urlpatterns = [
@@ -21,6 +21,10 @@ urlpatterns = [
     path("<slug:name>/log", detail.log, name="log"),
     path("<slug:name>/_console", detail.console, name="console"),
     path("<slug:name>/_header", detail.header, name="header"),
+    path("<slug:name>/_changes", points.changes, name="changes"),
+    path("<slug:name>/_changes/text", points.text, name="text"),
+    path("<slug:name>/compare", points.compare, name="compare"),
+    path("<slug:name>/browse/<slug:snapshot>", points.browse, name="browse"),
     path("<slug:name>/_mounts", giving.mounts, name="mounts"),
     path("<slug:name>/_devices", giving.devices, name="devices"),
     path("<slug:name>/_panel", listing.panel, name="panel"),

@@ -20,6 +20,7 @@ LEAST_ROLE: Final[dict[str, str]] = {
     "snapshot-change": OPERATOR,
     "snapshot-delete": OPERATOR,
     "restore": OPERATOR,
+    "files": OPERATOR,
     "exec": OPERATOR,
     "cgroup": OPERATOR,
     "terminal": OPERATOR,

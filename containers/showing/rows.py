@@ -198,6 +198,11 @@ class Row:
         return self.verb("snapshot-delete")
 
     @property
+    def snapshot_change(self) -> Verb:
+        """Change a snapshot's name, note, pin and expiry."""
+        return self.verb("snapshot-change")
+
+    @property
     def rename_reason(self) -> str:
         """Why the name can't be changed now, or ""."""
         return self.reason("rename")

@@ -16,6 +16,11 @@ class Branch:
     snapshot: Snapshot | None
     depth: int
 
+    @property
+    def indent(self) -> int:
+        """How far a page shows it to the right."""
+        return min(self.depth, 5)
+
 
 def parents(snapshots: Iterable[Snapshot]) -> dict[int, str | None]:
     """Return, by the snapshots' keys, the name of the youngest one that each descends from and that is still there."""

@@ -97,6 +97,7 @@ AUDITED = {
     "snapshot.create": ACTIONS["snapshot"],
     "snapshot.change": ACTIONS["snapshot-change"],
     "snapshot.restore": ACTIONS["restore"],
+    "snapshot.read": gettext_lazy("Take out of snapshot"),
     "session.open": gettext_lazy("Open terminal"),
     "session.close": gettext_lazy("End terminal"),
     "session.end-others": gettext_lazy("End other sessions"),

@@ -19,7 +19,7 @@ from containers.showing.forms import suggested_name
 from containers.showing.rows import LABELS, Filters, Row, listed, row_of, rows_of
 from panel.pages.web import actor_of, changes, done, go, page, refuse, toast, unknown, user_of
 
-DIALOGS = ("snapshot", "clone", "delete", "restore", "snapshot-delete")
+DIALOGS = ("snapshot", "clone", "delete", "restore", "snapshot-change", "snapshot-delete")
 PLAIN = ("start", "stop", "restart", "freeze", "unfreeze")
 BULK = (*PLAIN, "snapshot", "delete")
 BULK_MOST = 500
@@ -103,12 +103,15 @@ def _after_dialog(request: HttpRequest, name: str, action: str) -> HttpResponse:
         services.act(actor, name, "clone", arguments)
         text = _("Cloning %(name)s to %(new)s.") % {"name": name, "new": arguments["name"]}
         return done(request, reverse("containers:list"), text=text, container=name, containers="")
-    if action == "snapshot":
-        arguments = {"note": form.get("note", "").strip()}
+    if action in ("snapshot", "snapshot-change"):
+        arguments = {"note": form.get("note", "").strip(), "pinned": bool(form.get("pinned"))}
+        arguments["expires_at"] = form.get("expires_at", "").strip()
         if form.get("name", "").strip():
             arguments["name"] = form["name"].strip()
-    else:
-        arguments = {"snapshot": form.get("snapshot", "")}
+    if action != "snapshot":
+        arguments["snapshot"] = form.get("snapshot", "")
+    if action == "restore" and form.get("what"):
+        arguments["what"] = form["what"]
     services.act(actor, name, action, arguments)
     return done(request, here, container=name)
 

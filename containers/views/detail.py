@@ -16,7 +16,7 @@ from containers.clients.ticker_client import TickerUnavailable
 from containers.core.errors import CoreError
 from containers.core.states import Status
 from containers.models import Event, Network, Operation
-from containers.showing import giving, settingrows
+from containers.showing import giving, settingrows, tree
 from containers.showing.forms import RESTARTS, changes_of, field_of, in_words
 from containers.showing.rows import Row, listed, row_of
 from panel.accounts.models import User
@@ -78,8 +78,10 @@ def _overview(row: Row) -> dict[str, Any]:
 
 
 def _snapshots(row: Row) -> dict[str, Any]:
-    """Return a container's snapshots, newest first."""
-    return {"snapshots": row.container.snapshots.all()}
+    """Return a container's snapshots, newest first, and as a tree, what is now on top."""
+    snapshots = list(row.container.snapshots.all())
+    lines = tree.drawn(snapshots, row.container.lineage)
+    return {"snapshots": snapshots, "tree": lines[::-1]}
 
 
 def _network(row: Row) -> dict[str, Any]:

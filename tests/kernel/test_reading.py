@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
 import socket
 import stat
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from containers.clients import reading as client
 from containers.core import claims, files, store
 from containers.core.errors import NotFound, SpecError
 from containers.core.lifecycle import reading, running, snapshots, stored
 from containers.core.reading import compare
 from containers.core.storage import overlay
+from containers.ticker.reading import Readers
 
 from .conftest import NoNetwork
+from .patience import wait_until
 from .test_storage import run_to_end, upper
 
 
@@ -222,3 +227,73 @@ def test_a_running_container_s_files_are_compared_while_it_writes(host, containe
     for _ in range(3):
         assert set(changed(host, spec, after="a")) <= {"/busy", "/m", "/m/n"}
     assert overlay.plan(host, spec)
+
+
+# the way from the web
+
+
+@pytest.fixture
+def readers(host, settings):
+    """The ticker's thread, at the socket that the web asks."""
+    settings.BOXROOM_RUN_DIR = str(host.run_dir)
+    thread = Readers(host)
+    thread.start()
+    yield thread
+    thread.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_the_web_asks_and_gets_answers_and_refusals(host, container, readers):
+    spec = container()
+    (upper(host, spec) / "f").write_text("one\n")
+    stored.snapshot(host, spec.id, "a")
+    (upper(host, spec) / "f").write_text("two!\n")
+    told = client.ask(spec.id, "changes", after="a")
+    assert [(one["path"], one["before_bytes"], one["after_bytes"]) for one in told["items"]] == [("/f", 5, 4)]
+    assert client.ask(spec.id, "text", after="a", path="/f")["diff"].endswith("-two!\n+one\n ")
+    assert [one["name"] for one in client.ask(spec.id, "list", after="a", path="/root")["items"]] == []
+    for asked in ({"after": "none"}, {"after": "a", "path": "/none"}):
+        with pytest.raises(NotFound):
+            client.ask(spec.id, "list", **asked)
+    with pytest.raises(NotFound):
+        client.ask("0" * 12, "list", after="")
+    with pytest.raises(NotFound):
+        client.ask("../../etc", "list", after="")
+
+
+async def test_files_come_as_streams_and_a_reader_ends_with_whoever_asked(host, container, readers):
+    spec = container()
+    (upper(host, spec) / "big").write_bytes(os.urandom(3 << 20))
+    kept = stored.snapshot(host, spec.id, "a")
+    stream = await client.stream(spec.id, "content", after="a", path="/big")
+    assert stream.head == {"size_bytes": 3 << 20, "name": "big"}
+    data = b"".join([piece async for piece in stream])
+    assert data == (store.rootfs(host, kept.layers[-1]) / "big").read_bytes()
+    stream = await client.stream(spec.id, "archive", after="a", path="/")
+    stream.close()
+    await asyncio.to_thread(wait_until, lambda: not readers._running, what="the reader ends")
+    with pytest.raises(SpecError):
+        await client.stream(spec.id, "content", after="a", path="/bin")
+
+
+def test_nobody_else_may_ask(host, readers):
+    script = (
+        "import os, socket, sys\n"
+        "link = socket.socket(socket.AF_UNIX)\n"
+        "link.connect(sys.argv[1])\n"
+        "if sys.argv[2]: link.sendall(sys.argv[2].encode())\n"
+        "print(link.recv(1000))"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", script, str(host.reader_socket), "{}\n"], capture_output=True, text=True, check=True
+    )
+    assert "This is no question" in asked.stdout
+    host.reader_socket.chmod(0o666)
+    host.reader_socket.parent.chmod(0o755)
+    stranger = subprocess.run(
+        ["/usr/bin/setpriv", "--reuid", "65533", "--regid", "65533", "--clear-groups", "--", "/usr/bin/python3", "-c",
+         script, str(host.reader_socket), ""],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "Only root and the web" in stranger.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from containers.asking import services
@@ -236,3 +237,73 @@ def test_the_tree_shows_branches_and_where_now_stands():
     again = snap("b", [], 9)
     assert tree.parents([undo, again, a])[3] == "a"
     assert tree.drawn([], ["gone"])[0].snapshot is None
+
+
+# pages
+
+
+@pytest.fixture
+def browser(alice, settings, tmp_path):
+    settings.STATIC_ROOT = tmp_path
+    settings.BOXROOM_RUN_DIR = str(tmp_path)
+    client = Client()
+    client.force_login(alice, backend="allauth.account.auth_backends.AuthenticationBackend")
+    return client
+
+
+def test_the_page_shows_the_tree_and_what_can_be_done(team, runtime, ask, browser):
+    make_container(team, runtime=runtime)
+    ask("snapshot", {"name": "a", "note": "first", "pinned": True})
+    ask("restore", {"snapshot": "a"})
+    page = browser.get("/containers/web-1/snapshots").content.decode()
+    for text in ("undo of a restore", "it stands here", "kept", "→ a", "What changed since"):
+        assert text in page, text
+    dialog = browser.get("/containers/web-1/_dialog/restore?snapshot=a").content.decode()
+    assert "Settings only" in dialog
+    assert "/containers/web-1/_changes?before=&amp;after=a" in dialog
+    assert (
+        "Change the snapshot a" in browser.get("/containers/web-1/_dialog/snapshot-change?snapshot=a").content.decode()
+    )
+
+
+def test_dialogs_ask_for_what_was_entered(team, runtime, ask, browser):
+    make_container(team, runtime=runtime)
+    ask("snapshot", {"name": "a"})
+    tomorrow = (timezone.now() + dt.timedelta(days=2)).date().isoformat()
+    form = {"snapshot": "a", "name": "b", "note": "n", "expires_at": tomorrow, "pinned": "1"}
+    assert browser.post("/containers/web-1/_dialog/snapshot-change", form).status_code == 302
+    asked = Operation.objects.get(status="queued")
+    assert asked.arguments == {
+        "snapshot": "a", "name": "b", "note": "n", "pinned": True, "expires_at": f"{tomorrow}T00:00:00+00:00"
+    }  # fmt: skip
+    Operation.objects.all().update(status="succeeded")
+    browser.post("/containers/web-1/_dialog/restore", {"snapshot": "a", "what": "files"})
+    assert Operation.objects.get(status="queued").arguments["what"] == "files"
+
+
+def test_what_nobody_can_read_now_is_said(team, runtime, ask, browser, bob):
+    make_container(team, runtime=runtime)
+    ask("snapshot", {"name": "a"})
+    for path in ("_changes?after=a", "browse/a?path=/etc", "_changes/text?after=a&path=/x"):
+        page = browser.get(f"/containers/web-1/{path}")
+        assert page.status_code == 200
+        assert "cannot be read at the moment" in page.content.decode(), path
+    assert "Now" in browser.get("/containers/web-1/compare?before=a").content.decode()
+    assert browser.get("/containers/web-1/browse/none").status_code == 404
+    assert Api(bob).get("/containers/web-1/snapshots/a/files")[0] == 403
+    assert Api(bob).get("/containers/web-1/snapshots/a/content?path=/etc/passwd")[0] == 403
+
+
+def test_differences_of_the_configuration(team, runtime, ask, alice, monkeypatch):
+    make_container(team, runtime=runtime, limits={"memory_bytes": 64 * MIB})
+    ask("snapshot", {"name": "a"})
+    ask("update", {"limits": {"memory_bytes": None, "cpus": 1}, "tags": ["x"]})
+    answer = {"items": [], **{one: {"count": 0, "size_bytes": 0} for one in ("added", "changed", "removed")}}
+    monkeypatch.setattr("containers.clients.reading.ask", lambda *_a, **_k: dict(answer))
+    told = Api(alice).get("/containers/web-1/snapshots/a/changes")[1]
+    assert told["files"] == answer
+    assert told["configuration"] == [
+        {"field": "limits.cpus", "before": 1, "after": None},
+        {"field": "limits.memory_bytes", "before": None, "after": 64 * MIB},
+        {"field": "tags", "before": ["x"], "after": []},
+    ]

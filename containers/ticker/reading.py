@@ -1,0 +1,125 @@
+"""Hands the web's questions about what is in containers' files to readers, one process for each.
+
+A connection to host.reader_socket is one question: a line of JSON ``{"container", "verb", "after", "before", "path"}``
+(core.lifecycle.reading), and gets the reader's own answer: a line of JSON, and bytes behind it. The reader writes to
+the connection itself; this thread only looks who asks, and ends what takes too long.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import struct
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from ..core.errors import Busy, CoreError, SpecError
+from ..core.host import Host
+from ..core.lifecycle import reading
+from .server import _listen, _web_uid
+
+log = logging.getLogger(__name__)
+
+QUESTION_MAX_BYTES: Final = 64 * 1024
+AT_ONCE: Final = 8
+STALLED_SEC: Final = 60
+"""A client that takes nothing for so long has gone."""
+LONGEST_SEC: Final = 3600.0
+
+
+class Readers(threading.Thread):
+    """Serves the reader's socket in a thread of its own, and each question in one more."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(name="readers", daemon=True)
+        self._host = host
+        self._path: Path = host.reader_socket
+        self._allowed = (0, _web_uid())
+        self._listener = _listen(self._path, socket.SOCK_STREAM, 0o660)
+        self._listener.settimeout(None)
+        self._free = threading.BoundedSemaphore(AT_ONCE)
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until stop()."""
+        while True:
+            try:
+                connection = self._listener.accept()[0]
+            except OSError:
+                return
+            if self._stopping:
+                connection.close()
+                return
+            threading.Thread(target=self._serve, args=(connection,), name="reader", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the thread, and the readers that are at work."""
+        self._stopping = True
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for process in tuple(self._running):
+            process.kill()
+        self._path.unlink(missing_ok=True)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                self._answer(connection)
+            except CoreError as error:
+                self._refuse(connection, error.code, error.message)
+            except (OSError, ValueError) as error:
+                log.warning("a reader failed: %s", error)
+                self._refuse(connection, "setup-failed", "The files cannot be read; see the ticker's log.")
+
+    def _answer(self, connection: socket.socket) -> None:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        if struct.unpack("3i", credentials)[1] not in self._allowed:
+            raise SpecError("Only root and the web may ask.")
+        stall = struct.pack("ll", STALLED_SEC, 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, stall)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, stall)
+        asked = _question(connection)
+        if not self._free.acquire(timeout=STALLED_SEC / 2):
+            raise Busy("Too many files are being read at once; try again.")
+        try:
+            process = reading.start(self._host, reading.request(self._host, **asked), connection.fileno())
+            self._running.add(process)
+            try:
+                process.wait(LONGEST_SEC)
+            except subprocess.TimeoutExpired:
+                log.warning("a reader took too long")
+            finally:
+                process.kill()
+                process.wait()
+                self._running.discard(process)
+        finally:
+            self._free.release()
+
+    @staticmethod
+    def _refuse(connection: socket.socket, code: str, message: str) -> None:
+        try:
+            connection.sendall(json.dumps({"ok": False, "code": code, "message": message}).encode() + b"\n")
+        except OSError:
+            return  # who asked has gone
+
+
+def _question(connection: socket.socket) -> dict[str, Any]:
+    """Return the arguments of core.lifecycle.reading.request; raises SpecError for what is no question."""
+    data = b""
+    while not data.endswith(b"\n"):
+        piece = connection.recv(QUESTION_MAX_BYTES)
+        data += piece
+        if not piece or len(data) > QUESTION_MAX_BYTES:
+            raise SpecError("This is no question.")
+    asked = json.loads(data)
+    fields = {"container", "verb", "after", "before", "path"}
+    if not isinstance(asked, dict) or asked.keys() != fields or not all(isinstance(one, str) for one in asked.values()):
+        raise SpecError("This is no question.")
+    if asked["verb"] not in get_args(reading.Verb):
+        raise SpecError("There is no such verb.")
+    asked["container_id"] = asked.pop("container")
+    return asked
