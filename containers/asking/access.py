@@ -16,6 +16,7 @@ from panel.accounts.models import Project
 
 from ..bookkeeping import records
 from ..core.errors import NotFound
+from ..core.sentences import say
 from ..models import Container, Host, Image, Network, Operation, local_host
 from ..rights.permissions import roles_that_may
 
@@ -53,7 +54,7 @@ def find_project(actor: Actor, name: str, action: str = "view") -> Project:
     if project is not None and not actor.user.host_admin:
         role = actor.user.memberships.filter(project=project).values_list("role", flat=True).first()
     if project is None or not actor.user.is_active or (role is None and not actor.user.host_admin):
-        raise NotFound(f"There is no project {name!r}.", field="project")
+        raise NotFound(say("There is no project %(name)r.", name=name), field="project")
     _refuse_read_only(actor, action)
     if not actor.user.host_admin and role not in roles_that_may(action):
         _denied(actor, action, name, project.name)
@@ -62,12 +63,12 @@ def find_project(actor: Actor, name: str, action: str = "view") -> Project:
 
 def _find(rows: models.QuerySet[_Row], actor: Actor, action: str, kind: str, **key: Any) -> _Row:
     if any("\0" in value for value in key.values() if isinstance(value, str)):  # PostgreSQL refuses to look for it
-        raise NotFound(f"There is no such {kind}.")
+        raise NotFound(say("There is no such %(kind)s.", kind=kind))
     row = rows.visible_to(actor.user, action).filter(**key).first()  # type: ignore[attr-defined]
     if row is None:
         seen = rows.visible_to(actor.user, "view").filter(**key).first()  # type: ignore[attr-defined]
         if action == "view" or seen is None:
-            raise NotFound(f"There is no such {kind}.")
+            raise NotFound(say("There is no such %(kind)s.", kind=kind))
         project = getattr(seen, "project", None)
         _denied(actor, action, str(seen), project.name if project else "")
     _refuse_read_only(actor, action)

@@ -14,6 +14,7 @@ from ..bookkeeping import reservations
 from ..core.errors import NotFound, SpecError
 from ..core.names import check_name
 from ..core.network.subnets import eui64
+from ..core.sentences import say
 from ..models import Container, Host, Network, NetworkInterface, Operation, local_host
 from . import giving, queue, requests
 
@@ -45,7 +46,7 @@ def check(data: ImportRequest, host: Host) -> dict[str, Any]:
     columns = {**requests.check_changes(rest, host), **giving.check(given, host, data.project)}
     project = Project.objects.filter(name=data.project).first()
     if project is None:
-        raise NotFound(f"There is no project {data.project!r}.", field="project")
+        raise NotFound(say("There is no project %(project)r.", project=data.project), field="project")
     _network(data.network, project, host)
     return {**columns, "name": data.name, "image_name": IMAGE_NAME, "project": project}
 
@@ -70,7 +71,10 @@ def _network(name: str, project: Project, host: Host) -> Network:
     visible = Q(project=None) | Q(project=project)
     network = Network.objects.filter(visible, host=host, name=name).first()
     if network is None:
-        raise SpecError(f"There is no network {name!r} that {project.name} may use.", field="network")
+        raise SpecError(
+            say("There is no network %(name)r that %(project)s may use.", name=name, project=project.name),
+            field="network",
+        )
     return network
 
 

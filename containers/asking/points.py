@@ -13,6 +13,7 @@ from panel.accounts.actor import Actor
 from ..bookkeeping import points
 from ..core.errors import AlreadyExists, InUse, NotFound, SpecError
 from ..core.names import check_name
+from ..core.sentences import say
 from ..core.spec import check_text
 from ..core.states import Action, Status, after
 from ..models import Container, Snapshot
@@ -34,7 +35,7 @@ def find(container: Container, name: Any) -> Snapshot:
     """Return a snapshot; raises NotFound."""
     found = container.snapshots.filter(name=name).first()
     if found is None:
-        raise NotFound(f"{container.name} has no snapshot {name!r}.", field="snapshot")
+        raise NotFound(say("%(name)s has no snapshot %(name_2)r.", name=container.name, name_2=name), field="snapshot")
     return found
 
 
@@ -48,7 +49,7 @@ def snapshot(_actor: Actor | None, container: Container, arguments: dict[str, An
             number += 1
         name, number = f"snap{number}", number + 1
     elif check_name(name) in taken:
-        raise AlreadyExists(f"There is a snapshot {name} already.", field="name")
+        raise AlreadyExists(say("There is a snapshot %(name)s already.", name=name), field="name")
     elif given := re.fullmatch(r"snap(0|[1-9][0-9]{0,8})", name):
         number = max(number, int(given[1]) + 1)
     Container.objects.filter(pk=container.pk).update(next_snapshot=number)
@@ -69,7 +70,7 @@ def change(_actor: Actor | None, container: Container, arguments: dict[str, Any]
     fits(container, Action.SNAPSHOT_CHANGE)
     name = check_name(str(arguments.get("name", found.name)))
     if name != found.name and container.snapshots.filter(name=name).exists():
-        raise AlreadyExists(f"There is a snapshot {name} already.", field="name")
+        raise AlreadyExists(say("There is a snapshot %(name)s already.", name=name), field="name")
     present = found.expires_at.isoformat() if found.expires_at else ""
     return {
         "arguments": {
@@ -86,7 +87,7 @@ def delete(_actor: Actor | None, container: Container, arguments: dict[str, Any]
     """Prepare deleting one: {"snapshot"}; raises InUse where it is pinned."""
     found = find(container, arguments.get("snapshot"))
     if found.pinned:
-        raise InUse(f"The snapshot {found.name} is pinned: unpin it first.", users=[container.name])
+        raise InUse(say("The snapshot %(name)s is pinned: unpin it first.", name=found.name), users=[container.name])
     fits(container, Action.SNAPSHOT_DELETE)
     return {"arguments": {"snapshot": found.name}}
 
@@ -98,7 +99,7 @@ def restore(_actor: Actor | None, container: Container, arguments: dict[str, Any
     holds = found.holds
     what = arguments.get("what") or holds
     if what not in RESTORES:
-        raise SpecError(f"Use one of {', '.join(RESTORES)}.", field="what")
+        raise SpecError(say("Use one of %(names)s.", names=", ".join(RESTORES)), field="what")
     if what != "configuration" and holds == "configuration":
         raise SpecError("This point holds the configuration only.", field="what")
     if what != "files":

@@ -10,6 +10,7 @@ from panel.accounts.actor import Actor
 from ..bookkeeping import reservations
 from ..core.errors import NotFound
 from ..core.names import check_name
+from ..core.sentences import say
 from ..core.states import Action, Status
 from ..models import Container
 from . import points, queue, requests
@@ -61,7 +62,7 @@ def _prepare_clone(_actor: Actor | None, container: Container, arguments: dict[s
     queue.refuse_taken(name)
     nic = container.interfaces.select_related("network").first()
     if nic is None:
-        raise NotFound(f"{container.name} has no network to clone.")
+        raise NotFound(say("%(name)s has no network to clone.", name=container.name))
     same: tuple[str, ...] = ("project", "image", "image_name", "description", "tags", "limits", "security", "autostart")
     same = (
         *same,

@@ -15,6 +15,7 @@ from panel.accounts.models import Project
 
 from ..bookkeeping import records
 from ..core.errors import AlreadyExists, Busy, CoreError, SpecError
+from ..core.sentences import say
 from ..messaging import doorbell
 from ..models import Container, Host, Image, Network, Operation
 
@@ -35,7 +36,9 @@ def known(actor: Actor | None, key: str | None) -> Operation | None:
     if key is None or actor is None:
         return None
     if not 1 <= len(key) <= IDEMPOTENCY_KEY_MAX or not key.isprintable():
-        raise SpecError(f"Use 1 to {IDEMPOTENCY_KEY_MAX} printable characters.", field="Idempotency-Key")
+        raise SpecError(
+            say("Use 1 to %(most)s printable characters.", most=IDEMPOTENCY_KEY_MAX), field="Idempotency-Key"
+        )
     return Operation.objects.filter(actor=actor.user, idempotency_key=key).first()
 
 
@@ -108,10 +111,13 @@ def refuse_taken(name: str) -> None:
     """Raise AlreadyExists where a container has the name."""
     if Container.objects.filter(name=name).exists():
         # the name is all that is told: the container may be another project's
-        raise AlreadyExists(f"The name {name} is taken.", field="name")
+        raise AlreadyExists(say("The name %(name)s is taken.", name=name), field="name")
 
 
 def refuse_busy(operation: Operation | None) -> None:
     """Raise Busy where there is an operation."""
     if operation is not None:
-        raise Busy(f"Another operation ({operation.action}) is not finished yet.", operation=str(operation.pk))
+        raise Busy(
+            say("Another operation (%(action)s) is not finished yet.", action=operation.action),
+            operation=str(operation.pk),
+        )

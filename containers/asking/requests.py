@@ -18,6 +18,7 @@ from ..core.errors import PolicyDenied, SpecError
 from ..core.names import check_name
 from ..core.network.base import NetworkConfig
 from ..core.security import Security
+from ..core.sentences import say
 from ..core.spec import RESTART_POLICIES, Limits, build, check_environment, check_init_command, check_text
 from ..models import Container, Host
 from . import giving
@@ -98,7 +99,7 @@ def check_changes(changes: dict[str, Any], host: Host, present: Container | None
     """
     for name in changes:
         if name not in CHANGEABLE:
-            raise SpecError(f"{name} cannot be changed.", field=name)
+            raise SpecError(say("%(name)s cannot be changed.", name=name), field=name)
     given = {name: value for name, value in changes.items() if name in ("mounts", "devices")}
     columns: dict[str, Any] = giving.check(given, host, present.project.name) if given and present else {}
     for name, value in changes.items():
@@ -206,7 +207,7 @@ def check_limits(values: dict[str, Any], host: Host) -> dict[str, Any]:
 def _tags(value: Any) -> list[str]:
     tags = list(dict.fromkeys(value))
     if len(tags) > TAGS_MAX:
-        raise SpecError(f"Use at most {TAGS_MAX} tags.", field="tags")
+        raise SpecError(say("Use at most %(most)s tags.", most=TAGS_MAX), field="tags")
     return [check_name(tag, field="tags") for tag in tags]
 
 
@@ -224,7 +225,9 @@ def check_stop(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a stop, with their defaults; raises SpecError."""
     timeout = arguments.get("timeout", STOP_TIMEOUT_SEC)
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0 <= timeout <= STOP_TIMEOUT_MAX_SEC:
-        raise SpecError(f"timeout must be between 0 and {STOP_TIMEOUT_MAX_SEC} seconds.", field="timeout")
+        raise SpecError(
+            say("timeout must be between 0 and %(most)s seconds.", most=STOP_TIMEOUT_MAX_SEC), field="timeout"
+        )
     return {
         "timeout": timeout,
         "force": bool(arguments.get("force", False)),
@@ -258,7 +261,7 @@ def _gateway(text: str, where: str, version: int) -> str | None:
     except ValueError:
         raise SpecError("Give a subnet with prefix length, auto or none.", field=where) from None
     if interface.version != version:
-        raise SpecError(f"This is not an IPv{version} subnet.", field=where)
+        raise SpecError(say("This is not an IPv%(version)s subnet.", version=version), field=where)
     network = interface.network
     if interface.ip == network.network_address and network.num_addresses > 2:
         return f"{network.network_address + 1}/{network.prefixlen}"
@@ -274,7 +277,9 @@ def check_source(source: dict[str, Any], host: Host) -> dict[str, Any]:
     if kind == "busybox":
         return {"type": "busybox"}
     if kind != "debootstrap":
-        raise SpecError(f"Images cannot be made from {kind!r} yet: use debootstrap.", field="source.type")
+        raise SpecError(
+            say("Images cannot be made from %(kind)r yet: use debootstrap.", kind=kind), field="source.type"
+        )
     recipes.check(source)
     if mirror := source.get("mirror"):
         check_remote(mirror, field="source.mirror", named=tuple(host.facts.get("policy", {}).get("sources", ())))

@@ -13,6 +13,7 @@ from ..bookkeeping import reservations
 from ..core.errors import AlreadyExists, InUse, NotFound, SpecError
 from ..core.names import check_name
 from ..core.network.subnets import check_free
+from ..core.sentences import say
 from ..core.spec import check_text
 from ..models import Host, Image, Network, Operation, local_host
 from . import queue, requests
@@ -43,10 +44,10 @@ def build_image(
         image = Image.objects.filter(host=locked, name=name).first()
         if image is None:
             if checked is None:
-                raise NotFound(f"There is no image {name!r}.")
+                raise NotFound(say("There is no image %(name)r.", name=name))
             image = Image.objects.create(host=locked, name=name, description=description, source=checked)
         elif image.state == Image.State.READY or (checked is not None and checked != image.source):
-            raise AlreadyExists(f"There is an image {name} already.", field="name")
+            raise AlreadyExists(say("There is an image %(name)s already.", name=name), field="name")
         queue.refuse_busy(image.operations.filter(status__in=Operation.UNFINISHED).first())
         return queue.insert(actor, "image-build", host, idempotency_key, image=image, cancellable=True)
 
@@ -67,7 +68,7 @@ def delete_image(actor: Actor, name: str, *, idempotency_key: str | None = None)
         queue.refuse_busy(image.operations.filter(status__in=Operation.UNFINISHED).first())
         users = list(image.containers.values_list("name", flat=True))
         if users:
-            raise InUse(f"{len(users)} container(s) were made from {name}.", users=users)
+            raise InUse(say("%(n)s container(s) were made from %(name)s.", n=len(users), name=name), users=users)
         return queue.insert(actor, "image-delete", found.host, idempotency_key, image=image)
 
     return queue.committed(actor, idempotency_key, make)
@@ -77,7 +78,7 @@ def usable_image(actor: Actor, name: str, host: Host) -> Image:
     """Return an image that the actor may make containers from; raises SpecError (field image), or Busy."""
     image = Image.objects.visible_to(actor.user, "use").filter(host=host, name=name).first()
     if image is None:
-        raise SpecError(f"There is no image {name!r}.", field="image")
+        raise SpecError(say("There is no image %(name)r.", name=name), field="image")
     held = image.operations.filter(status__in=Operation.UNFINISHED, action="image-delete").first()
     queue.refuse_busy(held)
     found: Image = image
@@ -113,7 +114,7 @@ def create_network(
     def make() -> Operation:
         locked = reservations.lock_host(host)
         if Network.objects.filter(host=locked, name=name).exists():
-            raise AlreadyExists(f"There is a network {name} already.", field="name")
+            raise AlreadyExists(say("There is a network %(name)s already.", name=name), field="name")
         config = requests.check_network(name, kind, ipv4, ipv6, reservations.free_network_number(locked), nat=nat)
         _refuse_overlap(config.subnets(), locked)
         network = Network.objects.create(
@@ -148,7 +149,7 @@ def delete_network(actor: Actor, name: str, *, idempotency_key: str | None = Non
         queue.refuse_busy(network.operations.filter(status__in=Operation.UNFINISHED).first())
         users = list(network.interfaces.values_list("container__name", flat=True).distinct())
         if users:
-            raise InUse(f"{len(users)} container(s) are on {name}.", users=users)
+            raise InUse(say("%(n)s container(s) are on %(name)s.", n=len(users), name=name), users=users)
         return queue.insert(
             actor, "network-delete", found.host, idempotency_key, network=network, project=found.project
         )
@@ -160,7 +161,10 @@ def _refuse_overlap(subnets: tuple[str, ...], host: Host) -> None:
     others = [net for row in Network.objects.filter(host=host) for net in reservations.config_of(row).subnets()]
     for subnet in subnets:
         if clash := check_free(subnet, others):
-            raise SpecError(f"{subnet} shares addresses with {clash}.", field="ipv6" if ":" in subnet else "ipv4")
+            raise SpecError(
+                say("%(subnet)s shares addresses with %(clash)s.", subnet=subnet, clash=clash),
+                field="ipv6" if ":" in subnet else "ipv4",
+            )
 
 
 def usable_network(actor: Actor, name: str, project: Project, host: Host) -> Network:
@@ -168,7 +172,7 @@ def usable_network(actor: Actor, name: str, project: Project, host: Host) -> Net
     rows = Network.objects.visible_to(actor.user, "use")
     network = rows.filter(Q(project=project) | Q(project=None), host=host, name=name).first()
     if network is None:
-        raise SpecError(f"There is no network {name!r}.", field="network")
+        raise SpecError(say("There is no network %(name)r.", name=name), field="network")
     queue.refuse_busy(network.operations.filter(status__in=Operation.UNFINISHED).first())
     found: Network = network
     return found

@@ -19,6 +19,7 @@ from panel.accounts.actor import Actor, Forbidden
 
 from ..bookkeeping import records, reservations
 from ..core.errors import InvalidTransition, NotFound
+from ..core.sentences import say
 from ..models import Container, Host, Operation, local_host
 from . import queue, requests
 from .access import find_container, find_image, find_network, find_operation, find_project
@@ -108,7 +109,7 @@ def act(
     if known := queue.known(actor, idempotency_key):
         return known
     if action not in PREPARE:
-        raise NotFound(f"Containers know no {action!r}.")
+        raise NotFound(say("Containers know no %(action)r.", action=action))
     container = find_container(actor, name, action)
     if action == "update" and "name" in (arguments or {}):
         find_container(actor, name, "rename")
@@ -157,7 +158,9 @@ def cancel_operation(actor: Actor, operation_id: UUID) -> Operation:
         if not asked:
             operation.refresh_from_db()
             state = "has ended" if operation.finished else "cannot be stopped any more"
-            raise InvalidTransition(f"It is too late: the operation {state}.", status=operation.status)
+            raise InvalidTransition(
+                say("It is too late: the operation %(state)s.", state=state), status=operation.status
+            )
         audit.record(
             actor,
             "operation.cancel",

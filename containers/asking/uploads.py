@@ -19,6 +19,7 @@ from django.conf import settings
 from panel.accounts.actor import Actor, Forbidden
 
 from ..core.errors import CoreError, NotFound, SpecError
+from ..core.sentences import say
 
 PIECE_MAX_BYTES: Final = 8 * 1024**2
 UNFINISHED_MAX: Final = 8
@@ -78,7 +79,7 @@ def begin(actor: Actor, size_bytes: int) -> Upload:
     _sweep(where)
     mine = [upload for upload in _all(where) if upload.user_id == actor.user.pk]
     if len(mine) >= UNFINISHED_MAX:
-        raise SpecError(f"You have {UNFINISHED_MAX} uploads; delete one first.")
+        raise SpecError(say("You have %(most)s uploads; delete one first.", most=UNFINISHED_MAX))
     if shutil.disk_usage(where).free < size_bytes + SPARE_BYTES:
         raise NoRoom("There is not enough room on the disk for an archive of this size.", field="size_bytes")
     upload = Upload(secrets.token_hex(16), actor.user.pk, size_bytes, where)
@@ -106,9 +107,13 @@ def write(actor: Actor, upload_id: str, offset: int, piece: bytes) -> Upload:
     upload = find(actor, upload_id)
     received = upload.received_bytes
     if offset > received:
-        raise SpecError(f"Go on at offset {received}: nothing may be left out.", field="offset")
+        raise SpecError(
+            say("Go on at offset %(received)s: nothing may be left out.", received=received), field="offset"
+        )
     if offset + len(piece) > upload.size_bytes:
-        raise SpecError(f"This piece goes past the size of {upload.size_bytes} bytes.", field="offset")
+        raise SpecError(
+            say("This piece goes past the size of %(size_bytes)s bytes.", size_bytes=upload.size_bytes), field="offset"
+        )
     fd = os.open(upload.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         view = memoryview(piece)

@@ -12,6 +12,7 @@ from ..core.host import SLOTS
 from ..core.host import Host as CoreHost
 from ..core.network.base import MAX_NETWORKS, NetworkConfig
 from ..core.network.subnets import plan_nic
+from ..core.sentences import say
 from ..models import Container, Host, Network, NetworkInterface
 
 
@@ -34,7 +35,7 @@ def free_slot(host: Host) -> int:
             host.next_slot = (slot + 1) % SLOTS
             host.save(update_fields=["next_slot"])
             return slot
-    raise HostUnsupported(f"This host holds {SLOTS} containers already.", feature="slot")
+    raise HostUnsupported(say("This host holds %(most)s containers already.", most=SLOTS), feature="slot")
 
 
 def free_network_number(host: Host) -> int:
@@ -43,7 +44,9 @@ def free_network_number(host: Host) -> int:
     for number in range(MAX_NETWORKS):
         if number not in taken:
             return number
-    raise HostUnsupported(f"This host holds {MAX_NETWORKS} networks already.", feature="network-number")
+    raise HostUnsupported(
+        say("This host holds %(most)s networks already.", most=MAX_NETWORKS), feature="network-number"
+    )
 
 
 def config_of(network: Network) -> NetworkConfig:

@@ -18,6 +18,7 @@ from django.conf import settings
 
 from ..core.errors import CoreError, InvalidTransition
 from ..core.protocol import FRAME_MAX_BYTES, Decoder, Kind, ProtocolError, control, encode, parse_control
+from ..core.sentences import say
 
 CONNECT_SEC: Final = 3.0
 GRACE_SEC: Final = 15.0
@@ -80,7 +81,7 @@ class Link:
         except (FileNotFoundError, ConnectionRefusedError):
             raise _not_running() from None
         except (OSError, TimeoutError) as error:
-            raise HostUnavailable(f"The container's supervisor does not answer: {error}") from error
+            raise HostUnavailable(say("The container's supervisor does not answer: %(error)s", error=error)) from error
         link = cls(reader, writer)
         try:
             _check_peer(writer.get_extra_info("socket"))
@@ -125,7 +126,9 @@ class Link:
             frame = control(**message)
         except ValueError:
             most = FRAME_MAX_BYTES // 1024
-            raise TooLong(f"Command and environment may be {most} KiB together.", field="command") from None
+            raise TooLong(
+                say("Command and environment may be %(most)s KiB together.", most=most), field="command"
+            ) from None
         self._writer.write(frame)
 
     def send_data(self, data: bytes) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Self, get_args
 
 from .errors import SpecError
 from .names import check_name
+from .sentences import say
 
 Propagation = Literal["private", "slave"]
 DeviceType = Literal["b", "c"]
@@ -84,7 +85,9 @@ class Device:
         for name in ("uid", "gid"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= ID_MAX:
-                raise SpecError(f"{name} must be between 0 and {ID_MAX}.", field=f"{field}.{name}")
+                raise SpecError(
+                    say("%(name)s must be between 0 and %(most)s.", name=name, most=ID_MAX), field=f"{field}.{name}"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,10 +169,10 @@ def check_all(mounts: Sequence[Mount], devices: Sequence[Device]) -> None:
         ("devices", "device", [device.device for device in devices]),
     ):
         if len(values) > MOST:
-            raise SpecError(f"Use at most {MOST}.", field=name)
+            raise SpecError(say("Use at most %(most)s.", most=MOST), field=name)
         for number, value in enumerate(values):
             if value in values[:number]:
-                raise SpecError(f"{value} is there twice.", field=f"{name}.{number}.{key}")
+                raise SpecError(say("%(value)s is there twice.", value=value), field=f"{name}.{number}.{key}")
 
 
 def check_device_path(path: str, field: str) -> None:
@@ -182,7 +185,7 @@ def check_device_path(path: str, field: str) -> None:
 
 def _check_path(path: Any, field: str) -> None:
     if not isinstance(path, str) or not path.startswith("/") or len(path) > PATH_MAX_CHARS:
-        raise SpecError(f"Give an absolute path of at most {PATH_MAX_CHARS} characters.", field=field)
+        raise SpecError(say("Give an absolute path of at most %(most)s characters.", most=PATH_MAX_CHARS), field=field)
     if not path.isprintable() or any("\ud800" <= char <= "\udfff" for char in path):
         raise SpecError("Control characters are not allowed.", field=field)
     if posixpath.normpath(path) != path or path.startswith("//"):
@@ -192,4 +195,4 @@ def _check_path(path: Any, field: str) -> None:
 def _check_flags(entry: Any, field: str, names: Sequence[str]) -> None:
     for name in names:
         if not isinstance(getattr(entry, name), bool):
-            raise SpecError(f"{name} is true or false.", field=f"{field}.{name}")
+            raise SpecError(say("%(name)s is true or false.", name=name), field=f"{field}.{name}")

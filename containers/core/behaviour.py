@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Self, get_args
 
 from .errors import SpecError
 from .names import check_name
+from .sentences import say
 
 Kind = Literal["system", "application"]
 KINDS: Final = get_args(Kind)
@@ -47,7 +48,9 @@ class _Group:
     def _check_number(self, name: str, least: int, most: int) -> None:
         value = getattr(self, name)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise self._refuse(f"{name} must be between {least} and {most}.", name)
+            raise self._refuse(
+                say("%(name)s must be between %(least)s and %(most)s.", name=name, least=least, most=most), name
+            )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -56,7 +59,9 @@ class _Group:
         known = {one.name for one in dataclasses.fields(cls)}  # type: ignore[arg-type]
         for name in values:
             if name not in known:
-                raise SpecError(f"{cls.group} has no field {name!r}.", field=f"{cls.group}.{name}")
+                raise SpecError(
+                    say("%(group)s has no field %(name)r.", group=cls.group, name=name), field=f"{cls.group}.{name}"
+                )
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def given(self) -> dict[str, Any]:
@@ -120,7 +125,9 @@ class Init(_Group):
             isinstance(gid, int) and not isinstance(gid, bool) and 0 <= gid <= ID_MAX for gid in self.groups
         )
         if not good:
-            raise self._refuse(f"Give at most {GROUPS_MAX} numbers from 0 to {ID_MAX}.", "groups")
+            raise self._refuse(
+                say("Give at most %(most)s numbers from 0 to %(most_2)s.", most=GROUPS_MAX, most_2=ID_MAX), "groups"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +147,7 @@ class Boot(_Group):
     def check(self) -> None:
         """Raise SpecError (field ``boot.NAME``)."""
         if len(self.groups) > GROUPS_MAX:
-            raise self._refuse(f"Use at most {GROUPS_MAX} groups.", "groups")
+            raise self._refuse(say("Use at most %(most)s groups.", most=GROUPS_MAX), "groups")
         for name in self.groups:
             if not isinstance(name, str):
                 raise self._refuse("Give a list of names.", "groups")

@@ -22,11 +22,14 @@ from __future__ import annotations
 import errno as errno_names
 from typing import Any, ClassVar
 
+from .sentences import as_json, say
+
 
 class CoreError(Exception):
     """Base of everything the runtime raises on purpose.
 
-    message: one sentence for a person: what happened and what to do. field: the input at fault, dotted, or None.
+    message: one sentence for a person: what happened and what to do; one with values in it is made by sentences.say().
+    field: the input at fault, dotted, or None.
     details: JSON values for the API, such as ``{"operation": id}`` or ``{"users": [...]}``.
     """
 
@@ -41,6 +44,11 @@ class CoreError(Exception):
     def as_dict(self) -> dict[str, Any]:
         """Return the error as JSON values: code, message, field and the details."""
         return {"code": self.code, "message": self.message, "field": self.field, **self.details}
+
+    def kept(self) -> dict[str, Any]:
+        """Return it as as_dict(), with `said` where its message can be said in other languages: see sentences."""
+        said = as_json(self.message)
+        return {**self.as_dict(), "said": said} if said else self.as_dict()
 
 
 class SpecError(CoreError):
@@ -112,9 +120,12 @@ class SetupFailed(CoreError):
         """Translate a failed system call; the message names the step, the path and the errno's name."""
         path = error.filename if isinstance(error.filename, str) else None
         name = errno_names.errorcode.get(error.errno or 0, "")
-        where = f" ({path})" if path else ""
+        why = error.strerror or f"{error}"
+        told = say("%(step)s failed: %(why)s", step=step, why=why)
+        if path:
+            told = say("%(step)s failed: %(why)s (%(path)s)", step=step, why=why, path=path)
         return cls(
-            f"{step} failed: {error.strerror or error}{where}{f' [{name}]' if name else ''}",
+            say("%(told)s [%(name)s]", told=told, name=name) if name else told,
             step=step,
             path=path,
             errno=error.errno,

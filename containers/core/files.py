@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .errors import InUse, SetupFailed, StorageFull
+from .sentences import say
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{8}")
@@ -112,7 +113,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise SetupFailed(f"{path.name} is damaged: {error}", step="read", path=str(path)) from error
+        raise SetupFailed(
+            say("%(path)s is damaged: %(error)s", path=path.name, error=error), step="read", path=str(path)
+        ) from error
 
 
 def translated(error: OSError, step: str, path: str | os.PathLike[str]) -> Exception:
@@ -125,7 +128,11 @@ def translated(error: OSError, step: str, path: str | os.PathLike[str]) -> Excep
 def full(step: str, path: str | os.PathLike[str], number: int | None = errno.ENOSPC) -> StorageFull:
     """Return the error that says where the room ran out."""
     return StorageFull(
-        f"{step} failed: no space left for {os.fspath(path)}. Free some, or remove snapshots and images.",
+        say(
+            "%(step)s failed: no space left for %(path)s. Free some, or remove snapshots and images.",
+            step=step,
+            path=os.fspath(path),
+        ),
         step=step,
         path=os.fspath(path),
         errno=number,
@@ -148,7 +155,11 @@ def disk_bytes(path: str | os.PathLike[str]) -> int:
         return int(done.stdout.split(b"\t")[0])
     except ValueError:
         reason = done.stderr.decode(errors="replace").strip()
-        raise SetupFailed(f"The size of {path} is unknown: {reason}", step="measure", path=os.fspath(path)) from None
+        raise SetupFailed(
+            say("The size of %(path)s is unknown: %(reason)s", path=path, reason=reason),
+            step="measure",
+            path=os.fspath(path),
+        ) from None
 
 
 def sync_tree(path: Path) -> None:
@@ -174,7 +185,9 @@ def remove_tree(path: Path) -> None:
                 continue
             except OSError as error:
                 if error.errno in (errno.EBUSY, errno.EXDEV):
-                    raise InUse(f"Something is mounted below {path}; unmount it first.", users=[str(path)]) from error
+                    raise InUse(
+                        say("Something is mounted below %(path)s; unmount it first.", path=path), users=[str(path)]
+                    ) from error
                 raise
     finally:
         os.close(parent_fd)

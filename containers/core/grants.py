@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from .attachments import Attachments, Bind, Device, Mount, Node, check_device_path
 from .errors import PolicyDenied, SpecError
+from .sentences import say
 
 
 class Wishes(Protocol):
@@ -89,7 +90,7 @@ def profile_of(profiles: Mapping[str, Profile], project: str, name: str) -> Prof
 def check_path(path: Any, field: str, *, device: bool) -> None:
     """Raise SpecError unless the policy's path is absolute and plain; a device's lies below /dev."""
     if not isinstance(path, str) or not path.startswith("/") or posixpath.normpath(path) != path or path == "/":
-        raise SpecError(f"{field} must be an absolute path, without . and .. in it.", field=field)
+        raise SpecError(say("%(field)s must be an absolute path, without . and .. in it.", field=field), field=field)
     if device:
         check_device_path(path, field)
 

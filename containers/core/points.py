@@ -16,6 +16,7 @@ from . import files
 from .errors import NotFound
 from .host import Host
 from .names import check_name
+from .sentences import say
 from .spec import build
 
 Kind = Literal["manual", "schedule", "safety"]
@@ -72,7 +73,7 @@ def load(host: Host, container_id: str, name: str) -> Snapshot:
     try:
         return _read(_path(host, container_id, name))
     except FileNotFoundError:
-        raise NotFound(f"There is no snapshot {name}.") from None
+        raise NotFound(say("There is no snapshot %(name)s.", name=name)) from None
 
 
 def save(host: Host, container_id: str, snapshot: Snapshot) -> None:

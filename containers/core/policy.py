@@ -54,6 +54,7 @@ from .errors import PolicyDenied, SpecError
 from .grants import DEFAULT_DEVICES, HostDevice, Profile, Share
 from .names import check_name
 from .security import APPARMOR_GENERATED, Security
+from .sentences import say
 from .spec import Spec
 
 _T = TypeVar("_T")
@@ -125,7 +126,7 @@ def parse(text: str) -> Policy:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"policy.toml is not valid TOML: {error}", field="policy") from None
+        raise SpecError(say("policy.toml is not valid TOML: %(error)s", error=error), field="policy") from None
     _refuse_unknown(tables, _TABLES, "policy")
     projects = {}
     for name, table in _table(tables.get("projects", {}), "policy.projects").items():
@@ -143,7 +144,7 @@ def parse(text: str) -> Policy:
     )
     for name in policy.containers.capabilities:
         if name not in capabilities.NAMES:
-            raise SpecError(f"There is no capability {name!r}.", field="policy.containers.capabilities")
+            raise SpecError(say("There is no capability %(name)r.", name=name), field="policy.containers.capabilities")
     for source in policy.images.sources:
         if "/" in source:
             _subnet(source)
@@ -249,7 +250,7 @@ def _subnet(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:
-        raise SpecError(f"policy.toml: {error}.", field="policy.images.sources") from None
+        raise SpecError(say("policy.toml: %(error)s.", error=error), field="policy.images.sources") from None
 
 
 def _named(cls: type[_T], tables: Mapping[str, Any], kind: str) -> dict[str, _T]:
@@ -269,14 +270,17 @@ def _named(cls: type[_T], tables: Mapping[str, Any], kind: str) -> dict[str, _T]
 
 def _table(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise SpecError(f"{where} must be a table.", field=where)
+        raise SpecError(say("%(where)s must be a table.", where=where), field=where)
     return value
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     for name in table:
         if name not in known:
-            raise SpecError(f"{where} has no key {name!r}; it has {', '.join(known)}.", field=f"{where}.{name}")
+            raise SpecError(
+                say("%(where)s has no key %(name)r; it has %(names)s.", where=where, name=name, names=", ".join(known)),
+                field=f"{where}.{name}",
+            )
 
 
 def _build(cls: type[_T], table: Any, where: str) -> _T:
@@ -311,4 +315,6 @@ def _value(value: Any, kind: str, where: str) -> Any:
         "float": "a number",
     }
     wanted = next(words for prefix, words in names.items() if kind.startswith(prefix))
-    raise SpecError(f"{where} must be {wanted}, not {value!r}.", field=where)
+    raise SpecError(
+        say("%(where)s must be %(wanted)s, not %(value)r.", where=where, wanted=wanted, value=value), field=where
+    )

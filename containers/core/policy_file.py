@@ -5,6 +5,7 @@ from __future__ import annotations
 from .errors import SpecError
 from .host import Host
 from .policy import DEFAULT, Policy, parse
+from .sentences import say
 
 
 def load(host: Host) -> Policy:
@@ -17,5 +18,5 @@ def load(host: Host) -> Policy:
     except FileNotFoundError:
         return DEFAULT
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"policy.toml cannot be read: {error}", field="policy") from None
+        raise SpecError(say("policy.toml cannot be read: %(error)s", error=error), field="policy") from None
     return parse(text)

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from .errors import SpecError
+from .sentences import say
 
 Suite = Literal[
     "bookworm", "bullseye", "trixie", "forky", "duke", "oldstable", "stable", "testing", "sid", "unstable"
@@ -26,17 +27,19 @@ def check(source: Mapping[str, Any]) -> None:
     """Raise SpecError naming the field (``source.suite``) where nothing could be made of a source."""
     for name in source:
         if name not in _FIELDS:
-            raise SpecError(f"A debootstrap source has no {name!r}.", field=f"source.{name}")
+            raise SpecError(say("A debootstrap source has no %(name)r.", name=name), field=f"source.{name}")
     if source.get("suite", SUITES[0]) not in SUITES:
-        raise SpecError(f"Use one of: {', '.join(SUITES)}. Debian 12 is bookworm.", field="source.suite")
+        raise SpecError(
+            say("Use one of: %(names)s. Debian 12 is bookworm.", names=", ".join(SUITES)), field="source.suite"
+        )
     if (source.get("variant") or VARIANTS[0]) not in VARIANTS:
-        raise SpecError(f"Use one of: {', '.join(VARIANTS)}.", field="source.variant")
+        raise SpecError(say("Use one of: %(names)s.", names=", ".join(VARIANTS)), field="source.variant")
     packages = source.get("packages") or []
     if not isinstance(packages, list) or len(packages) > PACKAGES_MAX:
-        raise SpecError(f"Give at most {PACKAGES_MAX} packages, as a list.", field="source.packages")
+        raise SpecError(say("Give at most %(most)s packages, as a list.", most=PACKAGES_MAX), field="source.packages")
     for package in packages:
         if not isinstance(package, str) or not re.fullmatch(PACKAGE, package, re.ASCII):
-            raise SpecError(f"{package!r} is not a package's name.", field="source.packages")
+            raise SpecError(say("%(package)r is not a package's name.", package=package), field="source.packages")
     if source.get("mirror"):
         split_mirror(source["mirror"])
 

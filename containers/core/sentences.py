@@ -44,4 +44,10 @@ def as_json(text: str) -> dict[str, Any] | None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Sentence):
         return {"template": value.template, "values": value.values}
-    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else str(value)
+    return value if type(value) in (str, int, float) else f"{value}"
+
+
+def restored(values: dict[str, Any]) -> str:
+    """Return the sentence of what CoreError.kept() has told another process, as one that can be said again."""
+    said = values.get("said")
+    return Sentence(said["template"], said["values"]) if said else str(values.get("message") or "")

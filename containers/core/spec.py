@@ -16,6 +16,7 @@ from .errors import SpecError
 from .host import SLOTS
 from .names import check_name
 from .security import Security
+from .sentences import say
 
 MEMORY_MIN_BYTES: Final = 4 * 1024**2
 CPUS_MIN: Final = 0.01
@@ -73,12 +74,18 @@ class Limits:
         for name, value, least, most in ranges:
             # written so that NaN, which compares false with everything, is refused too
             if value is not None and not least <= value <= most:
-                raise SpecError(f"{name} must be between {least} and {most}.", field=f"limits.{name}")
+                raise SpecError(
+                    say("%(name)s must be between %(least)s and %(most)s.", name=name, least=least, most=most),
+                    field=f"limits.{name}",
+                )
         if self.swap_bytes is not None and self.memory_bytes is None:
             raise SpecError("Swap is limited together with memory: give a memory limit too.", field="limits.swap_bytes")
         if missing := self._cpus() - (self._cpus() if host_online is None else cpulist.parse(host_online)):
             names = cpulist.write(missing)
-            raise SpecError(f"This host has no CPU {names} online; it has {host_online}.", field="limits.cpuset")
+            raise SpecError(
+                say("This host has no CPU %(names)s online; it has %(online)s.", names=names, online=host_online),
+                field="limits.cpuset",
+            )
 
     def _cpus(self) -> frozenset[int]:
         """Return the CPUs of cpuset; raises SpecError for what is no list, or an empty one."""
@@ -99,7 +106,9 @@ class Limits:
             kinds = (int, float) if entry.name == "cpus" else (int,)
             least = 0 if entry.name == "swap_bytes" else 1e-9
             if not isinstance(value, kinds) or isinstance(value, bool) or not value >= least:
-                raise SpecError(f"{entry.name} must be a number above 0.", field=f"limits.{entry.name}")
+                raise SpecError(
+                    say("%(name)s must be a number above 0.", name=entry.name), field=f"limits.{entry.name}"
+                )
         self._cpus()
 
 
@@ -182,7 +191,7 @@ class Spec:
         if not _MACHINE_ID.fullmatch(self.machine_id):
             raise SpecError("The machine id must be 32 hexadecimal digits.", field="machine_id")
         if not isinstance(self.slot, int) or not 0 <= self.slot < SLOTS:
-            raise SpecError(f"The slot must be between 0 and {SLOTS - 1}.", field="slot")
+            raise SpecError(say("The slot must be between 0 and %(most)s.", most=SLOTS - 1), field="slot")
         check_name(self.name)
         check_name(self.project, field="project")
         if self.hostname:
@@ -237,11 +246,11 @@ def build(cls: type[_T], values: dict[str, Any], where: str) -> _T:
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise SpecError(f"{where} has no field {name!r}.", field=f"{where}.{name}")
+            raise SpecError(say("%(where)s has no field %(name)r.", where=where, name=name), field=f"{where}.{name}")
     try:
         return cls(**values)
     except TypeError as error:
-        raise SpecError(f"{where} is incomplete: {error}", field=where) from None
+        raise SpecError(say("%(where)s is incomplete: %(error)s", where=where, error=error), field=where) from None
 
 
 def encodable(text: str) -> bool:
@@ -252,7 +261,7 @@ def encodable(text: str) -> bool:
 def check_text(value: str, *, field: str, most: int, lines: bool = False) -> str:
     """Return value if it is printable text of at most `most` characters; lines allows newlines and tabs."""
     if len(value) > most:
-        raise SpecError(f"Use at most {most} characters.", field=field)
+        raise SpecError(say("Use at most %(most)s characters.", most=most), field=field)
     if any(not char.isprintable() and not (lines and char in "\n\t") for char in value):
         raise SpecError("Control characters are not allowed.", field=field)
     return value
@@ -279,9 +288,12 @@ def check_environment(environment: dict[str, str], *, field: str = "environment"
         raise SpecError("Use at most 256 variables.", field=field)
     for name, value in environment.items():
         if not _ENVIRONMENT_NAME.fullmatch(name):
-            raise SpecError(f"{name!r} is not a variable's name.", field=field)
+            raise SpecError(say("%(name)r is not a variable's name.", name=name), field=field)
         if len(value) > 32768 or any(char in value for char in forbidden):
             what = "NUL or newline" if "\n" in forbidden else "NUL"
-            raise SpecError(f"The value of {name} is too long, or holds {what}.", field=f"{field}.{name}")
+            raise SpecError(
+                say("The value of %(name)s is too long, or holds %(what)s.", name=name, what=what),
+                field=f"{field}.{name}",
+            )
         if not encodable(value):
             raise SpecError("The text is not valid Unicode.", field=f"{field}.{name}")

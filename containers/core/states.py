@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from .errors import InvalidTransition
+from .sentences import say
 
 
 class Status(enum.StrEnum):
@@ -80,7 +81,9 @@ def after(status: Status, action: Action) -> Status:
         return TRANSITIONS[status, action]
     except KeyError:
         raise InvalidTransition(
-            f"A container that is {status} cannot be asked to {action}.", status=str(status), action=str(action)
+            say("A container that is %(status)s cannot be asked to %(action)s.", status=status, action=action),
+            status=str(status),
+            action=str(action),
         ) from None
 
 

@@ -32,6 +32,7 @@ from . import files, points
 from .errors import Busy, NotFound
 from .host import Host
 from .names import check_name
+from .sentences import say
 from .spec import Spec, build
 
 LockKind = Literal["image", "container", "layers", "trash"]
@@ -197,7 +198,7 @@ def load_image(host: Host, name: str) -> Image:
     try:
         return _image(host.images_dir / f"{check_name(name)}.json")
     except FileNotFoundError:
-        raise NotFound(f"There is no image {name} on this host.") from None
+        raise NotFound(say("There is no image %(name)s on this host.", name=name)) from None
 
 
 def save_image(host: Host, image: Image) -> None:
@@ -334,7 +335,7 @@ def lock(
     deadline = time.monotonic() + wait_sec
     while (lock_fd := _try_lock(path, shared=shared)) is None:
         if time.monotonic() >= deadline:
-            raise Busy(f"Another operation works on this {kind}.", lock=path.name)
+            raise Busy(say("Another operation works on this %(kind)s.", kind=kind), lock=path.name)
         time.sleep(_POLL_SEC)
     try:
         yield

@@ -22,6 +22,7 @@ from typing import Final
 
 from . import files
 from .errors import Cancelled, SetupFailed, TimedOut
+from .sentences import say
 
 _TOO_LONG: Final = "File name too long"
 _NO_SUCH_ID: Final = re.compile("preserving permissions for .*: Invalid argument")
@@ -68,14 +69,16 @@ def copy_tree(
     if "No space left on device" in words or "Disk quota exceeded" in words:
         raise files.full("copy", target)
     if _TOO_LONG not in words and not _NO_SUCH_ID.search(words):
-        raise SetupFailed(f"Copying the root file system failed: {words}", step="copy", path=os.fspath(source))
+        raise SetupFailed(
+            say("Copying the root file system failed: %(words)s", words=words), step="copy", path=os.fspath(source)
+        )
     try:
         _Walk(source, target, deadline, cancelled).run()
     except OSError as error:
         if error.errno in files.NO_SPACE:
             raise files.full("copy", target, error.errno) from error
         raise SetupFailed(
-            f"Copying the root file system failed: {error.strerror}",
+            say("Copying the root file system failed: %(why)s", why=error.strerror),
             step="copy",
             path=os.fspath(source),
             errno=error.errno,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..bookkeeping import records
 from ..core.errors import NotFound
+from ..core.sentences import say
 from ..core.states import Status
 from .create import take_layers
 from .job import Job
@@ -16,7 +17,7 @@ def run(job: Job) -> None:
     if job.observe(target).status == Status.ABSENT:
         snapshot = source.snapshots.filter(name=name).first() if name else None
         if name and snapshot is None:
-            raise NotFound(f"The snapshot {name} is gone.")
+            raise NotFound(say("The snapshot %(name)s is gone.", name=name))
         take_layers(target, tuple(snapshot.layers if snapshot else source.layers))
         spec = job.final_spec(target)
         job.progress(20, "Copying")

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from ..bookkeeping import records
 from ..core.errors import Cancelled, NotFound, SetupFailed
+from ..core.sentences import restored, say
 from ..messaging.notices import notify
 from ..models import Image, Operation
 from .job import Job
@@ -56,7 +57,7 @@ def ensure(job: Job, name: str) -> Image:
         job.refuse_if_cancelled()
         image = Image.objects.filter(host=job.operation.host, name=name).first()
         if image is None:
-            raise NotFound(f"The image {name} is gone.")
+            raise NotFound(say("The image %(name)s is gone.", name=name))
         if image.state == Image.State.READY:
             return image
         operation = _build_operation(job, image)
@@ -100,7 +101,7 @@ def _run_for(job: Job, operation: Operation) -> None:
         _build(inner, job)
     except Cancelled as error:
         _set_state(inner.image, Image.State.AVAILABLE)
-        records.finish(operation, Operation.Status.CANCELLED, message="Cancelled.", error=error.as_dict())
+        records.finish(operation, Operation.Status.CANCELLED, message="Cancelled.", error=error.kept())
         job.refuse_if_cancelled(at_once=True)
         # the build alone was cancelled: for this operation that is a failure, not to be tried again and again
         raise SetupFailed("The making of the image was cancelled.", step="image") from error
@@ -166,7 +167,7 @@ def _wait_for(job: Job, operation: Operation) -> None:
     if operation.status == Operation.Status.FAILED:
         error = operation.error or {}
         raise SetupFailed(
-            str(error.get("message") or "The image could not be made."),
+            restored(error) or "The image could not be made.",
             step=str(error.get("step") or "image"),
             path=error.get("path"),
             errno=error.get("errno"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..bookkeeping import records
 from ..core import restarts
 from ..core.errors import CoreError, InvalidTransition
+from ..core.sentences import say
 from ..core.states import Status
 from ..models import Container
 from . import networks
@@ -63,7 +64,9 @@ def _now(job: Job, container: Container, action: str) -> Status:
     status = job.observe(container).status
     if status not in LIVE:
         raise InvalidTransition(
-            f"A container that is {status} cannot be asked to {action}.", status=str(status), action=action
+            say("A container that is %(status)s cannot be asked to %(action)s.", status=status, action=action),
+            status=str(status),
+            action=action,
         )
     return status
 

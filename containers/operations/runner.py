@@ -19,6 +19,7 @@ from panel.accounts.models import User
 from ..bookkeeping import records
 from ..core.errors import Cancelled, CoreError, SetupFailed, StorageFull
 from ..core.host import Host
+from ..core.sentences import say
 from ..models import Container, Network, Operation
 from ..rights.permissions import roles_that_may
 from . import clone, create, images, importing, lifecycle, networks, snapshots, update
@@ -83,7 +84,7 @@ def run(operation_id: UUID, runtime: Runtime | None = None, host: Host | None = 
     handler = HANDLERS[operation.action]
     try:
         if operation.attempts > ATTEMPTS_MAX:
-            raise SetupFailed(f"Its worker was lost {ATTEMPTS_MAX} times.", step=operation.action)
+            raise SetupFailed(say("Its worker was lost %(most)s times.", most=ATTEMPTS_MAX), step=operation.action)
         authorise(operation)
         handler.run(job)
     except Cancelled as error:
@@ -143,8 +144,10 @@ def describe(error: BaseException) -> dict[str, Any]:
         error = kind.from_oserror("working on the host", error)
     if not isinstance(error, CoreError):
         name = type(error).__name__
-        error = SetupFailed(f"Something unexpected went wrong ({name}); the worker's log has it.", step="unexpected")
-    return {"step": None, "path": None, "errno": None, "console": None, **error.as_dict()}
+        error = SetupFailed(
+            say("Something unexpected went wrong (%(name)s); the worker's log has it.", name=name), step="unexpected"
+        )
+    return {"step": None, "path": None, "errno": None, "console": None, **error.kept()}
 
 
 def authorise(operation: Operation) -> None:

@@ -9,6 +9,7 @@ from django.db import transaction
 
 from ..bookkeeping import points, records, specs
 from ..core.errors import CoreError, NotFound
+from ..core.sentences import say
 from ..core.states import Status
 from ..messaging.notices import notify
 from ..models import Container, Snapshot
@@ -164,7 +165,7 @@ def _found(job: Job, name: str) -> dict[str, Any]:
     """Return a snapshot as the store has it; raises NotFound."""
     found = job.runtime.snapshots(job.container.pk).get(name)
     if found is None:
-        raise NotFound(f"The snapshot {name} is gone.")
+        raise NotFound(say("The snapshot %(name)s is gone.", name=name))
     return found
 
 

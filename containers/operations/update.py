@@ -9,6 +9,7 @@ from django.db import IntegrityError, transaction
 
 from ..bookkeeping import records, specs
 from ..core.errors import AlreadyExists, InvalidTransition
+from ..core.sentences import say
 from ..core.spec import Spec
 from ..core.states import Status
 from ..messaging.notices import notify
@@ -60,7 +61,7 @@ def apply(job: Job, container: Container, before: Spec, old: dict[str, Any], cha
                 Container.objects.filter(pk=container.pk).update(**changes, **extra, generation=container.generation)
                 _tell(job, container, old, changes)
         except IntegrityError as error:
-            raise AlreadyExists(f"The name {container.name} is taken.", field="name") from error
+            raise AlreadyExists(say("The name %(name)s is taken.", name=container.name), field="name") from error
         undo.pop_all()
     notify("container", container.pk)
 

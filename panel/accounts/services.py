@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from containers.core.errors import AlreadyExists, InUse, NotFound, SpecError
 from containers.core.names import check_name
+from containers.core.sentences import say
 from containers.core.spec import check_text
 from containers.messaging import notices
 from containers.rights.permissions import roles_that_may
@@ -50,7 +51,7 @@ def add_user(username: str, *, host_admin: bool = False) -> tuple[User, str]:
         with transaction.atomic():
             user = User.objects.create_user(username, host_admin=host_admin)
     except IntegrityError:
-        raise AlreadyExists(f"There is a user {username} already.", field="username") from None
+        raise AlreadyExists(say("There is a user %(username)s already.", username=username), field="username") from None
     return user, links.create(user)
 
 
@@ -155,14 +156,14 @@ def create_project(actor: Actor, name: str, *, description: str = "") -> Project
             project = Project.objects.create(name=name, description=description)
             audit.record(actor, "project.create", "project", name, project=name)
     except IntegrityError:
-        raise AlreadyExists(f"There is a project {name} already.", field="name") from None
+        raise AlreadyExists(say("There is a project %(name)s already.", name=name), field="name") from None
     return project
 
 
 def set_member(actor: Actor, project_name: str, username: str, role: str) -> Membership:
     """Give a user a role in a project, in the place of the one he had."""
     if role not in Role.values:
-        raise SpecError(f"Use one of {', '.join(Role.values)}.", field="role")
+        raise SpecError(say("Use one of %(names)s.", names=", ".join(Role.values)), field="role")
     project = find_project(actor, project_name, "invite")
     user = User.objects.filter(username=username).first()
     if user is None:

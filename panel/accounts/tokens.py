@@ -11,6 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from containers.core.errors import NotFound, SpecError
+from containers.core.sentences import say
 from containers.core.spec import check_text
 
 from . import audit
@@ -41,7 +42,9 @@ def create(
     if actor.token and actor.token.expires_at and (expires_at is None or expires_at > actor.token.expires_at):
         raise Forbidden("A token cannot make one that lives longer than itself.", field="expires_at")
     if actor.user.api_tokens.count() >= TOKENS_MAX:
-        raise SpecError(f"You have {TOKENS_MAX} tokens; delete one that is not used any more.", field="name")
+        raise SpecError(
+            say("You have %(most)s tokens; delete one that is not used any more.", most=TOKENS_MAX), field="name"
+        )
     with transaction.atomic():
         token, secret = issue(actor.user, name=name, expires_at=expires_at, read_only=read_only)
         audit.record(actor, "token.create", "token", name, detail={"token": token.pk, "read_only": read_only})

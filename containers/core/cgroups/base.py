@@ -31,6 +31,7 @@ from ..cgroup_files import DELEGATE, TREE_BOUNDS, parse_keyed
 from ..devices import DeviceRule
 from ..errors import AlreadyExists, NotFound, SetupFailed, TimedOut
 from ..samples import StatPaths
+from ..sentences import say
 from ..spec import Limits
 from .frozen import FrozenWatch
 
@@ -146,7 +147,9 @@ class Cgroups(ABC):
             self.prepare()
             if any((base / f"{CONTAINER_PREFIX}{container_id}").exists() for base in self._instance_dirs()):
                 if self.populated(container_id):
-                    raise AlreadyExists(f"Processes of container {container_id} are still there.")
+                    raise AlreadyExists(
+                        say("Processes of container %(container_id)s are still there.", container_id=container_id)
+                    )
                 self.remove(container_id)
             try:
                 self._make(container_id, limits, owner_uid, privileged=privileged)
@@ -309,7 +312,9 @@ class Cgroups(ABC):
             write_file(f"{at or self.container_tree(container_id)}/{file}", value)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
-                raise NotFound(f"Container {container_id} has no cgroup: it does not run.") from error
+                raise NotFound(
+                    say("Container %(container_id)s has no cgroup: it does not run.", container_id=container_id)
+                ) from error
             raise
 
     @staticmethod

@@ -7,6 +7,7 @@ from typing import Final
 
 from ..cgroup_files import check_file
 from ..errors import NotFound
+from ..sentences import say
 from .base import Cgroups
 
 MAX_BYTES: Final = 256 * 1024
@@ -29,9 +30,14 @@ def read(groups: Cgroups, container_id: str, file: str) -> str:
             continue
         except OSError as error:
             if error.errno in _UNREADABLE:
-                raise NotFound(f"{file} is there to be written, not to be read.", field="file") from error
+                raise NotFound(
+                    say("%(file)s is there to be written, not to be read.", file=file), field="file"
+                ) from error
             if error.errno != errno.ENODEV:
                 raise
     if not groups.container_tree(container_id).exists():
         raise NotFound("The container has no cgroup: it does not run.")
-    raise NotFound(f"The container's cgroup has no file {file} (cgroup v{groups.version}).", field="file")
+    raise NotFound(
+        say("The container's cgroup has no file %(file)s (cgroup v%(version)s).", file=file, version=groups.version),
+        field="file",
+    )

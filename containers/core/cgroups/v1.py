@@ -19,6 +19,7 @@ from .. import devices
 from ..cgroup_files import CpusV1, Write, limits_v1, parse_keyed
 from ..errors import InUse, NotFound
 from ..samples import StatPaths
+from ..sentences import say
 from ..spec import Limits
 from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups, Joined, read_file, write_file
 from .blockdev import throttled_device
@@ -93,7 +94,7 @@ class CgroupsV1(Cgroups):
 
     def apply(self, container_id: str, limits: Limits) -> None:
         if not self._container_dir("memory", container_id).exists():
-            raise NotFound(f"Container {container_id} has no cgroup: it does not run.")
+            raise NotFound(say("Container %(container_id)s has no cgroup: it does not run.", container_id=container_id))
         done: list[tuple[str, str]] = []
         try:
             for write in self._plan(container_id, limits, fresh=False):

@@ -14,6 +14,7 @@ from .. import bpf, devices
 from ..cgroup_files import CONTROLLERS_V2, Write, limits_v2, parse_keyed
 from ..errors import HostUnsupported, InUse, NotFound
 from ..samples import StatPaths
+from ..sentences import say
 from ..spec import Limits
 from ..units import format_bytes
 from .base import SUPERVISORS, Cgroups, Joined, read_file, write_file
@@ -36,7 +37,8 @@ class CgroupsV2(Cgroups):
         missing = {"cpu", "memory", "pids"} - there
         if missing:
             raise HostUnsupported(
-                f"The kernel offers no {', '.join(sorted(missing))} controller on cgroup v2.", feature="cgroup-v2"
+                say("The kernel offers no %(names)s controller on cgroup v2.", names=", ".join(sorted(missing))),
+                feature="cgroup-v2",
             )
         wanted = " ".join(f"+{name}" for name in CONTROLLERS_V2 if name in there)
         write_file(f"{root}/cgroup.subtree_control", wanted)
@@ -89,7 +91,7 @@ class CgroupsV2(Cgroups):
     def apply(self, container_id: str, limits: Limits) -> None:
         path = self.container_tree(container_id)
         if not path.exists():
-            raise NotFound(f"Container {container_id} has no cgroup: it does not run.")
+            raise NotFound(say("Container %(container_id)s has no cgroup: it does not run.", container_id=container_id))
         done: list[tuple[str, str]] = []
         try:
             for write in self._plan(path, limits, fresh=False):
@@ -178,8 +180,12 @@ def no_cpuset() -> HostUnsupported:
 def refused(current_bytes: int, limit_bytes: int) -> InUse:
     """Return the error for a memory limit below what the container cannot give back."""
     return InUse(
-        f"The container uses {format_bytes(current_bytes)} that the kernel cannot take back: "
-        f"{format_bytes(limit_bytes)} is too little. Choose a higher limit, or stop something inside first.",
+        say(
+            "The container uses %(used)s that the kernel cannot take back: %(limit)s is too "
+            "little. Choose a higher limit, or stop something inside first.",
+            used=format_bytes(current_bytes),
+            limit=format_bytes(limit_bytes),
+        ),
         field="limits.memory_bytes",
         users=[],
         memory_bytes=current_bytes,

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ..errors import SpecError
 from ..host import Host
+from ..sentences import say
 from . import busybox, debootstrap, given, layered
 from .base import Builder, BuiltImage, Log, Order, Progress, make
 
@@ -40,5 +41,7 @@ def build(
     if kind in MAKERS:
         return layered.make(order, MAKERS[kind])
     if kind not in BUILDERS:
-        raise SpecError(f"An image can be made by: {', '.join((*BUILDERS, *MAKERS))}.", field="source.type")
+        raise SpecError(
+            say("An image can be made by: %(names)s.", names=", ".join((*BUILDERS, *MAKERS))), field="source.type"
+        )
     return make(order, BUILDERS[kind])

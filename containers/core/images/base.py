@@ -12,6 +12,7 @@ from .. import files, store
 from ..errors import Cancelled
 from ..failpoints import failpoint
 from ..host import Host
+from ..sentences import say
 from ..storage import overlay
 
 Progress = Callable[[int, str], None]
@@ -47,7 +48,7 @@ class Order:
     def check_cancelled(self) -> None:
         """Raise Cancelled where somebody asked to stop."""
         if self.cancelled():
-            raise Cancelled(f"Making the image {self.name} was cancelled.")
+            raise Cancelled(say("Making the image %(name)s was cancelled.", name=self.name))
 
 
 class Builder(Protocol):

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from .. import files
 from ..errors import HostUnsupported
+from ..sentences import say
 from .base import Order, put
 
 CANDIDATES: Final = (Path("/bin/busybox"), Path("/usr/bin/busybox"), Path("/usr/lib/initramfs-tools/bin/busybox"))
@@ -193,7 +194,9 @@ def build(order: Order, rootfs: Path) -> dict[str, Any]:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to("/bin/busybox")
     if not os.path.lexists(rootfs / "sbin/init"):
-        raise HostUnsupported(f"{busybox} has no init applet: install busybox-static.", feature="busybox-init")
+        raise HostUnsupported(
+            say("%(path)s has no init applet: install busybox-static.", path=busybox), feature="busybox-init"
+        )
     version = _version(busybox)
     for path, (mode, text) in _FILES.items():
         put(rootfs, path, text.replace("{version}", version), mode=mode)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from .. import policy, policy_file, recipes
 from ..errors import HostUnsupported, SpecError
+from ..sentences import say
 from . import apt_sources, sandbox
 from .base import Order
 from .debian_fit import FIT
@@ -131,7 +132,7 @@ def _public(mirror: str, rules: policy.Policy) -> str:
     try:
         found = socket.getaddrinfo(host, uri.port or uri.scheme, type=socket.SOCK_STREAM)
     except OSError:
-        raise SpecError(f"{host} has no address.", field="source.mirror") from None
+        raise SpecError(say("%(host)s has no address.", host=host), field="source.mirror") from None
     policy.check_source(rules, host, [str(address[0]) for *_rest, address in found])
     return mirror.rstrip("/")
 
@@ -141,7 +142,9 @@ def require_programs() -> None:
     for program in _PROGRAMS:
         if not os.access(program, os.X_OK):
             name = program.rpartition("/")[2]
-            raise HostUnsupported(f"{program} is missing: install the package that has it.", feature=name)
+            raise HostUnsupported(
+                say("%(program)s is missing: install the package that has it.", program=program), feature=name
+            )
     if not KEYRING.is_file():
         raise HostUnsupported("Install debian-archive-keyring: packages are not taken unchecked.", feature="keyring")
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from .. import files, units
 from ..errors import SetupFailed
+from ..sentences import say
 from .base import Order
 
 KEPT_LINES: Final = 30
@@ -240,4 +241,9 @@ def _fail(step: str, code: int, kept: deque[str], room: Path, lowest_bytes: int)
         raise full
     told = next((line for line in reversed(kept) if line.startswith(("E:", "error:"))), None) or (kept or [""])[-1]
     how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
-    raise SetupFailed(f"{step} {how}: {told}", step=step, path=os.fspath(room), console=console)
+    raise SetupFailed(
+        say("%(step)s %(how)s: %(told)s", step=step, how=how, told=told),
+        step=step,
+        path=os.fspath(room),
+        console=console,
+    )

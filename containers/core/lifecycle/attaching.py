@@ -11,6 +11,7 @@ from ..errors import InvalidTransition, NotFound, SetupFailed, SpecError, TimedO
 from ..host import Host
 from ..proc.luggage import CHANGE_SEC
 from ..protocol import Decoder, Kind, control, parse_control
+from ..sentences import restored
 
 _ANSWER_SEC: Final = CHANGE_SEC + 10.0
 _READ_BYTES: Final = 64 * 1024
@@ -47,7 +48,7 @@ def _ask(host: Host, container_id: str, wanted: Attachments) -> None:
         said = _answer(connection)
     if said["type"] == "ok":
         return
-    message = said.get("message") or "The supervisor went away."
+    message = restored(said) or "The supervisor went away."
     if said.get("code") == TimedOut.code:
         raise TimedOut(message, step=said.get("step") or _STEP)
     if said.get("code") == "bad-frame":

@@ -15,6 +15,7 @@ from ..errors import CoreError, InvalidTransition, NotFound, TimedOut
 from ..failpoints import failpoint
 from ..host import Host
 from ..proc.records import RunFile
+from ..sentences import say
 from ..storage import litter, merge, overlay
 
 FREEZE_TIMEOUT_SEC: Final = 10.0
@@ -56,8 +57,11 @@ def _copied(host: Host, container_id: str, directory: Path) -> store.Root:
         return overlay.copy(host, container_id, directory, timeout_sec=FROZEN_MAX_SEC)
     except TimedOut:
         raise TimedOut(
-            f"What the container wrote could not be copied within {FROZEN_MAX_SEC:g} s, and it may not stand still for "
-            "longer; it runs on unchanged. A stopped container needs no copy.",
+            say(
+                "What the container wrote could not be copied within %(seconds)g s, and it may not "
+                "stand still for longer; it runs on unchanged. A stopped container needs no copy.",
+                seconds=FROZEN_MAX_SEC,
+            ),
             step="copy",
         ) from None
 
@@ -90,7 +94,9 @@ def require_stopped(host: Host, container_id: str, action: str) -> None:
     if not store.exists(host, container_id):
         raise NotFound("There is no such container on this host.")
     if alive(host, container_id):
-        raise InvalidTransition(f"Stop the container first: it cannot be asked to {action} while it runs.")
+        raise InvalidTransition(
+            say("Stop the container first: it cannot be asked to %(action)s while it runs.", action=action)
+        )
 
 
 def alive(host: Host, container_id: str) -> bool:

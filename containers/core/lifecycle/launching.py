@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from ..errors import AlreadyExists, Cancelled, CoreError, HostUnsupported, NotFound, SetupFailed, TimedOut
 from ..host import Host
 from ..proc import setup
+from ..sentences import restored
 from ..spec import Spec
 from ..start_plan import HANDSHAKE_SEC, NETWORK_SEC, StartPlan
 
@@ -114,13 +115,17 @@ def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[
     return message, fds
 
 
+_OF_ITSELF: Final = ("type", "code", "message", "field", "said")
+
+
 def _error(message: dict[str, Any]) -> CoreError:
-    values = {name: value for name, value in message.items() if name not in ("type", "code", "message", "field")}
+    told = restored(message)
+    values = {name: value for name, value in message.items() if name not in _OF_ITSELF}
     kind = _ERRORS.get(message["code"])
     if kind is not None:
-        return kind(message["message"], **values)
+        return kind(told, **values)
     known = {name: values.get(name) for name in ("path", "errno", "console")}
-    return SetupFailed(message["message"], step=values.get("step") or "start", **known)
+    return SetupFailed(told, step=values.get("step") or "start", **known)
 
 
 def _follow(

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from .. import claims, points, store
 from ..errors import NotFound, SpecError
 from ..host import Host
+from ..sentences import say
 
 Verb = Literal["changes", "text", "list", "content", "archive"]
 COMPARING: Final = ("changes", "text")
@@ -59,7 +60,7 @@ def _layers(host: Host, container_id: str, name: str) -> tuple[str, ...]:
         raise SpecError("This point holds the configuration only.", field="snapshot")
     for layer in layers:
         if not store.is_layer_id(layer):
-            raise NotFound(f"A layer of {name} is missing.")
+            raise NotFound(say("A layer of %(name)s is missing.", name=name))
     return layers
 
 

@@ -32,6 +32,7 @@ from ..host import Host
 from ..pids import boot_id
 from ..proc import records, rtnl
 from ..proc.records import RunFile
+from ..sentences import say
 from ..spec import Limits, Spec
 from ..start_plan import StartPlan
 from ..states import Status
@@ -173,7 +174,9 @@ def stop(
         if not ended:
             if not (force or kill):
                 records.expect(host, container_id, None)
-                raise TimedOut(f"The container did not shut down within {timeout_sec:.0f} s.", step="stop")
+                raise TimedOut(
+                    say("The container did not shut down within %(seconds).0f s.", seconds=timeout_sec), step="stop"
+                )
             progress(80, "Killing what is left")
             _kill(host, run, supervisor_fd)
     finally:

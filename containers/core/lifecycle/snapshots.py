@@ -11,6 +11,7 @@ from ..errors import AlreadyExists, SpecError
 from ..failpoints import failpoint
 from ..host import Host
 from ..names import check_name
+from ..sentences import say
 from ..spec import Spec, check_text
 from ..storage import identity, overlay
 from . import holding
@@ -50,7 +51,9 @@ def snapshot(
     with store.lock(host, "container", container_id):
         spec = store.load(host, container_id)
         if any(known.name == name for known in points.listed(host, container_id)):
-            raise AlreadyExists(f"{spec.name} has a snapshot {name} already.", field="name")
+            raise AlreadyExists(
+                say("%(name)s has a snapshot %(name_2)s already.", name=spec.name, name_2=name), field="name"
+            )
         blank = points.Snapshot(name=name, layers=(), note=note, kind=kind, pinned=pinned, expires_at=expires_at)
         return _keep(host, spec, blank)
 
@@ -103,7 +106,7 @@ def change_snapshot(
         if new_name != name and new_name in known:
             if name not in known:
                 return  # done by an attempt before this one
-            raise AlreadyExists(f"There is a snapshot {new_name} already.", field="name")
+            raise AlreadyExists(say("There is a snapshot %(name)s already.", name=new_name), field="name")
         found = points.load(host, container_id, name)
         changed = dataclasses.replace(found, name=new_name, note=note, pinned=pinned, expires_at=expires_at)
         if new_name != name:

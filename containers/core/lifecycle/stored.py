@@ -26,6 +26,7 @@ from ..errors import AlreadyExists, Busy, CoreError, NotFound
 from ..failpoints import failpoint
 from ..host import Host
 from ..names import check_name
+from ..sentences import say
 from ..spec import Spec
 from ..storage import identity, litter, overlay
 from . import holding
@@ -193,7 +194,7 @@ def _make_held(host: Host, spec: Spec, *, twin: bool) -> None:
     """Do what _make does; the caller holds the container's lock and the layers lock (shared)."""
     spec.check()
     if host.container_dir(spec.id).exists():
-        raise AlreadyExists(f"The container {spec.name} is on this host already.")
+        raise AlreadyExists(say("The container %(name)s is on this host already.", name=spec.name))
     root = overlay.fresh(host, spec.layers, made_for=spec.id)
     try:
         failpoint(host.state_dir, "create.fresh")

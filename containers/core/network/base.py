@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from ..errors import SpecError
 from ..names import check_name
+from ..sentences import say
 from ..spec import Nic, Spec
 
 MAX_NETWORKS: Final = 1000
@@ -36,7 +37,7 @@ class NetworkConfig:
         """Raise SpecError naming the field where the values make no network."""
         check_name(self.name)
         if not isinstance(self.number, int) or not 0 <= self.number < MAX_NETWORKS:
-            raise SpecError(f"number must be between 0 and {MAX_NETWORKS - 1}.", field="number")
+            raise SpecError(say("number must be between 0 and %(most)s.", most=MAX_NETWORKS - 1), field="number")
         for field, text, version, most in (("ipv4", self.ipv4, 4, 29), ("ipv6", self.ipv6, 6, 64)):
             if text is None:
                 continue
@@ -45,11 +46,16 @@ class NetworkConfig:
             except ValueError:
                 raise SpecError("Give the gateway's address with prefix length.", field=field) from None
             if interface.version != version or "/" not in text or "%" in text:
-                raise SpecError(f"This is not an IPv{version} address with prefix length.", field=field)
+                raise SpecError(
+                    say("This is not an IPv%(version)s address with prefix length.", version=version), field=field
+                )
             network = interface.network
             least = 8 if version == 4 else 64
             if not least <= network.prefixlen <= most:
-                raise SpecError(f"The prefix length must be between {least} and {most}.", field=field)
+                raise SpecError(
+                    say("The prefix length must be between %(least)s and %(most)s.", least=least, most=most),
+                    field=field,
+                )
             if interface.ip in (network.network_address, network.broadcast_address):
                 raise SpecError("The gateway cannot be the subnet's first or last address.", field=field)
             if interface.ip.is_loopback or interface.ip.is_multicast or interface.ip.is_link_local:

@@ -24,6 +24,7 @@ from typing import Final
 from ..errors import HostUnsupported, SetupFailed, TimedOut
 from ..host import Host
 from ..pids import start_time
+from ..sentences import say
 from ..spec import Spec
 from . import leasing
 from .base import DOMAIN, NetworkConfig, plain
@@ -308,10 +309,10 @@ def _start(host: Host, text: str) -> None:
     except FileNotFoundError:
         raise HostUnsupported("dnsmasq is not installed: apt install dnsmasq-base.", feature="dnsmasq") from None
     except subprocess.TimeoutExpired:
-        raise TimedOut(f"dnsmasq did not start within {START_SEC} s.", step="dnsmasq") from None
+        raise TimedOut(say("dnsmasq did not start within %(seconds)s s.", seconds=START_SEC), step="dnsmasq") from None
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip()
-        raise SetupFailed(f"dnsmasq does not start: {words}", step="dnsmasq", console=words)
+        raise SetupFailed(say("dnsmasq does not start: %(words)s", words=words), step="dnsmasq", console=words)
     pid = int(pid_path.read_text())
     _leave_service(host, pid)
     state = {"pid": pid, "start_time": start_time(pid), "configuration": _digest(text)}

@@ -15,6 +15,7 @@ from pathlib import Path
 from .. import claims
 from ..errors import InUse
 from ..host import Host
+from ..sentences import say
 from ..spec import Spec
 from . import bridge, dnsmasq, nft, subnets, veth
 from .base import NetworkConfig
@@ -109,7 +110,11 @@ def refuse_routed(host: Host, config: NetworkConfig) -> None:
     for subnet in config.subnets():
         clash = subnets.check_free(subnet, other)
         if clash:
-            raise InUse(f"The host already routes {clash}.", field="ipv6" if ":" in subnet else "ipv4", users=[clash])
+            raise InUse(
+                say("The host already routes %(clash)s.", clash=clash),
+                field="ipv6" if ":" in subnet else "ipv4",
+                users=[clash],
+            )
 
 
 def _avoid(host: Host, taken: Iterable[str]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ..errors import HostUnsupported, SetupFailed
 from ..host import Host
+from ..sentences import say
 from ..spec import Spec
 from . import ruleset
 from .base import NetworkConfig
@@ -66,10 +67,14 @@ class Transaction:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
-            raise SetupFailed(f"nft did not end within {TIMEOUT_SEC} s.", step="packet filter") from None
+            raise SetupFailed(
+                say("nft did not end within %(seconds)s s.", seconds=TIMEOUT_SEC), step="packet filter"
+            ) from None
         if self._process.returncode:
             words = errors.decode(errors="replace").strip() or f"no word, exit code {self._process.returncode}"
-            raise SetupFailed(f"nft refused the packet filter: {words}", step="packet filter", console=words)
+            raise SetupFailed(
+                say("nft refused the packet filter: %(words)s", words=words), step="packet filter", console=words
+            )
 
 
 def run(commands: Sequence[Json]) -> None:
@@ -95,7 +100,9 @@ class Listing:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
-            raise SetupFailed(f"nft did not end within {TIMEOUT_SEC} s.", step="packet filter") from None
+            raise SetupFailed(
+                say("nft did not end within %(seconds)s s.", seconds=TIMEOUT_SEC), step="packet filter"
+            ) from None
         if self._process.returncode:
             return []
         objects: list[Json] = json.loads(out)["nftables"]

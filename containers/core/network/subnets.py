@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from ..errors import HostUnsupported
 from ..host import Host
+from ..sentences import say
 from ..spec import Nic
 from .base import NetworkConfig, plain
 
@@ -114,7 +115,7 @@ def choose_address(gateway: str, taken: Iterable[str], seed: str = "") -> str:
         if number not in used:
             return str(ipaddress.IPv4Address(number))
     raise HostUnsupported(
-        f"Every address of {network} is taken. Make another network, or delete a container.",
+        say("Every address of %(network)s is taken. Make another network, or delete a container.", network=network),
         feature="address",
         field="network",
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import SetupFailed
 from ..host import Host
+from ..sentences import say
 from ..spec import Nic, Spec
 from .bridge import link_index, netlink
 from .subnets import host_side_mac
@@ -75,7 +76,9 @@ def _create(ip: IPRoute, host: Host, spec: Spec, nic: Nic, netns_fd: int) -> int
         if error.code != errno.ENODEV:
             raise
         raise SetupFailed(
-            f"The bridge {nic.bridge} of network {nic.network} is not there.", step="network", path=nic.bridge
+            say("The bridge %(bridge)s of network %(network)s is not there.", bridge=nic.bridge, network=nic.network),
+            step="network",
+            path=nic.bridge,
         ) from None
     mtu = bridge.get("mtu")
     request: dict[str, Any] = {
@@ -95,7 +98,11 @@ def _create(ip: IPRoute, host: Host, spec: Spec, nic: Nic, netns_fd: int) -> int
         ip.link("add", **request)
     index = link_index(ip, nic.host_link)
     if index is None:
-        raise SetupFailed(f"The link {nic.host_link} went away while it was made.", step="network", path=nic.host_link)
+        raise SetupFailed(
+            say("The link %(host_link)s went away while it was made.", host_link=nic.host_link),
+            step="network",
+            path=nic.host_link,
+        )
     try:
         _settle(ip, host, spec, nic, index)
     except BaseException:

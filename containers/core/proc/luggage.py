@@ -123,7 +123,7 @@ class Luggage:
                 client.tell(type="ok")
                 client.close_when_sent()
             else:
-                values = error.as_dict()
+                values = error.kept()
                 client.refuse(values.pop("code"), values.pop("message"), **values)
 
         try:

@@ -351,12 +351,12 @@ def main(connection: socket.socket, warmed: Cgroups | CoreError | OSError) -> No
             supervisor.host.supervisor_socket(plan.spec.id).unlink(missing_ok=True)
             supervisor.host.run_path(plan.spec.id).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            setup.send(connection, {"type": "error", **error.as_dict()})
+            setup.send(connection, {"type": "error", **error.kept()})
         return
     except OSError as error:
         with contextlib.suppress(OSError):
             failed = SetupFailed.from_oserror("start", error)
-            setup.send(connection, {"type": "error", **failed.as_dict()})
+            setup.send(connection, {"type": "error", **failed.kept()})
         return
     finally:
         connection.close()

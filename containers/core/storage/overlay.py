@@ -18,6 +18,7 @@ from .. import files, store
 from ..errors import SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
+from ..sentences import say
 from ..spec import Spec
 from ..store import Root
 from ..tree_copy import copy_tree
@@ -50,7 +51,9 @@ def require(host: Host, layer: str) -> None:
     """Raise SetupFailed where a layer is not on this host, or what is named is none: it becomes part of a path."""
     path = store.rootfs(host, layer)
     if not store.is_layer_id(layer) or not path.is_dir():
-        raise SetupFailed(f"The layer {layer} is missing on this host.", step="find-layers", path=str(path))
+        raise SetupFailed(
+            say("The layer %(layer)s is missing on this host.", layer=layer), step="find-layers", path=str(path)
+        )
 
 
 def fresh(host: Host, layers: tuple[str, ...], *, made_for: str) -> Root:
