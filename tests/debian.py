@@ -1,7 +1,8 @@
-"""One Debian 12 for the whole suite: made once by debootstrap, kept by what it was made with, shared by every test.
+"""The suite's Debians: each made once by debootstrap, kept by what it was made with, shared by every test.
 
 Kept below BOXROOM_TEST_IMAGES (/var/cache/boxroom-tests/images), in a directory named after the digest of the builder's
-source and Debian's point release: a changed builder, or a new point release, makes it again.
+source and Debian's point release: a changed builder, or a new point release, makes it again. Of sid, which has no
+releases, the newest that was made within a week is good enough.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,17 +26,24 @@ from typing import Any, Final
 
 from containers.core import images, store
 from containers.core.host import Host
-from containers.core.images import apt_sources, debian_fit, debootstrap, sandbox
+from containers.core.images import apt_sources, debian_fit, debian_inits, debootstrap, sandbox
 from containers.core.images.base import BuiltImage, Order, make
 
+SOURCES: Final[dict[str, dict[str, Any]]] = {
+    "debian-12": {"type": "debootstrap", "suite": "bookworm"},
+    "debian-13": {"type": "debootstrap", "suite": "trixie"},
+    "sid": {"type": "debootstrap", "suite": "sid"},
+    "debian-12-sysvinit": {"type": "debootstrap", "suite": "bookworm", "init": "sysvinit"},
+    "debian-12-openrc": {"type": "debootstrap", "suite": "bookworm", "init": "openrc"},
+}
 NAME: Final = "debian-12"
-SOURCE: Final = {"type": "debootstrap", "suite": "bookworm"}
+_SID_KEPT_SEC: Final = 7 * 86400
 CACHE: Final = Path(os.environ.get("BOXROOM_TEST_IMAGES", "/var/cache/boxroom-tests/images"))
 
 
-def put(host: Host) -> BuiltImage:
-    """Put Debian 12 into an instance's store, made now if no test made it before."""
-    kept = cached()
+def put(host: Host, name: str = NAME) -> BuiltImage:
+    """Put a Debian into an instance's store, made now if no test made it before."""
+    kept = cached(name)
     defaults = json.loads((kept / "defaults.json").read_text())
 
     def fill(_order: Order, rootfs: Path) -> dict[str, Any]:
@@ -45,8 +54,8 @@ def put(host: Host) -> BuiltImage:
 
     order = Order(
         host=host,
-        name=NAME,
-        source=dict(SOURCE),
+        name=name,
+        source=dict(SOURCES[name]),
         progress=lambda _pct, _message: None,
         log=lambda _line: None,
         cancelled=lambda: False,
@@ -54,43 +63,45 @@ def put(host: Host) -> BuiltImage:
     return make(order, fill)
 
 
-def cached() -> Path:
+def cached(name: str = NAME) -> Path:
     """Return the directory with rootfs and defaults.json, made if it is not there."""
     CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked():
-        release = point_release()
-        found = sorted(CACHE.glob(f"{NAME}-{builder_digest()}-{release or '*'}"))
-        if found:
-            return found[-1]
-        assert release, "the Debian mirror does not answer, and no Debian is kept from an earlier run"
-        for old in CACHE.glob("*-*"):
+        release = point_release(SOURCES[name]["suite"])
+        mine = re.compile(rf"{name}-([0-9a-f]{{16}})-[0-9.]+")
+        found = sorted(path for path in CACHE.iterdir() if mine.fullmatch(path.name))
+        good = [path for path in found if path.name.startswith(f"{name}-{builder_digest()}-{release}")]
+        if good and (release or name != "sid" or time.time() - good[-1].stat().st_mtime < _SID_KEPT_SEC):
+            return good[-1]
+        assert release or name == "sid", "the Debian mirror does not answer, and no Debian is kept from an earlier run"
+        for old in found:
             shutil.rmtree(old)
-        return _build(CACHE / f"{NAME}-{builder_digest()}-{release}")
+        return _build(name, CACHE / f"{name}-{builder_digest()}-{release or '0'}")
 
 
 @functools.cache
 def builder_digest() -> str:
     """Return a digest of the source that decides what is in the image."""
     digest = hashlib.sha256()
-    for module in (debootstrap, debian_fit, sandbox):
+    for module in (debootstrap, debian_fit, debian_inits, sandbox):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:16]
 
 
 @functools.cache
-def point_release() -> str:
-    """Return Debian's version as its mirror says it, 12.11; empty where no mirror answers."""
+def point_release(suite: str) -> str:
+    """Return Debian's version as its mirror says it, 12.11; empty where no mirror answers, and for sid."""
     proxies = {name.removesuffix("_proxy"): address for name, address in debootstrap.proxies().items()}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
     try:
-        with opener.open(f"{apt_sources.mirrors()[0]}/dists/bookworm/Release", timeout=20) as answer:
+        with opener.open(f"{apt_sources.mirrors()[0]}/dists/{suite}/Release", timeout=20) as answer:
             found = re.search(rb"^Version: ([0-9.]+)$", answer.read(4096), re.MULTILINE)
     except (urllib.error.URLError, TimeoutError):
         return ""
     return found[1].decode() if found else ""
 
 
-def _build(target: Path) -> Path:
+def _build(name: str, target: Path) -> Path:
     """Build it in a store of its own, next to where it is kept, and check what the builder told on the way."""
     work = CACHE / "building-now"
     shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
@@ -100,7 +111,7 @@ def _build(target: Path) -> Path:
     lines: list[str] = []
     try:
         built = images.build(
-            host, NAME, dict(SOURCE), progress=lambda pct, _message: told.append(pct), log=lines.append
+            host, name, dict(SOURCES[name]), progress=lambda pct, _message: told.append(pct), log=lines.append
         )
         assert told == sorted(told)
         assert told[-1] == 100

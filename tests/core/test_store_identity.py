@@ -32,6 +32,7 @@ def test_the_own_name_stands_once_in_hosts(before, after):
         ("suite", "debian-common"),
         ("suite", 12),
         ("variant", "fakechroot"),
+        ("init", "upstart"),
         ("packages", "vim"),
         ("packages", ["vim;reboot"]),
         ("packages", ["--x"]),
@@ -65,6 +66,27 @@ def test_packages_are_added_to_what_a_container_needs():
     recipe = debootstrap.parse({"type": "debootstrap", "suite": "bookworm", "packages": ["vim", "systemd"]})
     assert {"vim", "systemd", "dbus", "ifupdown"} <= set(recipe.packages)
     assert len(set(recipe.packages)) == len(recipe.packages)
+
+
+@pytest.mark.parametrize(
+    ("suite", "init", "there", "not_there"),
+    [
+        ("bookworm", "systemd", {"systemd-sysv", "isc-dhcp-client"}, {"sysvinit-core", "dhcpcd-base"}),
+        ("trixie", "systemd", {"systemd-sysv", "dhcpcd-base"}, {"isc-dhcp-client"}),
+        ("sid", "sysvinit", {"sysvinit-core", "dhcpcd-base"}, {"systemd", "systemd-sysv"}),
+    ],
+)
+def test_packages_are_those_of_the_release_and_of_its_init(suite, init, there, not_there):
+    recipe = debootstrap.parse({"type": "debootstrap", "suite": suite, "init": init})
+    assert there <= set(recipe.packages)
+    assert not not_there & set(recipe.packages)
+    assert ("--exclude=systemd-sysv" in debootstrap.arguments(recipe)) == (init != "systemd")
+
+
+def test_the_standard_system_is_systemds():
+    with pytest.raises(SpecError) as refused:
+        debootstrap.parse({"type": "debootstrap", "suite": "bookworm", "variant": "standard", "init": "openrc"})
+    assert refused.value.field == "source.variant"
 
 
 def test_a_suite_that_is_younger_than_debootstrap_has_the_script_of_sid(monkeypatch, tmp_path):

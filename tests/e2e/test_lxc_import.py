@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -13,9 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from .. import lxc as lxc_tools
 from .instance import Instance, call
 
-pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not shutil.which("lxc-create"), reason="LXC is not installed")]
+pytestmark = pytest.mark.e2e
 
 PLAIN = """
 lxc.include = /usr/share/lxc/config/common.conf
@@ -60,15 +62,20 @@ def lxc() -> Iterator[Path]:
 def lxc_create(lxc: Path, name: str, config: str) -> None:
     base = lxc / "base.conf"
     base.write_text(config)
-    command = ["lxc-create", "-P", str(lxc), "-n", name, "-t", "busybox", "-f", str(base)]
+    command = [*lxc_tools.prefix(), "lxc-create", "-P", str(lxc), "-n", name, "-t", "busybox", "-f", str(base)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     base.unlink()
 
 
+def beside_lxc(instance: Instance) -> Instance:
+    """Return the instance as somebody would command it where LXC is installed: includes are of its files."""
+    return dataclasses.replace(instance, wrapper=lxc_tools.prefix())
+
+
 def run(instance: Instance, lxc: Path, *arguments: str, status: int = 0) -> list[dict[str, object]]:
     """Run import-lxc, and return what it says."""
-    done = instance.manage("import-lxc", "--path", str(lxc), "--json", *arguments, check=False)
+    done = beside_lxc(instance).manage("import-lxc", "--path", str(lxc), "--json", *arguments, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     found: list[dict[str, object]] = json.loads(done.stdout)
     return found
@@ -156,7 +163,8 @@ def test_one_of_lxc_1_and_what_speaks_against_others(
     call(api, "POST", f"/containers/{name}/start")
     assert inside(api, name, "/bin/id", "-u") == "0"
 
-    words = instance.manage("import-lxc", "--config", str(config), "--name", f"{name}-2", "--dry-run").stdout
+    asked = ("--config", str(config), "--name", f"{name}-2", "--dry-run")
+    words = beside_lxc(instance).manage("import-lxc", *asked).stdout
     assert f"{name} -> {name}-2" in words
     assert "taken       lxc.haltsignal = SIGUSR1: " in words
     assert words.strip().endswith("nothing was changed")

@@ -1,6 +1,6 @@
 """The shell script that makes a fresh Debian fit for a container; it runs inside of it, by chroot, in the sandbox.
 
-Its environment has SUITE, MIRROR and SECURITY (empty for none). What it changes, and why:
+Its environment has SUITE, MIRROR, SECURITY (empty for none) and LATER, packages. What it changes, and why:
 
 - systemd units that cannot work in a container are masked, so that ``systemctl is-system-running`` says running;
 - the network is Debian's own ifupdown and dhclient; without a DHCP server the boot waits 10 seconds, not minutes;
@@ -23,6 +23,12 @@ umask 022
         echo "deb $SECURITY $SUITE-security main"
     fi
 } >/etc/apt/sources.list
+
+# packages that take the place of others
+if [ -n "$LATER" ]; then
+    apt-get -q update
+    apt-get -q -y --no-install-recommends install $LATER
+fi
 
 # network
 echo debian >/etc/hostname
@@ -55,6 +61,17 @@ timeout 10;
 retry 15;
 END
 fi
+if [ -f /etc/dhcpcd.conf ]; then
+    # the same, and an address that follows from the card's own: a DUID of the machine would be that of all on this host
+    sed -i 's/^duid$/duid ll/; s/^slaac private$/slaac hwaddr/' /etc/dhcpcd.conf
+    cat >>/etc/dhcpcd.conf <<'END'
+
+# the DHCP server of a container is on the same machine: it answers at once or not at all
+timeout 10
+# the network gives IPv6 addresses by router advertisements
+nodhcp6
+END
+fi
 rm -f /etc/resolv.conf
 : >/etc/resolv.conf
 
@@ -62,7 +79,7 @@ rm -f /etc/resolv.conf
 echo 'LANG=C.UTF-8' >/etc/default/locale
 
 # units that need what a container has not
-if [ -d /lib/systemd/system ]; then
+if [ -x /lib/systemd/systemd ]; then
     for unit in \
         dev-hugepages.mount proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount \
         sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
@@ -94,10 +111,43 @@ END
     ln -sf ../boxroom-ssh-keys.service /etc/systemd/system/multi-user.target.wants/boxroom-ssh-keys.service
 fi
 
+# sysvinit: a login on the console, signals from the panel, and scripts that do to a machine what a container is spared
+if [ -f /etc/inittab ]; then
+    sed -i -e '/^[1-6]:.*getty/d' -e '/^\(ca\|pf\|pn\|po\|si\):/d' /etc/inittab
+    cat >>/etc/inittab <<'END'
+
+# /run, and then all of /etc/rcS.d
+si::sysinit:/etc/init.d/boxroom-rcS
+# SIGINT and SIGPWR: the panel's restart and stop
+ca:12345:ctrlaltdel:/sbin/init 6
+pf:12345:powerfail:/sbin/init 0
+co:2345:respawn:/sbin/agetty --noclear --keep-baud console 115200,38400,9600 linux
+END
+    cat >/etc/init.d/boxroom-rcS <<'END'
+#!/bin/sh
+# /proc, /sys and /dev are mounted already
+mountpoint -q /run || mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs /run
+mkdir -p -m 1777 /run/lock
+exec /etc/init.d/rcS
+END
+    chmod 755 /etc/init.d/boxroom-rcS
+    ln -sf ../proc/self/mounts /etc/mtab
+    for script in bootlogs brightness checkfs.sh checkroot-bootclean.sh checkroot.sh hwclock.sh mount-configfs \
+        mountdevsubfs.sh mountkernfs.sh procps umountfs umountroot; do
+        [ ! -f "/etc/init.d/$script" ] ||
+            sed -i '/^### END INIT INFO/a exit 0  # in a container there is nothing for it to do' "/etc/init.d/$script"
+    done
+    if [ -f /etc/rc.conf ]; then
+        printf '\n# control groups are the panel'\''s business\nrc_controller_cgroups="NO"\n' >>/etc/rc.conf
+        rm -f /etc/runlevels/sysinit/cgroups
+    fi
+fi
+
 # what must not be shared, and what is not needed
 apt-get clean
 rm -f /usr/sbin/policy-rc.d /etc/dpkg/dpkg.cfg.d/boxroom-build
 rm -f /etc/ssh/ssh_host_* /var/lib/dhcp/*.leases /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
+rm -rf /var/lib/dhcpcd/*
 rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/cache/apt/*.bin /var/log/bootstrap.log
 rm -rf /var/log/apt/* /var/log/dpkg.log /var/log/alternatives.log /debootstrap /tmp/* /run/* /var/tmp/*
 : >/etc/machine-id

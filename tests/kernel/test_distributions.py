@@ -1,0 +1,276 @@
+"""Whole systems, each with its own init and tools, on a real network: what a person expects of a machine works.
+
+Debian 13 is of every run; the others are marked, and run by `manage.py test --distributions`, on both cgroup versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from containers.core import images, store
+from containers.core.errors import CoreError
+from containers.core.host import Host
+from containers.core.lifecycle import running, stored
+from containers.core.network import networks, subnets
+from containers.core.network.base import NetworkConfig, plain
+from containers.core.spec import Spec
+from containers.core.states import Status
+
+from .. import debian
+from .conftest import make_spec
+from .patience import patient, wait_until
+from .test_exec_basics import execute
+from .test_sessions_terminal import Terminal
+
+PASSWORD = "let me in"
+
+
+@dataclass(frozen=True)
+class Port:
+    """The network as a start needs it."""
+
+    host: Host
+
+    def attach(self, spec: Spec, netns_fd: int) -> None:
+        networks.attach(self.host, spec, netns_fd)
+
+    def detach(self, spec: Spec) -> None:
+        networks.detach(self.host, spec)
+
+
+@dataclass
+class System:
+    """A container with a network card, and ways into it from outside."""
+
+    host: Host
+    spec: Spec
+
+    @property
+    def pid(self) -> int:
+        return int(running.observe(self.host)[self.spec.id].init_pid or 0)
+
+    @property
+    def console(self) -> str:
+        """What it said until a moment ago; empty as long as nothing was written down."""
+        log = self.host.container_dir(self.spec.id) / "console.log"
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    def start(self) -> None:
+        running.start(self.host, self.spec, network=Port(self.host))
+
+    def sh(self, script: str) -> str:
+        """Run a script as root inside; returns what it printed, of errors too; empty while nobody can enter."""
+        try:
+            done = execute(self.spec.id, ["/bin/sh", "-c", script])
+        except CoreError:
+            return ""
+        return (done.stdout + done.stderr).decode(errors="replace").strip()
+
+    def ended_within(self, seconds: float, script: str) -> None:
+        """Run what ends this boot, and see that its init is gone in time."""
+        pid_fd = os.pidfd_open(self.pid)
+        begun = time.monotonic()
+        try:
+            self.sh(script)
+            wait_until(lambda: _gone(pid_fd), seconds, "init has gone")
+        finally:
+            os.close(pid_fd)
+        assert time.monotonic() - begun < patient(seconds)
+
+
+def _gone(pid_fd: int) -> bool:
+    return bool(select.select([pid_fd], [], [], 0)[0])
+
+
+@pytest.fixture
+def system(host: Host, settings: Any) -> Iterator[Callable[..., System]]:
+    """Return a function that puts an image into the host's store, and starts a container of it on a network."""
+    settings.BOXROOM_RUN_DIR = host.run_dir
+
+    def make(image: str, *, privileged: bool) -> System:
+        if image == "busybox":
+            built = images.build(host, image, {"type": "busybox"})
+        else:
+            built = debian.put(host, image)
+        chosen = networks.choose_subnets(host, seed="default")
+        config = NetworkConfig(name="default", number=0, ipv4=chosen.ipv4, ipv6=chosen.ipv6)
+        networks.ensure(host, config, [config], [])
+        defaults: dict[str, Any] = built.defaults
+        spec = make_spec(
+            built.layers[0],
+            privileged=privileged,
+            init_command=tuple(defaults["init_command"]),
+            halt_signal=defaults["halt_signal"],
+            environment=dict(defaults["environment"]),
+        )
+        nic = subnets.plan_nic(host, config, container_id=spec.id, slot=spec.slot, taken=())
+        spec = stored.create(host, Spec(**{**{n: getattr(spec, n) for n in spec.__dataclass_fields__}, "nics": (nic,)}))
+        networks.register(host, spec)
+        made = System(host, spec)
+        made.start()
+        return made
+
+    yield make
+    for container_id in store.container_ids(host):
+        with contextlib.suppress(Exception):
+            running.stop(host, container_id, kill=True)
+    networks.remove_all(host)
+
+
+def address_is_there(system: System) -> None:
+    """See that the container's own DHCP client has got what the network reserved for it."""
+    (nic,) = system.spec.nics
+    wait_until(lambda: f"inet {plain(nic.ipv4 or '')}/" in system.sh("ip -4 addr show dev eth0"), 40, "an address")
+    wait_until(
+        lambda: f"inet6 {plain(nic.ipv6 or '')}/" in system.sh("ip -6 addr show dev eth0"), 20, "an IPv6 address"
+    )
+    assert system.sh("ip route show default").split()[2] == nic.ipv4_gateway
+    wait_until(lambda: f"nameserver {nic.ipv4_gateway}" in system.sh("cat /etc/resolv.conf"), 10, "names")
+    assert system.sh("hostname") == system.spec.name
+
+
+@contextlib.contextmanager
+def signed_in(system: System) -> Iterator[Terminal]:
+    """Sign in as root on the console, by a password."""
+    hashed = subprocess.run(["openssl", "passwd", "-6", PASSWORD], check=True, capture_output=True, text=True).stdout
+    system.sh(f"sed -i 's|^root:[^:]*:|root:{hashed.strip()}:|' /etc/shadow")
+    console = Terminal(system.host.supervisor_socket(system.spec.id))
+    try:
+        console.open(session="console")
+        console.type("\n")
+        console.expect(f"{system.spec.name} login:", patient(30))
+        console.type("root\n")
+        console.expect("Password:", patient(20))
+        console.type(f"{PASSWORD}\n")
+        console.expect("# ", patient(30))
+        console.type("echo I am $(id -un) on $(tty) with $((6 * 7))\n")
+        console.expect("I am root on /dev/console with 42", patient(20))
+        yield console
+    finally:
+        console.socket.close()
+
+
+def stops_and_starts(system: System) -> None:
+    """Stop it as the panel does, and see that its own shutdown ended it, in time."""
+    begun = time.monotonic()
+    ended = running.stop(system.host, system.spec.id, timeout_sec=patient(30))
+    took_sec = time.monotonic() - begun
+    assert ended.reason == "stopped", system.console[-1000:]
+    assert took_sec < patient(10)
+
+
+def powers_off(system: System) -> None:
+    system.ended_within(10, "poweroff")
+    wait_until(lambda: running.observe(system.host)[system.spec.id].status is Status.STOPPED, 10, "it is off")
+    assert running.observe(system.host)[system.spec.id].last_exit.reason == "poweroff"
+
+
+def reboots(system: System, up: Callable[[], None]) -> None:
+    before = system.pid
+    system.ended_within(10, "reboot")
+    wait_until(lambda: system.pid not in (0, before), 20, "another init")
+    up()
+
+
+SYSTEMD = "debian-12 debian-13 sid".split()
+OTHERS = "debian-12-sysvinit debian-12-openrc".split()
+
+
+def systemd_is_up(system: System) -> None:
+    states = ("running", "degraded")
+    wait_until(lambda: system.sh("systemctl is-system-running") in states, 60, "systemd is up")
+    assert system.sh("systemctl --failed --no-legend") == "", system.sh("journalctl -b -p warning --no-pager")
+    assert system.sh("systemctl is-system-running") == "running"
+
+
+@pytest.mark.parametrize("privileged", [False, True], ids=["unprivileged", "privileged"])
+@pytest.mark.parametrize(
+    "image", [pytest.param(one, marks=[] if one == "debian-13" else pytest.mark.distributions) for one in SYSTEMD]
+)
+def test_systemd(system: Callable[..., System], image: str, *, privileged: bool) -> None:
+    made = system(image, privileged=privileged)
+    systemd_is_up(made)
+    assert made.sh("systemd-detect-virt") == "lxc"
+    address_is_there(made)
+
+    # the journal
+    assert made.sh("journalctl -b -p err -q --no-pager") == ""
+    made.sh("logger -t boxroom said so")
+    wait_until(lambda: "said so" in made.sh("journalctl -b -t boxroom -o cat -q --no-pager"), 10, "the journal has it")
+
+    # control groups of its own making
+    scope = "systemd-run -q --scope -p TasksMax=33 --unit=mine cat /proc/self/cgroup"
+    assert "mine.scope" in made.sh(scope)
+    confined = (
+        "systemd-run -q --wait --pipe -p DynamicUser=yes -p PrivateTmp=yes -p ProtectSystem=strict -p MemoryMax=1G"
+    )
+    assert made.sh(f"{confined} echo confined") == "confined", made.sh("journalctl -b -n 30 --no-pager")
+    assert made.sh("systemctl is-system-running") == "running"
+
+    # a login, which is a session with a manager of its own
+    with signed_in(made) as console:
+        console.type("loginctl --no-legend list-sessions | cat\n")
+        console.expect("console", patient(20))
+        console.type("echo its manager is $(systemctl --user is-system-running --wait)\n")
+        console.expect("its manager is running", patient(30))
+        console.type("echo $(systemd-run -q --user --scope -- echo a scope) of its own\n")
+        console.expect("a scope of its own", patient(20))
+        console.type("exit\n")
+
+    reboots(made, lambda: systemd_is_up(made))
+    stops_and_starts(made)
+    made.start()
+    systemd_is_up(made)
+    powers_off(made)
+
+
+@pytest.mark.distributions
+@pytest.mark.parametrize("privileged", [False, True], ids=["unprivileged", "privileged"])
+@pytest.mark.parametrize("image", OTHERS)
+def test_sysvinit(system: Callable[..., System], image: str, *, privileged: bool) -> None:
+    made = system(image, privileged=privileged)
+
+    def up() -> None:
+        wait_until(lambda: made.sh("runlevel").split()[-1:] == ["2"], 40, "its runlevel")
+        wait_until(lambda: "login:" in made.console, 20, "a login")
+
+    up()
+    assert made.sh("cat /proc/1/comm") == "init"
+    address_is_there(made)
+    assert not re.search(r"(?i)\bfail|\berror|cannot|denied|not permitted", made.console), made.console
+    with signed_in(made) as console:
+        console.type("exit\n")
+    reboots(made, up)
+    stops_and_starts(made)
+    made.start()
+    up()
+    powers_off(made)
+
+
+@pytest.mark.distributions
+@pytest.mark.parametrize("privileged", [False, True], ids=["unprivileged", "privileged"])
+def test_busybox(system: Callable[..., System], *, privileged: bool) -> None:
+    made = system("busybox", privileged=privileged)
+
+    def up() -> None:
+        wait_until(lambda: "login:" in made.console, 20, "a login")
+
+    up()
+    address_is_there(made)
+    with signed_in(made) as console:
+        console.type("exit\n")
+    reboots(made, up)
+    stops_and_starts(made)
+    made.start()
+    up()
+    powers_off(made)
