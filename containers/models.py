@@ -61,6 +61,8 @@ class Image(models.Model):
     size_bytes = models.BigIntegerField(null=True, blank=True)
     defaults = models.JSONField(default=dict, blank=True)
     """What a container takes over unless it says otherwise: init_command, halt_signal, environment, init, console."""
+    details = models.JSONField(default=dict, blank=True)
+    """What is shown of it and decides nothing: architecture, os, release, digest, ports …"""
     created_at = models.DateTimeField(default=timezone.now)
     built_at = models.DateTimeField(null=True, blank=True)
 

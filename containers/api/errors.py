@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 STATUS_OF_CODE: Final[dict[str, int]] = {
     "already-exists": 409,
+    "bad-archive": 422,
     "bad-request": 400,
     "busy": 409,
     "cancelled": 409,

@@ -271,7 +271,6 @@ class DebootstrapSource(Body):
     type: Literal["debootstrap"]
     suite: recipes.Suite
     variant: recipes.Variant | None = None
-    init: recipes.Init | None = None
     packages: Annotated[list[Package], Field(max_length=recipes.PACKAGES_MAX)] | None = None
     mirror: Url | None = None
 
@@ -293,9 +292,24 @@ class UrlSource(Body):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+UploadId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+FilePath = Annotated[Text, Field(min_length=1, max_length=1024)]
+
+
 class UploadSource(Body):
     type: Literal["upload"]
-    upload: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    upload: UploadId
+    metadata: UploadId | None = None
+    sha256: Sha256 | None = None
+
+
+class FileSource(Body):
+    type: Literal["file"]
+    directory: Name
+    path: FilePath
+    metadata: FilePath | None = None
+    sha256: Sha256 | None = None
 
 
 class ContainerSource(Body):
@@ -309,7 +323,14 @@ class BusyboxSource(Body):
 
 
 ImageSource = Annotated[
-    BusyboxSource | DebootstrapSource | OciSource | SimplestreamsSource | UrlSource | UploadSource | ContainerSource,
+    BusyboxSource
+    | DebootstrapSource
+    | OciSource
+    | SimplestreamsSource
+    | UrlSource
+    | UploadSource
+    | FileSource
+    | ContainerSource,
     Field(discriminator="type"),
 ]
 

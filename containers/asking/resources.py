@@ -16,7 +16,7 @@ from ..core.network.subnets import check_free
 from ..core.sentences import say
 from ..core.spec import check_text
 from ..models import Host, Image, Network, Operation, local_host
-from . import queue, requests
+from . import queue, requests, sources
 from .access import find_image, find_network, find_project, require_host_admin
 
 # images
@@ -37,7 +37,7 @@ def build_image(
     check_name(name)
     check_text(description, field="description", most=500)
     host = local_host()
-    checked = requests.check_source(source, host) if source is not None else None
+    checked = sources.check(actor, source, host) if source is not None else None
 
     def make() -> Operation:
         locked = reservations.lock_host(host)

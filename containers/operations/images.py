@@ -146,6 +146,7 @@ def _build(inner: Job, outer: Job) -> None:
             layers=list(known.layers),
             size_bytes=known.size_bytes,
             defaults=known.defaults,
+            details=known.details,
             built_at=timezone.now(),
         )
         notify("image", image.pk)

@@ -17,6 +17,7 @@ from ..core import images, points, policy, policy_file, store
 from ..core.errors import AlreadyExists, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
+from ..core.images import staging
 from ..core.lifecycle import attaching, granting, importing, running, snapshots, stored
 from ..core.network import networks
 from ..core.network.base import NetworkConfig
@@ -201,13 +202,13 @@ class KernelRuntime:
         made = images.build(
             self.host, name, source, progress=progress, log=lambda line: log(f"{line}\n"), cancelled=cancelled
         )
-        return Built(layers=made.layers, size_bytes=made.size_bytes, defaults=made.defaults)
+        for upload in (source.get("upload"), source.get("metadata")):
+            if source["type"] == "upload" and upload:
+                staging.forget_upload(self.host, upload)
+        return _built(made)
 
     def images(self) -> dict[str, Built]:
-        return {
-            name: Built(layers=one.layers, size_bytes=one.size_bytes, defaults=one.defaults)
-            for name, one in store.images(self.host).items()
-        }
+        return {name: _built(one) for name, one in store.images(self.host).items()}
 
     def remove_image(self, name: str) -> None:
         stored.delete_image(self.host, name)
@@ -252,6 +253,7 @@ class KernelRuntime:
                 "seccomp": {name: {"projects": list(one.projects)} for name, one in rules.seccomp.items()},
                 "capabilities": list(rules.containers.capabilities),
                 "sources": list(rules.images.sources),
+                "directories": sorted(rules.images.directories),
                 # of shares no path: where they are is the host's business
                 "shares": {
                     name: {"projects": list(one.projects), "read_only": one.read_only, "submounts": one.submounts}
@@ -271,6 +273,10 @@ def _findings(host: Host) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError):
         return []
     return checks
+
+
+def _built(made: images.BuiltImage | store.Image) -> Built:
+    return Built(layers=made.layers, size_bytes=made.size_bytes, defaults=made.defaults, details=made.details)
 
 
 def _observed(seen: running.Observation) -> Observed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..core.network.base import NetworkConfig
@@ -49,11 +49,15 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """An image that is there now. defaults: init_command, halt_signal, environment, where it has them."""
+    """An image that is there now. defaults: init_command, halt_signal, environment, where it has them.
+
+    details: what is shown of it.
+    """
 
     layers: tuple[str, ...]
     size_bytes: int
     defaults: dict[str, Any]
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 class Runtime(Protocol):

@@ -181,9 +181,12 @@ def image(row: Image) -> dict[str, Any]:
     return {
         "name": row.name,
         "description": row.description,
-        "source": row.source,
+        "source": {name: value for name, value in row.source.items() if name != "id"},
         "state": row.state,
         "size_bytes": row.size_bytes,
+        "layers": len(row.layers),
+        "runs": row.defaults,
+        "details": row.details,
         "created_at": time(row.created_at),
         "built_at": time(row.built_at),
     }

@@ -73,6 +73,7 @@ def image_ready(image: Image, built: Built) -> None:
         layers=list(built.layers),
         size_bytes=built.size_bytes,
         defaults=built.defaults,
+        details=built.details,
         built_at=timezone.now(),
     )
 

@@ -117,6 +117,47 @@ def test_bad_sizes(size, status, root, web_dir):
     assert (got, body["field"]) == (status, "size_bytes")
 
 
+def test_an_upload_becomes_an_image_when_it_is_complete(root, alice, web_dir):
+    api = Api(root)
+    upload = api.post("/uploads", {"size_bytes": 4})[1]["id"]
+    body = {"name": "x", "source": {"type": "upload", "upload": upload, "sha256": "0" * 64}}
+    assert_error(api.post("/images", body), 422, "invalid-value", "source.upload")
+    assert api.put(f"/uploads/{upload}", raw=b"data")[0] == 200
+    missing = {**body, "source": {**body["source"], "metadata": "f" * 32}}
+    assert_error(api.post("/images", missing), 422, "invalid-value", "source.metadata")
+    assert_error(Api(alice).post("/images", body), 403, "forbidden")
+    assert api.post("/images", body)[0] == 202
+    assert Image.objects.get(name="x").source == body["source"]
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "code", "field"),
+    [
+        ({}, 202, None, None),
+        ({"metadata": "sub/metadata.tar.xz"}, 202, None, None),
+        ({"directory": "other"}, 403, "policy", "source.directory"),
+        ({"path": "../x"}, 422, "invalid-value", "source.path"),
+        ({"path": "/etc/passwd"}, 422, "invalid-value", "source.path"),
+        ({"path": "a/../../x"}, 422, "invalid-value", "source.path"),
+        ({"path": ""}, 422, "invalid-value", "source.path"),
+        ({"metadata": "../x"}, 422, "invalid-value", "source.metadata"),
+        ({"sha256": "x"}, 422, "invalid-value", "source.sha256"),
+        ({"url": "x"}, 400, "bad-request", "source.url"),
+    ],
+)
+def test_a_file_of_a_directory_that_the_policy_names(more, status, code, field, root):
+    host = local_host()
+    host.facts = {"policy": {"directories": ["isos"]}}
+    host.save()
+    source = {"type": "file", "directory": "isos", "path": "debian/rootfs.tar.xz", **more}
+    got = Api(root).post("/images", {"name": "x", "source": source})
+    if code is None:
+        assert got[0] == status, got
+    else:
+        assert_error(got, status, code, field)
+        assert not Operation.objects.exists()
+
+
 def test_unfinished_uploads_are_counted(root, web_dir):
     for _ in range(uploads.UNFINISHED_MAX):
         assert Api(root).post("/uploads", {"size_bytes": 1})[0] == 201

@@ -1,0 +1,65 @@
+"""What images may be made from: looked at before anything is asked for, as far as the web can tell.
+
+The worker looks again at everything, above all at where names lead to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from panel.accounts.actor import Actor
+
+from ..core import references
+from ..core.errors import PolicyDenied, SpecError
+from ..models import Host
+from . import requests, uploads
+from .access import find_container
+
+PATH_MAX: Final = 1024
+
+
+def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
+    """Return a source as it is kept; raises SpecError naming the field, PolicyDenied, NotFound, Forbidden."""
+    kept = {name: value for name, value in source.items() if value is not None}
+    kind = kept.get("type")
+    rules: Mapping[str, Any] = host.facts.get("policy", {})
+    if kind == "upload":
+        for name in ("upload", "metadata"):
+            if name in kept:
+                _complete(actor, kept[name], f"source.{name}")
+    elif kind == "file":
+        if kept["directory"] not in rules.get("directories", ()):
+            raise PolicyDenied("This host's policy names no such directory of images.", field="source.directory")
+        for name in ("path", "metadata"):
+            if name in kept:
+                _path(kept[name], f"source.{name}")
+    elif kind == "oci":
+        wanted = references.parse(kept["reference"])
+        named = tuple(rules.get("sources", ()))
+        requests.check_remote(f"https://{wanted.endpoint}/", field="source.reference", named=named)
+    elif kind == "container":
+        container = find_container(actor, kept["container"], "clone")
+        snapshot = kept.get("snapshot")
+        if snapshot and not container.snapshots.filter(name=snapshot).exists():
+            raise SpecError(f"{container.name} has no snapshot {snapshot!r}.", field="source.snapshot")
+        kept["id"] = container.pk
+    else:
+        return requests.check_source(source, host)
+    return kept
+
+
+def _complete(actor: Actor, upload_id: str, field: str) -> None:
+    try:
+        upload = uploads.find(actor, upload_id)
+    except uploads.NotFound:
+        raise SpecError("You have no such upload: send the file first.", field=field) from None
+    if upload.received_bytes != upload.size_bytes:
+        left = upload.size_bytes - upload.received_bytes
+        raise SpecError(f"The upload is not complete: {left} bytes are missing.", field=field)
+
+
+def _path(path: str, field: str) -> None:
+    parts = path.split("/")
+    if not path or len(path) > PATH_MAX or path.startswith("/") or ".." in parts or not path.isprintable():
+        raise SpecError("Give a path below the directory, without .. in it.", field=field)
