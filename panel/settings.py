@@ -33,7 +33,8 @@ def _json_file(path: Path) -> dict[str, Any]:
 
 
 _web = _json_file(PANEL_DIR / "web.json")
-"""Made by `up`: secret_key, instance, host, bind, origins, database_url, redis_password (of the web's ACL user)."""
+"""Made by `up`: secret_key, instance, host, origins, own_origins (where it listens), database_url, redis_password (of
+the web's ACL user)."""
 
 SECRET_KEY: str = _web.get("secret_key") or ("only-for-tests-and-checks" if ROLE in ("test", "command") else "")
 if not SECRET_KEY:
@@ -47,7 +48,18 @@ BOXROOM_ORIGINS: list[str] = _web.get("origins", ["http://127.0.0.1:8080", "http
 SECURE = all(origin.startswith("https://") for origin in BOXROOM_ORIGINS)
 
 DEBUG = os.environ.get("BOXROOM_DEBUG", "0") == "1"
-ALLOWED_HOSTS: list[str] = sorted({urlparse(origin).hostname or "" for origin in BOXROOM_ORIGINS} | {"testserver"})
+
+
+def _host(origin: str) -> str:
+    """Return an origin's host as it stands in a request: an IPv6 address in brackets."""
+    name = urlparse(origin).hostname or ""
+    return f"[{name}]" if ":" in name else name
+
+
+ALLOWED_HOSTS: list[str] = sorted(
+    {_host(origin) for origin in (*BOXROOM_ORIGINS, *_web.get("own_origins", ()))} | {"testserver"}
+)
+"""Behind a reverse proxy too, programs on this machine reach the panel where it listens; browsers need an origin."""
 CSRF_TRUSTED_ORIGINS = BOXROOM_ORIGINS
 
 INSTALLED_APPS = [

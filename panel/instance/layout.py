@@ -168,6 +168,7 @@ def _ensure_secrets(host: Host, web: pwd.struct_passwd, bind: Bind, extra_origin
         "host": identity["host"],
         "extra_origins": origins,
         "origins": [*origins, *bind.origins()] if not any(o.startswith("https://") for o in origins) else origins,
+        "own_origins": bind.origins(),
         "database_url": os.environ.get("DATABASE_URL", known.get("database_url", "")),
     }
     if wanted != known:

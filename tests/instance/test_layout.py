@@ -7,6 +7,8 @@ import os
 import pwd
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import pytest
 from containers.core.host import WEB_USER, Host
 from panel.instance import layout, redis_server
 from panel.instance.layout import Bind
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -58,6 +62,41 @@ def test_secrets_of_web_and_root_differ_and_stay(made: Host) -> None:
     again = json.loads((made.panel_dir / "web.json").read_text())
     assert (again["secret_key"], again["redis_password"]) == (web["secret_key"], web["redis_password"])
     assert "http://127.0.0.1:8081" in again["origins"]
+
+
+ASK_DJANGO = """
+import sys, django
+django.setup()
+from django.http import HttpRequest
+for name in sys.argv[1:]:
+    request = HttpRequest()
+    request.META["HTTP_HOST"] = name
+    print(request.get_host())
+"""
+
+
+@pytest.mark.parametrize(
+    ("bind", "origins", "hosts"),
+    [
+        (Bind("127.0.0.1", 8080), [], ["127.0.0.1:8080", "localhost:8080"]),
+        # what `up` asks before it says that the panel is ready, and what browsers ask through the reverse proxy
+        (Bind("127.0.0.1", 8080), ["https://panel.example.org"], ["127.0.0.1:8080", "panel.example.org"]),
+        (Bind("::1", 8080), [], ["[::1]:8080", "localhost:8080"]),
+        (Bind("0.0.0.0", 8080), ["https://panel.example.org:8443"], ["127.0.0.1:8080", "panel.example.org:8443"]),
+    ],
+)
+def test_the_panel_answers_where_it_listens_and_where_a_proxy_serves_it(
+    tmp_path: Path, bind: Bind, origins: list[str], hosts: list[str]
+) -> None:
+    made = layout.ensure(tmp_path / "state", bind, extra_origins=origins)
+    shutil.rmtree(made.run_dir)
+    settings = {"BOXROOM_STATE_DIR": str(made.state_dir), "BOXROOM_ROLE": "command", "PATH": os.environ["PATH"],
+                "DJANGO_SETTINGS_MODULE": "panel.settings"}  # fmt: skip
+    ask = [sys.executable, "-c", ASK_DJANGO]
+    done = subprocess.run([*ask, *hosts], env=settings, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == hosts, done.stderr
+    refused = subprocess.run([*ask, "evil.example.org"], env=settings, cwd=PROJECT, capture_output=True, check=False)
+    assert b"DisallowedHost" in refused.stderr
 
 
 def test_redis_listens_on_no_port_and_each_user_has_his_own_rights(made: Host) -> None:
