@@ -21,6 +21,7 @@ MESSAGE_MAX = str(1024**2)
 """Bytes of a WebSocket message that daphne takes in; the consumers refuse in words what is too large for them."""
 
 
+PROXIES: Final = ("http_proxy", "https_proxy", "no_proxy")
 LOOPBACK: Final = ("127.0.0.1", "::1")
 
 
@@ -38,7 +39,9 @@ class Program:
 
 def environment(host: Host, role: str) -> dict[str, str]:
     """Return a clean environment for a process of the instance."""
-    kept = ("LANG", "LC_ALL", "TZ", "BOXROOM_FAILPOINTS", "BOXROOM_DEBUG", "BOXROOM_REDIS_URL")
+    kept = ["LANG", "LC_ALL", "TZ", "BOXROOM_FAILPOINTS", "BOXROOM_DEBUG", "BOXROOM_REDIS_URL"]
+    if role == "worker":  # it downloads what images are made of
+        kept += PROXIES
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from panel.instance import processes
+import pytest
+
+from containers.core.host import Host
+from panel.instance import processes, programs
 
 
 def test_a_long_log_is_begun_anew_under_its_writer(tmp_path: Path) -> None:
@@ -19,3 +22,12 @@ def test_a_long_log_is_begun_anew_under_its_writer(tmp_path: Path) -> None:
     assert (tmp_path / "web.log.1").stat().st_size == processes.LOG_MAX_BYTES + 1
     assert short.read_bytes() == b"short\n"
     assert not (tmp_path / "worker.log.1").exists()
+
+
+def test_only_the_worker_is_told_of_proxies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It downloads what images are made of; a proxy's address may hold a password."""
+    monkeypatch.setenv("https_proxy", "http://proxy.example.org:3128")
+    host = Host(tmp_path, "abcde")
+    assert programs.environment(host, "worker")["https_proxy"] == "http://proxy.example.org:3128"
+    for role in ("web", "ticker", "command"):
+        assert "https_proxy" not in programs.environment(host, role)
