@@ -20,7 +20,7 @@ from ..core.names import NAME_PATTERN
 from ..core.spec import CPU_WEIGHT_MAX, CPUS_MIN, MEMORY_MIN_BYTES, PIDS_MIN
 from ..core.units import format_bytes
 from ..models import Container, Host
-from . import securitytext
+from . import behaviourtext, securitytext
 
 UNITS: Final = {"MiB": 1024**2, "GiB": 1024**3}
 LIMITS: Final = {
@@ -203,6 +203,7 @@ def changes_of(data: Mapping[str, Any]) -> dict[str, Any]:
             changes[name] = bool(data.get(name))
     if security := securitytext.changes(data):
         changes["security"] = security
+    changes.update(behaviourtext.changes(data, memory_value))
     return changes
 
 
@@ -211,7 +212,7 @@ def field_of(error: CoreError) -> str:
     parts = (error.field or "").split(".")
     if parts[0] == "security" and len(parts) > 1:
         return f"{securitytext.PREFIX}{parts[1]}"
-    return FIELDS_OF_LIMITS.get(error.field or "", parts[0])
+    return behaviourtext.field_of(error.field or "") or FIELDS_OF_LIMITS.get(error.field or "", parts[0])
 
 
 def ranges(host: Host) -> dict[str, str]:

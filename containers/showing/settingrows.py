@@ -11,7 +11,7 @@ from ..clients import history
 from ..core.security import Security
 from ..core.units import format_bytes
 from ..models import Container
-from . import securitytext
+from . import behaviourtext, securitytext
 from .forms import LIMITS, RESTARTS, ranges
 from .rows import Row
 
@@ -25,7 +25,9 @@ def groups(row: Row) -> list[tuple[str, list[Setting]]]:
     return [
         (_("Limits"), _limits(container)),
         (_("About"), _about(container)),
-        (_("Start and end"), [*_start_and_end(container), *_what_runs(container)]),
+        (_("Start and end"), [*_start_and_end(container), *behaviourtext.start_rows(container, _setting)]),
+        (_("What runs"), [*_what_runs(container), *behaviourtext.init_rows(container, _setting, _yes)]),
+        (_("Consoles"), behaviourtext.console_rows(container, _setting, _yes)),
         (_("Security"), securitytext.rows(Security.from_dict(container.security), _setting, _yes)),
     ]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from django.test import Client
+from django.urls import reverse
 
 from containers.bookkeeping import specs
 from containers.core.behaviour import Boot, Consoles, Init
@@ -139,3 +141,62 @@ def test_a_clone_has_them_too(alice, team, runtime):
     assert run(answer, runtime).status == "succeeded"
     clone = Container.objects.get(name="web-9")
     assert (clone.boot, clone.init, clone.console) == ({"order": 5}, {"user": "daemon"}, {"ttys": 1})
+
+
+def save(user, **fields):
+    client = Client()
+    client.force_login(user)
+    return client.post(reverse("containers:settings", args=["web-1"]), fields)
+
+
+def test_the_settings_page_shows_and_changes_them(alice, team, runtime):
+    make_container(team, runtime=runtime, init_command=["/bin/app"], console={"ttys": 2})
+    client = Client()
+    client.force_login(alice)
+    page = client.get(reverse("containers:settings", args=["web-1"])).content.decode()
+    for name in ("boot__order", "init__user", "console__ttys", "init__application"):
+        assert f'data-setting="{name}"' in page
+    answer = save(
+        alice,
+        boot__order="-5",
+        boot__delay_sec="3",
+        boot__groups="web, db",
+        init__application="1",
+        init__application_there="1",
+        init__arguments="-c 'a b'",
+        init__user="daemon:adm",
+        init__cwd="",
+        console__ttys="",
+        console__log_bytes="64 KiB",
+        console__buffer_bytes="8",
+        console__exclusive_there="1",
+    )
+    assert answer.status_code == 302, answer.content
+    run({"id": Operation.objects.get().pk}, runtime)
+    changed = row()
+    assert changed.boot == {"groups": ["web", "db"], "order": -5, "delay_sec": 3}
+    assert changed.init == {"kind": "application", "arguments": ["-c", "a b"], "user": "daemon:adm"}
+    assert changed.console == {"log_bytes": 65536, "buffer_bytes": 8192}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("boot__order", "first"),
+        ("boot__delay_sec", "-1"),
+        ("init__user", "a b"),
+        ("init__arguments", "'"),
+        ("init__cwd", "tmp"),
+        ("console__ttys", "13"),
+        ("console__log_bytes", "1"),
+        ("console__buffer_bytes", "lots"),
+    ],
+)
+def test_an_error_stands_beside_its_field(alice, team, field, value):
+    make_container(team)
+    answer = save(alice, **{field: value})
+    assert answer.status_code == 422
+    page = answer.content.decode()
+    beside = page.partition(f'data-setting="{field}"')[2].partition("data-setting=")[0]
+    assert "data-error" in beside, field
+    assert page.count("data-error") == 1
