@@ -15,12 +15,15 @@ Suite = Literal[
 ]  # fmt: skip
 """Debian's, those that its mirrors still have."""
 Variant = Literal["minbase", "standard"]
+Init = Literal["systemd", "sysvinit", "openrc"]
+"""What runs as the first process. openrc is sysvinit's init with OpenRC behind it, as Debian has it."""
 SUITES: Final = get_args(Suite)
 VARIANTS: Final = get_args(Variant)
+INITS: Final = get_args(Init)
 PACKAGES_MAX: Final = 200
 PACKAGE: Final = r"[a-z0-9][a-z0-9+.-]{1,99}"
 
-_FIELDS: Final = {"type", "suite", "variant", "packages", "mirror"}
+_FIELDS: Final = {"type", "suite", "variant", "init", "packages", "mirror"}
 
 
 def check(source: Mapping[str, Any]) -> None:
@@ -34,6 +37,10 @@ def check(source: Mapping[str, Any]) -> None:
         )
     if (source.get("variant") or VARIANTS[0]) not in VARIANTS:
         raise SpecError(say("Use one of: %(names)s.", names=", ".join(VARIANTS)), field="source.variant")
+    if (source.get("init") or INITS[0]) not in INITS:
+        raise SpecError(say("Use one of: %(names)s.", names=", ".join(INITS)), field="source.init")
+    if (source.get("init") or INITS[0]) != INITS[0] and (source.get("variant") or VARIANTS[0]) != VARIANTS[0]:
+        raise SpecError(say("The standard system is systemd's: use the variant minbase."), field="source.variant")
     packages = source.get("packages") or []
     if not isinstance(packages, list) or len(packages) > PACKAGES_MAX:
         raise SpecError(say("Give at most %(most)s packages, as a list.", most=PACKAGES_MAX), field="source.packages")

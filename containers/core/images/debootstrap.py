@@ -13,18 +13,12 @@ from typing import Any, Final
 from .. import policy, policy_file, recipes
 from ..errors import HostUnsupported, SpecError
 from ..sentences import say
-from . import apt_sources, sandbox
+from . import apt_sources, debian_inits, sandbox
 from .base import Order
 from .debian_fit import FIT
 
 SCRIPTS: Final = Path("/usr/share/debootstrap/scripts")
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-PACKAGES: Final = (
-    "ca-certificates dbus ifupdown iproute2 iputils-ping isc-dhcp-client less netbase procps systemd systemd-sysv"
-).split()
-"""What every container of it needs to boot, to have a network, and to be looked into."""
-DEFAULTS: Final = {"init_command": ["/sbin/init"], "halt_signal": "SIGRTMIN+3", "environment": {"LANG": "C.UTF-8"}}
-"""SIGRTMIN+3 is systemd's halt.target. Source: systemd(1), SIGNALS."""
 
 _PROGRAMS: Final = ("/usr/sbin/debootstrap", "/usr/bin/unshare", "/usr/bin/setpriv", "/usr/sbin/chroot")
 ROOM_BYTES: Final = 400 << 20
@@ -38,6 +32,7 @@ class Recipe:
 
     suite: str
     variant: str
+    init: str
     packages: tuple[str, ...]
     mirror: str
     security: str | None
@@ -100,22 +95,26 @@ def build(order: Order, rootfs: Path) -> dict[str, Any]:
     sandbox.run(order, "debootstrap", program, environment=environment, watch=meter.line, room=rootfs)
     order.progress(91, "Making it fit for a container")
     inside = environment | {"SUITE": recipe.suite, "MIRROR": recipe.mirror, "SECURITY": recipe.security or ""}
+    inside["LATER"] = " ".join(debian_inits.INITS[recipe.init].later)
     shell = ["/usr/sbin/chroot", sandbox.ROOTFS, "/bin/sh", "-eu", "-s"]
     sandbox.run(order, "fit", shell, environment=inside, script=FIT, room=rootfs)
     own_root.rmdir()
-    return dict(DEFAULTS)
+    halt_signal = debian_inits.INITS[recipe.init].halt_signal
+    return {"init_command": ["/sbin/init"], "halt_signal": halt_signal, "environment": {"LANG": "C.UTF-8"}}
 
 
 def parse(source: dict[str, Any], rules: policy.Policy = policy.DEFAULT) -> Recipe:
     """Check a source as the API gives it; raises SpecError naming the field."""
     recipes.check(source)
     suite = source.get("suite", recipes.SUITES[0])
+    init = source.get("init") or recipes.INITS[0]
     own, security = apt_sources.mirrors()
     mirror = _public(source["mirror"], rules) if source.get("mirror") else own
     return Recipe(
         suite=suite,
         variant=source.get("variant") or recipes.VARIANTS[0],
-        packages=tuple(sorted({*PACKAGES, *(source.get("packages") or ())})),
+        init=init,
+        packages=tuple(sorted({*debian_inits.packages(suite, init), *(source.get("packages") or ())})),
         mirror=mirror,
         security=None if suite in _ROLLING else security,
     )
@@ -153,8 +152,10 @@ def arguments(recipe: Recipe) -> list[str]:
     """Return debootstrap's command line; the script is named, for a debootstrap older than the suite."""
     variant = [] if recipe.variant == "standard" else [f"--variant={recipe.variant}"]
     script = SCRIPTS / recipe.suite
+    unwanted = debian_inits.INITS[recipe.init].excluded
+    exclude = [f"--exclude={','.join(unwanted)}"] if unwanted else []
     return [
-        *("/usr/sbin/debootstrap", "--verbose", *variant),
+        *("/usr/sbin/debootstrap", "--verbose", *variant, *exclude),
         *(f"--include={','.join(recipe.packages)}", f"--keyring={KEYRING}", "--components=main"),
         *(recipe.suite, sandbox.ROOTFS, recipe.mirror, str(script if script.exists() else SCRIPTS / "sid")),
     ]
