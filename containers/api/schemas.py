@@ -271,6 +271,7 @@ class DebootstrapSource(Body):
     type: Literal["debootstrap"]
     suite: recipes.Suite
     variant: recipes.Variant | None = None
+    init: recipes.Init | None = None
     packages: Annotated[list[Package], Field(max_length=recipes.PACKAGES_MAX)] | None = None
     mirror: Url | None = None
 
