@@ -28,6 +28,11 @@ class LimitsIn(Body):
     swap_bytes: int | None = None
     cpu_weight: int | None = None
     cpuset: Annotated[str, Field(max_length=1000)] | None = None
+    io_read_ops_per_sec: int | None = None
+    io_write_ops_per_sec: int | None = None
+    io_weight: int | None = None
+    hugepages: Annotated[dict[Text, int], Field(max_length=8)] | None = None
+    cgroup: Annotated[dict[Text, Text], Field(max_length=64)] | None = None
 
 
 Bound = int | Literal["unlimited"]

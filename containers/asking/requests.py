@@ -199,6 +199,8 @@ def check_limits(values: dict[str, Any], host: Host) -> dict[str, Any]:
         host_pids=facts.get("pids") or _NO_CEILING,
         host_online=facts.get("online"),
     )
+    limits.check_types()
+    policy.check_cgroup(policy.Containers(cgroup_files=tuple(facts.get("policy", {}).get("cgroup_files", ()))), limits)
     if limits.disk_bytes is not None and not facts.get("disk_limits"):
         raise SpecError("This host's storage cannot hold a container to a size.", field="limits.disk_bytes")
     return {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.cgroup_files import check_file
+from ..core.limits import check_file
 from ..core.errors import InvalidTransition, NotFound
 from ..core.states import Status
 from ..models import Container

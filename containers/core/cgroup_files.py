@@ -6,18 +6,16 @@ scheduler/sched-bwc.rst, cgroup-v1/cpusets.rst.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
 from . import cpulist
-from .errors import HostUnsupported, SpecError
-from .spec import Limits
+from .errors import HostUnsupported
+from .limits import Limits
 
 CPU_PERIOD_USEC: Final = 100_000
 CPU_QUOTA_MIN_USEC: Final = 1_000
 """The kernel refuses less than a millisecond."""
-_FILE: Final = re.compile(r"[a-z][a-z0-9_]{1,30}(?:\.[A-Za-z0-9_]{1,62}){1,4}", re.ASCII)
 WEIGHT_DEFAULT: Final = 100
 UNLIMITED_V1: Final = 2**62
 """memory.limit_in_bytes reads PAGE_COUNTER_MAX, which is above this, where there is no limit."""
@@ -30,15 +28,30 @@ CONTROLLERS_V2: Final = ("cpu", "cpuset", "io", "memory", "pids")
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One write. controller: whose v1 hierarchy the file is in; the v2 writes name it too."""
+    """One write. controller: whose v1 hierarchy the file is in; the v2 writes name it too. raw: as somebody asked."""
 
     controller: str
     file: str
     value: str
+    raw: bool = False
 
     def describe(self) -> str:
         """Return the write as one line for a person."""
         return f"{self.controller}: {self.value!r} to {self.file}"
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What the container's cgroup has files for, beside those that every kernel offers.
+
+    io_device: "MAJOR:MINOR" of the disk below the state directory, or None where there is none to throttle. io_weight:
+    the file of a disk's share, None where no scheduler knows one. page_sizes: of huge pages. controllers: v1's.
+    """
+
+    io_device: str | None = None
+    io_weight: str | None = None
+    page_sizes: tuple[str, ...] = ()
+    controllers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +80,47 @@ def _swap(limits: Limits, *, swap: bool) -> None:
         )
 
 
+def _io_weight(limits: Limits, offered: Offered, *, fresh: bool) -> list[Write]:
+    """Return the write of a disk's share."""
+    if limits.io_weight is not None and offered.io_weight is None:
+        raise HostUnsupported(
+            "This host's disks have no scheduler that knows shares (BFQ, or io.cost): leave it out.",
+            feature="io-weight",
+            field="limits.io_weight",
+        )
+    if offered.io_weight is None or (limits.io_weight is None and fresh):
+        return []
+    controller = offered.io_weight.partition(".")[0]
+    return [Write(controller, offered.io_weight, str(limits.io_weight or WEIGHT_DEFAULT))]
+
+
+def _hugepages(limits: Limits, offered: Offered, *, fresh: bool, file: str, none: str) -> list[Write]:
+    wanted = limits.hugepages or {}
+    if missing := sorted(set(wanted) - set(offered.page_sizes)):
+        has = ", ".join(offered.page_sizes) or "none"
+        raise HostUnsupported(
+            f"This host limits no pages of {', '.join(missing)} for each container; it knows: {has}.",
+            feature="hugetlb",
+            field="limits.hugepages",
+        )
+    sizes = wanted if fresh else offered.page_sizes
+    return [Write("hugetlb", f"hugetlb.{size}.{file}", str(wanted.get(size, none))) for size in sizes]
+
+
+def _raw(limits: Limits) -> list[Write]:
+    return [Write(file.partition(".")[0], file, value, raw=True) for file, value in (limits.cgroup or {}).items()]
+
+
 def limits_v2(
-    limits: Limits, *, io_device: str | None, fresh: bool, swap: bool, every_cpu: str | None = None
+    limits: Limits, *, offered: Offered, fresh: bool, swap: bool, every_cpu: str | None = None
 ) -> tuple[Write, ...]:
     """Return the writes that put limits in force on v2.
 
-    io_device: "MAJOR:MINOR" of the disk below the state directory, or None where there is none to throttle.
     fresh: the cgroup is new, so that what is unlimited needs no write. swap: memory.swap.max is there.
     every_cpu: all CPUs that there can be, where a cpuset is to be taken away: one with processes cannot be emptied
     (ENOSPC), and of this list the parent's own are in force, whichever those are later.
     With a memory limit the container may not swap unless it is given swap: the limit is what it costs the host,
-    wherever the pages are. Raises HostUnsupported for a swap limit where swap is false.
+    wherever the pages are. Raises HostUnsupported for a limit that this host has no file for.
     """
     _swap(limits, swap=swap)
     writes: list[Write] = []
@@ -95,16 +138,24 @@ def limits_v2(
         writes.append(Write("cpuset", "cpuset.cpus", limits.cpuset or every_cpu or ""))
     if limits.pids is not None or not fresh:
         writes.append(Write("pids", "pids.max", "max" if limits.pids is None else str(limits.pids)))
-    read, write = limits.io_read_bytes_per_sec, limits.io_write_bytes_per_sec
-    if io_device is not None and (read or write or not fresh):
-        writes.append(Write("io", "io.max", f"{io_device} rbps={read or 'max'} wbps={write or 'max'}"))
-    return tuple(writes)
+    writes += _io_weight(limits, offered, fresh=fresh)
+    writes += _hugepages(limits, offered, fresh=fresh, file="max", none="max")
+    if offered.io_device is not None and (limits.throttled or not fresh):
+        rates = (
+            ("rbps", limits.io_read_bytes_per_sec),
+            ("wbps", limits.io_write_bytes_per_sec),
+            ("riops", limits.io_read_ops_per_sec),
+            ("wiops", limits.io_write_ops_per_sec),
+        )
+        words = " ".join(f"{name}={rate or 'max'}" for name, rate in rates)
+        writes.append(Write("io", "io.max", f"{offered.io_device} {words}"))
+    return (*writes, *_raw(limits))
 
 
 def limits_v1(
     limits: Limits,
     *,
-    io_device: str | None,
+    offered: Offered,
     fresh: bool,
     swap: bool,
     memory_now_bytes: int,
@@ -136,10 +187,25 @@ def limits_v1(
         writes += _cpuset_v1(limits.cpuset, cpus)
     if limits.pids is not None or not fresh:
         writes.append(Write("pids", "pids.max", "max" if limits.pids is None else str(limits.pids)))
-    rates = (("read", limits.io_read_bytes_per_sec), ("write", limits.io_write_bytes_per_sec))
+    writes += _io_weight(limits, offered, fresh=fresh)
+    writes += _hugepages(limits, offered, fresh=fresh, file="limit_in_bytes", none="-1")
+    rates = (
+        ("read_bps", limits.io_read_bytes_per_sec),
+        ("write_bps", limits.io_write_bytes_per_sec),
+        ("read_iops", limits.io_read_ops_per_sec),
+        ("write_iops", limits.io_write_ops_per_sec),
+    )
     for way, rate in rates:
-        if io_device is not None and (rate or not fresh):
-            writes.append(Write("blkio", f"blkio.throttle.{way}_bps_device", f"{io_device} {rate or 0}"))
+        if offered.io_device is not None and (rate or not fresh):
+            writes.append(Write("blkio", f"blkio.throttle.{way}_device", f"{offered.io_device} {rate or 0}"))
+    for write in _raw(limits):
+        if write.controller not in offered.controllers:
+            raise HostUnsupported(
+                f"This host's cgroup v1 has no controller {write.controller}.",
+                feature="cgroup-file",
+                field=f"limits.cgroup.{write.file}",
+            )
+        writes.append(write)
     return tuple(writes)
 
 
@@ -155,16 +221,6 @@ def _cpuset_v1(wanted: str | None, cpus: CpusV1) -> list[Write]:
         Write("cpuset", "ns/cpuset.cpus", cpulist.write(after)),
         Write("cpuset", "cpuset.cpus", cpulist.write(after)),
     ]
-
-
-def check_file(name: str) -> str:
-    """Return name if it is one of a controller's files, such as memory.max; raises SpecError (field ``file``).
-
-    What it lets through is no path, and begins with the name of a controller or with ``cgroup``.
-    """
-    if not _FILE.fullmatch(name):
-        raise SpecError("Name a cgroup file, such as memory.max.", field="file")
-    return name
 
 
 def parse_keyed(text: str) -> dict[str, int]:

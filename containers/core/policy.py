@@ -6,6 +6,7 @@
     privileged = false            # may there be privileged containers
     nesting = false               # may containers make user namespaces
     keyctl = false                # may containers use key rings
+    cgroup_files = []             # files of cgroups that may be written for a container: "memory.high", "cpu.uclamp.*"
     apparmor = []                 # AppArmor profiles of the host's that containers may name; "generated" always
     capabilities = []             # what containers may keep beyond the default, such as "sys_time"
     parent_nics = []              # the host's network cards that containers may sit on
@@ -68,6 +69,7 @@ class Containers:
     nesting: bool = False
     keyctl: bool = False
     apparmor: tuple[str, ...] = ()
+    cgroup_files: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     parent_nics: tuple[str, ...] = ()
 
@@ -160,9 +162,7 @@ def check(policy: Policy, spec: Spec, others: Iterable[Spec] = (), *, parent_nic
     if spec.privileged and not policy.containers.privileged:
         raise _denied("This host's policy does not allow privileged containers.", "privileged")
     check_security(policy.containers, spec.security, privileged=spec.privileged)
-    for nic in parent_nics:
-        if nic not in policy.containers.parent_nics:
-            raise _denied(f"This host's policy does not let containers use the card {nic}.", "network")
+    check_cgroup(policy.containers, spec.limits)
     profile_of(policy, spec)
     resolve(policy, spec)
     _check_ceilings(policy.ceilings_of(spec.project), spec, others)

@@ -9,20 +9,18 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self, TypeVar, get_args
 
-from . import cpulist
 from .attachments import Device, Mount, check_all
 from .behaviour import Boot, Consoles, Init
 from .errors import SpecError
 from .host import SLOTS
+from .limits import CPU_WEIGHT_MAX as CPU_WEIGHT_MAX
+from .limits import CPUS_MIN as CPUS_MIN
+from .limits import MEMORY_MIN_BYTES as MEMORY_MIN_BYTES
+from .limits import PIDS_MIN as PIDS_MIN
+from .limits import Limits as Limits
 from .names import check_name
 from .security import Security
 from .sentences import say
-
-MEMORY_MIN_BYTES: Final = 4 * 1024**2
-CPUS_MIN: Final = 0.01
-PIDS_MIN: Final = 8
-IO_MIN_BYTES_PER_SEC: Final = 64 * 1024
-CPU_WEIGHT_MAX: Final = 10_000
 
 _T = TypeVar("_T")
 
@@ -35,81 +33,6 @@ _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}", re.ASCII)
 _LINK = re.compile(r"[a-z][a-z0-9.]{0,14}", re.ASCII)
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _SIGNAL = re.compile(r"SIG[A-Z]+[0-9]?|SIGRTM(?:IN\+|AX-)[0-9]{1,2}|[1-9][0-9]?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Ceilings of one container; None means none.
-
-    memory_bytes: memory without swap. cpus: cores as a decimal (0.5 = half a core). pids: processes and threads.
-    disk_bytes: the writable layer. io_*: per second, on the device that holds the state directory.
-    swap_bytes: beside memory_bytes, which it needs; None with a memory limit is no swap. cpu_weight: 1..10000, the
-    share of CPUs that are short; every container has 100. cpuset: the CPUs to run on, as core.cpulist reads them.
-    """
-
-    memory_bytes: int | None = None
-    cpus: float | None = None
-    pids: int | None = None
-    disk_bytes: int | None = None
-    io_read_bytes_per_sec: int | None = None
-    io_write_bytes_per_sec: int | None = None
-    swap_bytes: int | None = None
-    cpu_weight: int | None = None
-    cpuset: str | None = None
-
-    def check(self, *, host_memory_bytes: int, host_cpus: int, host_pids: int, host_online: str | None = None) -> None:
-        """Raise SpecError (field ``limits.NAME``) where a value is outside what is sensible or what the host has.
-
-        host_online: the list of the host's CPUs that are online; None where it is not known.
-        """
-        ranges: tuple[tuple[str, float | None, float, float], ...] = (
-            ("memory_bytes", self.memory_bytes, MEMORY_MIN_BYTES, host_memory_bytes),
-            ("cpus", self.cpus, CPUS_MIN, host_cpus),
-            ("pids", self.pids, PIDS_MIN, host_pids),
-            ("io_read_bytes_per_sec", self.io_read_bytes_per_sec, IO_MIN_BYTES_PER_SEC, 2**50),
-            ("io_write_bytes_per_sec", self.io_write_bytes_per_sec, IO_MIN_BYTES_PER_SEC, 2**50),
-            ("swap_bytes", self.swap_bytes, 0, 2**50),
-            ("cpu_weight", self.cpu_weight, 1, CPU_WEIGHT_MAX),
-        )
-        for name, value, least, most in ranges:
-            # written so that NaN, which compares false with everything, is refused too
-            if value is not None and not least <= value <= most:
-                raise SpecError(
-                    say("%(name)s must be between %(least)s and %(most)s.", name=name, least=least, most=most),
-                    field=f"limits.{name}",
-                )
-        if self.swap_bytes is not None and self.memory_bytes is None:
-            raise SpecError("Swap is limited together with memory: give a memory limit too.", field="limits.swap_bytes")
-        if missing := self._cpus() - (self._cpus() if host_online is None else cpulist.parse(host_online)):
-            names = cpulist.write(missing)
-            raise SpecError(
-                say("This host has no CPU %(names)s online; it has %(online)s.", names=names, online=host_online),
-                field="limits.cpuset",
-            )
-
-    def _cpus(self) -> frozenset[int]:
-        """Return the CPUs of cpuset; raises SpecError for what is no list, or an empty one."""
-        try:
-            cpus = frozenset() if self.cpuset is None else cpulist.parse(self.cpuset)
-        except (ValueError, AttributeError):
-            raise SpecError("Give CPUs as in 0-3,8.", field="limits.cpuset") from None
-        if self.cpuset is not None and not cpus:
-            raise SpecError("Name a CPU at least.", field="limits.cpuset")
-        return cpus
-
-    def check_types(self) -> None:
-        """Raise SpecError (field ``limits.NAME``) for what no cgroup file takes: no number, none above 0, no CPUs."""
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            if value is None or entry.name == "cpuset":
-                continue
-            kinds = (int, float) if entry.name == "cpus" else (int,)
-            least = 0 if entry.name == "swap_bytes" else 1e-9
-            if not isinstance(value, kinds) or isinstance(value, bool) or not value >= least:
-                raise SpecError(
-                    say("%(name)s must be a number above 0.", name=entry.name), field=f"limits.{entry.name}"
-                )
-        self._cpus()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -249,6 +249,7 @@ class KernelRuntime:
                 "privileged": rules.containers.privileged,
                 "nesting": rules.containers.nesting,
                 "keyctl": rules.containers.keyctl,
+                "cgroup_files": list(rules.containers.cgroup_files),
                 "apparmor": list(rules.containers.apparmor),
                 "seccomp": {name: {"projects": list(one.projects)} for name, one in rules.seccomp.items()},
                 "capabilities": list(rules.containers.capabilities),

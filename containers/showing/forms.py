@@ -20,7 +20,8 @@ from ..core.names import NAME_PATTERN
 from ..core.spec import CPU_WEIGHT_MAX, CPUS_MIN, MEMORY_MIN_BYTES, PIDS_MIN
 from ..core.units import format_bytes
 from ..models import Container, Host
-from . import behaviourtext, securitytext
+from . import behaviourtext, limittext, securitytext
+from .sentences import translated
 
 UNITS: Final = {"MiB": 1024**2, "GiB": 1024**3}
 LIMITS: Final = {
@@ -31,6 +32,7 @@ LIMITS: Final = {
     "cpuset": "cpuset",
     "pids": "pids",
     "disk": "disk_bytes",
+    **limittext.LIMITS,
 }
 FIELDS_OF_LIMITS: Final = {f"limits.{limit}": name for name, limit in LIMITS.items()}
 RESTARTS: Final = (
@@ -77,6 +79,13 @@ def _number(text: str, kind: Callable[[str], Any], field: str) -> Any:
         raise SpecError(_("Give a number."), field=field) from None
 
 
+def _hugepages(text: str) -> dict[str, int] | None:
+    """Return lines SIZE=amount as bytes by size, None for nothing; raises SpecError."""
+    field = "limits.hugepages"
+    found = {size: memory_value(value, field=field) for size, value in limittext.pairs(text, "hugepages").items()}
+    return {size: value for size, value in found.items() if value is not None} or None
+
+
 def _command(text: str) -> tuple[str, ...] | None:
     """Return a command line as arguments, None for nothing; raises SpecError."""
     try:
@@ -108,6 +117,13 @@ def parse(name: str, data: Mapping[str, Any]) -> Any:
         "cpu_weight": lambda: _number(text, int, "limits.cpu_weight"),
         "cpuset": lambda: text.strip() or None,
         "pids": lambda: _number(text, int, "limits.pids"),
+        "io_read": lambda: memory_value(text, field="limits.io_read_bytes_per_sec"),
+        "io_write": lambda: memory_value(text, field="limits.io_write_bytes_per_sec"),
+        "io_read_ops": lambda: _number(text, int, "limits.io_read_ops_per_sec"),
+        "io_write_ops": lambda: _number(text, int, "limits.io_write_ops_per_sec"),
+        "io_weight": lambda: _number(text, int, "limits.io_weight"),
+        "hugepages": lambda: _hugepages(text),
+        "cgroup": lambda: limittext.pairs(text, "cgroup") or None,
         "tags": lambda: tuple(text.replace(",", " ").split()),
         "init_command": lambda: _command(text),
         "environment": lambda: _environment(text),
@@ -212,7 +228,7 @@ def field_of(error: CoreError) -> str:
     parts = (error.field or "").split(".")
     if parts[0] == "security" and len(parts) > 1:
         return f"{securitytext.PREFIX}{parts[1]}"
-    return behaviourtext.field_of(error.field or "") or FIELDS_OF_LIMITS.get(error.field or "", parts[0])
+    return behaviourtext.field_of(error.field or "") or FIELDS_OF_LIMITS.get(".".join(parts[:2]), parts[0])
 
 
 def ranges(host: Host) -> dict[str, str]:

@@ -28,6 +28,11 @@ LIMITS: Final = (
     "disk_bytes",
     "io_read_bytes_per_sec",
     "io_write_bytes_per_sec",
+    "io_read_ops_per_sec",
+    "io_write_ops_per_sec",
+    "io_weight",
+    "hugepages",
+    "cgroup",
 )
 _ERROR: Final = ("code", "message", "step", "path", "errno", "console")
 _LAST_EXIT: Final = ("at", "reason", "exit_code", "signal", "console")

@@ -11,7 +11,7 @@ from ..clients import history
 from ..core.security import Security
 from ..core.units import format_bytes
 from ..models import Container
-from . import behaviourtext, securitytext
+from . import behaviourtext, limittext, securitytext
 from .forms import LIMITS, RESTARTS, ranges
 from .rows import Row
 
@@ -59,6 +59,7 @@ def _limits(container: Container) -> list[Setting]:
         _setting("cpu_weight", _("CPU weight"), weight or 100, weight or "", "number", allowed["cpu_weight"]),
         _setting("cpuset", _("Which CPUs"), cpuset or _("all"), cpuset or "", "text", allowed["cpuset"]),
         limit("pids", _("Processes"), pids, pids or "", "number"),
+        *limittext.rows(limits, _setting, none),
     ]
 
 

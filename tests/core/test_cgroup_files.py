@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from containers.core import cpulist
 from containers.core.cgroup_files import (
     CpusV1,
+    Offered,
     Write,
-    check_file,
     cpu_quota_usec,
     cpu_shares,
     limits_v1,
@@ -16,9 +16,10 @@ from containers.core.cgroup_files import (
     parse_keyed,
 )
 from containers.core.errors import HostUnsupported, SpecError
-from containers.core.spec import Limits
+from containers.core.limits import Limits, check_file
 
 MIB = 1024**2
+DISK = Offered(io_device="8:0")
 
 
 def files(writes: tuple[Write, ...]) -> list[str]:
@@ -26,42 +27,44 @@ def files(writes: tuple[Write, ...]) -> list[str]:
 
 
 def test_a_fresh_cgroup_without_limits_needs_no_write() -> None:
-    assert limits_v2(Limits(), io_device="8:0", fresh=True, swap=True) == ()
-    assert limits_v1(Limits(), io_device="8:0", fresh=True, swap=True, memory_now_bytes=2**63) == ()
+    assert limits_v2(Limits(), offered=DISK, fresh=True, swap=True) == ()
+    assert limits_v1(Limits(), offered=DISK, fresh=True, swap=True, memory_now_bytes=2**63) == ()
 
 
 def test_v2_writes_every_limit() -> None:
     limits = Limits(memory_bytes=64 * MIB, cpus=1.5, pids=100, io_read_bytes_per_sec=MIB)
-    writes = {write.file: write.value for write in limits_v2(limits, io_device="8:0", fresh=True, swap=True)}
+    writes = {write.file: write.value for write in limits_v2(limits, offered=DISK, fresh=True, swap=True)}
     assert writes == {
         "memory.max": str(64 * MIB),
         "memory.swap.max": "0",
         "cpu.max": "150000 100000",
         "pids.max": "100",
-        "io.max": f"8:0 rbps={MIB} wbps=max",
+        "io.max": f"8:0 rbps={MIB} wbps=max riops=max wiops=max",
     }
 
 
 def test_v2_takes_limits_away() -> None:
-    writes = {write.file: write.value for write in limits_v2(Limits(), io_device="8:0", fresh=False, swap=True)}
+    writes = {write.file: write.value for write in limits_v2(Limits(), offered=DISK, fresh=False, swap=True)}
     assert writes == {
         "memory.max": "max",
         "memory.swap.max": "max",
         "cpu.max": "max 100000",
         "cpu.weight": "100",
         "pids.max": "max",
-        "io.max": "8:0 rbps=max wbps=max",
+        "io.max": "8:0 rbps=max wbps=max riops=max wiops=max",
     }
 
 
 def test_v2_takes_a_cpuset_away_by_giving_every_cpu() -> None:
-    assert "cpuset.cpus" not in files(limits_v2(Limits(), io_device=None, fresh=False, swap=True))
-    writes = limits_v2(Limits(), io_device=None, fresh=False, swap=True, every_cpu="0-3")
+    assert "cpuset.cpus" not in files(limits_v2(Limits(), offered=Offered(), fresh=False, swap=True))
+    writes = limits_v2(Limits(), offered=Offered(), fresh=False, swap=True, every_cpu="0-3")
     assert Write("cpuset", "cpuset.cpus", "0-3") in writes
 
 
 def test_without_swap_accounting_swap_is_left_alone() -> None:
-    assert "memory.swap.max" not in files(limits_v2(Limits(memory_bytes=MIB), io_device=None, fresh=False, swap=False))
+    assert "memory.swap.max" not in files(
+        limits_v2(Limits(memory_bytes=MIB), offered=Offered(), fresh=False, swap=False)
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,7 @@ def test_without_swap_accounting_swap_is_left_alone() -> None:
 )
 def test_v1_orders_memory_and_memsw(now_bytes: int, new_bytes: int | None, first: str) -> None:
     writes = limits_v1(
-        Limits(memory_bytes=new_bytes), io_device=None, fresh=False, swap=True, memory_now_bytes=now_bytes
+        Limits(memory_bytes=new_bytes), offered=Offered(), fresh=False, swap=True, memory_now_bytes=now_bytes
     )
     memory = [file for file in files(writes) if file.startswith("memory.")]
     assert memory[0] == first
@@ -83,7 +86,7 @@ def test_v1_orders_memory_and_memsw(now_bytes: int, new_bytes: int | None, first
 
 
 def test_v1_sets_the_period_before_the_quota() -> None:
-    writes = limits_v1(Limits(cpus=0.5), io_device=None, fresh=True, swap=True, memory_now_bytes=2**63)
+    writes = limits_v1(Limits(cpus=0.5), offered=Offered(), fresh=True, swap=True, memory_now_bytes=2**63)
     assert [(write.file, write.value) for write in writes] == [
         ("cpu.cfs_period_us", "100000"),
         ("cpu.cfs_quota_us", "50000"),
@@ -102,13 +105,13 @@ def test_keyed_files() -> None:
 
 
 def v1(limits: Limits, **more: object) -> list[tuple[str, str]]:
-    values = {"io_device": None, "fresh": False, "swap": True, "memory_now_bytes": 2**63, **more}
+    values = {"offered": Offered(), "fresh": False, "swap": True, "memory_now_bytes": 2**63, **more}
     return [(write.file, write.value) for write in limits_v1(limits, **values)]  # type: ignore[arg-type]
 
 
 def test_swap_is_beside_memory_on_v2_and_on_top_of_it_on_v1() -> None:
     limits = Limits(memory_bytes=64 * MIB, swap_bytes=32 * MIB)
-    second = {write.file: write.value for write in limits_v2(limits, io_device=None, fresh=True, swap=True)}
+    second = {write.file: write.value for write in limits_v2(limits, offered=Offered(), fresh=True, swap=True)}
     assert second == {"memory.max": str(64 * MIB), "memory.swap.max": str(32 * MIB)}
     assert v1(limits, fresh=True) == [
         ("memory.limit_in_bytes", str(64 * MIB)),
@@ -121,8 +124,80 @@ def test_a_swap_limit_needs_a_kernel_that_accounts_swap() -> None:
     for writes in (limits_v2, limits_v1):
         more = {"memory_now_bytes": 0} if writes is limits_v1 else {}
         with pytest.raises(HostUnsupported) as caught:
-            writes(limits, io_device=None, fresh=True, swap=False, **more)  # type: ignore[operator]
+            writes(limits, offered=Offered(), fresh=True, swap=False, **more)  # type: ignore[arg-type]
         assert caught.value.field == "limits.swap_bytes"
+
+
+ALL = Offered(
+    io_device="8:0", io_weight="io.bfq.weight", page_sizes=("1GB", "2MB"), controllers=frozenset({"memory", "hugetlb"})
+)
+MORE = Limits(io_write_ops_per_sec=50, io_weight=300, hugepages={"2MB": 4 * MIB}, cgroup={"memory.swappiness": "10"})
+
+
+def test_disks_huge_pages_and_any_file_on_v2() -> None:
+    writes = limits_v2(MORE, offered=ALL, fresh=True, swap=True)
+    assert [(write.file, write.value, write.raw) for write in writes] == [
+        ("io.bfq.weight", "300", False),
+        ("hugetlb.2MB.max", str(4 * MIB), False),
+        ("io.max", "8:0 rbps=max wbps=max riops=max wiops=50", False),
+        ("memory.swappiness", "10", True),
+    ]
+    gone = {write.file: write.value for write in limits_v2(Limits(), offered=ALL, fresh=False, swap=True)}
+    assert gone.items() >= {"io.bfq.weight": "100", "hugetlb.2MB.max": "max", "hugetlb.1GB.max": "max"}.items()
+
+
+def test_disks_huge_pages_and_any_file_on_v1() -> None:
+    assert v1(MORE, fresh=True, offered=ALL) == [
+        ("io.bfq.weight", "300"),
+        ("hugetlb.2MB.limit_in_bytes", str(4 * MIB)),
+        ("blkio.throttle.write_iops_device", "8:0 50"),
+        ("memory.swappiness", "10"),
+    ]
+    assert ("hugetlb.1GB.limit_in_bytes", "-1") in v1(Limits(), offered=ALL)
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        (Limits(io_weight=10), "io_weight"),
+        (Limits(hugepages={"2MB": MIB}), "hugepages"),
+        (Limits(cgroup={"net_cls.classid": "1"}), "cgroup.net_cls.classid"),
+    ],
+)
+def test_what_a_host_has_no_file_for_is_named(limits: Limits, field: str) -> None:
+    with pytest.raises(HostUnsupported) as caught:
+        v1(limits, offered=DISK)
+    assert caught.value.field == f"limits.{field}"
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"io_weight": 0}, "io_weight"),
+        ({"io_weight": 1001}, "io_weight"),
+        ({"io_read_ops_per_sec": 1}, "io_read_ops_per_sec"),
+        ({"hugepages": {"2 MB": 1}}, "hugepages"),
+        ({"hugepages": {"2MB": -1}}, "hugepages"),
+        ({"hugepages": ["2MB"]}, "hugepages"),
+        ({"cgroup": {"memory.max": "1"}}, "cgroup.memory.max"),
+        ({"cgroup": {"cgroup.procs": "1"}}, "cgroup.cgroup.procs"),
+        ({"cgroup": {"devices.allow": "a"}}, "cgroup.devices.allow"),
+        ({"cgroup": {"../x.y": "a"}}, "cgroup.../x.y"),
+        ({"cgroup": {"memory.high": "1\n2"}}, "cgroup.memory.high"),
+        ({"cgroup": {"memory.high": ""}}, "cgroup.memory.high"),
+        ({"cgroup": {"memory.high": 5}}, "cgroup.memory.high"),
+    ],
+)
+def test_what_is_no_limit_is_refused_by_name(values: dict[str, object], field: str) -> None:
+    limits = Limits(**values)  # type: ignore[arg-type]
+
+    def check() -> None:
+        limits.check_types()
+        limits.check(host_memory_bytes=2**40, host_cpus=64, host_pids=1000)
+
+    with pytest.raises(SpecError) as caught:
+        check()
+    assert caught.value.field == f"limits.{field}"
 
 
 @pytest.mark.parametrize(("weight", "shares"), [(1, 10), (100, 1024), (50, 512), (10_000, 102_400)])

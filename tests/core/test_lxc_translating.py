@@ -30,6 +30,7 @@ GIVEN: dict[str, Any] = {
     "nodes": {"c 10:232": "kvm", "c 10:233": "x"},
     "profiles": {"/etc/lxc/tight": "tight"},
     "apparmor": ("lxc-web",),
+    "cgroup_files": ("cpu.uclamp.*",),
 }
 
 
@@ -79,7 +80,16 @@ def translated(text: str, **facts: Any) -> Translation:
         ("lxc.cgroup2.pids.max = 100", "translated", {"limits": {"pids": 100}}),
         ("lxc.cgroup2.io.max = 8:0 rbps=1048576 wbps=max", "translated",
          {"limits": {"io_read_bytes_per_sec": 1 << 20}}),
-        ("lxc.cgroup2.io.max = 8:0 riops=10", "left out", {}),
+        ("lxc.cgroup2.io.max = 8:0 riops=10", "translated", {"limits": {"io_read_ops_per_sec": 10}}),
+        ("lxc.cgroup2.io.max = 8:0 riops=1", "left out", {}),
+        ("lxc.cgroup.blkio.throttle.write_iops_device = 8:0 20", "translated",
+         {"limits": {"io_write_ops_per_sec": 20}}),
+        ("lxc.cgroup2.io.weight = default 300", "translated", {"limits": {"io_weight": 300}}),
+        ("lxc.cgroup.blkio.weight = 500", "translated", {"limits": {"io_weight": 500}}),
+        ("lxc.cgroup2.hugetlb.2MB.max = 4M", "translated", {"limits": {"hugepages": {"2MB": 4 << 20}}}),
+        ("lxc.cgroup2.hugetlb.2MB.max = max", "taken", {}),
+        ("lxc.cgroup2.cpu.uclamp.max = 50", "taken", {"limits": {"cgroup": {"cpu.uclamp.max": "50"}}}),
+        ("lxc.cgroup2.cgroup.type = threaded", "left out", {}),
         ("lxc.cgroup.blkio.throttle.write_bps_device = 8:0 1048576", "translated",
          {"limits": {"io_write_bytes_per_sec": 1 << 20}}),
         ("lxc.cgroup.dir = x", "left out", {}),

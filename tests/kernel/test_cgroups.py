@@ -18,7 +18,8 @@ import pytest
 
 from containers.core import cgroups
 from containers.core.cgroups import Cgroups, raw
-from containers.core.errors import AlreadyExists, InUse, NotFound, SetupFailed, TimedOut
+from containers.core.cgroups.blockdev import disk_of
+from containers.core.errors import AlreadyExists, HostUnsupported, InUse, NotFound, SetupFailed, SpecError, TimedOut
 from containers.core.spec import Limits
 
 from .patience import wait_until
@@ -430,12 +431,8 @@ def test_a_supervisor_is_nobody_elses_neighbour(groups: Cgroups) -> None:
 
 
 def test_io_limits_where_there_is_a_disk(groups: Cgroups) -> None:
-    from containers.core.cgroups.blockdev import disk_of
-
     device = disk_of(groups.state_dir)
     if device is None:
-        from containers.core.errors import HostUnsupported
-
         with pytest.raises(HostUnsupported):
             create(groups, Limits(io_write_bytes_per_sec=MIB))
         return
@@ -528,3 +525,65 @@ def test_any_file_of_the_containers_own_cgroup_can_be_read(groups: Cgroups) -> N
     with pytest.raises(NotFound) as caught:
         raw.read(groups, ID, "pids.max")
     assert caught.value.field is None
+
+
+def test_operations_and_shares_of_disks_are_in_force_and_go_away(groups: Cgroups) -> None:
+    create(groups)
+    names = ("io.weight", "io.bfq.weight") if groups.version == 2 else ("blkio.bfq.weight", "blkio.weight")
+    places = [place / name for name in names for place in groups.places(ID, name.split(".")[0])]
+    there = [path for path in places if path.exists()]
+    if there:
+        groups.apply(ID, Limits(io_weight=300))
+        assert "300" in there[0].read_text()
+        groups.apply(ID, Limits())
+        assert "300" not in there[0].read_text()
+    else:
+        with pytest.raises(HostUnsupported) as caught:
+            groups.apply(ID, Limits(io_weight=300))
+        assert caught.value.field == "limits.io_weight"
+    if disk_of(groups.state_dir) is None:
+        with pytest.raises(HostUnsupported) as caught:
+            groups.apply(ID, Limits(io_read_ops_per_sec=100))
+        assert caught.value.field == "limits.io_read_ops_per_sec"
+        return
+    file = "io.max" if groups.version == 2 else "blkio.throttle.read_iops_device"
+    groups.apply(ID, Limits(io_read_ops_per_sec=100))
+    assert "100" in raw.read(groups, ID, file)
+    groups.apply(ID, Limits())
+    assert "100" not in raw.read(groups, ID, file)
+
+
+def test_huge_pages_are_limited_where_the_host_counts_them(groups: Cgroups) -> None:
+    if groups.version == 2:
+        offers = "hugetlb" in (groups.tree.parent / "cgroup.controllers").read_text().split()
+    else:
+        offers = any("hugetlb" in line.split()[3] for line in Path("/proc/mounts").read_text().splitlines())
+    if not offers:
+        with pytest.raises(HostUnsupported) as caught:
+            create(groups, Limits(hugepages={"2MB": 4 * MIB}))
+        assert caught.value.field == "limits.hugepages"
+        return
+    file = "hugetlb.2MB.max" if groups.version == 2 else "hugetlb.2MB.limit_in_bytes"
+    create(groups, Limits(hugepages={"2MB": 4 * MIB}))
+    assert raw.read(groups, ID, file).strip() == str(4 * MIB)
+    groups.apply(ID, Limits(hugepages={"2MB": 2 * MIB}))
+    assert raw.read(groups, ID, file).strip() == str(2 * MIB)
+    groups.apply(ID, Limits())
+    assert raw.read(groups, ID, file).strip() in ("max", "9223372036854771712")
+
+
+def test_any_file_is_written_at_start_and_live_and_a_bad_value_changes_nothing(groups: Cgroups) -> None:
+    file, other = ("memory.high", "cpu.max.burst") if groups.version == 2 else ("memory.swappiness", "cpu.cfs_burst_us")
+    create(groups, Limits(cgroup={file: "40960" if groups.version == 2 else "17"}))
+    first = raw.read(groups, ID, file).strip()
+    assert first in ("40960", "17")
+    second = "81920" if groups.version == 2 else "18"
+    groups.apply(ID, Limits(cgroup={file: second}))
+    assert raw.read(groups, ID, file).strip() == second
+    with pytest.raises(SpecError) as caught:
+        groups.apply(ID, Limits(pids=77, cgroup={file: first, other: "much"}))
+    assert caught.value.field == f"limits.cgroup.{other}"
+    assert raw.read(groups, ID, file).strip() == second
+    assert raw.read(groups, ID, "pids.max").strip() == "max"
+    with pytest.raises(SpecError, match="no such file"):
+        groups.apply(ID, Limits(cgroup={"memory.wings": "2"}))

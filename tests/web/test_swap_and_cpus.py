@@ -1,4 +1,4 @@
-"""Swap, CPU weight and CPU sets: through the API and the settings page to the runtime, live."""
+"""Swap, CPUs, disks, huge pages, other files of cgroups: through the API and the settings page to the runtime, live."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 1024**2
 @pytest.fixture(autouse=True)
 def host():
     made = make_host()
-    made.facts = {**made.facts, "online": "0-1,3"}
+    made.facts = {**made.facts, "online": "0-1,3", "policy": {"cgroup_files": ["memory.high", "cpu.uclamp.*"]}}
     made.save()
     return made
 
@@ -81,3 +81,62 @@ def test_the_settings_page_shows_and_changes_them(alice, team):
         "cpuset": "0-1",
     }
     assert Container.objects.get().limits["cpuset"] == "0"
+
+
+MORE = {
+    "io_read_bytes_per_sec": MIB,
+    "io_write_ops_per_sec": 50,
+    "io_weight": 300,
+    "hugepages": {"2MB": 64 * MIB},
+    "cgroup": {"memory.high": "512M", "cpu.uclamp.max": "50"},
+}
+
+
+def test_disks_huge_pages_and_files_change_live(alice, team, runtime):
+    row = make_container(team, runtime=runtime, status="running")
+    change(alice, runtime, MORE)
+    assert runtime.limits[row.pk] == runtime.specs[row.pk].limits == Limits(**MORE)
+    shown = Api(alice).get("/containers/web-1")[1]["limits"]
+    assert {name: shown[name] for name in MORE} == MORE
+    change(alice, runtime, {"cgroup": {"memory.high": "1G"}, "hugepages": None})
+    assert runtime.limits[row.pk].cgroup == {"memory.high": "1G"}
+    assert runtime.limits[row.pk].hugepages is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "code", "field"),
+    [
+        ({"cgroup": {"memory.low": "1G"}}, 403, "policy", "limits.cgroup.memory.low"),
+        ({"cgroup": {"memory.max": "1G"}}, 422, "invalid-value", "limits.cgroup.memory.max"),
+        ({"cgroup": {"../../x": "1"}}, 422, "invalid-value", "limits.cgroup.../../x"),
+        ({"io_weight": 5000}, 422, "invalid-value", "limits.io_weight"),
+        ({"hugepages": {"3 apples": 1}}, 422, "invalid-value", "limits.hugepages"),
+        ({"hugepages": {"2MB": "much"}}, 400, "bad-request", "limits.hugepages.2MB"),
+    ],
+)
+def test_what_is_refused_names_its_field(alice, team, limits, status, code, field):
+    make_container(team)
+    assert_error(Api(alice).patch("/containers/web-1", {"limits": limits}), status, code, field)
+    assert not Operation.objects.exists()
+
+
+def test_the_settings_page_has_them_too(alice, team):
+    make_container(team, limits=MORE)
+    client = Client()
+    client.force_login(alice, backend="allauth.account.auth_backends.AuthenticationBackend")
+    where = reverse("containers:settings", args=["web-1"])
+    shown = client.get(where).content.decode()
+    assert 'name="io_read" value="1"' in shown
+    assert "memory.high=512M" in shown
+    for name, text in (("cgroup", "memory.low=1"), ("hugepages", "2MB"), ("io_weight", "heavy")):
+        wrong = client.post(where, {name: text}, headers={"HX-Request": "true"}).content.decode()
+        assert "data-error" in wrong.split(f'data-setting="{name}"')[1].split('<div class="setting" ')[0]
+    fields = {"io_read": "", "io_write": "2", "io_write_ops": "100", "io_weight": "", "hugepages": "2MB=1 GiB",
+              "cgroup": "memory.high = 1G\r\n"}  # fmt: skip
+    assert client.post(where, fields, headers={"HX-Request": "true"}).status_code == 204
+    assert Operation.objects.get().arguments["changes"]["limits"] == {
+        "io_write_bytes_per_sec": 2 * MIB,
+        "io_write_ops_per_sec": 100,
+        "hugepages": {"2MB": 1024 * MIB},
+        "cgroup": {"memory.high": "1G"},
+    }

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import HostUnsupported
-from ..spec import Limits
+from ..limits import Limits
 
 
 def throttled_device(state_dir: Path, limits: Limits) -> str | None:
@@ -15,11 +15,9 @@ def throttled_device(state_dir: Path, limits: Limits) -> str | None:
     Raises HostUnsupported where limits ask for it and the state directory is on no disk (a tmpfs, say).
     """
     device = disk_of(state_dir)
-    if device is None and (limits.io_read_bytes_per_sec or limits.io_write_bytes_per_sec):
+    if device is None and limits.throttled:
         raise HostUnsupported(
-            f"{state_dir} is on no disk whose speed could be limited.",
-            field="limits.io_read_bytes_per_sec" if limits.io_read_bytes_per_sec else "limits.io_write_bytes_per_sec",
-            feature="io-limits",
+            f"{state_dir} is on no disk whose speed could be limited.", field=limits.throttled, feature="io-limits"
         )
     return device
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from ..cgroup_files import check_file
 from ..errors import NotFound
+from ..limits import check_file
 from ..sentences import say
 from .base import Cgroups
 
@@ -17,7 +17,7 @@ _UNREADABLE: Final = (errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 def read(groups: Cgroups, container_id: str, file: str) -> str:
     """Return the text of a file of the cgroup where the container's limits are, at most MAX_BYTES of it.
 
-    file: as in cgroup_files.check_file, by the names of this host's cgroup version; on v1 what no v1 controller has is
+    file: as in limits.check_file, by the names of this host's cgroup version; on v1 what no v1 controller has is
     looked for in the cgroup2 tree (cgroup.events, cpu.pressure). Raises SpecError, and NotFound, whose field is
     ``file`` where the container runs and has no such file, or none to read.
     """

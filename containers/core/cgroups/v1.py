@@ -16,12 +16,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .. import devices
-from ..cgroup_files import CpusV1, Write, limits_v1, parse_keyed
+from ..cgroup_files import CpusV1, Offered, Write, limits_v1, parse_keyed
 from ..errors import InUse, NotFound
 from ..samples import StatPaths
 from ..sentences import say
 from ..spec import Limits
-from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups, Joined, read_file, write_file
+from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups, Joined, page_sizes, read_file, write_file, write_raw
 from .blockdev import throttled_device
 from .v2 import no_cpuset, refused
 
@@ -63,7 +63,10 @@ class CgroupsV1(Cgroups):
             for file, value in devices.v1_writes():
                 write_file(f"{path}/{file}", value)
         for write in self._plan(container_id, limits, fresh=True):
-            write_file(self._file(container_id, write), write.value)
+            if write.raw:
+                write_raw(write, self._file(container_id, write), [])
+            else:
+                write_file(self._file(container_id, write), write.value)
         if privileged:  # after the rules above, which a new directory takes over
             for base in self._hierarchies:
                 (base / f"{CONTAINER_PREFIX}{container_id}" / "ns").mkdir(mode=0o755)
@@ -75,11 +78,27 @@ class CgroupsV1(Cgroups):
         memory = self._container_dir("memory", container_id)
         return limits_v1(
             limits,
-            io_device=throttled_device(self.state_dir, limits) if "blkio" in self._controllers else None,
+            offered=self._offered(container_id, limits, fresh=fresh),
             fresh=fresh,
             swap=os.path.exists(memory / "memory.memsw.limit_in_bytes"),
             memory_now_bytes=int(read_file(f"{memory}/memory.limit_in_bytes")),
             cpus=self._cpus(container_id, limits) if limits.cpuset is not None or not fresh else None,
+        )
+
+    def _offered(self, container_id: str, limits: Limits, *, fresh: bool) -> Offered:
+        controllers = frozenset(self._controllers)
+        weights: tuple[str, ...] = ()
+        sizes: tuple[str, ...] = ()
+        if "blkio" in controllers and (limits.io_weight is not None or not fresh):
+            path = self._container_dir("blkio", container_id)
+            weights = tuple(name for name in ("blkio.bfq.weight", "blkio.weight") if (path / name).exists())
+        if "hugetlb" in controllers and (limits.hugepages or not fresh):
+            sizes = page_sizes(self._container_dir("hugetlb", container_id))
+        return Offered(
+            io_device=throttled_device(self.state_dir, limits) if "blkio" in controllers else None,
+            io_weight=weights[0] if weights else None,
+            page_sizes=sizes,
+            controllers=controllers,
         )
 
     def _cpus(self, container_id: str, limits: Limits) -> CpusV1 | None:
@@ -99,9 +118,12 @@ class CgroupsV1(Cgroups):
         try:
             for write in self._plan(container_id, limits, fresh=False):
                 file = self._file(container_id, write)
+                if write.raw:
+                    write_raw(write, file, done)
+                    continue
                 old = read_file(file).strip()
                 self._write_limit(container_id, file, write, limits)
-                if write.controller != "blkio":  # comes last, and is written in another form than it is read in
+                if "throttle" not in write.file:  # comes last, and is written in another form than it is read in
                     done.append((file, old))
         except BaseException as error:
             for file, old in reversed(done):

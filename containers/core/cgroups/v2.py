@@ -5,19 +5,20 @@ Source: kernel Documentation/admin-guide/cgroup-v2.rst.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from .. import bpf, devices
-from ..cgroup_files import CONTROLLERS_V2, Write, limits_v2, parse_keyed
+from ..cgroup_files import CONTROLLERS_V2, Offered, Write, limits_v2, parse_keyed
 from ..errors import HostUnsupported, InUse, NotFound
 from ..samples import StatPaths
 from ..sentences import say
 from ..spec import Limits
 from ..units import format_bytes
-from .base import SUPERVISORS, Cgroups, Joined, read_file, write_file
+from .base import SUPERVISORS, Cgroups, Joined, page_sizes, read_file, write_file, write_raw
 from .blockdev import throttled_device
 
 _POSSIBLE_CPUS = "/sys/devices/system/cpu/possible"
@@ -50,7 +51,10 @@ class CgroupsV2(Cgroups):
         path = self._make_tree(container_id)
         self._attach_device_rules(path)
         for write in self._plan(path, limits, fresh=True):
-            write_file(f"{path}/{write.file}", write.value)
+            if write.raw:
+                write_raw(write, f"{path}/{write.file}", [])
+            else:
+                write_file(f"{path}/{write.file}", write.value)
         # for the children: only now may the container's own directories be made, with controllers in them
         controllers = read_file(f"{path}/cgroup.controllers").split()
         enabled = " ".join(f"+{name}" for name in CONTROLLERS_V2 if name in controllers)
@@ -82,10 +86,26 @@ class CgroupsV2(Cgroups):
             every_cpu = read_file(_POSSIBLE_CPUS).strip()
         return limits_v2(
             limits,
-            io_device=throttled_device(self.state_dir, limits) if os.path.exists(path / "io.max") else None,
+            offered=self._offered(path, limits, fresh=fresh),
             fresh=fresh,
             swap=os.path.exists(path / "memory.swap.max"),
             every_cpu=every_cpu,
+        )
+
+    def _offered(self, path: Path, limits: Limits, *, fresh: bool) -> Offered:
+        there = os.path.exists(path / "io.max")
+        weights: tuple[str, ...] = ()
+        if limits.io_weight is not None or not fresh:
+            weights = tuple(name for name in ("io.weight", "io.bfq.weight") if os.path.exists(path / name))
+        if limits.hugepages:
+            # seldom used: without it every cgroup is made a little faster
+            for place in (self.tree.parent, self.tree):
+                with contextlib.suppress(OSError):
+                    write_file(f"{place}/cgroup.subtree_control", "+hugetlb")
+        return Offered(
+            io_device=throttled_device(self.state_dir, limits) if there else None,
+            io_weight=weights[0] if weights else None,
+            page_sizes=page_sizes(path) if limits.hugepages or not fresh else (),
         )
 
     def apply(self, container_id: str, limits: Limits) -> None:
@@ -96,6 +116,9 @@ class CgroupsV2(Cgroups):
         try:
             for write in self._plan(path, limits, fresh=False):
                 file = f"{path}/{write.file}"
+                if write.raw:
+                    write_raw(write, file, done)
+                    continue
                 old = read_file(file).strip()
                 if write.file == "cpuset.cpus" and not old:
                     # one that was never set, which it cannot be again while there are processes

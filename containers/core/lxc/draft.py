@@ -69,7 +69,7 @@ class Facts:
     memory_bytes, cpus, pids: what the host has, the ceilings of limits; online: its CPUs, as a list. machine: as
     uname(2) says it. shares, devices: what the policy gives to containers, by name. nodes: devices of those by
     "c MAJOR:MINOR". profiles: system call profiles of those, by the paths of files that say the same. apparmor: the
-    AppArmor profiles that the policy allows; None where the host has no AppArmor.
+    AppArmor profiles that the policy allows; None where the host has no AppArmor. cgroup_files: as in the policy.
     fields: what of a container can be asked for; None for all.
     """
 
@@ -87,6 +87,7 @@ class Facts:
     nodes: Mapping[str, str] = field(default_factory=dict)
     profiles: Mapping[str, str] = field(default_factory=dict)
     apparmor: tuple[str, ...] | None = None
+    cgroup_files: tuple[str, ...] = ()
     fields: frozenset[str] | None = None
 
 

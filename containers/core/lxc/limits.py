@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from .. import policy
 from ..devices import DEFAULT_RULES, DeviceRule
-from ..errors import SpecError
+from ..errors import PolicyDenied, SpecError
 from ..spec import Limits
 from ..units import format_bytes
 from .draft import Draft, Told, left_out, taken, translated
@@ -21,8 +22,17 @@ _NONE: Final = ("max", "-1", "infinity")
 _THROTTLES: Final = {
     "blkio.throttle.read_bps_device": "io_read_bytes_per_sec",
     "blkio.throttle.write_bps_device": "io_write_bytes_per_sec",
+    "blkio.throttle.read_iops_device": "io_read_ops_per_sec",
+    "blkio.throttle.write_iops_device": "io_write_ops_per_sec",
 }
-_RATES: Final = {"rbps": "io_read_bytes_per_sec", "wbps": "io_write_bytes_per_sec"}
+_WEIGHTS: Final = ("io.weight", "io.bfq.weight", "blkio.weight", "blkio.bfq.weight")
+_HUGE: Final = re.compile(r"hugetlb\.([0-9]+[KMG]B)\.(?:max|limit_in_bytes)", re.ASCII)
+_RATES: Final = {
+    "rbps": "io_read_bytes_per_sec",
+    "wbps": "io_write_bytes_per_sec",
+    "riops": "io_read_ops_per_sec",
+    "wiops": "io_write_ops_per_sec",
+}
 _WEIGHT: Final = 100
 _SHARES: Final = 1024
 """What every group has in v2 and in v1."""
@@ -57,9 +67,34 @@ def translate(draft: Draft, entry: Entry) -> Told:
             return _limit(draft, "cpu_weight", max(1, round(weight)))
         if file == "cpuset.cpus":
             return _limit(draft, "cpuset", value)
+        if file in _WEIGHTS:
+            return _limit(draft, "io_weight", _size(value.split()[-1]))
+        if match := _HUGE.fullmatch(file):
+            return _huge(draft, match[1], value)
     except ValueError:
         return left_out(f"{value!r} is no value of {file}")
-    return left_out(f"there is no limit like {file} here")
+    return _file(draft, file, value)
+
+
+def _huge(draft: Draft, size: str, value: str) -> Told:
+    """Limit huge pages of one size."""
+    if value in _NONE:
+        return taken("no limit, as without it")
+    draft.limits["hugepages"] = {**draft.limits.get("hugepages", {}), size: _size(value)}
+    return translated(f"limits.hugepages: {size} = {format_bytes(_size(value))}")
+
+
+def _file(draft: Draft, file: str, value: str) -> Told:
+    """Take a file as it is, where the policy lets it be written."""
+    files: dict[str, str] = draft.values.get("limits", {}).get("cgroup", {})
+    try:
+        limits = Limits(cgroup={**files, file: value})
+        limits.check_types()
+        policy.check_cgroup(policy.Containers(cgroup_files=draft.facts.cgroup_files), limits)
+    except (SpecError, PolicyDenied) as error:
+        return left_out(error.message.rstrip("."))
+    draft.limits["cgroup"] = {**files, file: value}
+    return taken(f"written to {file} when it starts")
 
 
 def _check(draft: Draft, values: dict[str, Any]) -> None:
@@ -127,7 +162,7 @@ def _swap(draft: Draft, file: str, value: str) -> Told:
 
 
 def _io(draft: Draft, value: str) -> Told:
-    """Set bytes per second from a line of io.max; operations per second have nothing here."""
+    """Set bytes and operations per second from a line of io.max."""
     words: list[str] = []
     rest: list[str] = []
     for part in value.split()[1:]:

@@ -194,6 +194,7 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
         devices=rules.devices,
         nodes=_nodes(rules),
         profiles=_profiles(rules, plan.config, options["project"]),
+        cgroup_files=rules.containers.cgroup_files,
         apparmor=rules.containers.apparmor if labels.present() else None,
         fields=CHANGEABLE,
         **host_has,
