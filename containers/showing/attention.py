@@ -20,7 +20,7 @@ from panel.accounts.models import User
 from ..clients import ticker_client
 from ..core.units import format_bytes
 from ..models import Container, Event, Host, Operation
-from . import words
+from . import sentences, words
 from .rows import Filters
 
 SHOWN_MAX: Final = 12
@@ -160,7 +160,8 @@ def _trouble(row: Container) -> Concern:
     if row.restart_count >= LOOP:
         text = _("started again %(n)d times in a row: %(why)s") % {"n": row.restart_count, "why": ended}
         return Concern(subject=row.name, href=href, text=text, grave=True, at=row.status_at)
-    text = row.status_reason if row.status == "error" and row.status_reason else ended
+    reason = sentences.translated(row.status_reason)
+    text = reason if row.status == "error" and reason else ended
     return Concern(subject=row.name, href=href, text=text, grave=row.status == "error", at=row.status_at)
 
 
@@ -175,7 +176,7 @@ def _of_operations(user: User, project: str) -> dict[str, Concern]:
     for row in rows.filter(status__in=("failed", "succeeded"))[:200]:
         name = row.object_name
         if name not in seen and row.status == "failed":
-            text = f"{words.ACTIONS.get(row.action, row.action)}: {words.explain(row.error) or row.message}"
+            text = f"{words.ACTIONS.get(row.action, row.action)}: {sentences.explain(row.error, row.message)}"
             href = reverse("pages:operation", args=[row.pk])
             found[name] = Concern(subject=name, href=href, text=text, grave=True, at=row.finished_at)
         seen.add(name)

@@ -143,7 +143,7 @@ def in_words(error: CoreError, host: Host) -> str:
     if error.code == "invalid-value" and error.field in ("limits.memory_bytes", "limits.cpus", "limits.pids"):
         if error.message.startswith(limit):
             return _("Out of range: %(range)s.") % {"range": allowed[limit]}
-    return error.message
+    return translated(error.message)
 
 
 class CreateForm(forms.Form):

@@ -10,6 +10,7 @@ from ..asking import giving
 from ..core.errors import CoreError
 from ..core.grants import given_to
 from .rows import Row
+from .sentences import translated
 
 SWITCHES: Final = ("fuse", "tun")
 """Devices that are offered by a switch, where the policy allows them."""
@@ -96,4 +97,4 @@ def changed_devices(row: Row, name: str, data: dict[str, str], *, add: bool) -> 
 def in_place(error: CoreError) -> tuple[str, str]:
     """Return a form's field that a refusal is about ("all" for none), and the words for it."""
     parts = (error.field or "").split(".")
-    return (parts[2] if len(parts) == 3 and parts[0] in ("mounts", "devices") else "all"), error.message
+    return (parts[2] if len(parts) == 3 and parts[0] in ("mounts", "devices") else "all"), translated(error.message)

@@ -143,7 +143,7 @@ def operation(row: Operation) -> dict[str, Any]:
         "actor": row.actor_name,
         "progress_pct": row.progress_pct,
         "message": row.message,
-        "error": {**error, **{name: error.get(name) for name in _ERROR}} if error else None,
+        "error": _error(error) if error else None,
         "cancellable": row.cancellable and not row.finished and not row.cancel_requested,
         "created_at": time(row.created_at),
         "started_at": time(row.started_at),
@@ -165,6 +165,11 @@ def snapshot(row: Snapshot, parent: str | None = None) -> dict[str, Any]:
         "holds": row.holds,
         "parent": parent,
     }
+
+
+def _error(error: dict[str, Any]) -> dict[str, Any]:
+    """Return an operation's error; what is kept to say it in other languages is the pages' own."""
+    return {name: value for name, value in error.items() if name != "said"} | {name: error.get(name) for name in _ERROR}
 
 
 def event(row: Event) -> dict[str, Any]:

@@ -7,12 +7,14 @@ translation is shown in English, as it is in the logs and in the API.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from django.utils.translation import gettext
+from django.utils.translation import get_language, gettext
 
 from ..core.sentences import Sentence
 from . import words
+
+ENGLISH: Final = "en"
 
 
 def translated(text: str) -> str:
@@ -24,12 +26,17 @@ def translated(text: str) -> str:
 
 def from_json(value: Mapping[str, Any]) -> str:
     """Return a sentence that was kept as template and values in the language of the page."""
-    values = {name: _value(name, given) for name, given in value.get("values", {}).items()}
-    template = gettext(str(value["template"]))
-    try:
-        return template % values
-    except (KeyError, ValueError, TypeError):
-        return str(value["template"]) % values
+    template, values = str(value["template"]), dict(value.get("values") or {})
+    if (get_language() or ENGLISH).partition("-")[0] == ENGLISH:
+        return str(Sentence(template, values))
+    return gettext(template) % {name: _value(name, given) for name, given in values.items()}
+
+
+def explain(error: Mapping[str, Any] | None, message: str = "") -> str:
+    """Return what an operation's error says, as one sentence; message where there is no error."""
+    if not error:
+        return translated(message)
+    return from_json(error["said"]) if error.get("said") else translated(str(error.get("message") or "") or message)
 
 
 def _value(name: str, value: Any) -> Any:
@@ -38,6 +45,8 @@ def _value(name: str, value: Any) -> Any:
         return from_json(value)
     if name in ("status", "state"):
         return str(words.STATES.get(value, value)).lower()
+    if name in ("why", "kind", "how"):
+        return gettext(value) if isinstance(value, str) and value else value
     if name == "action":
         return words.audit_action(value) if "." in str(value) else str(words.ACTIONS.get(value, value))
     return value

@@ -210,14 +210,9 @@ def audit_detail(record: Any) -> str:
     """Return what an audit record adds: the role that was given, why something failed; mostly what its object is."""
     detail = record.detail
     if detail.get("message"):
-        return str(detail["message"])
+        return _(str(detail["message"]))
     if detail.get("role"):
         return str(dict(Role.choices).get(detail["role"], detail["role"]))
     if detail.get("host_admin"):
         return _("host administrator")
     return str(OBJECTS.get(record.object_type, record.object_type))
-
-
-def explain(error: dict[str, Any] | None) -> str:
-    """Return an operation's error as one sentence."""
-    return str((error or {}).get("message") or "")

@@ -17,6 +17,7 @@ from containers.core.states import TRANSITIONS, Action, Status
 from containers.showing import words
 from containers.showing.forms import suggested_name
 from containers.showing.rows import LABELS, Filters, Row, listed, row_of, rows_of
+from containers.showing.sentences import translated
 from panel.pages.web import actor_of, changes, done, go, page, refuse, toast, unknown, user_of
 
 DIALOGS = ("snapshot", "clone", "delete", "restore", "snapshot-change", "snapshot-delete")
@@ -68,7 +69,7 @@ def dialog_done(request: HttpRequest, name: str, action: str) -> HttpResponse:
         return _after_dialog(request, name, action)
     except CoreError as error:
         if error.field or error.code in ("already-exists",):
-            context = {"field": error.field or "name", "message": error.message}
+            context = {"field": error.field or "name", "message": translated(error.message)}
             response = render(request, "parts/field_error.html", context, status=200)
             response["HX-Retarget"], response["HX-Reswap"] = "#dialog-error", "innerHTML"
             return response
@@ -167,7 +168,7 @@ def bulk(request: HttpRequest) -> HttpResponse:
         try:
             services.act(actor, row.name, action, {})
         except CoreError as error:
-            failures.append(f"{row.name}: {error.message}")
+            failures.append(f"{row.name}: {translated(error.message)}")
     return _bulk_answer(request, found, failures)
 
 

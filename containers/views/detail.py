@@ -19,6 +19,7 @@ from containers.models import Event, Network, Operation
 from containers.showing import giving, settingrows, tree
 from containers.showing.forms import RESTARTS, changes_of, field_of, in_words
 from containers.showing.rows import Row, listed, row_of
+from containers.showing.sentences import translated
 from panel.accounts.models import User
 from panel.pages.web import actor_of, done, page, unknown, user_of, wants_fragment
 
@@ -124,7 +125,7 @@ def console(request: HttpRequest, name: str) -> HttpResponse:
     try:
         found = consolelog.read(row.container, consolelog.TAIL_MAX_BYTES if download else SHOWN_BYTES)
     except TickerUnavailable as error:
-        return HttpResponse(error.message, status=503, content_type="text/plain; charset=utf-8")
+        return HttpResponse(translated(error.message), status=503, content_type="text/plain; charset=utf-8")
     response = HttpResponse(found.text, content_type="text/plain; charset=utf-8")
     if download:
         response["Content-Disposition"] = f'attachment; filename="{name}-console.log"'
@@ -165,5 +166,5 @@ def rename(request: HttpRequest, name: str) -> HttpResponse:
             where = reverse("containers:detail", args=[new]) if renamed else reverse("containers:list") + f"?q={new}"
             return HttpResponse(status=204, headers={"HX-Redirect": where})
         except CoreError as error:
-            context["error"] = error.message
+            context["error"] = translated(error.message)
     return render(request, "containers/dialog_rename.html", context)

@@ -20,6 +20,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from containers.core.errors import CoreError
+from containers.showing.sentences import translated
 
 from . import audit, services, tokens
 from .actor import Actor
@@ -102,7 +103,7 @@ def make_token(request: HttpRequest) -> HttpResponse:
             read_only=form.cleaned_data["read_only"],
         )
     except CoreError as error:
-        form.add_error("name", error.message)
+        form.add_error("name", translated(error.message))
         return _account(request, token_form=form, status=422)
     return _account(request, secret=secret)
 
@@ -114,7 +115,7 @@ def delete_token(request: HttpRequest, token_id: int) -> HttpResponse:
     try:
         tokens.delete(_actor(request), token_id)
     except CoreError as error:
-        messages.error(request, error.message)
+        messages.error(request, translated(error.message))
     return redirect("account")
 
 

@@ -11,8 +11,10 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from containers.asking import resources
+from containers.core import recipes
 from containers.core.errors import CoreError
 from containers.models import Host, Image, Network, Operation, local_host
+from containers.showing.sentences import translated
 from containers.views.listing import projects_of
 from panel.accounts.models import User
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
@@ -23,8 +25,8 @@ LEVELS: Final = ("required", "recommended", "info")
 SUITES = (
     ("bookworm", "Debian 12"),
     ("trixie", "Debian 13"),
-    ("jammy", "Ubuntu 22.04"),
-    ("noble", "Ubuntu 24.04"),
+    ("forky", "Debian 14"),
+    ("sid", "Debian sid"),
 )
 
 
@@ -33,10 +35,12 @@ def images(request: HttpRequest) -> HttpResponse:
     """Show the images, or ask for a new one to be made."""
     user = user_of(request)
     context: dict[str, Any] = {"values": request.POST, "suites": SUITES}
+    context |= {"inits": recipes.INITS, "variants": recipes.VARIANTS}
     status = 200
     if request.method == "POST":
         form = request.POST
         source = {"type": "debootstrap", "suite": form.get("suite", "").strip()}
+        source |= {name: form[name].strip() for name in ("init", "variant") if form.get(name, "").strip()}
         if form.get("mirror", "").strip():
             source["mirror"] = form["mirror"].strip()
         if form.get("packages", "").split():
@@ -47,7 +51,8 @@ def images(request: HttpRequest) -> HttpResponse:
             )
             return done(request, reverse("pages:operation", args=[operation.pk]))
         except CoreError as error:
-            context |= {"error": error.message, "field": (error.field or "").removeprefix("source.") or "all"}
+            field = (error.field or "").removeprefix("source.")
+            context |= {"error": translated(error.message), "field": field or "all"}
             status = 422
     visible = Image.objects.visible_to(user).select_related("host")
     rows = list(visible.annotate(used_by=Count("containers")).order_by("name"))
@@ -89,7 +94,7 @@ def networks(request: HttpRequest) -> HttpResponse:
             )
             return done(request, reverse("pages:networks"), network=form.get("name", ""))
         except CoreError as error:
-            context |= {"error": error.message, "field": error.field or "all"}
+            context |= {"error": translated(error.message), "field": error.field or "all"}
             status = 422
     context |= _networks_context(user)
     return render(request, "pages/networks.html", context, status=status)

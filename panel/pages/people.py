@@ -9,6 +9,7 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from containers.core.errors import CoreError
+from containers.showing.sentences import translated
 from panel.accounts import links, services
 from panel.accounts.models import Membership, Role, User
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
@@ -24,7 +25,8 @@ def people(request: HttpRequest) -> HttpResponse:
         try:
             return _make(request)
         except CoreError as error:
-            context |= {"error": error.message, "field": error.field or "all", "what": request.POST.get("what", "")}
+            what = request.POST.get("what", "")
+            context |= {"error": translated(error.message), "field": error.field or "all", "what": what}
             status = 422
     projects = list(services.visible_projects(user))
     members: dict[int, list[Membership]] = {project.pk: [] for project in projects}

@@ -138,7 +138,7 @@ def ended(request: HttpRequest) -> HttpResponse:
             text = _("%(what)s of %(name)s failed: %(why)s") % {
                 "what": what,
                 "name": row.object_name,
-                "why": words.explain(row.error) or row.message,
+                "why": sentences.explain(row.error, row.message),
             }
             items.append({"level": "error", "text": text, "href": reverse("pages:operation", args=[row.pk])})
         elif row.actor_name != user.username and row.status == "succeeded":

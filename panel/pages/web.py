@@ -16,6 +16,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 
 from containers.core.errors import CoreError, NotFound
+from containers.showing.sentences import translated
 from panel.accounts.actor import Actor, Forbidden
 from panel.accounts.addresses import source_ip
 from panel.accounts.models import User
@@ -64,7 +65,7 @@ def page(view: View[P]) -> View[P]:
         except NotFound as error:
             raise Http404(error.message) from error
         except Forbidden as error:
-            return render(request, "pages/refused.html", {"message": error.message}, status=403)
+            return render(request, "pages/refused.html", {"message": translated(error.message)}, status=403)
 
     return cast("View[P]", login_required(checked))
 
@@ -90,8 +91,8 @@ def changes(view: View[P]) -> View[P]:
 def refuse(request: HttpRequest, error: CoreError) -> HttpResponse:
     """Answer with the error: a toast for a script, a message on the page the form was on otherwise."""
     if wants_fragment(request):
-        return toast("error", error.message, status=STATUS_OF.get(error.code, 400))
-    messages.error(request, error.message)
+        return toast("error", translated(error.message), status=STATUS_OF.get(error.code, 400))
+    messages.error(request, translated(error.message))
     return HttpResponseRedirect(back_of(request))
 
 

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from containers.core.units import format_bytes
 from containers.models import Container, Operation
 from containers.showing import words
+from containers.showing.sentences import explain, translated
 from panel.accounts.models import Project
 
 register = template.Library()
@@ -122,6 +123,18 @@ def audit_object(record: Any) -> str:
 def audit_detail(record: Any) -> str:
     """Return what an audit record adds in words."""
     return words.audit_detail(record)
+
+
+@register.filter
+def said(text: str) -> str:
+    """Return a sentence of the runtime's in the language of the page."""
+    return translated(text)
+
+
+@register.filter
+def told(operation: Operation) -> str:
+    """Return what an operation says of itself: why it failed, or its message."""
+    return explain(operation.error, operation.message)
 
 
 @register.filter

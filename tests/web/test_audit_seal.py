@@ -77,7 +77,7 @@ def test_a_broken_chain_is_told_in_the_readers_language(ticker, root, alice, cha
     chain.seal()
     AuditRecord.objects.update(actor_name="nobody")
     ticker.insert(0, chain.check().as_dict())
-    assert "(Start) was changed." in page(root)
+    assert "(container.start) was changed." in page(root)
     assert "(Starten) wurde geändert." in page(root, HTTP_ACCEPT_LANGUAGE="de")
     assert Api(root).get("/audit/seal")[1]["problems"][0].endswith("(container.start) was changed.")
     told = page(alice)  # of a project's administrator: that it is so, and not what of others

@@ -1,0 +1,156 @@
+"""What the runtime and the services say in English is shown in German on German pages; the API stays English."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from django.test import Client
+from django.utils import translation
+from django.utils.translation import gettext
+
+from containers.core.errors import Busy, InvalidTransition, SetupFailed, SpecError
+from containers.core.sentences import restored, say
+from containers.core.spec import Limits
+from containers.core.states import Action, Status, after
+from containers.models import Operation, local_host
+from containers.operations.runner import describe
+from containers.showing.sentences import explain, translated
+from tests.web.api import Api
+from tests.web.world import make_container, make_host
+
+pytestmark = pytest.mark.django_db
+ROOT = Path(__file__).resolve().parents[2]
+GERMAN = {"HTTP_ACCEPT_LANGUAGE": "de"}
+
+
+@pytest.fixture
+def row(team):
+    make_host()
+    return make_container(team, "web-1", status="running")
+
+
+@pytest.fixture
+def browser(alice):
+    made = Client()
+    made.force_login(alice)
+    return made
+
+
+def test_a_refusal_of_a_click_is_german(browser, row):
+    answer = browser.post("/containers/web-1/start", headers={"HX-Request": "true"}, **GERMAN)
+    assert answer.status_code == 409
+    assert "Das passt nicht zu einem Container in diesem Zustand (läuft): Starten." in ascii_of(answer)
+    english = browser.post("/containers/web-1/start", headers={"HX-Request": "true"})
+    assert "A container that is running cannot be asked to start." in ascii_of(english)
+
+
+def ascii_of(answer) -> str:
+    return answer.headers["HX-Trigger"].encode().decode("unicode_escape")
+
+
+def test_a_refusal_in_a_form_is_german(browser, row):
+    asked = {"image": "busybox", "name": "web-1", "project": "team", "network": "default"}
+    page = browser.post("/containers/_create", {**asked, "name": "No"}, **GERMAN).content.decode()
+    assert (
+        gettext_de("Use 1 to 63 lower-case letters, digits and dashes; begin and end with a letter or a digit.") in page
+    )
+
+
+def gettext_de(text: str) -> str:
+    with translation.override("de"):
+        return gettext(text)
+
+
+def failed(error: BaseException) -> Operation:
+    return Operation.objects.create(
+        host=local_host(),
+        action="start",
+        object_name="web-1",
+        actor_name="alice",
+        status="failed",
+        error=describe(error),
+    )
+
+
+def test_why_an_operation_failed_is_kept_for_both(root, row):
+    made = failed(SetupFailed.from_oserror("mount", FileNotFoundError(2, "No such file or directory", "/sbin/init")))
+    kept = made.error
+    assert kept["message"] == "mount failed: No such file or directory (/sbin/init) [ENOENT]"
+    browser = Client()
+    browser.force_login(root)
+    where = f"/operations/{made.pk}"
+    assert "mount failed: No such file or directory (/sbin/init) [ENOENT]" in browser.get(where).content.decode()
+    german = browser.get(where, **GERMAN).content.decode()
+    assert "mount ging nicht: Datei oder Verzeichnis gibt es nicht (/sbin/init) [ENOENT]" in german
+    told = Api(root).get(f"/operations/{made.pk}")[1]["error"]
+    assert told["message"] == kept["message"]
+    assert "said" not in told
+
+
+def test_an_older_operation_has_its_words_still(root, row):
+    made = failed(Busy("plain"))
+    made.error = {"code": "busy", "message": "The image is gone."}
+    made.save()
+    with translation.override("de"):
+        assert explain(made.error) == "Das Abbild gibt es nicht mehr."
+    assert explain(None, "Created.") == "Created."
+
+
+def test_a_sentence_comes_through_another_process():
+    error = InvalidTransition(say("There is no snapshot %(name)s.", name="snap1"), status="stopped")
+    with translation.override("de"):
+        assert translated(restored(error.kept())) == "Es gibt keinen Schnappschuss snap1."
+    assert "said" not in error.as_dict()
+    assert restored({"message": "plain"}) == "plain"
+
+
+def test_states_and_actions_have_their_words():
+    with pytest.raises(InvalidTransition) as caught:
+        after(Status.STOPPED, Action.FREEZE)
+    with translation.override("de"):
+        assert "(angehalten): Einfrieren" in translated(caught.value.message)
+
+
+def test_numbers_come_as_they_are():
+    with pytest.raises(SpecError, match="pids must be between") as caught:
+        Limits(pids=1).check(host_memory_bytes=2**30, host_cpus=2, host_pids=1000)
+    with translation.override("de"):
+        assert translated(caught.value.message).startswith("pids muss zwischen 8 und ")
+
+
+REFUSALS = {
+    "SpecError", "NotFound", "AlreadyExists", "InvalidTransition", "Busy", "InUse", "PolicyDenied", "SetupFailed",
+    "StorageFull", "TimedOut", "Forbidden", "say",
+}  # fmt: skip
+REACHED = ("containers/asking", "containers/bookkeeping", "containers/operations", "panel/accounts")
+REACHED_IN_CORE = ("spec", "states", "names", "errors", "store", "files", "nics", "behaviour", "attachments", "recipes")
+
+
+def sentences() -> set[str]:
+    """Return what may be said to who clicks: the texts of refusals, and the templates of those with values."""
+    paths = [path for part in REACHED for path in (ROOT / part).rglob("*.py")]
+    paths += [ROOT / "containers" / "core" / f"{name}.py" for name in REACHED_IN_CORE]
+    paths += (ROOT / "containers" / "core" / "lifecycle").glob("*.py")
+    found = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in REFUSALS
+                and node.args
+            ):
+                text = node.args[0]
+                if isinstance(text, ast.Constant) and isinstance(text.value, str) and " " in text.value:
+                    found.add(text.value)
+    return found
+
+
+def test_most_of_what_is_said_to_who_clicks_is_german():
+    every = sentences()
+    with translation.override("de"):
+        missing = sorted(text for text in every if gettext(text) == text)
+    assert len(every) > 150
+    assert len(missing) < 0.2 * len(every), missing
