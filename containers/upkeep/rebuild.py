@@ -26,6 +26,18 @@ IMAGES: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"type": "debootstrap", "suite": "bookworm"},
         "Debian 12 with systemd, made by debootstrap when it is first used.",
     ),
+    "debian-13": (
+        {"type": "debootstrap", "suite": "trixie"},
+        "Debian 13 with systemd, made by debootstrap when it is first used.",
+    ),
+    "debian-sid": (
+        {"type": "debootstrap", "suite": "sid"},
+        "Debian's unstable distribution, made by debootstrap when it is first used.",
+    ),
+    "debian-12-sysvinit": (
+        {"type": "debootstrap", "suite": "bookworm", "init": "sysvinit"},
+        "Debian 12 with sysvinit, made by debootstrap when it is first used.",
+    ),
 }
 DEFAULT: Final = "default"
 

@@ -48,6 +48,8 @@ def test_images_are_seen_by_all_and_made_by_host_administrators(root, alice, cha
                 ({"suite": "nosuch"}, 422, "suite"),
                 ({"suite": "jammy"}, 422, "suite"),
                 ({"variant": "huge"}, 422, "variant"),
+                ({"init": "upstart"}, 422, "init"),
+                ({"init": "sysvinit", "variant": "standard"}, 422, "variant"),
                 ({"packages": "vim"}, 400, "packages"),
                 ({"packages": ["vim;reboot"]}, 422, "packages.0"),
                 ({"packages": ["vim"] * 201}, 422, "packages"),

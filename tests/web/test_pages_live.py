@@ -220,6 +220,22 @@ def test_what_an_image_or_a_network_is_used_by_leads_to_the_list(host, team, bob
     assert Network.objects.get().name == "default"
 
 
+def test_an_image_is_asked_for_with_its_release_init_and_extent(host, root):
+    client = signed_in(root)
+    page = client.get(reverse("pages:images")).content.decode()
+    assert "Debian sid" in page
+    assert "<option>sysvinit</option>" in page
+    form = {"name": "old", "suite": "trixie", "init": "openrc", "variant": "minbase", "packages": "vim-tiny"}
+    assert client.post(reverse("pages:images"), form).status_code == 302
+    wanted = {"suite": "trixie", "init": "openrc", "variant": "minbase", "packages": ["vim-tiny"]}
+    assert Image.objects.get(name="old").source == {"type": "debootstrap", **wanted}
+    refused = client.post(reverse("pages:images"), {**form, "name": "other", "variant": "standard"})
+    assert refused.status_code == 422
+    text = refused.content.decode()
+    assert "use the variant minbase" in text
+    assert "<option selected>openrc</option>" in text
+
+
 def test_settings_show_what_the_kernel_holds_it_to(host, team, alice, monkeypatch):
     make_container(team, "web-1", status="running", limits={"memory_bytes": 2**28, "cpus": 0.5})
     present = {"memory_bytes": 2**28, "cpus": 1.0, "pids": None}
