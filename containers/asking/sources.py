@@ -12,6 +12,7 @@ from panel.accounts.actor import Actor
 
 from ..core import references
 from ..core.errors import PolicyDenied, SpecError
+from ..core.sentences import say
 from ..models import Host
 from . import requests, uploads
 from .access import find_container
@@ -42,7 +43,10 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
         container = find_container(actor, kept["container"], "clone")
         snapshot = kept.get("snapshot")
         if snapshot and not container.snapshots.filter(name=snapshot).exists():
-            raise SpecError(f"{container.name} has no snapshot {snapshot!r}.", field="source.snapshot")
+            raise SpecError(
+                say("%(name)s has no snapshot %(snapshot)r.", name=container.name, snapshot=snapshot),
+                field="source.snapshot",
+            )
         kept["id"] = container.pk
     else:
         return requests.check_source(source, host)
@@ -56,7 +60,7 @@ def _complete(actor: Actor, upload_id: str, field: str) -> None:
         raise SpecError("You have no such upload: send the file first.", field=field) from None
     if upload.received_bytes != upload.size_bytes:
         left = upload.size_bytes - upload.received_bytes
-        raise SpecError(f"The upload is not complete: {left} bytes are missing.", field=field)
+        raise SpecError(say("The upload is not complete: %(left)s bytes are missing.", left=left), field=field)
 
 
 def _path(path: str, field: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from . import cpulist
 from .errors import SpecError
+from .sentences import say
 
 MEMORY_MIN_BYTES: Final = 4 * 1024**2
 CPUS_MIN: Final = 0.01
@@ -91,12 +92,18 @@ class Limits:
         for name, value, least, most in ranges:
             # written so that NaN, which compares false with everything, is refused too
             if value is not None and not least <= value <= most:
-                raise SpecError(f"{name} must be between {least} and {most}.", field=f"limits.{name}")
+                raise SpecError(
+                    say("%(name)s must be between %(least)s and %(most)s.", name=name, least=least, most=most),
+                    field=f"limits.{name}",
+                )
         if self.swap_bytes is not None and self.memory_bytes is None:
             raise SpecError("Swap is limited together with memory: give a memory limit too.", field="limits.swap_bytes")
         if missing := self._cpus() - (self._cpus() if host_online is None else cpulist.parse(host_online)):
             names = cpulist.write(missing)
-            raise SpecError(f"This host has no CPU {names} online; it has {host_online}.", field="limits.cpuset")
+            raise SpecError(
+                say("This host has no CPU %(names)s online; it has %(online)s.", names=names, online=host_online),
+                field="limits.cpuset",
+            )
 
     def _cpus(self) -> frozenset[int]:
         """Return the CPUs of cpuset; raises SpecError for what is no list, or an empty one."""
@@ -117,7 +124,9 @@ class Limits:
             kinds = (int, float) if entry.name == "cpus" else (int,)
             least = 0 if entry.name == "swap_bytes" else 1e-9
             if not isinstance(value, kinds) or isinstance(value, bool) or not value >= least:
-                raise SpecError(f"{entry.name} must be a number above 0.", field=f"limits.{entry.name}")
+                raise SpecError(
+                    say("%(name)s must be a number above 0.", name=entry.name), field=f"limits.{entry.name}"
+                )
         self._cpus()
         for size, value in _entries(self.hugepages, "hugepages"):
             number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**50
@@ -139,7 +148,9 @@ def _entries(values: Any, name: str) -> list[tuple[str, Any]]:
     if values is None:
         return []
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values) or len(values) > _ENTRIES_MAX:
-        raise SpecError(f"Give names with their values, at most {_ENTRIES_MAX}.", field=f"limits.{name}")
+        raise SpecError(
+            say("Give names with their values, at most %(most)s.", most=_ENTRIES_MAX), field=f"limits.{name}"
+        )
     return list(values.items())
 
 
@@ -158,8 +169,11 @@ def check_raw(file: str, value: Any) -> None:
     field = f"limits.cgroup.{file}"
     check_file(file, field=field)
     if file in _OURS:
-        raise SpecError(f"There is a setting of its own for {file}: use limits.{_OURS[file]}.", field=field)
+        raise SpecError(
+            say("There is a setting of its own for %(file)s: use limits.%(what)s.", file=file, what=_OURS[file]),
+            field=field,
+        )
     if file.startswith(("cgroup.", "devices.")) or file.endswith(".force_empty") or file == "freezer.state":
-        raise SpecError(f"{file} is Boxroom's own to write.", field=field)
+        raise SpecError(say("%(file)s is Boxroom's own to write.", file=file), field=field)
     if not isinstance(value, str) or not 0 < len(value) <= _VALUE_MAX or not value.isascii() or not value.isprintable():
-        raise SpecError(f"{file} needs a value, on one line.", field=field)
+        raise SpecError(say("%(file)s needs a value, on one line.", file=file), field=field)
