@@ -1,5 +1,8 @@
 """`manage.py test`: the whole suite. More arguments go to pytest, and then only what they name is run.
 
+`manage.py test --distributions`: every system that containers are known to run, here and in the emulated machine; takes
+an hour, and as much room as their images.
+
 The tests run in a state directory of their own. Beside them run those of the kernel once more in an emulated machine
 with cgroup v2, and then those of the web on a PostgreSQL that is started for it (as the user postgres, on a unix
 socket, without TCP) and removed afterwards.
@@ -21,6 +24,7 @@ from pathlib import Path
 
 WEB_TESTS = "tests/web"
 VM_TESTS = "tests/vm"
+SYSTEMS_TESTS = ("tests/kernel/test_distributions.py", f"{VM_TESTS}/test_cgroup2.py", "-k", "not kernel_tests_pass")
 
 
 def run(project: Path, arguments: list[str]) -> int:
@@ -38,6 +42,8 @@ def run(project: Path, arguments: list[str]) -> int:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         environment.pop("DATABASE_URL", None)
+        if arguments == ["--distributions"]:
+            return _pytest(project, ["-v", "-m", "distributions or not distributions", *SYSTEMS_TESTS], environment)
         if arguments:
             return _pytest(project, arguments, environment)
         with _beside(project, Path(scratch), environment) as others:

@@ -193,7 +193,9 @@ def systemd_is_up(system: System) -> None:
     assert system.sh("systemctl is-system-running") == "running"
 
 
-@pytest.mark.parametrize("privileged", [False, True], ids=["unprivileged", "privileged"])
+@pytest.mark.parametrize(
+    "privileged", [False, pytest.param(True, marks=pytest.mark.distributions)], ids=["unprivileged", "privileged"]
+)
 @pytest.mark.parametrize(
     "image", [pytest.param(one, marks=[] if one == "debian-13" else pytest.mark.distributions) for one in SYSTEMD]
 )

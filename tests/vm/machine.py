@@ -55,6 +55,7 @@ mount --move /sys /new/sys
 mount --move /dev /new/dev
 mkdir -p /new/dev/pts /new/dev/shm
 mount -t devpts devpts /new/dev/pts
+for link in fd:/proc/self/fd stdin:fd/0 stdout:fd/1 stderr:fd/2; do ln -s "${link#*:}" "/new/dev/${link%%:*}"; done
 mount -t tmpfs tmpfs /new/dev/shm
 mount -t tmpfs -o mode=755 tmpfs /new/run
 chmod 1777 /disk/tmp

@@ -13,6 +13,8 @@ from . import machine
 
 PROJECT = Path(__file__).resolve().parents[2]
 TIMEOUT_SEC = 2400
+SYSTEMS_TIMEOUT_SEC = 5400
+SYSTEMS = "tests/kernel/test_distributions.py"
 WHOLE = "attachments cgroups rights security start stats systemd"
 """The files that have to do with cgroups and processes; storage, images and networks are the same on both versions."""
 
@@ -42,21 +44,40 @@ def chosen() -> str:
     return " ".join(f"tests/kernel/test_{what}" for what in (*(f"{name}.py" for name in WHOLE.split()), *some))
 
 
-@pytest.mark.vm
-@pytest.mark.timeout(TIMEOUT_SEC + 300)
-def test_kernel_tests_pass_on_cgroup_v2() -> None:
+def run(pytest_words: str, slow: int, *names: str, timeout_sec: float) -> str:
+    """Run tests in the machine, with these Debians at hand; returns what was printed, fails where one fails."""
+    kept = {f"images/{image.name}": image for image in map(debian.cached, names)}
     command = f"""
-    export BOXROOM_ROLE=test BOXROOM_STATE_DIR=/tmp/state BOXROOM_TEST_STRICT=1 BOXROOM_TEST_SLOW=10 HOME=/root
+    export BOXROOM_ROLE=test BOXROOM_STATE_DIR=/tmp/state BOXROOM_TEST_STRICT=1 BOXROOM_TEST_SLOW={slow} HOME=/root
     export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8
     export BOXROOM_TEST_IMAGES=/tmp/images
     mkdir -p /tmp/state
     test ! -d /sys/fs/cgroup/memory && test -f /sys/fs/cgroup/cgroup.controllers || exit 99
     cd {machine.shell(PROJECT)}
-    {machine.shell(sys.executable)} -m pytest -v --tb=short --color=no -p no:cacheprovider {chosen()}
+    {machine.shell(sys.executable)} -m pytest -v --tb=short --color=no -p no:cacheprovider {pytest_words}
     """
-    image = debian.cached()
-    status, output = machine.run(command, timeout_sec=TIMEOUT_SEC, files={f"images/{image.name}": image})
+    status, output = machine.run(command, timeout_sec=timeout_sec, files=kept)
     assert status == 0, output[-12000:]
-    passed = re.search(r"(\d+) passed", output)
-    assert passed, output[-12000:]
-    assert int(passed[1]) > 100
+    return output
+
+
+def passed(output: str) -> int:
+    found = re.search(r"(\d+) passed", output)
+    assert found, output[-12000:]
+    return int(found[1])
+
+
+@pytest.mark.vm
+@pytest.mark.timeout(TIMEOUT_SEC + 300)
+def test_kernel_tests_pass_on_cgroup_v2() -> None:
+    assert passed(run(chosen(), 10, debian.NAME, timeout_sec=TIMEOUT_SEC)) > 100
+
+
+@pytest.mark.vm
+@pytest.mark.distributions
+@pytest.mark.timeout(SYSTEMS_TIMEOUT_SEC + 300)
+@pytest.mark.parametrize("rights", ["unprivileged", "privileged"])
+def test_whole_systems_run_on_cgroup_v2(rights: str) -> None:
+    words = f"--timeout=2400 -m 'distributions or not distributions' -k '[{rights} or -{rights}' "
+    output = run(words + SYSTEMS, 10, *debian.SOURCES, timeout_sec=SYSTEMS_TIMEOUT_SEC)
+    assert passed(output) == len(debian.SOURCES) + 1
