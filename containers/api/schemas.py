@@ -284,6 +284,7 @@ class DebootstrapSource(Body):
 class OciSource(Body):
     type: Literal["oci"]
     reference: Annotated[Text, Field(min_length=1, max_length=500)]
+    project: Name | None = None
 
 
 class SimplestreamsSource(Body):

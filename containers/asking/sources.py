@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from panel.accounts.actor import Actor
+from panel.accounts.models import Project
 
 from ..core import references
-from ..core.errors import PolicyDenied, SpecError
+from ..core.errors import NotFound, PolicyDenied, SpecError
 from ..core.sentences import say
 from ..models import Host
 from . import requests, uploads
@@ -38,7 +39,10 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
     elif kind == "oci":
         wanted = references.parse(kept["reference"])
         named = tuple(rules.get("sources", ()))
-        requests.check_remote(f"https://{wanted.endpoint}/", field="source.reference", named=named)
+        if wanted.endpoint not in rules.get("insecure", ()):
+            requests.check_remote(f"https://{wanted.endpoint}/", field="source.reference", named=named)
+        if "project" in kept and not Project.objects.filter(name=kept["project"]).exists():
+            raise SpecError(f"There is no project {kept['project']!r}.", field="source.project")
     elif kind == "container":
         container = find_container(actor, kept["container"], "clone")
         snapshot = kept.get("snapshot")
@@ -56,7 +60,7 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
 def _complete(actor: Actor, upload_id: str, field: str) -> None:
     try:
         upload = uploads.find(actor, upload_id)
-    except uploads.NotFound:
+    except NotFound:
         raise SpecError("You have no such upload: send the file first.", field=field) from None
     if upload.received_bytes != upload.size_bytes:
         left = upload.size_bytes - upload.received_bytes

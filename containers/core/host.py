@@ -89,6 +89,11 @@ class Host:
         return self.store_dir / "trash"
 
     @property
+    def downloads_dir(self) -> Path:
+        """What downloads of images have brought so far, by digest; kept for a day, to go on with."""
+        return self.store_dir / "downloads"
+
+    @property
     def stats_dir(self) -> Path:
         """One file of samples per container."""
         return self.state_dir / "stats"

@@ -6,13 +6,13 @@
     privileged = false            # may there be privileged containers
     nesting = false               # may containers make user namespaces
     keyctl = false                # may containers use key rings
-    cgroup_files = []             # files of cgroups that may be written for a container: "memory.high", "cpu.uclamp.*"
     apparmor = []                 # AppArmor profiles of the host's that containers may name; "generated" always
     capabilities = []             # what containers may keep beyond the default, such as "sys_time"
     parent_nics = []              # the host's network cards that containers may sit on
 
     [images]
     sources = []                  # private hosts and subnets that images may come from, too
+    insecure = []                 # hosts, with their port, that are asked by http without encryption
     max_bytes = 68719476736       # what one image may come to, unpacked
     directories = {isos = "/srv/images"}  # directories of the host whose files may become images, by name
 
@@ -69,7 +69,6 @@ class Containers:
     nesting: bool = False
     keyctl: bool = False
     apparmor: tuple[str, ...] = ()
-    cgroup_files: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     parent_nics: tuple[str, ...] = ()
 
@@ -78,10 +77,12 @@ class Containers:
 class Images:
     """Where images may come from, beside public addresses (host names and subnets), and how large they may be.
 
+    insecure: hosts, with their port, that are asked without encryption; they need not be public.
     directories: of the host, absolute, by the names that their files are asked for by. max_bytes: unpacked.
     """
 
     sources: tuple[str, ...] = ()
+    insecure: tuple[str, ...] = ()
     max_bytes: int = 64 * 1024**3
     directories: Mapping[str, str] = field(default_factory=dict)
 
@@ -162,7 +163,9 @@ def check(policy: Policy, spec: Spec, others: Iterable[Spec] = (), *, parent_nic
     if spec.privileged and not policy.containers.privileged:
         raise _denied("This host's policy does not allow privileged containers.", "privileged")
     check_security(policy.containers, spec.security, privileged=spec.privileged)
-    check_cgroup(policy.containers, spec.limits)
+    for nic in parent_nics:
+        if nic not in policy.containers.parent_nics:
+            raise _denied(f"This host's policy does not let containers use the card {nic}.", "network")
     profile_of(policy, spec)
     resolve(policy, spec)
     _check_ceilings(policy.ceilings_of(spec.project), spec, others)

@@ -17,7 +17,7 @@ from ..core import images, points, policy, policy_file, store
 from ..core.errors import AlreadyExists, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
-from ..core.images import staging
+from ..core.images import base, staging
 from ..core.lifecycle import attaching, granting, importing, running, snapshots, stored
 from ..core.network import networks
 from ..core.network.base import NetworkConfig
@@ -249,11 +249,11 @@ class KernelRuntime:
                 "privileged": rules.containers.privileged,
                 "nesting": rules.containers.nesting,
                 "keyctl": rules.containers.keyctl,
-                "cgroup_files": list(rules.containers.cgroup_files),
                 "apparmor": list(rules.containers.apparmor),
                 "seccomp": {name: {"projects": list(one.projects)} for name, one in rules.seccomp.items()},
                 "capabilities": list(rules.containers.capabilities),
                 "sources": list(rules.images.sources),
+                "insecure": list(rules.images.insecure),
                 "directories": sorted(rules.images.directories),
                 # of shares no path: where they are is the host's business
                 "shares": {
@@ -276,7 +276,7 @@ def _findings(host: Host) -> list[dict[str, Any]]:
     return checks
 
 
-def _built(made: images.BuiltImage | store.Image) -> Built:
+def _built(made: base.BuiltImage | store.Image) -> Built:
     return Built(layers=made.layers, size_bytes=made.size_bytes, defaults=made.defaults, details=made.details)
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containers.core.images.archives import formats, rules
-from containers.core.images.archives.rules import Limits, Refused
+from containers.core.archives import formats, rules
+from containers.core.archives.rules import Limits, Refused
 
 
 @pytest.mark.parametrize(

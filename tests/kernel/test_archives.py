@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from containers.core import capabilities
+from containers.core.archives import formats, process, rules, tree, unpacking
+from containers.core.archives.unpacking import BadArchive, unpack
 from containers.core.errors import Cancelled, HostUnsupported, StorageFull
-from containers.core.images.archives import formats, process, rules, tree, unpacking
-from containers.core.images.archives.unpacking import BadArchive, unpack
 
 
 @pytest.fixture
@@ -339,7 +339,7 @@ def test_the_maker_of_a_tree_has_nothing_but_the_tree(place, monkeypatch):
 def test_system_calls_beyond_the_list_fail(place):
     """The filters themselves, on a process of this test's: no process, socket, mount or program."""
     from containers.core import syscalls
-    from containers.core.images.archives.calls import compile_list
+    from containers.core.archives.calls import compile_list
 
     filters = compile_list(program=False)
     read_fd, write_fd = os.pipe()

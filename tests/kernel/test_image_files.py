@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from containers.core import failpoints, files, images, store
+from containers.core.archives.unpacking import BadArchive
 from containers.core.errors import Cancelled, PolicyDenied, SpecError, StorageFull
 from containers.core.images import metadata
-from containers.core.images.archives.unpacking import BadArchive
 from containers.core.lifecycle import running, stored
 from containers.core.spec import Spec
 

@@ -160,6 +160,32 @@ def test_a_file_of_a_directory_that_the_policy_names(more, status, code, field, 
         assert not Operation.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "status", "code", "field"),
+    [
+        ({"reference": "alpine:3.20"}, 202, None, None),
+        ({"reference": "ghcr.io/a/b", "project": "web"}, 202, None, None),
+        ({"reference": "registry.lan:5000/a/b"}, 202, None, None),
+        ({"reference": "A b"}, 422, "invalid-value", "source.reference"),
+        ({"reference": ""}, 422, "invalid-value", "source.reference"),
+        ({"reference": "alpine", "project": "none"}, 422, "invalid-value", "source.project"),
+        ({"reference": "localhost:5000/a"}, 403, "policy", "source.reference"),
+        ({"reference": "127.0.0.1/a"}, 403, "policy", "source.reference"),
+        ({"reference": "[::1]/a"}, 403, "policy", "source.reference"),
+        ({"reference": "169.254.169.254/a"}, 403, "policy", "source.reference"),
+        ({"reference": "alpine", "password": "x"}, 400, "bad-request", "source.password"),
+    ],
+)
+def test_an_image_of_a_registry(more, status, code, field, root):
+    Project.objects.get_or_create(name="web")
+    got = Api(root).post("/images", {"name": "x", "source": {"type": "oci", **more}})
+    if code is None:
+        assert got[0] == status, got
+    else:
+        assert_error(got, status, code, field)
+        assert not Operation.objects.exists()
+
+
 def test_unfinished_uploads_are_counted(root, web_dir):
     for _ in range(uploads.UNFINISHED_MAX):
         assert Api(root).post("/uploads", {"size_bytes": 1})[0] == 201

@@ -8,12 +8,16 @@ from typing import Any, Final
 from ..errors import SpecError
 from ..host import Host
 from ..sentences import say
-from . import busybox, debootstrap, given, layered
+from . import busybox, debootstrap, given, layered, registry
 from .base import Builder, BuiltImage, Log, Order, Progress, make
 
 BUILDERS: Final[dict[str, Builder]] = {"busybox": busybox.build, "debootstrap": debootstrap.build}
 """Those that fill one tree, by the source's type."""
-MAKERS: Final[dict[str, layered.Maker]] = {"file": given.from_file, "upload": given.from_file}
+MAKERS: Final[dict[str, layered.Maker]] = {
+    "file": given.from_file,
+    "oci": registry.from_registry,
+    "upload": given.from_file,
+}
 """Those that bring layers of somebody else's, by the source's type."""
 
 
@@ -30,7 +34,7 @@ def build(
 
     source: as in the API, ``{"type": "busybox"}`` or
     ``{"type": "debootstrap", "suite", "variant"?, "init"?, "packages"?, "mirror"?}``,
-    ``{"type": "upload", "upload", "metadata"?, "sha256"?}`` or
+    ``{"type": "oci", "reference", "project"?}``, ``{"type": "upload", "upload", "metadata"?, "sha256"?}`` or
     ``{"type": "file", "directory", "path", "metadata"?, "sha256"?}``.
     progress: told percentages and what is done. log: told lines of output. cancelled: asked at least twice a second.
     Raises SpecError naming the field, Busy while the same image is being made, Cancelled, SetupFailed with the step

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import files, store
+from ..archives.unpacking import BadArchive
 from . import metadata, oci, staging
-from .archives.unpacking import BadArchive
 from .layered import Bench, Made
 
 _ROOT_NAMES: Final = ("bin", "etc", "sbin", "usr")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import files, policy_file, store
+from ..archives import formats, rules, unpacking
+from ..archives.unpacking import BadArchive
 from ..errors import SetupFailed
 from ..failpoints import failpoint
-from .archives import formats, rules, unpacking
-from .archives.unpacking import BadArchive
 from .base import BuiltImage, Order, record
 
 ATTEMPTS: Final = 3

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import files
+from ..archives.unpacking import BadArchive
 from ..behaviour import Init
 from ..errors import SpecError
 from ..halt import parse as parse_signal
@@ -22,7 +23,6 @@ from ..spec import check_environment
 from ..storage.marks import is_opaque
 from ..storage.stack import copy_attributes
 from . import metadata
-from .archives.unpacking import BadArchive
 from .layered import Bench, Made
 
 JSON_MAX_BYTES: Final = 4 << 20

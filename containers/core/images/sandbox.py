@@ -127,7 +127,7 @@ def run(
     kept: deque[str] = deque(maxlen=KEPT_LINES)
 
     def take(raw: bytes) -> None:
-        line = plain(raw.decode(errors="replace"))
+        line = _CONTROL.sub("", raw.decode(errors="replace")).rstrip()
         if line:
             kept.append(line)
             order.log(line)
@@ -152,11 +152,6 @@ def run(
         end(process)
     if process.returncode:
         _fail(step, process.returncode, kept, room, lowest_bytes)
-
-
-def plain(line: str) -> str:
-    """Return a line that a program wrote, without what would make a terminal do something."""
-    return _CONTROL.sub("", line).rstrip()
 
 
 def require_room(step: str, room: Path, least_bytes: int) -> None:

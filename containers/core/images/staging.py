@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import files, policy_file
+from ..archives.unpacking import BadArchive
 from ..errors import PolicyDenied, SpecError
 from ..host import Host
 from ..units import format_bytes
-from .archives.unpacking import BadArchive
 from .base import Order
 from .layered import SPARE_BYTES
 

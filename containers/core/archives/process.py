@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any, Final
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from containers.core import syscalls
+from containers.core.archives import rules, tree
+from containers.core.archives.calls import compile_list
 from containers.core.capabilities import NAMES
-from containers.core.images.archives import rules, tree
-from containers.core.images.archives.calls import compile_list
 from containers.core.mount_flags import (
     MS_BIND,
     MS_NODEV,

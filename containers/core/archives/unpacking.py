@@ -21,9 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from ... import files
-from ...errors import HostUnsupported, SetupFailed, SpecError
-from .. import sandbox
+from .. import files
+from ..errors import HostUnsupported, SetupFailed, SpecError
 from . import formats, rules
 
 CHUNK_BYTES: Final = 1 << 20
@@ -290,7 +289,7 @@ def _words(stderr: IO[bytes]) -> str:
     """Return the last line that a process wrote, as plain text."""
     os.set_blocking(stderr.fileno(), False)
     text = (stderr.read(_WORDS_BYTES) or b"").decode(errors="replace")
-    lines = [line for line in (sandbox.plain(line) for line in text.splitlines()) if line]
+    lines = [line for line in ("".join(filter(str.isprintable, line)).strip() for line in text.splitlines()) if line]
     return lines[-1].rstrip(".")[:300] if lines else ""
 
 

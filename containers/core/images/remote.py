@@ -1,0 +1,384 @@
+"""Downloads from addresses that people give: looked at before the first packet, bounded, gone on with after a break.
+
+Where a name leads is looked up once; every address must be one that images may come from (policy.check_source), and it
+is that address which is connected to, so that a second look-up cannot lead elsewhere. A redirection is looked at in the
+same way, and gets no credentials of another host's. Behind the host's own proxy only names can be looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import socket
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError
+from urllib3.util import Timeout
+
+from .. import files, policy
+from ..archives.unpacking import BadArchive
+from ..errors import Cancelled, PolicyDenied, SetupFailed, SpecError
+from .base import Order
+from .staging import require_room
+
+REDIRECTS_MAX: Final = 3
+CONNECT_SEC: Final = 10.0
+READ_SEC: Final = 3.0
+"""How long a read waits before the connection is given up, and gone on with anew; so long a cancel may take."""
+IDLE_TRIES: Final = 10
+"""How often in a row a download may bring nothing, before it fails."""
+TOTAL_SEC: Final = 3600.0
+KEPT_SEC: Final = 24 * 3600
+"""How long what a failed or killed download has brought is kept, for the next one of the same digest."""
+_CHUNK_BYTES: Final = 1 << 20
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
+_AGENT: Final = "boxroom"
+
+
+class Unreachable(SetupFailed):
+    """Nobody answers, or a connection broke: it may be tried again."""
+
+
+class Remote:
+    """One order's way out. field: of the source, for errors; credentials are added by the caller, by header."""
+
+    def __init__(self, order: Order, rules: policy.Policy, field: str = "source") -> None:
+        self.order = order
+        self.rules = rules
+        self.field = field
+        self._pools: dict[tuple[str, str, int], urllib3.HTTPConnectionPool] = {}
+
+    def __enter__(self) -> Remote:
+        """Return itself; its connections are closed at the end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+    @contextlib.contextmanager
+    def get(
+        self, url: str, headers: Mapping[str, str], *, private: Mapping[str, str] | None = None
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Yield the answer to a GET, not read yet, after at most REDIRECTS_MAX redirections.
+
+        private: headers for the first host only. Raises PolicyDenied, SpecError for an address that is none,
+        Unreachable.
+        """
+        sent = {"User-Agent": _AGENT, "Accept-Encoding": "identity", **headers}
+        first = urlsplit(url).netloc
+        for _redirect in range(REDIRECTS_MAX + 1):
+            self.order.check_cancelled()
+            own = dict(private or {}) if urlsplit(url).netloc == first else {}
+            answer = self._ask(url, {**sent, **own})
+            if answer.status not in _REDIRECTS:
+                try:
+                    yield answer
+                finally:
+                    answer.close()
+                return
+            url = urljoin(url, answer.headers.get("Location", ""))
+            answer.drain_conn()
+        raise SetupFailed(f"{first} redirects too often.", step="download", path=first)
+
+    def read(
+        self, url: str, headers: Mapping[str, str], most_bytes: int, *, private: Mapping[str, str] | None = None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Return the status, the headers and the whole body of an answer; raises BadArchive for one too long."""
+        with self.get(url, headers, private=private) as answer, _translated(urlsplit(url).netloc):
+            data = answer.read(most_bytes + 1, decode_content=False)
+            if len(data) > most_bytes:
+                raise BadArchive(f"An answer is longer than {most_bytes} bytes.", field=self.field, entry="", limit="")
+            return answer.status, answer.headers, data
+
+    def fetch(
+        self,
+        url: str,
+        target: Path,
+        *,
+        digest: str,
+        size_bytes: int | None,
+        tell: Callable[[float], None],
+        private: Callable[[], Mapping[str, str]] = dict,
+        renew: Callable[[str], None] | None = None,
+        most_bytes: int,
+    ) -> None:
+        """Download what has this sha256 to target, going on where an earlier attempt ended; Range, RFC 9110 14.2.
+
+        size_bytes: what it must have; None: at most most_bytes. private: asked anew for each request; renew: told of a
+        401 with its challenge, to have another answer next. What arrived stays for KEPT_SEC where this fails, and goes
+        where it is cancelled. Raises BadArchive where it is something else, Unreachable, StorageFull.
+        """
+        wanted = size_bytes if size_bytes is not None else most_bytes
+        if wanted > most_bytes:
+            raise BadArchive(f"It has more than {most_bytes} bytes.", field=self.field, entry="", limit="bytes")
+        require_room(target.parent, size_bytes or 0)
+        with _partial(self.order, digest, target) as part:
+            download = _Download(self, url, part, digest, wanted, tell, private, renew)
+            download.run(exact=size_bytes is not None)
+            os.rename(part, target)
+
+    # one request
+
+    def _ask(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        parts = self._checked(url)
+        pool = self._pool(parts)
+        path = parts.path or "/"
+        if proxied(parts):
+            path = url
+        elif parts.query:
+            path = f"{path}?{parts.query}"
+        with _translated(parts.netloc):
+            return pool.urlopen(
+                "GET",
+                path,
+                headers={"Host": parts.netloc, **headers},
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+                assert_same_host=False,
+            )
+
+    def _checked(self, url: str) -> SplitResult:
+        """Return the parts of an address that may be asked."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise SpecError("This is no address.", field=self.field) from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise SpecError("Only https addresses without a user are asked for images.", field=self.field)
+        named = {one.lower() for one in (*self.rules.images.sources, *self.rules.images.insecure)}
+        if parts.scheme == "http" and parts.netloc.lower() not in {one.lower() for one in self.rules.images.insecure}:
+            raise PolicyDenied(
+                f"Images are taken by https: name {parts.netloc} under images.insecure in the host's policy.",
+                field=self.field,
+            )
+        if port not in (None, 80, 443) and not {parts.netloc.lower(), parts.hostname.lower()} & named:
+            raise PolicyDenied(
+                f"Only ports 80 and 443 are asked: name {parts.netloc} under images.sources in the host's policy.",
+                field=self.field,
+            )
+        return parts
+
+    def _pool(self, parts: SplitResult) -> urllib3.HTTPConnectionPool:
+        host, secure = str(parts.hostname), parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        key = (parts.scheme, host, port)
+        if key in self._pools:
+            return self._pools[key]
+        timeout = Timeout(connect=CONNECT_SEC, read=READ_SEC)
+        if proxy := proxied(parts):
+            self._permit(parts, [])
+            with _translated(host):
+                manager = urllib3.ProxyManager(proxy, timeout=timeout, retries=False)
+                pool = manager.connection_from_host(host, port, parts.scheme)
+        else:
+            address = self._resolved(parts, port)
+            more: dict[str, Any] = {"timeout": timeout, "maxsize": 2, "block": False}
+            if secure:
+                more |= {"server_hostname": host, "assert_hostname": host, "ssl_context": ssl.create_default_context()}
+                pool = urllib3.HTTPSConnectionPool(address, port, **more)
+            else:
+                pool = urllib3.HTTPConnectionPool(address, port, **more)
+        self._pools[key] = pool
+        return pool
+
+    def _resolved(self, parts: SplitResult, port: int) -> str:
+        """Return the address to connect to; all that a name has must be allowed."""
+        host = str(parts.hostname)
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise SpecError(f"{host} has no address.", field=self.field) from None
+        addresses = [str(address[0]) for *_rest, address in found]
+        self._permit(parts, addresses)
+        for address in addresses:
+            with contextlib.suppress(OSError), socket.create_connection((address, port), CONNECT_SEC):
+                return address
+        raise Unreachable(f"{host} does not answer.", step="download", path=host)
+
+    def _permit(self, parts: SplitResult, addresses: list[str]) -> None:
+        if parts.netloc.lower() in {one.lower() for one in self.rules.images.insecure}:
+            return
+        try:
+            policy.check_source(self.rules, str(parts.hostname), addresses)
+        except PolicyDenied as denied:
+            denied.field = self.field
+            raise
+
+
+def proxied(parts: SplitResult) -> str | None:
+    """Return the proxy that the host's environment has for an address; None where it is asked directly."""
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
+
+
+@contextlib.contextmanager
+def _translated(host: str) -> Iterator[None]:
+    try:
+        yield
+    except HTTPError as error:
+        words = str(getattr(error, "reason", None) or error)
+        raise Unreachable(f"{host} could not be asked: {words[:300]}.", step="download", path=host) from error
+
+
+class _Download:
+    """One file on its way, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        remote: Remote,
+        url: str,
+        part: Path,
+        digest: str,
+        wanted: int,
+        tell: Callable[[float], None],
+        private: Callable[[], Mapping[str, str]],
+        renew: Callable[[str], None] | None,
+    ) -> None:
+        self._remote = remote
+        self._url = url
+        self._part = part
+        self._digest = digest
+        self._wanted = wanted
+        self._tell = tell
+        self._private = private
+        self._renew = renew
+        self._hash = hashlib.sha256()
+        self._have = 0
+
+    def run(self, *, exact: bool) -> None:
+        """Download; exact: the size is known, and what is more or less is refused."""
+        deadline = time.monotonic() + TOTAL_SEC
+        idle = 0
+        with open(self._part, "r+b", buffering=0) as file:
+            self._read_again(file)
+            while True:
+                if exact and self._have == self._wanted:
+                    break
+                before = self._have
+                ended = self._once(file)
+                if ended and not exact:
+                    break
+                idle = 0 if self._have > before else idle + 1
+                self._remote.order.check_cancelled()
+                time.sleep(0.1 * idle)
+                if idle >= IDLE_TRIES or time.monotonic() > deadline:
+                    raise SetupFailed(
+                        f"The download does not get on: {self._have} of {self._wanted} bytes.",
+                        step="download",
+                        path=urlsplit(self._url).netloc,
+                    )
+            if self._hash.hexdigest() != self._digest:
+                file.truncate(0)
+                raise BadArchive(
+                    f"What came has the sha256 {self._hash.hexdigest()}, not {self._digest}.",
+                    field=self._remote.field,
+                    entry="",
+                    limit="",
+                )
+
+    def _read_again(self, file: Any) -> None:
+        """Take into account what an earlier attempt brought."""
+        while data := file.read(_CHUNK_BYTES):
+            self._hash.update(data)
+            self._have += len(data)
+        if self._have > self._wanted:
+            self._begin_anew(file)
+
+    def _begin_anew(self, file: Any) -> None:
+        file.truncate(0)
+        file.seek(0)
+        self._hash, self._have = hashlib.sha256(), 0
+
+    def _once(self, file: Any) -> bool:
+        """Ask for what is missing and take what comes; returns whether the answer came to its end."""
+        headers = {"Range": f"bytes={self._have}-"} if self._have else {}
+        try:
+            with self._remote.get(self._url, headers, private=self._private()) as answer:
+                if answer.status == 200 and self._have:
+                    self._begin_anew(file)  # it does not know Range
+                elif answer.status == 416 and self._have:
+                    self._begin_anew(file)
+                    return False
+                elif answer.status == 401 and self._renew is not None:
+                    self._renew(answer.headers.get("WWW-Authenticate", ""))
+                    return False
+                elif answer.status not in (200, 206) or (
+                    answer.status == 206
+                    and not answer.headers.get("Content-Range", "").startswith(f"bytes {self._have}-")
+                ):
+                    raise SetupFailed(
+                        f"{urlsplit(self._url).netloc} answers with {answer.status}.",
+                        step="download",
+                        path=urlsplit(self._url).netloc,
+                    )
+                return self._take(answer, file)
+        except (HTTPError, Unreachable):
+            return False  # the connection broke: the next one goes on
+
+    def _take(self, answer: urllib3.BaseHTTPResponse, file: Any) -> bool:
+        while data := answer.read(_CHUNK_BYTES, decode_content=False):
+            self._remote.order.check_cancelled()
+            self._have += len(data)
+            if self._have > self._wanted:
+                raise BadArchive(
+                    f"It has more than {self._wanted} bytes.", field=self._remote.field, entry="", limit="bytes"
+                )
+            self._hash.update(data)
+            view = memoryview(data)
+            try:
+                while view:
+                    view = view[file.write(view) :]
+            except OSError as error:
+                raise files.translated(error, "download", self._part) from error
+            self._tell(self._have / max(1, self._wanted))
+        return True
+
+
+@contextlib.contextmanager
+def _partial(order: Order, digest: str, target: Path) -> Iterator[Path]:
+    """Yield the file that a digest's bytes are collected in, kept from one attempt to the next.
+
+    Where another order downloads the same at this moment, a file beside the target.
+    """
+    directory = order.host.downloads_dir
+    directory.mkdir(mode=0o700, exist_ok=True)
+    sweep(directory)
+    path = directory / f"{digest}.part"
+    part_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(part_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            path = target.with_name(f"{target.name}.part")
+            path.touch(mode=0o600)
+        yield path
+    except Cancelled:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(part_fd)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what nobody has gone on with for KEPT_SEC, or what was never begun."""
+    for name in os.listdir(directory):
+        with contextlib.suppress(OSError):
+            with open(directory / name, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                about = os.fstat(file.fileno())
+                if time.time() - about.st_mtime > KEPT_SEC:
+                    os.unlink(directory / name)
