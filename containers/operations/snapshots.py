@@ -72,9 +72,9 @@ def restore(job: Job) -> None:
     what = job.arguments.get("what", "files")
     columns = points.configuration(found["spec"]) if what != "files" else {}
     if what == "configuration":
-        _configure(job, columns)
+        changed = _configure(job, columns)
         job.message = f"The configuration is that of {name} again."
-        if update.AT_START.intersection(columns) and container.status in lifecycle.LIVE:
+        if update.AT_START.intersection(changed) and container.status in lifecycle.LIVE:
             job.message += " Part of it takes effect at the next start."
         return
     if "was_running" not in job.journal:
@@ -113,8 +113,8 @@ def _exchange(job: Job, found: dict[str, Any], columns: dict[str, Any]) -> None:
     notify("container", container.pk)
 
 
-def _configure(job: Job, columns: dict[str, Any]) -> None:
-    """Put the configuration of a snapshot in force, as a change of settings is."""
+def _configure(job: Job, columns: dict[str, Any]) -> frozenset[str]:
+    """Put the configuration of a snapshot in force, as a change of settings is; return which columns changed."""
     container = job.container
     before = specs.spec_of(container, job.host)
     old = {field: getattr(container, field) for field in columns}
@@ -129,6 +129,7 @@ def _configure(job: Job, columns: dict[str, Any]) -> None:
         update.apply(job, container, before, old, changed)
     records.add_event(container, "restored", reason=job.arguments["snapshot"], operation=job.operation)
     job.remember(restored=True)
+    return frozenset(changed)
 
 
 def undo_restore(job: Job) -> None:

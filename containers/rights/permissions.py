@@ -21,6 +21,7 @@ LEAST_ROLE: Final[dict[str, str]] = {
     "snapshot-delete": OPERATOR,
     "restore": OPERATOR,
     "files": OPERATOR,
+    "schedule": OPERATOR,
     "exec": OPERATOR,
     "cgroup": OPERATOR,
     "terminal": OPERATOR,

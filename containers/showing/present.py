@@ -16,7 +16,7 @@ from ..core.behaviour import Boot, Consoles, Init
 from ..core.host import Host as CoreHost
 from ..core.security import Security
 from ..core.states import Status
-from ..models import Container, Event, Image, Network, Operation, Snapshot
+from ..models import Container, Event, Image, Network, Operation, Schedule, Snapshot
 
 LIMITS: Final = (
     "memory_bytes",
@@ -120,6 +120,7 @@ def container(row: Container) -> dict[str, Any]:
         "restart_at": time(row.restart_at) if row.restarts else None,
         "mounts": row.mounts,
         "devices": row.devices,
+        "hooks": row.hooks,
         "init_command": row.init_command or ["/sbin/init"],
         "environment": row.environment,
         "halt_signal": row.halt_signal or None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import household, people, views
+from . import household, keeping, people, views
 
 app_name = "pages"
 urlpatterns = [
@@ -14,6 +14,9 @@ urlpatterns = [
     path("images/<slug:name>/<slug:action>", household.image_action, name="image-action"),
     path("networks/", household.networks, name="networks"),
     path("networks/<slug:name>/delete", household.network_delete, name="network-delete"),
+    path("schedules/", keeping.schedules, name="schedules"),
+    path("schedules/_preview", keeping.schedule_preview, name="schedule-preview"),
+    path("schedules/<int:schedule_id>/<slug:action>", keeping.schedule_action, name="schedule-action"),
     path("operations/", views.operations, name="operations"),
     path("operations/_running", views.running_count, name="running-count"),
     path("operations/_ended", views.ended, name="ended"),

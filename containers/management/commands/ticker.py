@@ -26,6 +26,8 @@ DOCTOR_SEC = 3600.0
 """How often the host is looked at again while the panel runs; `up` does it first."""
 CHANGING_SEC = 60.0
 """How often firewalls are looked at while the panel runs."""
+SCHEDULES_SEC = 5.0
+"""How often is looked for what the clock asks for."""
 RETENTION_SEC = 3600.0
 """How often what is older than it is kept is removed."""
 SEAL_SEC = 5.0
@@ -99,6 +101,7 @@ class Command(BaseCommand):
                 Chore("what others change", CHANGING_SEC, lambda: doctor.refresh_changing(host)),
                 Chore("reconcile", 60.0, lambda: reconcile.full(host)),
                 Chore("quick checks", 1.0, _Quick(host)),
+                Chore("schedules", SCHEDULES_SEC, scheduling.Scheduler()),
                 Chore("retention", RETENTION_SEC, retention.Sweeper(chain)),
             ),
             on_event=lambda message: reconcile.on_event(host, message),

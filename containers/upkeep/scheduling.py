@@ -1,0 +1,140 @@
+"""What the clock asks for: snapshots by schedule, those that are not kept, and what has expired.
+
+Called every few seconds by the ticker. Everything is an operation of its own, so that it waits for nobody, is seen, and
+survives whoever dies. Nothing is removed while the clock may be wrong; see SteadyClock.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.utils import timezone
+
+from ..asking import queue, schedules, services
+from ..core.errors import AlreadyExists, CoreError
+from ..models import Container, Schedule, Snapshot
+
+STEP_SEC: Final = 60.0
+DOUBT_SEC: Final = 86400.0
+MISSED_SEC: Final = 600.0
+"""So long a container that is busy when its time has come is asked again."""
+
+log = logging.getLogger(__name__)
+
+
+class SteadyClock:
+    """Tells whether the clock can be believed: one that was set is, after it has run on for a day.
+
+    NTP sets by less than STEP_SEC at once.
+    """
+
+    def __init__(self, clocks: Callable[[], tuple[dt.datetime, float]] | None = None) -> None:
+        """clocks: gives the time, and seconds of a clock that nobody sets; for tests."""
+        self._clocks = clocks or (lambda: (timezone.now(), time.clock_gettime(time.CLOCK_BOOTTIME)))
+        self._ahead_sec: float | None = None
+        self._believed_at = float("-inf")
+
+    def __call__(self) -> bool:
+        """Look at it; call often."""
+        now, ticks = self._clocks()
+        ahead_sec = now.timestamp() - ticks
+        if self._ahead_sec is not None and abs(ahead_sec - self._ahead_sec) > STEP_SEC:
+            log.warning("the clock was set: nothing that has expired is removed for a day")
+            self._believed_at = ticks + DOUBT_SEC
+        self._ahead_sec = ahead_sec
+        return ticks >= self._believed_at
+
+
+class Scheduler:
+    """Does all of it. clock: whether the time can be believed."""
+
+    def __init__(self, clock: Callable[[], bool] | None = None) -> None:
+        self._believed = clock or SteadyClock()
+        self._due: dict[tuple[int, str], tuple[str, dt.datetime]] = {}
+
+    def __call__(self, now: dt.datetime | None = None) -> int:
+        """Ask for what is due; return how many operations that were."""
+        now = now or timezone.now()
+        believed = self._believed()
+        rows = list(Schedule.objects.filter(enabled=True).select_related("project", "container"))
+        for row in rows:
+            self._note(row, now)
+        # first what is to be taken: while something is removed it would have to wait
+        asked = self._take(now) + sum(_prune(row) for row in rows)
+        return asked + (expire(now) if believed else 0)
+
+    def _note(self, row: Schedule, now: dt.datetime) -> None:
+        """Note what is due, once however often it was missed; a clock that was put back does not hold it up."""
+        try:
+            following = schedules.next_of(row, now)
+        except CoreError as error:
+            log.warning("schedule %s: %s", row.name, error.message)
+            return
+        due = row.next_at is not None and row.next_at <= now
+        if row.next_at == following:
+            return
+        values: dict[str, Any] = {"next_at": following, **({"last_at": now} if due else {})}
+        # by compare-and-set: two tickers that overlap take one snapshot
+        if not Schedule.objects.filter(pk=row.pk, next_at=row.next_at).update(**values) or not due:
+            return
+        name = schedules.snapshot_name(row, now)
+        for container in schedules.targets(row):
+            self._due[row.pk, container.pk] = (name, now)
+
+    def _take(self, now: dt.datetime) -> int:
+        asked = 0
+        for (schedule_id, container_id), (name, since) in list(self._due.items()):
+            container = Container.objects.filter(pk=container_id).select_related("host", "project").first()
+            late = not dt.timedelta() <= now - since <= dt.timedelta(seconds=MISSED_SEC)
+            if container is None or late:
+                if late:
+                    log.warning("schedule: %s was busy for too long; %s is left out", container_id, name)
+                del self._due[schedule_id, container_id]
+            elif queue.unfinished(container) is None:
+                del self._due[schedule_id, container_id]
+                asked += _request(container, "snapshot", {"name": name, "kind": "schedule"})
+        return asked
+
+
+def _prune(row: Schedule) -> int:
+    """Ask for one deletion in each container that has more than is kept, the oldest first."""
+    if not row.keep:
+        return 0
+    asked = 0
+    for container in schedules.targets(row):
+        doomed = schedules.pruned(row, container.snapshots.all())
+        if doomed and queue.unfinished(container) is None:
+            oldest = min(doomed, key=lambda one: one.created_at)
+            asked += _request(container, "snapshot-delete", {"snapshot": oldest.name})
+    return asked
+
+
+def expire(now: dt.datetime) -> int:
+    """Ask for the deletion of what has expired: one snapshot of each container at a time, and containers."""
+    asked = 0
+    gone = Container.objects.filter(expires_at__lte=now).select_related("host", "project")
+    for container in gone:
+        if queue.unfinished(container) is None:
+            asked += _request(container, "delete", {"force": True})
+    due = Snapshot.objects.filter(expires_at__lte=now, pinned=False).exclude(container__in=gone)
+    for container_id in due.values_list("container_id", flat=True).distinct():
+        container = Container.objects.select_related("host", "project").get(pk=container_id)
+        if queue.unfinished(container) is None:
+            name = due.filter(container=container).order_by("created_at").values_list("name", flat=True)[0]
+            asked += _request(container, "snapshot-delete", {"snapshot": name})
+    return asked
+
+
+def _request(container: Container, action: str, arguments: dict[str, Any]) -> int:
+    try:
+        services.request_by_system(container, action, arguments)
+    except AlreadyExists:
+        return 0  # taken before the clock was put back
+    except CoreError as error:
+        log.info("%s of %s: %s", action, container.name, error.message)
+        return 0
+    return 1
