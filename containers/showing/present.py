@@ -173,6 +173,34 @@ def _error(error: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in error.items() if name != "said"} | {name: error.get(name) for name in _ERROR}
 
 
+def schedule(row: Schedule) -> dict[str, Any]:
+    """Return a schedule."""
+    return {
+        "id": row.pk,
+        "name": row.name,
+        "project": row.project.name,
+        "container": row.container.name if row.container else None,
+        "tag": row.tag or None,
+        "when": row.when,
+        "timezone": row.zone,
+        "keep": row.keep,
+        "enabled": row.enabled,
+        "next_at": time(row.next_at),
+        "last_at": time(row.last_at),
+        "created_by": row.created_by,
+    }
+
+
+def preview(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what a schedule will do."""
+    return {**found, "next": [time(at) for at in found["next"]]}
+
+
+def _error(error: dict[str, Any]) -> dict[str, Any]:
+    """Return an operation's error; what is kept to say it in other languages is the pages' own."""
+    return {name: value for name, value in error.items() if name != "said"} | {name: error.get(name) for name in _ERROR}
+
+
 def event(row: Event) -> dict[str, Any]:
     """Return something that happened to a container."""
     return {
