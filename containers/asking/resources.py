@@ -15,7 +15,7 @@ from ..core.names import check_name
 from ..core.network.subnets import check_free
 from ..core.sentences import say
 from ..core.spec import check_text
-from ..models import Host, Image, Network, Operation, local_host
+from ..models import Container, Host, Image, Network, Operation, local_host
 from . import queue, requests, sources
 from .access import find_image, find_network, find_project, require_host_admin
 
@@ -49,9 +49,23 @@ def build_image(
         elif image.state == Image.State.READY or (checked is not None and checked != image.source):
             raise AlreadyExists(say("There is an image %(name)s already.", name=name), field="name")
         queue.refuse_busy(image.operations.filter(status__in=Operation.UNFINISHED).first())
-        return queue.insert(actor, "image-build", host, idempotency_key, image=image, cancellable=True)
+        container = _published(image)
+        return queue.insert(
+            actor, "image-build", host, idempotency_key, image=image, container=container, cancellable=True
+        )
 
     return queue.committed(actor, idempotency_key, make)
+
+
+def _published(image: Image) -> Container | None:
+    """Return the container that an image is made of, held by the operation; raises NotFound, Busy."""
+    if image.source.get("type") != "container":
+        return None
+    container = Container.objects.filter(pk=image.source.get("id")).first()
+    if container is None:
+        raise NotFound(say("The container %(name)s is gone.", name=image.source.get("container")))
+    queue.refuse_busy(container.operations.filter(status__in=Operation.UNFINISHED).first())
+    return container
 
 
 def delete_image(actor: Actor, name: str, *, idempotency_key: str | None = None) -> Operation:

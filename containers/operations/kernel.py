@@ -18,7 +18,7 @@ from ..core.errors import AlreadyExists, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
 from ..core.images import base, staging
-from ..core.lifecycle import attaching, granting, importing, running, snapshots, stored
+from ..core.lifecycle import attaching, granting, importing, publishing, running, snapshots, stored
 from ..core.network import networks
 from ..core.network.base import NetworkConfig
 from ..core.spec import Limits, Spec
@@ -199,9 +199,11 @@ class KernelRuntime:
     def build_image(
         self, name: str, source: dict[str, Any], progress: Progress, log: Log, cancelled: Cancelled
     ) -> Built:
-        made = images.build(
-            self.host, name, source, progress=progress, log=lambda line: log(f"{line}\n"), cancelled=cancelled
-        )
+        told = {"progress": progress, "log": lambda line: log(f"{line}\n"), "cancelled": cancelled}
+        if source["type"] == "container":
+            order = base.Order(host=self.host, name=name, source=source, **told)  # type: ignore[arg-type]
+            return _built(publishing.publish(order, str(source["id"]), source.get("snapshot")))
+        made = images.build(self.host, name, source, **told)  # type: ignore[arg-type]
         for upload in (source.get("upload"), source.get("metadata")):
             if source["type"] == "upload" and upload:
                 staging.forget_upload(self.host, upload)

@@ -10,6 +10,7 @@ from containers.asking import uploads
 from containers.models import Image, Network, Operation, local_host
 from panel.accounts.models import Project
 from tests.web.api import Api, assert_error
+from tests.web.world import make_container, make_host
 
 pytestmark = pytest.mark.django_db
 
@@ -184,6 +185,24 @@ def test_an_image_of_a_registry(more, status, code, field, root):
     else:
         assert_error(got, status, code, field)
         assert not Operation.objects.exists()
+
+
+def test_a_container_becomes_an_image_and_is_held_meanwhile(root, alice, team):
+    api = Api(root)
+    make_host()
+    web = make_container(team)
+    body = {"name": "x", "source": {"type": "container", "container": web.name}}
+    assert_error(Api(alice).post("/images", body), 403, "forbidden")
+    for source, status, field in (
+        ({"container": "none"}, 404, None),
+        ({"container": web.name, "snapshot": "none"}, 422, "source.snapshot"),
+    ):
+        got, answer = api.post("/images", {"name": "x", "source": {"type": "container", **source}})
+        assert (got, answer["field"]) == (status, field)
+    status, operation = api.post("/images", body)
+    assert (status, operation["container"]) == (202, web.name)
+    assert api.get("/images/x")[1]["source"] == body["source"]
+    assert_error(api.post(f"/containers/{web.name}/start"), 409, "busy")
 
 
 def test_unfinished_uploads_are_counted(root, web_dir):

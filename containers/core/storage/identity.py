@@ -47,6 +47,18 @@ def write(host: Host, spec: Spec, root: store.Root, *, twin: bool) -> None:
             _remove_matching(stack, TWIN_FILES)
 
 
+def forget(host: Host, root: store.Root) -> None:
+    """Take away what makes a container itself, in the writable layer of a root that is to become an image.
+
+    Whatever is made of it gets a name and a machine id of its own when it is made.
+    """
+    with Stack(host, root) as stack:
+        for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+            if stack.read(path):
+                stack.write(path, b"", mode=0o444)
+        _remove_matching(stack, TWIN_FILES)
+
+
 def with_name(hosts: bytes, name: str) -> bytes:
     """Return the text of /etc/hosts in which 127.0.1.1 is name: Debian's place for the machine's own name."""
     line = b"127.0.1.1\t" + name.encode()
