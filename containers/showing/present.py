@@ -196,11 +196,6 @@ def preview(found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "next": [time(at) for at in found["next"]]}
 
 
-def _error(error: dict[str, Any]) -> dict[str, Any]:
-    """Return an operation's error; what is kept to say it in other languages is the pages' own."""
-    return {name: value for name, value in error.items() if name != "said"} | {name: error.get(name) for name in _ERROR}
-
-
 def event(row: Event) -> dict[str, Any]:
     """Return something that happened to a container."""
     return {
