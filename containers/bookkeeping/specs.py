@@ -10,8 +10,9 @@ from ..core.attachments import Device, Mount
 from ..core.behaviour import Boot, Consoles, Init
 from ..core.host import Host as CoreHost
 from ..core.network.base import plain
+from ..core.nics import Nic
 from ..core.security import Security
-from ..core.spec import Limits, Nic, RestartPolicy, Spec, build
+from ..core.spec import Limits, RestartPolicy, Spec, build
 from ..models import Container, NetworkInterface
 from .reservations import config_of
 

@@ -6,11 +6,13 @@ where a name becomes a path, in the root worker, right before it is used.
 
 from __future__ import annotations
 
+import ipaddress
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from . import nics
 from .attachments import Attachments, Bind, Device, Mount, Node, check_device_path
 from .errors import PolicyDenied, SpecError
 from .sentences import say
@@ -69,6 +71,21 @@ DEFAULT_DEVICES: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """A network card of the host that NICs may sit on. link: its name on the host. projects: as of Share.
+
+    types: for which types of NICs. vlans: numbers that vlan NICs may have ("10", "100-199"). addresses: subnets that
+    routed NICs may have addresses of; from them one is chosen where none is asked for.
+    """
+
+    link: str
+    projects: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    vlans: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
 _NOT_GIVEN: Final = "This host's policy gives project %s no %s of the name %s."
 
 
@@ -93,6 +110,101 @@ def check_path(path: Any, field: str, *, device: bool) -> None:
         raise SpecError(say("%(field)s must be an absolute path, without . and .. in it.", field=field), field=field)
     if device:
         check_device_path(path, field)
+
+
+def check_parent(parent: Parent, field: str) -> None:
+    """Raise SpecError unless the policy's entry is one: a link's name, known types, numbers and subnets."""
+    if not 1 <= len(parent.link) <= 15 or not parent.link.isprintable() or {"/", " "} & set(parent.link):
+        raise SpecError(say("%(field)s.link must be a network card's name.", field=field), field=f"{field}.link")
+    known = (*sorted(nics.ON_PARENT), "routed")
+    if not parent.types or not set(parent.types) <= set(known):
+        raise SpecError(
+            say("%(field)s.types must be of %(names)s.", field=field, names=", ".join(known)), field=f"{field}.types"
+        )
+    for text in parent.addresses:
+        if not nics.is_subnet(text):
+            raise SpecError(
+                say("%(field)s.addresses must be subnets, not %(text)r.", field=field, text=text),
+                field=f"{field}.addresses",
+            )
+    for text in parent.vlans:
+        first, _, last = text.partition("-")
+        if not all(one.isascii() and one.isdigit() and 1 <= int(one) <= 4094 for one in (first, last or first)):
+            raise SpecError(
+                say("%(field)s.vlans must be numbers from 1 to 4094, or ranges.", field=field), field=f"{field}.vlans"
+            )
+
+
+def links_of(parents: Mapping[str, Parent], project: str, wanted: Sequence[nics.Nic]) -> dict[str, str]:
+    """Return the host's links by the names that NICs call them by; raises PolicyDenied naming the field.
+
+    What is not there and what is another project's are refused in the same words.
+    """
+    found = {}
+    for number, nic in enumerate(wanted):
+        if not nic.parent:
+            if nic.type == "routed":
+                _routable(parents, project, nic, f"nics.{number}")
+            continue
+        parent = parents.get(nic.parent)
+        if parent is None or not given_to(parent.projects, project) or nic.type not in parent.types:
+            raise PolicyDenied(
+                say(
+                    "This host's policy gives project %(project)s no network card %(parent)s for %(type)s interfaces.",
+                    project=project,
+                    parent=nic.parent,
+                    type=nic.type,
+                ),
+                field=f"nics.{number}.parent",
+            )
+        if nic.type == "vlan" and not _has_vlan(parent, nic.vlan or 0):
+            raise PolicyDenied(
+                say(
+                    "This host's policy does not give the VLAN %(vlan)s of %(parent)s.",
+                    vlan=nic.vlan,
+                    parent=nic.parent,
+                ),
+                field=f"nics.{number}.vlan",
+            )
+        if nic.type == "routed":
+            _routable({nic.parent: parent}, project, nic, f"nics.{number}")
+        found[nic.parent] = parent.link
+    return found
+
+
+def _has_vlan(parent: Parent, number: int) -> bool:
+    for text in parent.vlans:
+        first, _, last = text.partition("-")
+        if int(first) <= number <= int(last or first):
+            return True
+    return False
+
+
+def routable(parents: Mapping[str, Parent], project: str) -> list[str]:
+    """Return the subnets that a project's routed NICs may have addresses of."""
+    given = [one for one in parents.values() if given_to(one.projects, project) and "routed" in one.types]
+    return [text for one in given for text in one.addresses]
+
+
+def _routable(parents: Mapping[str, Parent], project: str, nic: nics.Nic, field: str) -> None:
+    """Raise PolicyDenied for what a routed NIC may not have: the host would send it what is others'."""
+    subnets = [ipaddress.ip_network(text) for text in routable(parents, project)]
+    for key, texts in (("ipv4", [nic.ipv4]), ("ipv6", [nic.ipv6]), ("routes", nic.routes)):
+        for text in texts:
+            if text is None:
+                continue
+            wanted = ipaddress.ip_interface(text).network if key == "routes" else _one(text)
+            if not any(one.version == wanted.version and wanted.subnet_of(one) for one in subnets):  # type: ignore[arg-type]
+                raise PolicyDenied(
+                    say(
+                        "This host's policy does not route %(text)s to project %(project)s.", text=text, project=project
+                    ),
+                    field=f"{field}.{key}",
+                )
+
+
+def _one(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(ipaddress.ip_interface(text).ip)
 
 
 def resolve(shares: Mapping[str, Share], devices: Mapping[str, HostDevice], spec: Wishes) -> Attachments:

@@ -24,7 +24,7 @@ from .cgroups.base import Cgroups
 from .errors import CoreError
 from .host import IDS_PER_CONTAINER, Host
 from .lifecycle import stored
-from .network import dnsmasq, nft, ruleset, veth
+from .network import dnsmasq, lending, nft, rates, veth
 from .network.base import NetworkConfig
 from .pids import start_time
 from .spec import Spec
@@ -125,8 +125,16 @@ def _cgroups(seen: Scene) -> Iterator[Leak]:
         yield Leak("cgroup", container_id, f"The control groups of {container_id}, which does not run.")
 
 
+def _lent(seen: Scene) -> Iterator[Leak]:
+    for container_id in lending.borrowers(seen.host):
+        if container_id not in seen.live:
+            yield Leak("lent", container_id, f"{container_id} was lent network cards or addresses, and does not run.")
+
+
 def _mounts(seen: Scene) -> Iterator[Leak]:
     own = {str(seen.host.run_dir / "mnt")}
+    borrowers = lending.borrowers(seen.host)
+    own |= {str(one) for one in lending.pins(seen.host) if one.name.partition(".")[0] in borrowers}
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         point = line.split()[4].encode().decode("unicode_escape")
         below = any(point.startswith(f"{place}/") for place in (seen.host.state_dir, seen.host.run_dir))
@@ -152,7 +160,11 @@ def _filters(seen: Scene) -> Iterator[Leak]:
     for name, element in nft.elements(seen.host):
         if element[0] not in links or (name, element) not in wanted:
             yield Leak("nft", f"{name} {' '.join(element)}", "An element of the packet filter for no container.")
-    chains = {ruleset.own_chain(spec.id, index) for spec in seen.specs.values() for index in range(len(spec.nics))}
+    chains = {name for spec in seen.specs.values() for name in nft.chains_of(spec)}
+    rated = {rates.chain(spec.id, nic.index) for spec in seen.specs.values() for nic in spec.nics if rates.wanted(nic)}
+    for chain in rates.chains(seen.host):
+        if chain not in rated:
+            yield Leak("rate", chain, "A rate of a NIC that is not there.")
     for chain in nft.own_chains(seen.host):
         if chain not in chains:
             yield Leak("nft", chain, "A chain of the packet filter for no container.")
@@ -171,6 +183,8 @@ def _run_files(seen: Scene) -> Iterator[Leak]:
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(os.listdir(seen.host.supervisor_dir())):
             container_id = entry.lstrip(".").partition(".")[0]
+            if entry.endswith(lending.SUFFIX) and not entry.startswith("."):
+                continue  # not to be removed before what it tells of was given back
             if _ID.fullmatch(container_id) and container_id not in seen.live:
                 yield Leak("run-file", entry, f"A run file or socket of {container_id}, which does not run.")
 
@@ -206,6 +220,7 @@ def _directories(seen: Scene) -> Iterator[Leak]:
 _SEARCHES: Final[tuple[Callable[[Scene], Iterator[Leak]], ...]] = (
     _processes,
     _cgroups,
+    _lent,
     _mounts,
     _links,
     _filters,
@@ -246,6 +261,15 @@ def _delete_link(_seen: Scene, leak: Leak) -> None:
     veth.delete([leak.name])
 
 
+def _give_back(seen: Scene, leak: Leak) -> None:
+    if problems := lending.give_back(seen.host, leak.name):
+        raise CoreError(" ".join(problems))
+
+
+def _forget_rate(seen: Scene, leak: Leak) -> None:
+    rates.remove(seen.host, [name for name in rates.chains(seen.host) if name == leak.name])
+
+
 def _clean_filter(seen: Scene, _leak: Leak) -> None:
     nft.keep_only(seen.host, list(seen.specs.values()))
 
@@ -279,9 +303,11 @@ def _leave_alone(_seen: Scene, _leak: Leak) -> None:
 _MENDS: Final[dict[str, Callable[[Scene, Leak], Any]]] = {
     "process": _end_process,
     "cgroup": _remove_cgroup,
+    "lent": _give_back,
     "mount": _unmount,
     "link": _delete_link,
     "nft": _clean_filter,
+    "rate": _forget_rate,
     "dnsmasq": _forget_names,
     "lease": _forget_lease,
     "run-file": _remove_file(Host.supervisor_dir),

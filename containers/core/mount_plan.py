@@ -176,11 +176,14 @@ class Enter:
 Operation = Attach | Bind | BindDevice | Directory | EmptyFile | Enter | Link | Mount
 
 
-def before_network(*, layers: int, upper: str, work: str, nesting: bool = False) -> tuple[Operation, ...]:
+def before_network(
+    *, layers: int, upper: str, work: str, nesting: bool = False, own_network: bool = True
+) -> tuple[Operation, ...]:
     """Return what is mounted while the cgroups and the network are still being made.
 
     layers: how many detached mounts stand at indices 0.. (top first); the container's own directory follows them.
-    upper, work: relative to that directory.
+    upper, work: relative to that directory. own_network: whether the user namespace owns the network namespace, without
+    which the kernel lets it mount no sysfs of its own (lxc#2463).
     """
     return (
         *_root(layers, upper, work),
@@ -188,8 +191,18 @@ def before_network(*, layers: int, upper: str, work: str, nesting: bool = False)
         *_dev(),
         *_proc(nesting=nesting),
         Directory("sys"),
-        Mount("sysfs", "sys", _API | MS_RDONLY),
+        *((Mount("sysfs", "sys", _API | MS_RDONLY),) if own_network else _bare_sys()),
         *_masks(),
+    )
+
+
+def _bare_sys() -> tuple[Operation, ...]:
+    """Return a /sys with nothing of the host's in it but the place for the cgroups."""
+    return (
+        Mount("tmpfs", "sys", _API, "size=64k,nr_inodes=16,mode=555"),
+        Directory("sys/fs"),
+        Directory("sys/fs/cgroup"),
+        Directory("sys/kernel"),
     )
 
 

@@ -8,7 +8,8 @@
     keyctl = false                # may containers use key rings
     apparmor = []                 # AppArmor profiles of the host's that containers may name; "generated" always
     capabilities = []             # what containers may keep beyond the default, such as "sys_time"
-    parent_nics = []              # the host's network cards that containers may sit on
+    host_network = false          # may containers have the host's network instead of one of their own
+    parent_nics = []              # short for [parents.LINK] of every project, for macvlan and ipvlan
 
     [images]
     sources = []                  # private hosts and subnets that images may come from, too
@@ -34,6 +35,13 @@
     path = "/dev/kvm"
     projects = ["web"]
 
+    [parents.lan]                 # a network card of the host that NICs may sit on, by its name here
+    link = "eth1"                 # its name on the host
+    projects = ["web"]            # as of shares
+    types = ["macvlan", "phys"]   # for what: macvlan, ipvlan, vlan, phys, routed
+    vlans = ["10", "100-199"]     # which numbers vlan NICs may have
+    addresses = ["192.0.2.16/28"] # which addresses routed NICs may have
+
     [seccomp.tight]               # the system call profile seccomp/tight in the state directory
     projects = ["web"]            # as of shares
     instead = false               # instead of Boxroom's own list, and not beside it
@@ -45,15 +53,16 @@ from __future__ import annotations
 
 import ipaddress
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
 from . import capabilities, grants
 from .attachments import Attachments
 from .errors import PolicyDenied, SpecError
-from .grants import DEFAULT_DEVICES, HostDevice, Profile, Share
+from .grants import DEFAULT_DEVICES, HostDevice, Parent, Profile, Share
 from .names import check_name
+from .nics import Nic, host_network
 from .security import APPARMOR_GENERATED, Security
 from .sentences import say
 from .spec import Spec
@@ -71,6 +80,7 @@ class Containers:
     apparmor: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     parent_nics: tuple[str, ...] = ()
+    host_network: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +120,7 @@ class Policy:
     projects: Mapping[str, Ceilings] = field(default_factory=dict)
     shares: Mapping[str, Share] = field(default_factory=dict)
     devices: Mapping[str, HostDevice] = field(default_factory=lambda: dict(DEFAULT_DEVICES))
+    parents: Mapping[str, Parent] = field(default_factory=dict)
     seccomp: Mapping[str, Profile] = field(default_factory=dict)
 
     def ceilings_of(self, project: str) -> Ceilings:
@@ -118,7 +129,7 @@ class Policy:
 
 
 DEFAULT: Final = Policy()
-_TABLES: Final = ("containers", "images", "ceilings", "projects", "shares", "devices", "seccomp")
+_TABLES: Final = ("containers", "images", "ceilings", "projects", "shares", "devices", "parents", "seccomp")
 
 
 def parse(text: str) -> Policy:
@@ -136,14 +147,16 @@ def parse(text: str) -> Policy:
         check_name(name, field=f"policy.projects.{name}")
         _refuse_unknown(_table(table, f"policy.projects.{name}"), ("ceilings",), f"policy.projects.{name}")
         projects[name] = _build(Ceilings, table.get("ceilings", {}), f"policy.projects.{name}.ceilings")
+    containers = _build(Containers, tables.get("containers", {}), "policy.containers")
     policy = Policy(
-        containers=_build(Containers, tables.get("containers", {}), "policy.containers"),
+        containers=containers,
         images=_build(Images, tables.get("images", {}), "policy.images"),
         ceilings=_build(Ceilings, tables.get("ceilings", {}), "policy.ceilings"),
         projects=projects,
         shares=_named(Share, tables, "shares"),
         devices={**DEFAULT_DEVICES, **_named(HostDevice, tables, "devices")},
         seccomp=_named(Profile, tables, "seccomp"),
+        parents={**_short_parents(containers.parent_nics), **_named(Parent, tables, "parents")},
     )
     for name in policy.containers.capabilities:
         if name not in capabilities.NAMES:
@@ -154,19 +167,25 @@ def parse(text: str) -> Policy:
     return policy
 
 
-def check(policy: Policy, spec: Spec, others: Iterable[Spec] = (), *, parent_nics: Iterable[str] = ()) -> None:
+def _short_parents(links: Iterable[str]) -> dict[str, Parent]:
+    found = {}
+    for link in links:
+        check_name(link, field="policy.containers.parent_nics")
+        found[link] = Parent(link=link, projects=("*",), types=("macvlan", "ipvlan"))
+    return found
+
+
+def check(policy: Policy, spec: Spec, others: Iterable[Spec] = ()) -> None:
     """Raise PolicyDenied naming the field where the final, merged spec is more than the policy allows.
 
     others: the specs of the host's other containers, of whatever project; spec itself may be among them and is not
-    counted twice. parent_nics: cards of the host that the container would sit on.
+    counted twice.
     """
     if spec.privileged and not policy.containers.privileged:
         raise _denied("This host's policy does not allow privileged containers.", "privileged")
     check_security(policy.containers, spec.security, privileged=spec.privileged)
-    for nic in parent_nics:
-        if nic not in policy.containers.parent_nics:
-            raise _denied(f"This host's policy does not let containers use the card {nic}.", "network")
     profile_of(policy, spec)
+    check_nics(policy.containers, policy.parents, spec.project, spec.nics)
     resolve(policy, spec)
     _check_ceilings(policy.ceilings_of(spec.project), spec, others)
 
@@ -185,6 +204,18 @@ def check_security(allowed: Containers, security: Security, *, privileged: bool)
         raise _denied(
             f"This host's policy does not let containers keep {', '.join(refused)}.", "security.capabilities_keep"
         )
+
+
+def check_nics(allowed: Containers, parents: Mapping[str, Parent], project: str, wanted: Sequence[Nic]) -> None:
+    """Raise PolicyDenied (field ``nics.N.NAME``) for the host's network, its cards and addresses, where not given."""
+    if host_network(wanted) and not allowed.host_network:
+        raise _denied("This host's policy does not let containers have the host's network.", "nics.0.type")
+    grants.links_of(parents, project, wanted)
+
+
+def links_of(policy: Policy, spec: Spec) -> dict[str, str]:
+    """Return the host's links by the names that the spec's NICs call them by; raises PolicyDenied."""
+    return grants.links_of(policy.parents, spec.project, spec.nics)
 
 
 def profile_of(policy: Policy, spec: Spec) -> Profile:
@@ -257,7 +288,7 @@ def _subnet(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 def _named(cls: type[_T], tables: Mapping[str, Any], kind: str) -> dict[str, _T]:
-    """Return the tables below [shares] or [devices]; raises SpecError for a name or a path that is none."""
+    """Return the tables below [shares], [devices] or [parents]; raises SpecError for a name or a path that is none."""
     found = {}
     for name, table in _table(tables.get(kind, {}), f"policy.{kind}").items():
         where = f"policy.{kind}.{name}"
@@ -265,9 +296,14 @@ def _named(cls: type[_T], tables: Mapping[str, Any], kind: str) -> dict[str, _T]
         values = dict(_table(table, where))
         if kind == "devices" and name in DEFAULT_DEVICES:
             values.setdefault("path", DEFAULT_DEVICES[name].path)
-        if kind in ("shares", "devices"):
+        if kind == "parents":
+            values.setdefault("link", "")
+        elif kind in ("shares", "devices"):
             grants.check_path(values.get("path"), f"{where}.path", device=kind == "devices")
-        found[name] = _build(cls, values, where)
+        made = _build(cls, values, where)
+        if isinstance(made, Parent):
+            grants.check_parent(made, where)
+        found[name] = made
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import json
 import re
 from dataclasses import dataclass, field
@@ -19,6 +18,8 @@ from .limits import MEMORY_MIN_BYTES as MEMORY_MIN_BYTES
 from .limits import PIDS_MIN as PIDS_MIN
 from .limits import Limits as Limits
 from .names import check_name
+from .nics import Nic, build_nic
+from .nics import check_all as check_nics
 from .security import Security
 from .sentences import say
 
@@ -29,41 +30,8 @@ RESTART_POLICIES: Final = get_args(RestartPolicy)
 
 _ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}", re.ASCII)
-_LINK = re.compile(r"[a-z][a-z0-9.]{0,14}", re.ASCII)
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _SIGNAL = re.compile(r"SIG[A-Z]+[0-9]?|SIGRTM(?:IN\+|AX-)[0-9]{1,2}|[1-9][0-9]?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nic:
-    """One network interface of a container: a veth pair with its host side on a bridge.
-
-    name: inside. host_link: the link's name on the host. ipv4 / ipv6: reserved address with prefix length, or None.
-    """
-
-    name: str
-    network: str
-    bridge: str
-    host_link: str
-    mac: str
-    ipv4: str | None = None
-    ipv4_gateway: str | None = None
-    ipv6: str | None = None
-
-    def check(self) -> None:
-        """Raise SpecError (field ``network``) for what must not stand in a line of dnsmasq's, or name a link."""
-        check_name(self.network, field="network")
-        links = (self.name, self.bridge, self.host_link)
-        if not _MAC.fullmatch(self.mac) or not all(map(_LINK.fullmatch, links)):
-            raise SpecError("The network interface has no valid name or MAC.", field="network")
-        for text, version in ((self.ipv4, 4), (self.ipv4_gateway, 4), (self.ipv6, 6)):
-            try:
-                good = text is None or ("%" not in text and ipaddress.ip_interface(text).version == version)
-            except ValueError:
-                good = False
-            if not good:
-                raise SpecError("The network interface has no valid address.", field="network")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +89,7 @@ class Spec:
             check_name(self.hostname, field="hostname")
         self.limits.check_types()
         self.security.check(privileged=self.privileged)
-        for nic in self.nics:
-            nic.check()
+        check_nics(self.nics, sysctls=tuple(self.security.sysctls))
         check_text(self.description, field="description", most=500, lines=True)
         for group in (self.init, self.boot, self.console):
             group.check()
@@ -155,13 +122,20 @@ class Spec:
         for name, kind in (("init", Init), ("boot", Boot), ("console", Consoles)):
             values[name] = kind.from_dict(values.get(name, {}))
         values["limits"] = build(Limits, values.get("limits", {}), "limits")
-        values["nics"] = tuple(build(Nic, nic, "nics") for nic in values.get("nics", ()))
+        values["nics"] = tuple(_nic(nic) for nic in values.get("nics", ()))
         values["mounts"] = tuple(build(Mount, mount, "mounts") for mount in values.get("mounts", ()))
         values["devices"] = tuple(build(Device, device, "devices") for device in values.get("devices", ()))
         for name in ("layers", "tags", "init_command"):
             if name in values:
                 values[name] = tuple(values[name])
         return build(cls, values, "spec")
+
+
+def _nic(values: dict[str, Any]) -> Nic:
+    try:
+        return build_nic(values)
+    except TypeError as error:
+        raise SpecError(say("A network interface is incomplete: %(error)s", error=error), field="nics") from None
 
 
 def build(cls: type[_T], values: dict[str, Any], where: str) -> _T:

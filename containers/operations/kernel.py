@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +18,10 @@ from ..core.errors import AlreadyExists, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
 from ..core.images import base, staging
-from ..core.lifecycle import attaching, granting, importing, publishing, running, snapshots, stored
+from ..core.lifecycle import attaching, granting, importing, publishing, replugging, running, snapshots, stored
 from ..core.network import networks
 from ..core.network.base import NetworkConfig
+from ..core.network.plugging import Placed
 from ..core.spec import Limits, Spec
 from .runtime import Built, Cancelled, Kept, Log, Observed, Progress, Taken
 
@@ -37,9 +38,10 @@ class _Port:
     """The network as a start needs it."""
 
     host: Host
+    links: Mapping[str, str]
 
-    def attach(self, spec: Spec, netns_fd: int) -> None:
-        networks.attach(self.host, spec, netns_fd)
+    def attach(self, spec: Spec, netns_fd: int) -> list[Placed]:
+        return networks.attach(self.host, spec, netns_fd, self.links)
 
     def detach(self, spec: Spec) -> None:
         networks.detach(self.host, spec)
@@ -104,16 +106,11 @@ class KernelRuntime:
 
     def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
         rules = policy_file.load(self.host)
+        port = _Port(self.host, policy.links_of(rules, spec))
         given = policy.resolve(rules, spec)
         extras = granting.extras(self.host, rules, spec)
         running.start(
-            self.host,
-            spec,
-            network=_Port(self.host),
-            attachments=given,
-            extras=extras,
-            progress=progress,
-            cancelled=cancelled,
+            self.host, spec, network=port, attachments=given, extras=extras, progress=progress, cancelled=cancelled
         )
 
     def stop(self, container_id: str, *, timeout_sec: float, force: bool, kill: bool) -> None:
@@ -137,6 +134,13 @@ class KernelRuntime:
         except PolicyDenied:  # withdrawn since: taken away, and not put back
             there = wanted
         attaching.change(self.host, spec.id, wanted, there)
+
+    def change_nics(self, spec: Spec, before: Spec) -> None:
+        rules = policy_file.load(self.host)
+        links = policy.links_of(rules, spec)
+        with contextlib.suppress(PolicyDenied):  # withdrawn since: taken away, and not put back
+            links = {**policy.links_of(rules, before), **links}
+        replugging.change(self.host, before, spec, links)
 
     def snapshot(self, container_id: str, kept: Kept) -> Taken:
         try:

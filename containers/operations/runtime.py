@@ -111,6 +111,10 @@ class Runtime(Protocol):
         """Change what a running container has of the host's directories and devices; one that is stopped stays so."""
         ...
 
+    def change_nics(self, spec: Spec, before: Spec) -> None:
+        """Change which network interfaces a running container has, and how; one that is stopped stays so."""
+        ...
+
     def snapshot(self, container_id: str, kept: Kept) -> Taken:
         """Keep the container's present state; one of that name that is there already is returned."""
         ...

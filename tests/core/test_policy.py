@@ -7,6 +7,7 @@ import pytest
 
 from containers.core import policy
 from containers.core.errors import PolicyDenied, SpecError
+from containers.core.nics import Nic
 from containers.core.security import Security
 from containers.core.spec import Limits, Spec
 
@@ -104,10 +105,103 @@ def test_what_is_dropped_again_is_not_kept() -> None:
     policy.check(policy.DEFAULT, spec(security=security))
 
 
+def on_card(**changes: Any) -> Spec:
+    values = {"name": "eth0", "type": "macvlan", "parent": "eth1", "mode": "private", "mac": "02:00:00:00:00:01"}
+    return spec(nics=(Nic(**{**values, **changes}),))
+
+
+PARENTS = """
+[parents.lan]
+link = "enp3s0"
+projects = ["web"]
+types = ["macvlan", "vlan", "routed"]
+vlans = ["10", "100-199"]
+addresses = ["192.0.2.16/28", "2001:db8::/64"]
+"""
+
+
 def test_parent_nics_need_the_policy() -> None:
     with pytest.raises(PolicyDenied):
-        policy.check(policy.DEFAULT, SPEC, parent_nics=["eth1"])
-    policy.check(policy.parse('[containers]\nparent_nics = ["eth1"]'), SPEC, parent_nics=["eth1"])
+        policy.check(policy.DEFAULT, on_card())
+    short = policy.parse('[containers]\nparent_nics = ["eth1"]')
+    policy.check(short, on_card())
+    assert policy.links_of(short, on_card()) == {"eth1": "eth1"}
+    with pytest.raises(PolicyDenied):
+        policy.check(short, on_card(type="phys", mode=""))
+
+
+def test_a_card_is_called_by_its_name_here_and_given_for_a_project_and_a_type() -> None:
+    rules = policy.parse(PARENTS)
+    assert policy.links_of(rules, on_card(parent="lan")) == {"lan": "enp3s0"}
+    for refused in (
+        on_card(parent="enp3s0"),
+        on_card(parent="lan", type="phys", mode=""),
+        dataclasses.replace(on_card(parent="lan"), project="db"),
+    ):
+        with pytest.raises(PolicyDenied) as caught:
+            policy.check(rules, refused)
+        assert caught.value.field == "nics.0.parent"
+
+
+@pytest.mark.parametrize(("vlan", "given"), [(10, True), (11, False), (100, True), (199, True), (200, False)])
+def test_a_vlan_is_given_by_its_number(vlan: int, given: bool) -> None:
+    asked = on_card(parent="lan", type="vlan", mode="", vlan=vlan)
+    if given:
+        policy.check(policy.parse(PARENTS), asked)
+        return
+    with pytest.raises(PolicyDenied) as caught:
+        policy.check(policy.parse(PARENTS), asked)
+    assert caught.value.field == "nics.0.vlan"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"ipv4": "192.0.2.17/32"}, None),
+        ({"ipv4": "192.0.2.33/32"}, "nics.0.ipv4"),
+        ({"ipv4": "192.0.2.17/24"}, None),
+        ({"ipv6": "2001:db8::7/128"}, None),
+        ({"ipv6": "2001:db9::7/128"}, "nics.0.ipv6"),
+        ({"ipv4": "192.0.2.17/32", "routes": ("192.0.2.24/29",)}, None),
+        ({"ipv4": "192.0.2.17/32", "routes": ("192.0.2.0/24",)}, "nics.0.routes"),
+    ],
+)
+@pytest.mark.parametrize("parent", ["", "lan"])
+def test_what_is_routed_to_a_container_is_the_policys_to_say(
+    changes: dict[str, Any], field: str | None, parent: str
+) -> None:
+    asked = on_card(type="routed", mode="", host_link="vbabcde0.0", parent=parent, **changes)
+    if field is None:
+        policy.check(policy.parse(PARENTS), asked)
+        return
+    with pytest.raises(PolicyDenied) as caught:
+        policy.check(policy.parse(PARENTS), asked)
+    assert caught.value.field == field
+
+
+def test_the_hosts_network_needs_the_policy() -> None:
+    asked = spec(nics=(Nic(name="eth0", type="host"),))
+    with pytest.raises(PolicyDenied):
+        policy.check(policy.DEFAULT, asked)
+    policy.check(policy.parse("[containers]\nhost_network = true"), asked)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[parents.lan]\nlink = "eth1"',
+        '[parents.lan]\ntypes = ["macvlan"]',
+        '[parents.lan]\nlink = "eth1"\ntypes = ["bridge"]',
+        '[parents.lan]\nlink = "../eth1"\ntypes = ["phys"]',
+        '[parents.lan]\nlink = "eth1"\ntypes = ["vlan"]\nvlans = ["0"]',
+        '[parents.lan]\nlink = "eth1"\ntypes = ["routed"]\naddresses = ["0.0.0.0/0"]',
+        '[parents.LAN]\nlink = "eth1"\ntypes = ["phys"]',
+    ],
+)
+def test_a_parent_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        policy.parse(text)
+    assert (caught.value.field or "").startswith("policy.parents.")
 
 
 def test_ceilings_count_the_project_and_not_the_container_itself() -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from ..errors import AlreadyExists, Cancelled, CoreError, HostUnsupported, NotFound, SetupFailed, TimedOut
 from ..host import Host
+from ..network.plugging import Placed
 from ..proc import setup
 from ..sentences import restored
 from ..spec import Spec
@@ -28,7 +30,7 @@ _REPORTED_SEC: Final = 0.2
 class NetworkPort(Protocol):
     """What a start needs of the network. Bound to one host."""
 
-    def attach(self, spec: Spec, netns_fd: int) -> None:
+    def attach(self, spec: Spec, netns_fd: int) -> Sequence[Placed] | None:
         """Put the container's NICs into its network namespace; filters are in force before a link is up."""
 
     def detach(self, spec: Spec) -> None:
@@ -138,7 +140,7 @@ def _follow(
     _, (netns_fd,) = _answer(connection, "namespaces")
     try:
         progress(40, "Attaching the network")
-        network.attach(spec, netns_fd)
+        placed = network.attach(spec, netns_fd) or ()
     except (CoreError, OSError):
         # a container that ended meanwhile took its links along: why it ended is the reason
         if select.select([connection], [], [], _REPORTED_SEC)[0]:
@@ -150,12 +152,22 @@ def _follow(
         raise Cancelled("The start was cancelled.")
     progress(80, "Starting init")
     try:
-        setup.send(connection, {"cmd": "network-ready"})
+        setup.send(connection, {"cmd": "network-ready", **told(spec, placed)})
     except ConnectionError:
         # it has failed meanwhile: the reason is in the next message
         pass
     message, _ = _answer(connection, "running")
     return RunState(init_pid=message["pid"], started_at=message["started_at"])
+
+
+def told(spec: Spec, placed: Sequence[Placed]) -> dict[str, Any]:
+    """Return what a supervisor is to know of its container's NICs; nothing where it is as in its plan."""
+    known = {nic.index: nic for nic in spec.nics}
+    inside = [(one.nic.index, one.index) for one in placed if one.index and one.nic.type != "phys"]
+    if not inside and all(known.get(one.nic.index) == one.nic for one in placed):
+        return {}
+    now = known | {one.nic.index: one.nic for one in placed}
+    return {"nics": [dataclasses.asdict(now[index]) for index in known], "placed": inside}
 
 
 def _await_close(connection: socket.socket) -> None:

@@ -29,6 +29,7 @@ from ..errors import (
 from ..exits import LastExit
 from ..extras import Extras
 from ..host import Host
+from ..network import lending
 from ..pids import boot_id
 from ..proc import records, rtnl
 from ..proc.records import RunFile
@@ -139,7 +140,9 @@ def bury(host: Host, run: RunFile) -> LastExit:
     cgroups.remove(run.id)
     with contextlib.suppress(CoreError):
         for nic in store.load(host, run.id).nics:
-            rtnl.delete_link(nic.host_link)
+            if nic.host_link:
+                rtnl.delete_link(nic.host_link)
+    lending.tell(run.id, lending.give_back(host, run.id))
     last = LastExit(at=records.now(), reason="lost")
     records.write_last_exit(host, run.id, last)
     host.supervisor_socket(run.id).unlink(missing_ok=True)
@@ -345,4 +348,9 @@ def sweep(host: Host) -> tuple[str, ...]:
             if run is not None and not _alive(run):
                 bury(host, run)
                 dead.append(run.id)
+    for container_id in lending.borrowers(host):
+        # while it is started its worker holds the lock; where that was lost the supervisor may be gone as well
+        with contextlib.suppress(CoreError, OSError), store.lock(host, "container", container_id, wait_sec=0):
+            if _live(host, container_id) is None:
+                lending.tell(container_id, lending.give_back(host, container_id))
     return tuple(dead)

@@ -9,8 +9,9 @@ from typing import Final, Literal
 
 from ..errors import SpecError
 from ..names import check_name
+from ..nics import Nic
 from ..sentences import say
-from ..spec import Nic, Spec
+from ..spec import Spec
 
 MAX_NETWORKS: Final = 1000
 DOMAIN: Final = "boxroom"
@@ -85,6 +86,11 @@ class Finding:
 def members(config: NetworkConfig, specs: Iterable[Spec]) -> list[tuple[Spec, Nic]]:
     """Return the NICs that are on the network, with their containers. Pure."""
     return [(spec, nic) for spec in specs for nic in spec.nics if nic.network == config.name]
+
+
+def bridged(spec: Spec) -> tuple[Nic, ...]:
+    """Return the container's NICs that are on the panel's networks. Pure."""
+    return tuple(nic for nic in spec.nics if nic.type == "bridge")
 
 
 def plain(address: str) -> str:

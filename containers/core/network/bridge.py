@@ -6,11 +6,11 @@ import contextlib
 import errno
 import ipaddress
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import SetupFailed
 from ..host import Host
+from . import sysctls
 from .base import NetworkConfig
 from .subnets import mac_address
 
@@ -21,7 +21,6 @@ DEFAULT_MTU: Final = 1500
 MIN_MTU: Final = 1280
 """The least that IPv6 allows."""
 IFA_F_NODAD: Final = 0x02
-_SYSCTL: Final = Path("/proc/sys/net")
 
 
 @contextlib.contextmanager
@@ -62,6 +61,8 @@ def ensure(host: Host, config: NetworkConfig) -> list[str]:
         if index is None:
             ip.link("add", ifname=name, kind="bridge", address=_bridge_mac(host, config))
             index = link_index(ip, name)
+            # a bridge whose MTU was changed keeps it; another takes the least of its ports'
+            ip.link("set", index=index, mtu=MIN_MTU)
         assert index is not None
         # multicast is flooded: without a querier a snooping bridge would lose neighbour solicitations
         ip.link("set", index=index, kind="bridge", br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0)
@@ -114,7 +115,9 @@ def _bridge_mac(host: Host, config: NetworkConfig) -> str:
 
 
 def _ensure_addresses(ip: IPRoute, index: int, config: NetworkConfig) -> None:
-    wanted = {str(ipaddress.ip_interface(text)) for text in (config.ipv4, config.ipv6 if _has_ipv6() else None) if text}
+    wanted = {
+        str(ipaddress.ip_interface(text)) for text in (config.ipv4, config.ipv6 if sysctls.has_ipv6() else None) if text
+    }
     present = set()
     for message in ip.get_addr(index=index):
         text = f"{message.get('address')}/{message['prefixlen']}"
@@ -133,22 +136,18 @@ def _broadcast(text: str) -> str:
     return str(ipaddress.ip_interface(text).network.broadcast_address)
 
 
-def _has_ipv6() -> bool:
-    return (_SYSCTL / "ipv6/conf/all/forwarding").exists()
-
-
 def _bridge_sysctls(name: str, config: NetworkConfig) -> None:
-    _set(f"ipv4/conf/{name}/rp_filter", "1")
-    _set(f"ipv4/conf/{name}/accept_redirects", "0")
-    _set(f"ipv4/conf/{name}/route_localnet", "0")
-    _set(f"ipv4/conf/{name}/forwarding", "1")
-    if _has_ipv6():
-        _set(f"ipv6/conf/{name}/disable_ipv6", "0" if config.ipv6 else "1")
-    if _has_ipv6() and config.ipv6:
+    sysctls.write(f"ipv4/conf/{name}/rp_filter", "1")
+    sysctls.write(f"ipv4/conf/{name}/accept_redirects", "0")
+    sysctls.write(f"ipv4/conf/{name}/route_localnet", "0")
+    sysctls.write(f"ipv4/conf/{name}/forwarding", "1")
+    if sysctls.has_ipv6():
+        sysctls.write(f"ipv6/conf/{name}/disable_ipv6", "0" if config.ipv6 else "1")
+    if sysctls.has_ipv6() and config.ipv6:
         for key, value in (("accept_ra", "0"), ("accept_redirects", "0"), ("accept_dad", "0"), ("dad_transmits", "0")):
-            _set(f"ipv6/conf/{name}/{key}", value)
+            sysctls.write(f"ipv6/conf/{name}/{key}", value)
         # the router flag in our neighbour advertisements; without it Linux drops its default route
-        _set(f"ipv6/conf/{name}/forwarding", "1")
+        sysctls.write(f"ipv6/conf/{name}/forwarding", "1")
 
 
 def _forwarding(ip: IPRoute, name: str, config: NetworkConfig) -> list[str]:
@@ -159,37 +158,8 @@ def _forwarding(ip: IPRoute, name: str, config: NetworkConfig) -> list[str]:
         for message in ip.get_default_routes(family=family):
             if message.get("oif"):
                 uplinks[version].add(ip.link("get", index=message.get("oif"))[0].get("ifname"))
-    if config.ipv4 and _set("ipv4/ip_forward", "1"):
+    if config.ipv4 and sysctls.write("ipv4/ip_forward", "1"):
         changed.append("net.ipv4.ip_forward=1")
-    if config.ipv6 and _has_ipv6() and _get("ipv6/conf/all/forwarding") == "0":
-        if _get(f"ipv6/conf/{name}/force_forwarding") is not None:
-            # Linux 6.17: one link forwards without the whole host becoming a router
-            for link in (name, *sorted(uplinks[6])):
-                if _set(f"ipv6/conf/{link}/force_forwarding", "1") and link != name:
-                    changed.append(f"net.ipv6.conf.{link}.force_forwarding=1")
-        else:
-            # a router ignores router advertisements, and the host would lose its own default route
-            for link in sorted(uplinks[6]):
-                if _get(f"ipv6/conf/{link}/accept_ra") == "1" and _set(f"ipv6/conf/{link}/accept_ra", "2"):
-                    changed.append(f"net.ipv6.conf.{link}.accept_ra=2")
-            if _set("ipv6/conf/all/forwarding", "1"):
-                changed.append("net.ipv6.conf.all.forwarding=1")
+    if config.ipv6 and sysctls.has_ipv6():
+        changed += sysctls.forward_ipv6([name], uplinks[6])
     return changed
-
-
-def _get(key: str) -> str | None:
-    try:
-        return (_SYSCTL / key).read_text().strip()
-    except OSError:
-        return None
-
-
-def _set(key: str, value: str) -> bool:
-    """Set a kernel setting below net; return whether it had another value."""
-    if _get(key) in (value, None):
-        return False
-    try:
-        (_SYSCTL / key).write_text(value)
-    except OSError as error:
-        raise SetupFailed.from_oserror("network settings", error) from error
-    return True

@@ -27,10 +27,12 @@ from ..pids import start_time
 from ..sentences import say
 from ..spec import Spec
 from . import leasing
-from .base import DOMAIN, NetworkConfig, plain
+from .base import DOMAIN, NetworkConfig, bridged, plain
 
 LEASE_SEC: Final = 3600
 START_SEC: Final = 10.0
+NO_ROUTE: Final = "noroute"
+"""The tag of those that are not told a default route."""
 RELEASE_TRIES: Final = 20
 RELEASE_WAIT_SEC: Final = 0.05
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -81,14 +83,17 @@ def render(host: Host, configs: Sequence[NetworkConfig], user: str) -> str:
             lines.append(f"dhcp-option=tag:{tag},option6:dns-server,[{plain(config.ipv6)}]")
             lines.append(f"dhcp-option=tag:{tag},option6:domain-search,{DOMAIN}")
         lines.append(f"dhcp-option=tag:{tag},option:domain-search,{DOMAIN}")
+    # without a value: it is not told of any router
+    lines.append(f"dhcp-option=tag:{NO_ROUTE},option:router")
     return "\n".join(lines) + "\n"
 
 
 def reservations(spec: Spec) -> str:
     """Return the container's lines for dhcp-hostsdir. Pure."""
     lines = []
-    for nic in spec.nics:
-        addresses = [plain(nic.ipv4)] if nic.ipv4 else []
+    for nic in bridged(spec):
+        addresses = [] if nic.ipv4_gateway else [f"set:{NO_ROUTE}"]
+        addresses += [plain(nic.ipv4)] if nic.ipv4 else []
         addresses += [f"[{plain(nic.ipv6)}]"] if nic.ipv6 else []
         # id:*: what a client calls itself does not matter; clones may still share a DUID
         lines.append(",".join([nic.mac, "id:*", *addresses, spec.name]))
@@ -126,15 +131,21 @@ def ensure(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) 
 
 def register(host: Host, spec: Spec) -> None:
     """Let DHCP and DNS know a container; what is known already changes nothing."""
-    if not spec.nics:
+    if not any(nic.addresses for nic in spec.nics) and not bridged(spec):
         unregister(host, spec.id)
         return
     _make_directories(host)
     here = directory(host)
+    gone: set[str] = set()
+    with contextlib.suppress(FileNotFoundError):
+        before = _reserved((here / "reservations" / spec.id).read_text())
+        gone = {mac for mac, _address in before} - {nic.mac for nic in spec.nics}
     changed = _write(here / "reservations" / spec.id, reservations(spec))
     changed |= _write(here / "names" / spec.id, names(spec))
     if changed:
         reload(host)
+    if gone:
+        forget_leases(host, gone)
 
 
 def unregister(host: Host, container_id: str) -> None:

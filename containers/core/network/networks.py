@@ -11,14 +11,18 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from .. import claims
 from ..errors import InUse
 from ..host import Host
+from ..nics import host_network
 from ..sentences import say
 from ..spec import Spec
-from . import bridge, dnsmasq, nft, subnets, veth
+from . import bridge, dnsmasq, nft, plugging, rates, subnets, veth
 from .base import NetworkConfig
+
+_NO_PARENTS: Final[plugging.Parents] = {}
 
 
 @contextlib.contextmanager
@@ -86,6 +90,7 @@ def remove_all(host: Host) -> None:
             names = [message.get("ifname") for message in ip.get_links()]
         ours = (f"vb{host.instance}", f"boxbr{host.instance}")
         veth.delete(sorted((name for name in names if name.startswith(ours)), reverse=True))
+        rates.remove(host, rates.chains(host))
         nft.remove_tables(host)
         claims.claim_subnets(host, ())
 
@@ -127,43 +132,29 @@ def _avoid(host: Host, taken: Iterable[str]) -> list[str]:
 
 def register(host: Host, spec: Spec) -> None:
     """Let the packet filter, DHCP and DNS know a container, and forget what its links' names stood for before."""
-    nft.register(host, spec)
-    dnsmasq.register(host, spec)
+    plugging.register(host, spec)
 
 
 def unregister(host: Host, container_id: str) -> None:
     """Forget a container; twice is once."""
     nft.unregister(host, container_id)
+    rates.forget(host, container_id)
     dnsmasq.unregister(host, container_id)
 
 
-def attach(host: Host, spec: Spec, netns_fd: int) -> None:
+def attach(host: Host, spec: Spec, netns_fd: int, parents: plugging.Parents = _NO_PARENTS) -> list[plugging.Placed]:
     """Make the container's NICs in its network namespace; netns_fd is borrowed.
 
-    The packet filter is in place before a link comes up. Inside, the links are there and down. Raises SetupFailed, and
-    then leaves no link.
+    The packet filter is in place before a link comes up. Inside, the links are there and down, unless they were
+    configured. parents: see plugging. Raises SetupFailed and what plugging.plug raises, and then leaves no link.
     """
-    if not spec.nics:
-        return
-    # nft, if it must, looks beside us while the links, still down, are made; writing what is there already would cost a
-    # grace period
-    filters = nft.Look(host)
-    with bridge.netlink(f"network of {spec.name}") as ip:
-        try:
-            indexes = veth.create(ip, host, spec, netns_fd)
-        finally:
-            contents = filters.contents()
-        try:
-            if not contents.complete(spec):
-                nft.register(host, spec)
-            veth.bring_up(ip, indexes)
-        except BaseException:
-            for index in indexes:
-                ip.link("del", index=index)
-            raise
+    if not spec.nics or host_network(spec.nics):
+        return []
+    placed = plugging.plug(host, spec, spec.nics, netns_fd, parents)
     dnsmasq.register(host, spec)
+    return placed
 
 
 def detach(host: Host, spec: Spec) -> None:
-    """Delete the container's links; twice is once. Takes about 20 ms."""
-    veth.delete([nic.host_link for nic in spec.nics])
+    """Delete the container's links, and give back what it was lent; twice is once. Takes about 20 ms."""
+    plugging.detach(host, spec)

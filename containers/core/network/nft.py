@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from ..host import Host
 from ..sentences import say
 from ..spec import Spec
 from . import ruleset
-from .base import NetworkConfig
+from .base import NetworkConfig, bridged
 from .ruleset import Json
 
 TIMEOUT_SEC: Final = 60
@@ -145,7 +145,7 @@ class Contents:
 
     def complete(self, spec: Spec) -> bool:
         """Whether the table's rules are there, and everything of this container."""
-        return {"prerouting", "container"} | _chains(spec) <= self.filled and wanted(spec) <= self.elements
+        return {"prerouting", "container"} | chains_of(spec) <= self.filled and wanted(spec) <= self.elements
 
 
 _KNOWN: Final[dict[str, Contents]] = {}
@@ -195,15 +195,16 @@ def complete(host: Host, spec: Spec) -> bool:
     return Look(host).contents().complete(spec)
 
 
-def _chains(spec: Spec) -> set[str]:
-    return {ruleset.own_chain(spec.id, index) for index in range(len(spec.nics))}
+def chains_of(spec: Spec) -> set[str]:
+    """Return the names of the chains that the container needs."""
+    return {ruleset.own_chain(spec.id, nic.index) for nic in bridged(spec)}
 
 
 def wanted(spec: Spec) -> set[tuple[str, tuple[str, ...]]]:
     """Return the (set, element) that the container needs."""
     needed: set[tuple[str, tuple[str, ...]]] = set()
-    for index, nic in enumerate(spec.nics):
-        needed.add(("own", (nic.host_link, ruleset.own_chain(spec.id, index))))
+    for nic in bridged(spec):
+        needed.add(("own", (nic.host_link, ruleset.own_chain(spec.id, nic.index))))
         needed |= {(name, element) for name, all_ in ruleset.nic_elements(nic).items() for element in all_}
     return needed
 
@@ -225,6 +226,13 @@ def forget_network(host: Host, config: NetworkConfig) -> None:
     if present(host):
         # adding first makes the deletion succeed where the element is not there any more
         _change(host, lambda: run(ruleset.network(host, config) + ruleset.network(host, config, "delete")))
+
+
+def ensure_routed(host: Host) -> None:
+    """Make sure that the rules are there that hold for routed NICs."""
+    entries = listing("chain", "inet", host.nft_table, "source")
+    if not any("rule" in entry for entry in entries):
+        run(ruleset.base(host, ipv6=host_has_ipv6()))
 
 
 def present(host: Host) -> bool:
@@ -265,23 +273,30 @@ def register(host: Host, spec: Spec) -> None:
 def _register(host: Host, spec: Spec) -> None:
     now = Look(host).contents()
     stale = _stale(spec, now.elements)
-    if now.complete(spec) and not stale:
+    gone = [name for name in now.own if name.startswith(_prefix(spec.id)) and name not in chains_of(spec)]
+    if now.complete(spec) and not stale and not gone:
         return
     both = now.both or (bool(now.filled) and present(host))
     commands = [] if both else ruleset.base(host, ipv6=host_has_ipv6())
-    run(commands + _deletions(host, stale) + ruleset.container(host, spec))
+    run(commands + _deletions(host, stale) + _chain_deletions(host, gone) + ruleset.container(host, spec))
     if both:
         elements = now.elements - set(stale) | wanted(spec)
-        chains = _chains(spec)
-        known = Contents(now.generation + 1, now.filled | chains, now.own | chains, elements, both=True)
+        chains = chains_of(spec)
+        filled, own = now.filled - set(gone) | chains, now.own - set(gone) | chains
+        known = Contents(now.generation + 1, filled, own, elements, both=True)
         _remember(host.nft_table, known)
 
 
-def _stale(spec: Spec, elements: Iterable[tuple[str, tuple[str, ...]]]) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the elements of this container's link names that are not this container's."""
-    needed = wanted(spec)
+def _stale(spec: Spec, elements: Collection[tuple[str, tuple[str, ...]]]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the elements of this container's link names, of now and before, that are not this container's."""
+    needed, prefix = wanted(spec), _prefix(spec.id)
     links = {nic.host_link for nic in spec.nics}
+    links |= {one[1][0] for one in elements if one[0] == "own" and one[1][1].startswith(prefix)}
     return [one for one in elements if one[1][0] in links and one not in needed]
+
+
+def _prefix(container_id: str) -> str:
+    return ruleset.own_chain(container_id, 0).removesuffix("0")
 
 
 def unregister(host: Host, container_id: str) -> None:
@@ -291,7 +306,7 @@ def unregister(host: Host, container_id: str) -> None:
 
 def _unregister(host: Host, container_id: str) -> None:
     now = Look(host).contents()
-    prefix = ruleset.own_chain(container_id, 0).removesuffix("0")
+    prefix = _prefix(container_id)
     links = {element[0] for name, element in now.elements if name == "own" and element[1].startswith(prefix)}
     gone = [(name, element) for name, element in now.elements if element[0] in links]
     chains = [name for name in now.own if name.startswith(prefix)]
@@ -309,7 +324,7 @@ def keep_only(host: Host, specs: Sequence[Spec]) -> None:
 def _keep_only(host: Host, specs: Sequence[Spec]) -> None:
     entries = listing("table", "bridge", host.nft_table)
     needed = {element for spec in specs for element in wanted(spec)}
-    chains = {ruleset.own_chain(spec.id, index) for spec in specs for index in range(len(spec.nics))}
+    chains = {name for spec in specs for name in chains_of(spec)}
     gone = [element for element in _elements(entries) if element not in needed]
     stale = [name for name in _own_chains(entries) if name not in chains]
     if gone or stale:
@@ -360,7 +375,7 @@ def _chain_deletions(host: Host, chains: Sequence[str]) -> list[Json]:
 
 
 def _drop_stale_chains(host: Host, specs: Sequence[Spec]) -> list[Json]:
-    wanted = {ruleset.own_chain(spec.id, index) for spec in specs for index in range(len(spec.nics))}
+    wanted = {name for spec in specs for name in chains_of(spec)}
     stale = [name for name in own_chains(host) if name not in wanted]
     if not stale:
         return []

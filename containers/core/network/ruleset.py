@@ -7,7 +7,8 @@ anything with it::
                                             4 IPv4 source     5 DHCP     6 RA, ND, IPv6 source
                                             own_ID_N (per NIC): what no set can say: ND targets and options, chaddr
 
-`inet` sees packets: NAT, isolation between networks, and the little that the host itself answers.
+`inet` sees packets: NAT, isolation between networks, the little that the host itself answers, and the sources of
+routed NICs, which are on no bridge.
 
 The order in `container` is fixed: accepting DHCP before the source checks is what CVE-2025-52889 was, ARP after an
 accept what CVE-2025-52890 was. Sources: nft(8), libnftables-json(5), RFC 4861, RFC 6980.
@@ -20,8 +21,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from ..host import Host
-from ..spec import Nic, Spec
-from .base import NetworkConfig, plain
+from ..nics import Nic
+from ..spec import Spec
+from .base import NetworkConfig, bridged, plain
 from .subnets import link_local
 
 Json = dict[str, Any]
@@ -30,6 +32,8 @@ CONNECTIONS_PER_ADDRESS: Final = 16384
 """Entries of the host's one connection table that one container address may hold."""
 DHCP_PER_SECOND: Final = 20
 _ND = {"set": ["nd-neighbor-solicit", "nd-neighbor-advert"]}
+_MISSING: Final = False
+"""What a look-up of a route comes to where there is none."""
 _DROP: Final[Json] = {"drop": None}
 _ACCEPT: Final[Json] = {"accept": None}
 _COUNTER: Final[Json] = {"counter": None}
@@ -192,7 +196,7 @@ def _ipv6_rules(table: Table, link: Json, source: Json, own: Json) -> None:
 
 
 def _inet_chains(table: Table, host: Host, *, ipv6: bool) -> None:
-    ours = f"boxbr{host.instance}*"
+    ours, routed = f"boxbr{host.instance}*", f"vb{host.instance}*"
     table.set("same", ["ifname", "ifname"])
     table.set("nat", "ifname")
     table.set("nat4", "ipv4_addr", interval=True)
@@ -203,6 +207,7 @@ def _inet_chains(table: Table, host: Host, *, ipv6: bool) -> None:
     known = _is({"ct": {"key": "state"}}, ["established", "related"], "in")
     table.chain("input", "input")
     table.rule("input", _is(incoming, ours), {"goto": {"target": "to_host"}})
+    table.rule("input", _is(incoming, routed), {"goto": {"target": "to_host"}})
     table.rule("to_host", known, _ACCEPT)
     table.rule("to_host", _is(_field("udp", "sport"), 68), _is(_field("udp", "dport"), 67), _ACCEPT)
     # only the bridge's own addresses answer, not the host's others
@@ -219,7 +224,9 @@ def _inet_chains(table: Table, host: Host, *, ipv6: bool) -> None:
         table.rule("to_host", local, _is(icmp, "echo-request"), _ACCEPT)
     table.rule("to_host", _COUNTER, _DROP)
 
+    _routed_sources(table, incoming, routed, ipv6=ipv6)
     table.chain("forward", "forward")
+    table.rule("forward", _is(incoming, routed), {"jump": {"target": "outgoing"}})
     table.rule("forward", _is(incoming, ours), {"jump": {"target": "outgoing"}})
     table.rule("forward", _is(outgoing, ours), {"jump": {"target": "incoming"}})
     same = _is(_join(incoming, outgoing), "@same")
@@ -234,6 +241,16 @@ def _inet_chains(table: Table, host: Host, *, ipv6: bool) -> None:
     for family, name in (("ip", "nat4"), ("ip6", "nat6"))[: 2 if ipv6 else 1]:
         masquerade: Json = {"masquerade": None}
         table.rule("postrouting", _is(_field(family, "saddr"), f"@{name}"), _is(outgoing, ours, "!="), masquerade)
+
+
+def _routed_sources(table: Table, incoming: Json, routed: str, *, ipv6: bool) -> None:
+    """Let a routed NIC send from addresses that are routed to it, and from no others."""
+    table.chain("source", "prerouting", -300)
+    if ipv6:
+        unspecified = _is(_field("ip6", "saddr"), "::")
+        table.rule("source", _is(incoming, routed), unspecified, _is(_field("icmpv6", "type"), _ND), _ACCEPT)
+    way_back = {"fib": {"result": "oif", "flags": ["saddr", "iif"]}}
+    table.rule("source", _is(incoming, routed), _is(way_back, _MISSING), _COUNTER, _DROP)
 
 
 def _connection_caps(table: Table, *, ipv6: bool) -> None:
@@ -266,11 +283,11 @@ def own_chain(container_id: str, index: int) -> str:
 def container(host: Host, spec: Spec) -> list[Json]:
     """Return the commands that add a container's elements and chains. Twice is once."""
     table = Table("bridge", host.nft_table)
-    for index, nic in enumerate(spec.nics):
-        _own_chain(table, own_chain(spec.id, index), nic)
+    for nic in bridged(spec):
+        _own_chain(table, own_chain(spec.id, nic.index), nic)
         for name, elements in nic_elements(nic).items():
             table.elements(name, [{"concat": list(element)} for element in elements])
-        table.elements("own", [[nic.host_link, {"jump": {"target": own_chain(spec.id, index)}}]])
+        table.elements("own", [[nic.host_link, {"jump": {"target": own_chain(spec.id, nic.index)}}]])
     return table.commands[1:]
 
 

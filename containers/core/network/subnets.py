@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from ..errors import HostUnsupported
 from ..host import Host
+from ..nics import Nic
 from ..sentences import say
-from ..spec import Nic
 from .base import NetworkConfig, plain
 
 IPV4_POOLS: Final = ("10.64.0.0/10", "10.128.0.0/9", "172.16.0.0/12", "192.168.0.0/16", "10.0.0.0/10", "198.18.0.0/15")
@@ -152,6 +152,7 @@ def plan_nic(
         ipv4=ipv4,
         ipv4_gateway=gateway,
         ipv6=ipv6,
+        index=index,
     )
 
 

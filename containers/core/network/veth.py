@@ -1,4 +1,4 @@
-"""A container's NIC: a veth pair with one end on the bridge and one straight in the container's network namespace."""
+"""A container's NIC: a veth pair with one end on the host, on a bridge or not, and one straight in the container."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import SetupFailed
 from ..host import Host
+from ..nics import Nic
 from ..sentences import say
-from ..spec import Nic, Spec
-from .bridge import link_index, netlink
+from ..spec import Spec
+from .bridge import DEFAULT_MTU, link_index, netlink
 from .subnets import host_side_mac
 
 if TYPE_CHECKING:
@@ -23,15 +24,16 @@ NUD_NOARP: Final = 0x40
 """With NTF_MASTER: a static entry of the bridge. (NUD_PERMANENT would mean the host itself.)"""
 
 
-def create(ip: IPRoute, host: Host, spec: Spec, netns_fd: int) -> list[int]:
-    """Make every NIC of the container, host sides down and on their bridges; return the host sides' indexes.
+def create(ip: IPRoute, host: Host, spec: Spec, nics: Iterable[Nic], netns_fd: int) -> list[int]:
+    """Make NICs of the container, host sides down and on their bridges; return the host sides' indexes.
 
-    ip: rtnetlink of the host's namespace. netns_fd: the container's network namespace; borrowed. A leftover link of the
-    same name is deleted first. Raises SetupFailed or NetlinkError, and then leaves no link.
+    nics: of the types bridge and routed. ip: rtnetlink of the host's namespace. netns_fd: the container's network
+    namespace; borrowed. A leftover link of the same name is deleted first.
+    Raises SetupFailed or NetlinkError, and then leaves no link.
     """
     made: list[int] = []
     try:
-        for nic in spec.nics:
+        for nic in nics:
             made.append(_create(ip, host, spec, nic, netns_fd))
     except BaseException:
         for index in made:
@@ -70,22 +72,13 @@ def _delete(ip: IPRoute, name: str) -> None:
 def _create(ip: IPRoute, host: Host, spec: Spec, nic: Nic, netns_fd: int) -> int:
     from pyroute2.netlink.exceptions import NetlinkError
 
-    try:
-        bridge = ip.link("get", ifname=nic.bridge)[0]
-    except NetlinkError as error:
-        if error.code != errno.ENODEV:
-            raise
-        raise SetupFailed(
-            say("The bridge %(bridge)s of network %(network)s is not there.", bridge=nic.bridge, network=nic.network),
-            step="network",
-            path=nic.bridge,
-        ) from None
-    mtu = bridge.get("mtu")
+    bridge = _bridge(ip, nic) if nic.type == "bridge" else None
+    mtu = nic.mtu or (bridge.get("mtu") if bridge else DEFAULT_MTU)
     request: dict[str, Any] = {
         "ifname": nic.host_link,
         "kind": "veth",
         "address": host_side_mac(nic.mac),
-        "master": bridge["index"],
+        **({"master": bridge["index"]} if bridge else {}),
         "mtu": mtu,
         "peer": {"ifname": nic.name, "address": nic.mac, "mtu": mtu, "net_ns_fd": netns_fd},
     }
@@ -111,10 +104,27 @@ def _create(ip: IPRoute, host: Host, spec: Spec, nic: Nic, netns_fd: int) -> int
     return index
 
 
+def _bridge(ip: IPRoute, nic: Nic) -> Any:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        return ip.link("get", ifname=nic.bridge)[0]
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
+        raise SetupFailed(
+            say("The bridge %(bridge)s of network %(network)s is not there.", bridge=nic.bridge, network=nic.network),
+            step="network",
+            path=nic.bridge,
+        ) from None
+
+
 def _settle(ip: IPRoute, host: Host, spec: Spec, nic: Nic, index: int) -> None:
     # before it is up, so that the host never speaks IPv6 on it
     _disable_ipv6(nic.host_link)
     ip.link("set", index=index, ifalias=host.link_alias(spec.id))
+    if nic.type != "bridge":
+        return
     # the one known MAC is entered by hand: a container can neither learn its way in nor receive what is for others
     ip.brport("set", index=index, learning=0, unicast_flood=0, guard=1, isolated=0)
     ip.fdb("append", ifindex=index, lladdr=nic.mac, flags=NTF_MASTER, state=NUD_NOARP)

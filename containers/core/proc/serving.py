@@ -38,6 +38,9 @@ class Owner(Protocol):
     def stop(self, number: int) -> None:
         """Send init the signal that asks it to end."""
 
+    def change_nics(self, message: dict[str, Any], client: Client) -> None:
+        """Take over what was changed of the container's network interfaces."""
+
 
 def make(owner: Owner) -> SessionServer:
     """Return the server of a supervisor's clients; it listens on nothing yet."""
@@ -74,6 +77,7 @@ def make(owner: Owner) -> SessionServer:
             "stop": _root_only(stop),
             "expect-stop": _root_only(expect_stop),
             "attach": _root_only(owner.luggage.answer),
+            "nics": _root_only(owner.change_nics),
         },
         web_uid=uid,
         web_gid=gid,

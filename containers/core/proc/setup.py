@@ -74,15 +74,15 @@ _LIMITS: Final = (
 class ChildPlan:
     """What the child does, complete before the clone. scratch: a host directory that the child mounts over.
 
-    capabilities: the bounding set. last_capability: the highest that the kernel knows. links: NICs to bring up.
-    limits: instead of those that every container has. sysctls: of the network namespace.
+    capabilities: the bounding set. last_capability: the highest that the kernel knows. links: NICs to bring up; None
+    in the host's network. limits: instead of those that every container has. sysctls: of the network namespace.
     """
 
     before: tuple[mount_plan.Operation, ...]
     after: tuple[mount_plan.Operation, ...]
     scratch: str
     hostname: str
-    links: tuple[str, ...]
+    links: tuple[str, ...] | None
     privileged: bool
     capabilities: int
     last_capability: int
@@ -198,7 +198,7 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
     for name, value in plan.sysctls:
         with _Step(f"set the sysctl {name}"):
             rights.write_sysctls([(name, value)])
-    for link in ("lo", *plan.links):
+    for link in () if plan.links is None else ("lo", *plan.links):
         with _Step(f"bring the link {link} up"):
             _link_up(link)
     account = program.look_up(plan.init)

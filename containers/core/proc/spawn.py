@@ -22,6 +22,7 @@ from .. import capabilities, mount_plan
 from ..cgroups.base import join
 from ..errors import SetupFailed, TimedOut
 from ..idmap import for_container
+from ..nics import host_network
 from ..spec import Spec
 from ..start_plan import HANDSHAKE_SEC, StartPlan, environment
 from ..syscalls import (
@@ -153,11 +154,12 @@ def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
             upper=os.path.relpath(plan.upper, own),
             work=os.path.relpath(plan.work, own),
             nesting=spec.security.nesting,
+            own_network=plan.id_base is None or not host_network(spec.nics),
         ),
         after=mount_plan.after_cgroups(),
         scratch=str(plan.host.run_dir),
         hostname=spec.hostname or spec.name,
-        links=tuple(nic.name for nic in spec.nics),
+        links=None if host_network(spec.nics) else tuple(nic.name for nic in spec.nics),
         privileged=spec.privileged,
         capabilities=kept(spec),
         last_capability=last_capability(),
@@ -190,6 +192,8 @@ def clone(plan: setup.ChildPlan, id_base: int | None) -> Child:
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     flags = _NAMESPACES | (CLONE_NEWUSER if id_base is not None else 0)
+    if plan.links is None:
+        flags &= ~CLONE_NEWNET
     try:
         with _effective_ids(id_base):
             pid, pidfd = clone3(flags, exit_signal=signal.SIGCHLD)

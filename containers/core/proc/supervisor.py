@@ -12,6 +12,7 @@ Forked by the launcher, standard library only; it outlives the panel. Its life::
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import select
 import signal
@@ -28,11 +29,13 @@ from ..cgroups.base import Cgroups, join
 from ..errors import CoreError, NotFound, SetupFailed, TimedOut
 from ..exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
 from ..host import Host
+from ..nics import build_nic, host_network
 from ..pids import boot_id
 from ..spec import Spec
 from ..start_plan import NETWORK_SEC, StartPlan
 from ..syscalls import overwrite_cmdline, set_process_name, signal_fd
 from . import attach, records, rtnl, seccomp_files, serving, setup, spawn
+from .clients import Client
 from .console import CONSOLE
 from .loop import Loop
 from .luggage import Luggage
@@ -65,6 +68,7 @@ class Supervisor:
         self._oom_kills = 0
         self._released = 0.0
         self._listening = False
+        self.placed: dict[int, int] = {}
         self.luggage = Luggage(self)
         self.server = serving.make(self)
         # ignored and blocked: kept for the descriptor, and ignored by children, which unblock everything
@@ -80,7 +84,7 @@ class Supervisor:
             joining = self._joining(undo)
             undo.callback(self._remove_cgroups)
             child = self._clone(undo)
-            undo.callback(self._delete_links)
+            undo.callback(lambda: self._delete_links(child.netns_fd))
             # the child's mounts and the worker's links are made while the child is moved into its cgroups
             setup.send(worker, {"type": "namespaces", "pid": child.pid}, (child.netns_fd,))
             spec = self.plan.spec
@@ -117,7 +121,7 @@ class Supervisor:
                 self.luggage.bring(child)
             joining.wait()
             if worker is not None:
-                _await_network(worker)
+                self.take_nics(_await_network(worker))
             self.started_at = records.now()
             self._released = time.monotonic()
             self._oom_kills = self.cgroups.oom_kills(self.id)
@@ -142,6 +146,23 @@ class Supervisor:
                 error.details["console"] = self._console_tail(child)
             self.host.run_path(self.id).unlink(missing_ok=True)
             raise
+
+    def take_nics(self, message: dict[str, Any]) -> None:
+        """Take over what the worker attached: {"nics": with what "auto" came to, "placed": [[NIC, link inside]]}."""
+        if "nics" in message:
+            nics = tuple(build_nic(values) for values in message["nics"])
+            self.plan = dataclasses.replace(self.plan, spec=dataclasses.replace(self.plan.spec, nics=nics))
+        if "placed" in message:
+            self.placed = {nic: index for nic, index in message["placed"] if index}
+
+    def change_nics(self, message: dict[str, Any], client: Client) -> None:
+        """Take over what a client of root's has changed in the container that it names by its init's pid."""
+        if self.child is None or self.child.pid != message.get("init_pid"):
+            client.refuse(NotFound.code, "The container is being started or stopped: try again.")
+            return
+        self.take_nics(message)
+        client.tell(type="ok", placed=list(self.placed.items()))
+        client.close_when_sent()
 
     # -- serve ------------------------------------------------------------------------------------------------------
 
@@ -265,13 +286,13 @@ class Supervisor:
             else:
                 records.notify(self.host, self.id, "rebooted")
                 return
-        child.close()
         last = LastExit(
             at=records.now(), reason=reason, exit_code=code, signal=number, console=console, ran_sec=ran_sec
         )
         records.write_last_exit(self.host, self.id, last)
         self._remove_cgroups()
-        self._delete_links()
+        self._delete_links(child.netns_fd)
+        child.close()
         self.server.finish()
         records.expect(self.host, self.id, None)
         self.host.run_path(self.id).unlink(missing_ok=True)
@@ -290,12 +311,8 @@ class Supervisor:
             joining = self._joining(undo)
             child = self._clone(undo)
             joining.begin(child.pid, self.cgroups.joined(self.id).init_procs)
-            for nic in self.plan.spec.nics:
-                index = rtnl.peer_index(nic.host_link)
-                if index is not None:
-                    rtnl.move_link(
-                        index, name=nic.name, mac=nic.mac, from_netns_fd=old.netns_fd, to_netns_fd=child.netns_fd
-                    )
+            if not host_network(self.plan.spec.nics):
+                self.placed = rtnl.move_over(self.plan, self.placed, old.netns_fd, child.netns_fd)
             self._release(child, joining, None)
             undo.pop_all()
         old.close()
@@ -307,12 +324,8 @@ class Supervisor:
         except (TimedOut, OSError) as error:
             print(f"cgroups of {self.id} stay: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
 
-    def _delete_links(self) -> None:
-        for nic in self.plan.spec.nics:
-            try:
-                rtnl.delete_link(nic.host_link)
-            except OSError as error:
-                print(f"link {nic.host_link} stays: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+    def _delete_links(self, netns_fd: int = -1) -> None:
+        rtnl.clear_away(self.host, self.id, self.plan.spec.nics, self.placed, netns_fd)
 
 
 def warm(host: Host) -> Cgroups:
@@ -373,7 +386,7 @@ def _become_supervisor(instance: str, spec: Spec) -> None:
         file.write(str(OOM_SCORE_ADJ))
 
 
-def _await_network(worker: socket.socket) -> None:
+def _await_network(worker: socket.socket) -> dict[str, Any]:
     poll = select.poll()
     poll.register(worker, select.POLLIN)
     if not poll.poll(NETWORK_SEC * 1000):
@@ -381,3 +394,4 @@ def _await_network(worker: socket.socket) -> None:
     message, _ = setup.receive(worker)
     if message is None or message.get("cmd") != "network-ready":
         raise NotFound("The worker went away before the network was attached.")
+    return message
