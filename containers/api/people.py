@@ -15,7 +15,7 @@ from panel.accounts import links, services, tokens
 from . import lists
 from .auth import actor
 from .lists import PageQuery
-from .schemas import MemberIn, ProjectIn, TokenIn, UserChanges, UserIn
+from .schemas import MemberIn, ProjectChanges, ProjectIn, TokenIn, UserChanges, UserIn
 
 router = Router(tags=["people"])
 CREATED: dict[int, Any] = {201: dict[str, Any]}
@@ -40,6 +40,20 @@ def create_project(request: HttpRequest, body: ProjectIn) -> Status[Any]:
     """Make a project. Host administrators only."""
     row = services.create_project(actor(request), body.name, description=body.description)
     return Status(201, present.project(row))
+
+
+@router.patch("/projects/{name}", summary="Rename or describe a project")
+def change_project(request: HttpRequest, name: str, body: ProjectChanges) -> dict[str, Any]:
+    """Change name or description. Host administrators only; the default project keeps its name."""
+    row = services.change_project(actor(request), name, new_name=body.name, description=body.description)
+    return present.project(row)
+
+
+@router.delete("/projects/{name}", summary="Delete a project", response=GONE)
+def delete_project(request: HttpRequest, name: str) -> Status[Any]:
+    """Remove a project that has neither containers nor networks (409 `in-use`). Host administrators only."""
+    services.delete_project(actor(request), name)
+    return Status(204, None)
 
 
 @router.put("/projects/{name}/members/{username}", summary="Give a user a role")
@@ -82,6 +96,13 @@ def create_user(request: HttpRequest, body: UserIn) -> Status[Any]:
 def change_user(request: HttpRequest, username: str, body: UserChanges) -> dict[str, Any]:
     """Disabling ends the user's sessions and sockets, and stops his tokens."""
     return present.user(services.set_active(actor(request), username, active=body.active))
+
+
+@router.delete("/users/{username}", summary="Remove a user", response=GONE)
+def delete_user(request: HttpRequest, username: str) -> Status[Any]:
+    """His sessions, tokens and roles end. Not oneself, nor the last active host administrator (409 `in-use`)."""
+    services.delete_user(actor(request), username)
+    return Status(204, None)
 
 
 @router.post("/users/{username}/link", summary="Make a new sign-in link", response=CREATED)

@@ -374,6 +374,13 @@ class ProjectIn(Body):
     description: Annotated[Text, Field(max_length=500)] = ""
 
 
+class ProjectChanges(Body):
+    """What is to be different; what is not given stays."""
+
+    name: Name | None = None
+    description: Annotated[Text, Field(max_length=500)] | None = None
+
+
 RoleName = Literal["viewer", "operator", "administrator"]
 
 

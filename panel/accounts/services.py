@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from django.contrib.sessions.models import Session
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, ProtectedError, Q, QuerySet
 from django.utils import timezone
 
 from containers.core.errors import AlreadyExists, InUse, NotFound, SpecError
@@ -21,6 +21,7 @@ from .actor import Actor, Forbidden
 from .models import Membership, Project, Role, User
 
 DEFAULT_PROJECT = "default"
+USERS_SHOWN: Final = 20
 
 
 # -- users ----------------------------------------------------------------------------------------------------------
@@ -73,6 +74,25 @@ def set_active(actor: Actor, username: str, *, active: bool) -> User:
         rights_changed(user)
         audit.record(actor, action, "user", username)
     return user
+
+
+def delete_user(actor: Actor, username: str) -> None:
+    """Remove a user: his sessions, sockets, tokens, links and memberships end; what he did stays on record by name."""
+    user = _find_user(actor, username)
+    if not actor.user.host_admin:
+        _refuse(actor, "user.delete", "user", username, "Only host administrators do this.")
+    if user == actor.user:
+        raise InUse("You cannot remove yourself.", users=[username])
+    with transaction.atomic():
+        # who removes each other at the same moment: one of them waits, and is looked at again
+        list(User.objects.select_for_update().filter(host_admin=True).order_by("pk"))
+        if user.host_admin and user.is_active and not _other_host_admins(user):
+            raise InUse("The last active host administrator cannot be removed.", users=[username])
+        projects = sorted(user.memberships.values_list("project__name", flat=True))
+        audit.record(actor, "user.delete", "user", username, detail={"projects": projects})
+        end_sessions(user)
+        rights_changed(user)
+        user.delete()
 
 
 def new_link(actor: Actor, username: str) -> str:
@@ -158,6 +178,66 @@ def create_project(actor: Actor, name: str, *, description: str = "") -> Project
     except IntegrityError:
         raise AlreadyExists(say("There is a project %(name)s already.", name=name), field="name") from None
     return project
+
+
+def change_project(actor: Actor, name: str, *, new_name: str | None = None, description: str | None = None) -> Project:
+    """Give a project another name or description. Host administrators only, as policy.toml may name projects.
+
+    Its members, containers and networks stay its own; what was recorded before keeps the name of that time.
+    """
+    project = _administered(actor, name, "project.change")
+    if description is not None:
+        check_text(description, field="description", most=500, lines=True)
+        project.description = description
+    if new_name is not None and new_name != name:
+        check_name(new_name)
+        _refuse_default(name)
+        project.name = new_name
+    try:
+        with transaction.atomic():
+            project.save(update_fields=["name", "description"])
+            detail = {"name": new_name} if project.name != name else {}
+            audit.record(actor, "project.change", "project", name, project=project.name, detail=detail)
+            notices.notify("project", project.pk)
+    except IntegrityError:
+        raise AlreadyExists(say("There is a project %(name)s already.", name=new_name), field="name") from None
+    return project
+
+
+def delete_project(actor: Actor, name: str) -> None:
+    """Remove a project with its memberships; raises InUse while it has containers or networks."""
+    project = _administered(actor, name, "project.delete")
+    _refuse_default(name)
+    containers = list(project.containers.order_by("name").values_list("name", flat=True)[:USERS_SHOWN])
+    networks = list(project.networks.order_by("name").values_list("name", flat=True)[:USERS_SHOWN])
+    if containers:
+        told = say("%(name)s has containers: delete them first (%(names)s).", name=name, names=", ".join(containers))
+        raise InUse(told, users=containers)
+    if networks:
+        told = say("%(name)s has networks: delete them first (%(names)s).", name=name, names=", ".join(networks))
+        raise InUse(told, users=networks)
+    members = User.objects.filter(memberships__project=project)
+    try:
+        with transaction.atomic():
+            for user in members:
+                rights_changed(user)
+            audit.record(actor, "project.delete", "project", name, project=name)
+            project.delete()
+    except (ProtectedError, IntegrityError):  # something came meanwhile
+        raise InUse(say("%(name)s is in use by now: try again.", name=name), users=[]) from None
+
+
+def _administered(actor: Actor, name: str, action: str) -> Project:
+    """Return a project that a host administrator wants to change; Forbidden for others who see it."""
+    project = find_project(actor, name)
+    if not actor.user.host_admin:
+        _refuse(actor, action, "project", name, "Only host administrators do this.", name)
+    return project
+
+
+def _refuse_default(name: str) -> None:
+    if name == DEFAULT_PROJECT:
+        raise InUse("The default project stays: containers that name no project go there.", field="name", users=[])
 
 
 def set_member(actor: Actor, project_name: str, username: str, role: str) -> Membership:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.translation import gettext as _
 
 from containers.core.errors import CoreError
 from containers.showing.sentences import translated
 from panel.accounts import links, services
 from panel.accounts.models import Membership, Role, User
-from panel.pages.web import actor_of, changes, done, page, unknown, user_of
+from panel.pages.web import actor_of, changes, done, go, in_dialog, page, unknown, user_of
 
 
 @page
@@ -58,6 +60,73 @@ def _make(request: HttpRequest) -> HttpResponse:
         _show_link(request, user, secret)
         return done(request, f"{where}#new-link")
     raise unknown()
+
+
+PROJECT_DIALOGS = ("change", "delete")
+
+
+@page
+def project_dialog(request: HttpRequest, name: str, action: str) -> HttpResponse:
+    """Show the dialog that changes or deletes a project, or do what it asked for."""
+    actor = actor_of(request)
+    if action not in PROJECT_DIALOGS or not actor.user.host_admin:
+        raise unknown()
+    if request.method == "POST":
+        return _project_done(request, name, action)
+    project = services.find_project(actor, name)
+    context = {
+        "project": project,
+        "containers": project.containers.count(),
+        "networks": project.networks.count(),
+        "members": project.memberships.count(),
+        "stays": name == services.DEFAULT_PROJECT,
+    }
+    return render(request, f"pages/dialog_project_{action}.html", context)
+
+
+@changes
+def _project_done(request: HttpRequest, name: str, action: str) -> HttpResponse:
+    form, actor, where = request.POST, actor_of(request), reverse("pages:people")
+    try:
+        if action == "delete":
+            services.delete_project(actor, name)
+            messages.success(request, _("The project %(name)s is deleted.") % {"name": name})
+            return go(request, where)
+        new = form.get("name", "").strip() or name
+        services.change_project(actor, name, new_name=new, description=form.get("description", "").strip())
+        return go(request, f"{where}?changed={new}#project-{new}")  # another address, so that the page is loaded again
+    except CoreError as error:
+        return in_dialog(request, error)
+
+
+@page
+def user_dialog(request: HttpRequest, name: str) -> HttpResponse:
+    """Show the dialog that removes a user, or remove him."""
+    actor = actor_of(request)
+    if not actor.user.host_admin:
+        raise unknown()
+    if request.method == "POST":
+        return _user_removed(request, name)
+    user = services.visible_users(actor.user).filter(username=name).first()
+    if user is None:
+        raise unknown()
+    context = {
+        "removed": user,
+        "sessions": len(services.sessions_of(user)),
+        "tokens": user.api_tokens.count(),
+        "projects": list(user.memberships.order_by("project__name").values_list("project__name", flat=True)),
+    }
+    return render(request, "pages/dialog_user_delete.html", context)
+
+
+@changes
+def _user_removed(request: HttpRequest, name: str) -> HttpResponse:
+    try:
+        services.delete_user(actor_of(request), name)
+    except CoreError as error:
+        return in_dialog(request, error)
+    messages.success(request, _("The user %(name)s is removed.") % {"name": name})
+    return go(request, reverse("pages:people"))
 
 
 def _show_link(request: HttpRequest, user: User, secret: str) -> None:

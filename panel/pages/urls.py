@@ -25,6 +25,8 @@ urlpatterns = [
     path("audit/", views.audit, name="audit"),
     path("people/", people.people, name="people"),
     path("people/project/<slug:name>/member", people.member, name="member"),
+    path("people/project/<slug:name>/_dialog/<slug:action>", people.project_dialog, name="project-dialog"),
+    path("people/user/<slug:name>/_dialog", people.user_dialog, name="user-dialog"),
     path("people/user/<slug:name>/<slug:action>", people.user_action, name="user-action"),
     path("host/", household.host, name="host"),
 ]

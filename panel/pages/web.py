@@ -96,6 +96,16 @@ def refuse(request: HttpRequest, error: CoreError) -> HttpResponse:
     return HttpResponseRedirect(back_of(request))
 
 
+def in_dialog(request: HttpRequest, error: CoreError) -> HttpResponse:
+    """Answer with the error in the open dialog; as refuse() where there is none, as without scripts."""
+    if not wants_fragment(request):
+        return refuse(request, error)
+    context = {"field": error.field or "name", "message": translated(error.message)}
+    response = render(request, "parts/field_error.html", context)
+    response["HX-Retarget"], response["HX-Reswap"] = "#dialog-error", "innerHTML"
+    return response
+
+
 def back_of(request: HttpRequest) -> str:
     """Return the path of the page the request came from, never another site's."""
     referer = request.headers.get("Referer", "")

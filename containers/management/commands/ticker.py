@@ -18,6 +18,7 @@ from containers.core.lifecycle.watching import Watch
 from containers.ticker.chores import Chore, Chores
 from containers.ticker.service import Ticker
 from containers.upkeep import reconcile, retention
+from containers.upkeep.projects import carry_names
 from containers.upkeep.sealing import Chain
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class Command(BaseCommand):
                 Chore("doctor", DOCTOR_SEC, lambda: doctor.refresh(host, older_sec=DOCTOR_SEC / 2)),
                 Chore("what others change", CHANGING_SEC, lambda: doctor.refresh_changing(host)),
                 Chore("reconcile", 60.0, lambda: reconcile.full(host)),
+                Chore("names of projects", 60.0, lambda: carry_names(host)),
                 Chore("quick checks", 1.0, _Quick(host)),
                 Chore("schedules", SCHEDULES_SEC, scheduling.Scheduler()),
                 Chore("retention", RETENTION_SEC, retention.Sweeper(chain)),
