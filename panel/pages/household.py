@@ -1,4 +1,4 @@
-"""Images, networks and the host."""
+"""Networks and the host."""
 
 from __future__ import annotations
 
@@ -11,68 +11,15 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from containers.asking import resources
-from containers.core import recipes
 from containers.core.errors import CoreError
-from containers.models import Host, Image, Network, Operation, local_host
+from containers.models import Host, Network, Operation, local_host
 from containers.showing.sentences import translated
 from containers.views.listing import projects_of
 from panel.accounts.models import User
-from panel.pages.web import actor_of, changes, done, page, unknown, user_of
+from panel.pages.web import actor_of, changes, done, page, user_of
 
 LEVELS: Final = ("required", "recommended", "info")
 """How much a finding of `doctor` weighs, the heaviest first."""
-
-SUITES = (
-    ("bookworm", "Debian 12"),
-    ("trixie", "Debian 13"),
-    ("forky", "Debian 14"),
-    ("sid", "Debian sid"),
-)
-
-
-@page
-def images(request: HttpRequest) -> HttpResponse:
-    """Show the images, or ask for a new one to be made."""
-    user = user_of(request)
-    context: dict[str, Any] = {"values": request.POST, "suites": SUITES}
-    context |= {"inits": recipes.INITS, "variants": recipes.VARIANTS}
-    status = 200
-    if request.method == "POST":
-        form = request.POST
-        source = {"type": "debootstrap", "suite": form.get("suite", "").strip()}
-        source |= {name: form[name].strip() for name in ("init", "variant") if form.get(name, "").strip()}
-        if form.get("mirror", "").strip():
-            source["mirror"] = form["mirror"].strip()
-        if form.get("packages", "").split():
-            source["packages"] = form["packages"].replace(",", " ").split()  # type: ignore[assignment]
-        try:
-            operation = resources.build_image(
-                actor_of(request), form.get("name", "").strip(), source, description=form.get("description", "").strip()
-            )
-            return done(request, reverse("pages:operation", args=[operation.pk]))
-        except CoreError as error:
-            field = (error.field or "").removeprefix("source.")
-            context |= {"error": translated(error.message), "field": field or "all"}
-            status = 422
-    visible = Image.objects.visible_to(user).select_related("host")
-    rows = list(visible.annotate(used_by=Count("containers")).order_by("name"))
-    running = Operation.objects.filter(image__in=rows, status__in=Operation.UNFINISHED).defer("log")
-    by_image = {operation.image_id: operation for operation in running}
-    context["images"] = [(image, by_image.get(image.pk)) for image in rows]
-    context["may_change"] = user.host_admin
-    return render(request, "pages/images.html", context, status=status)
-
-
-@changes
-def image_action(request: HttpRequest, name: str, action: str) -> HttpResponse:
-    """Make an image that is known and not made yet, or delete one."""
-    if action == "build":
-        operation = resources.build_image(actor_of(request), name)
-        return done(request, reverse("pages:operation", args=[operation.pk]), image=name)
-    if action == "delete":
-        resources.delete_image(actor_of(request), name)
-        return done(request, reverse("pages:images"), image=name)
-    raise unknown()
 
 
 @page

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import household, keeping, people, views
+from . import household, imaging, keeping, people, views
 
 app_name = "pages"
 urlpatterns = [
     path("", views.overview, name="overview"),
     path("palette.json", views.palette, name="palette"),
-    path("images/", household.images, name="images"),
-    path("images/<slug:name>/<slug:action>", household.image_action, name="image-action"),
+    path("images/", imaging.images, name="images"),
+    path("images/<slug:name>", imaging.image, name="image"),
+    path("images/<slug:name>/<slug:action>", imaging.image_action, name="image-action"),
     path("networks/", household.networks, name="networks"),
     path("networks/<slug:name>/delete", household.network_delete, name="network-delete"),
     path("schedules/", keeping.schedules, name="schedules"),
