@@ -51,7 +51,7 @@ def supervisor_socket(container_id: str) -> Path:
     return Path(settings.BOXROOM_RUN_DIR) / "c" / f"{container_id}.sock"
 
 
-def _check_peer(link: socket.socket) -> None:
+def check_peer(link: socket.socket) -> None:
     """Raise HostUnavailable unless root is at the other end. Source: unix(7), SO_PEERCRED."""
     raw = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _pid, uid, _gid = struct.unpack("3i", raw)
@@ -59,7 +59,8 @@ def _check_peer(link: socket.socket) -> None:
         raise HostUnavailable("What listens on the container's socket is not its supervisor.")
 
 
-def _not_running() -> InvalidTransition:
+def not_running() -> InvalidTransition:
+    """Return the error for a container without a supervisor."""
     return InvalidTransition("The container is not running.", status="stopped")
 
 
@@ -79,12 +80,12 @@ class Link:
         try:
             reader, writer = await asyncio.wait_for(asyncio.open_unix_connection(path, limit=READ_BYTES), CONNECT_SEC)
         except (FileNotFoundError, ConnectionRefusedError):
-            raise _not_running() from None
+            raise not_running() from None
         except (OSError, TimeoutError) as error:
             raise HostUnavailable(say("The container's supervisor does not answer: %(error)s", error=error)) from error
         link = cls(reader, writer)
         try:
-            _check_peer(writer.get_extra_info("socket"))
+            check_peer(writer.get_extra_info("socket"))
         except BaseException:
             link.close()
             raise
@@ -108,7 +109,7 @@ class Link:
         await self.drain()
         frame = await asyncio.wait_for(self.receive(), CONNECT_SEC + GRACE_SEC)
         if frame is None:
-            raise _not_running()
+            raise not_running()
         if frame[0] is not Kind.CONTROL:
             raise ProtocolError("the first answer is not a CONTROL frame")
         answer = parse_control(frame[1])

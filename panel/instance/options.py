@@ -13,7 +13,7 @@ OWN: Final = ("up", "down", "halt", "install", "doctor")
 """Commands that parse --state-dir themselves, and tell of it in their help."""
 
 
-OF_AN_INSTANCE: Final = ("token", "user", "fsck", "audit", "import-lxc")
+OF_AN_INSTANCE: Final = ("token", "user", "fsck", "audit", "import-lxc", "ct")
 """Commands that read what `up` has made, and as root."""
 
 
@@ -39,7 +39,8 @@ def take_state_dir(arguments: list[str]) -> list[str]:
 
 def refusal(arguments: list[str]) -> str:
     """Return why a command cannot run at all, or nothing: no root, no instance yet. After take_state_dir()."""
-    if not arguments or arguments[0] not in OF_AN_INSTANCE or {"-h", "--help"} & set(arguments):
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if not arguments or arguments[0] not in OF_AN_INSTANCE or {"-h", "--help"} & set(own):
         return ""
     if os.geteuid() != 0:
         return f"`{arguments[0]}` needs root: run it with sudo."

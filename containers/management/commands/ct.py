@@ -1,0 +1,51 @@
+"""`manage.py ct VERB`: everything of a container from the command line, for root; docs/lxc.md maps lxc-* to it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from containers.core.errors import CoreError
+from containers.management.ct import acting, base, inside, keeping, looking
+
+
+class Command(BaseCommand):
+    """Do something to containers, or look at them."""
+
+    help = (
+        "Containers from the command line, for root, who counts as a host administrator; everything stands in the "
+        "audit trail. `manage.py ct VERB --help` tells of one verb. The exit status is 0, or 1 where something failed, "
+        "unless the verb says more."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--as", dest="as_user", metavar="USER", help="which host administrator asks (admin)")
+        parser.add_argument("--quiet", action="store_true", help="do not tell what is being done meanwhile")
+        # the verbs' own parsers are plain ones: Django's have options of their own, which are this command's
+        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+        for module in (looking, acting, keeping, inside):
+            module.register(verbs)
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        try:
+            status = options["run"](options)
+        except base.Failed as failed:
+            base.say(str(failed))
+            status = failed.status
+        except CoreError as error:
+            base.say(error.message)
+            status = base.FAILED
+        except KeyboardInterrupt:
+            status = 130
+        except BrokenPipeError:
+            # whoever read our output has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            status = base.FAILED
+        if status:
+            raise SystemExit(status)
+
+
+class _Parser(CommandParser):
+    """A verb's parser: what it takes after `--` is a command's, with all its options."""

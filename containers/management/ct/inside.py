@@ -1,0 +1,176 @@
+"""Verbs that go inside: attach, execute, console."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from containers.asking import services, waiting
+from containers.asking.requests import ContainerRequest
+from containers.clients import consolelog, relay
+from containers.core.errors import CoreError
+from containers.models import Container
+from containers.showing import present
+from panel.accounts import audit
+
+from . import base
+from .base import Failed, Verbs, say
+
+ESCAPE = "^a"
+LOOK_SEC = 0.05
+
+
+def register(verbs: Verbs) -> None:
+    """Add the verbs."""
+    attach = base.verb(
+        verbs, "attach", _attach, "run a command inside, or a shell; the exit status is the command's, or 128 + signal"
+    )
+    _identity(attach)
+    attach.add_argument("--cwd", help="the directory to be in (the user's home)")
+    attach.add_argument("--timeout", type=float, help="seconds, after which all that was started is killed (137)")
+    attach.add_argument("command", nargs="*", metavar="-- COMMAND", help="what to run (the user's shell)")
+    execute = base.verb(
+        verbs,
+        "execute",
+        _execute,
+        "run one command in a container of its own, and end with its exit status; what it writes is shown",
+    )
+    execute.add_argument("--image", help="make the container, of this image; it is deleted afterwards")
+    execute.add_argument("--keep", action="store_true", help="with --image: do not delete it afterwards")
+    execute.add_argument("--project", default="default", help="with --image: the project it belongs to (default)")
+    execute.add_argument("-d", "--daemon", action="store_true", help="only start it")
+    _identity(execute)
+    execute.add_argument("--cwd", default="/", help="the directory to be in (/)")
+    execute.add_argument("command", nargs="+", metavar="-- COMMAND", help="what to run")
+    console = base.verb(verbs, "console", _console, f"sit down at a console; {ESCAPE} q leaves")
+    console.add_argument("-t", "--tty", type=int, default=0, help="0: /dev/console, N: /dev/ttyN (0)")
+    console.add_argument("-e", "--escape", default=ESCAPE, help=f"the key that comes before q ({ESCAPE})")
+
+
+def _identity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-u", "--user", default="", help="a name or uid (root)")
+    parser.add_argument("-g", "--group", default="", help="a group's name or gid")
+    parser.add_argument("-v", "--set-var", action="append", default=[], metavar="NAME=VALUE", help="a variable")
+
+
+def _user(options: dict[str, Any]) -> str:
+    user, group = options["user"], options["group"]
+    return f"{user or '0'}:{group}" if group else user
+
+
+def _attach(options: dict[str, Any]) -> int:
+    row = base.find(options, action="exec")
+    command, user = options["command"], _user(options) or None
+    environment = base.pairs(options["set_var"], "-v")
+    actor = base.local_root(options)
+    plain = not (environment or options["cwd"] or options["timeout"])
+    if relay.is_terminal() and plain:
+        viewer = {"user": actor.name, "user_id": actor.user.pk, "mode": "rw"}
+        _record(options, row, "session.open", {"command": command or None, "user": user})
+        code = relay.run_terminal(row.pk, viewer=viewer, command=command or None, user=user)
+        return code or 0
+    if not command:
+        raise Failed("Give a command after --, or a terminal for a shell.")
+    _record(options, row, "container.exec", {"program": command[0][:255], "user": user})
+    return relay.run_command(
+        row.pk,
+        command=command,
+        user=user,
+        cwd=options["cwd"],
+        environment=environment,
+        timeout=options["timeout"],
+    )
+
+
+def _record(options: dict[str, Any], row: Container, action: str, detail: dict[str, Any]) -> None:
+    actor = base.local_root(options)
+    audit.record(actor, action, "container", row.name, project=row.project.name, detail=detail)
+
+
+def _console(options: dict[str, Any]) -> int:
+    row = base.find(options, action="terminal")
+    if not relay.is_terminal():
+        raise Failed("A console needs a terminal.")
+    actor = base.local_root(options)
+    session = f"tty{options['tty']}" if options["tty"] else "console"
+    viewer = {"user": actor.name, "user_id": actor.user.pk, "mode": "rw"}
+    say(f"Connected to {session} of {row.name}. {options['escape']} q leaves.")
+    relay.run_terminal(row.pk, escape=_key(options["escape"]), viewer=viewer, session=session)
+    say("")
+    return 0
+
+
+def _key(text: str) -> int:
+    """Return the byte of "^a" or "a"."""
+    if len(text) == 2 and text[0] == "^" and text[1].isascii() and text[1].isalpha():
+        return ord(text[1].upper()) - 64
+    if len(text) == 1 and text.isascii():
+        return ord(text)
+    raise Failed(f"{text!r} is no key: use ^a, say.")
+
+
+def _execute(options: dict[str, Any]) -> int:
+    name = options["name"]
+    init = {"kind": "application", "arguments": options["command"][1:], "user": _user(options), "cwd": options["cwd"]}
+    environment = base.pairs(options["set_var"], "-v")
+    if options["image"]:
+        wanted = ContainerRequest(
+            name=name,
+            image=options["image"],
+            project=options["project"],
+            init_command=(options["command"][0],),
+            init=init,
+            environment=environment or None,
+        )
+        base.follow(services.create_container(base.local_root(options), wanted), {**options, "quiet": True})
+    else:
+        if present.status(base.find(options)) != "stopped":
+            raise Failed(f"{name} runs already: `attach` runs a command inside.")
+        changes = {"init_command": [options["command"][0]], "init": init}
+        changes |= {"environment": environment} if environment else {}
+        base.ask({**options, "quiet": True}, name, "update", changes)
+    try:
+        return _run(options, name)
+    finally:
+        if options["image"] and not options["keep"] and not options["daemon"]:
+            base.ask({**options, "quiet": True}, name, "delete", {"force": True})
+
+
+def _run(options: dict[str, Any], name: str) -> int:
+    row = base.find(options)
+    watch, before = waiting.begin(row), consolelog.read(row, 1).size_bytes
+    base.ask({**options, "quiet": True}, name, "start")
+    if options["daemon"]:
+        return 0
+    shown = _follow(options, row)
+    stopped = frozenset({"stopped", "deleted"})
+    while waiting.look(watch, stopped).reached is None:
+        time.sleep(LOOK_SEC)
+    if not shown:
+        # it had ended before anybody could listen
+        wrote = consolelog.read(row, consolelog.TAIL_MAX_BYTES)
+        relay.write(
+            relay.lines(wrote.text.encode()[-max(0, wrote.size_bytes - before) :] if wrote.size_bytes > before else b"")
+        )
+    row.refresh_from_db()
+    last = row.last_exit or {}
+    if last.get("exit_code") is not None:
+        return int(last["exit_code"])
+    if last.get("signal"):
+        return 128 + int(last["signal"])
+    raise Failed(f"{name} ended: {last.get('reason', 'nobody knows how')}")
+
+
+def _follow(options: dict[str, Any], row: Container) -> bool:
+    """Join the console until the container ends, to look on where there is no terminal; False where it ended before."""
+    actor, terminal = base.local_root(options), relay.is_terminal()
+    who = {"user": actor.name, "user_id": actor.user.pk, "mode": "rw" if terminal else "ro"}
+    try:
+        if terminal:
+            relay.run_terminal(row.pk, viewer=who, session="console", until_closed=True)
+        else:
+            relay.show(row.pk, viewer=who, session="console", cols=80, rows=24)
+    except CoreError:
+        return False
+    return True

@@ -1,0 +1,139 @@
+"""Verbs about what is kept and changed: snapshot, copy, device, cgroup."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from containers.clients import cgroupfile
+from containers.core.spec import Limits
+from containers.showing import present
+
+from . import base
+from .base import Failed, Verbs, put, put_json, put_table
+
+EVERY = "ALL"
+_LIMITS = {
+    "memory.max": "memory_bytes",
+    "memory.limit_in_bytes": "memory_bytes",
+    "memory.swap.max": "swap_bytes",
+    "cpu.weight": "cpu_weight",
+    "cpuset.cpus": "cpuset",
+    "pids.max": "pids",
+}
+"""Files of cgroups that are limits of the panel's, in the same unit."""
+
+
+def register(verbs: Verbs) -> None:
+    """Add the verbs."""
+    snapshot = base.verb(verbs, "snapshot", _snapshot, "take, list, restore or delete snapshots")
+    snapshot.add_argument("snapshot", nargs="?", metavar="SNAPSHOT", help="the new one's name (snap0, snap1, …)")
+    what = snapshot.add_mutually_exclusive_group()
+    what.add_argument("-L", "--list", action="store_true", help="list them")
+    what.add_argument("-r", "--restore", metavar="SNAPSHOT", help="take the container back to it")
+    what.add_argument("-d", "--delete", metavar="SNAPSHOT", help=f"delete one, or {EVERY}")
+    snapshot.add_argument("-N", "--newname", help="with -r: make a container of this name from it instead")
+    snapshot.add_argument("-c", "--comment", default="", help="a note for the new one")
+    snapshot.add_argument("-C", "--showcomments", action="store_true", help="with -L: the notes too")
+    snapshot.add_argument("--json", action="store_true", help="with -L: as the API gives them")
+    copy = base.verb(verbs, "copy", _copy, "make another container from one's present state, or from a snapshot")
+    copy.add_argument("new", metavar="NEW", help="the other one's name")
+    copy.add_argument("-s", "--snapshot", help="from this snapshot")
+    copy.add_argument("-R", "--rename", action="store_true", help="give the container itself the new name")
+    copy.add_argument("-e", "--ephemeral", action="store_true", help="delete the new one when it stops, and start it")
+    device = base.verb(verbs, "device", _device, "give a container devices of the host, or take them away; live")
+    device.add_argument("what", choices=("add", "del", "list"))
+    device.add_argument("device", nargs="?", metavar="DEVICE", help="by its name in the host's policy")
+    device.add_argument("path", nargs="?", default="", metavar="PATH", help="where it is inside")
+    cgroup = base.verb(verbs, "cgroup", _cgroup, "a file of a container's cgroup: what it says, or a limit set by it")
+    cgroup.add_argument("file", metavar="FILE", help="such as memory.max or pids.current")
+    cgroup.add_argument("value", nargs="?", metavar="VALUE", help=f"for {', '.join(_LIMITS)}, cpu.max: live, and kept")
+
+
+def _snapshot(options: dict[str, Any]) -> int:
+    name = options["name"]
+    if options["list"]:
+        rows = base.find(options).snapshots.order_by("created_at", "pk")
+        if options["json"]:
+            put_json([present.snapshot(row) for row in rows])
+        elif rows:
+            columns = ["NAME", "CREATED", *(["NOTE"] if options["showcomments"] else [])]
+            put_table(
+                columns, [[row.name, str(present.time(row.created_at)), row.note][: len(columns)] for row in rows]
+            )
+    elif options["restore"] and options["newname"]:
+        base.ask(options, name, "clone", {"name": options["newname"], "snapshot": options["restore"]})
+    elif options["restore"]:
+        base.ask(options, name, "restore", {"snapshot": options["restore"]})
+    elif options["delete"] == EVERY:
+        names = list(base.find(options).snapshots.order_by("-created_at").values_list("name", flat=True))
+        return base.each(names, lambda one: base.ask(options, name, "snapshot-delete", {"snapshot": one}))
+    elif options["delete"]:
+        base.ask(options, name, "snapshot-delete", {"snapshot": options["delete"]})
+    else:
+        done = base.ask(options, name, "snapshot", {"name": options["snapshot"], "note": options["comment"]})
+        put(str(done.arguments["name"]))
+    return 0
+
+
+def _copy(options: dict[str, Any]) -> int:
+    if options["rename"]:
+        base.ask(options, options["name"], "rename", {"name": options["new"]})
+        return 0
+    base.ask(options, options["name"], "clone", {"name": options["new"], "snapshot": options["snapshot"]})
+    if options["ephemeral"]:
+        base.ask(options, options["new"], "update", {"ephemeral": True})
+        base.ask(options, options["new"], "start")
+    return 0
+
+
+def _device(options: dict[str, Any]) -> int:
+    there = list(base.find(options).devices)
+    if options["what"] == "list":
+        put_table(("DEVICE", "PATH", "MODE"), [(one["device"], one["path"] or "-", one["mode"]) for one in there])
+        return 0
+    name = options["device"]
+    if name is None:
+        raise Failed("Name a device of the host's policy.")
+    left = [one for one in there if one["device"] != name]
+    if options["what"] == "del" and len(left) == len(there):
+        raise Failed(f"{options['name']} has no device {name}.")
+    added = [{"device": name, "path": options["path"]}] if options["what"] == "add" else []
+    base.ask(options, options["name"], "update", {"devices": [*left, *added]})
+    return 0
+
+
+def _cgroup(options: dict[str, Any]) -> int:
+    file, value = options["file"], options["value"]
+    row = base.find(options, action="cgroup")
+    if value is None:
+        put(cgroupfile.read(row, file).rstrip("\n"))
+        return 0
+    base.ask(options, options["name"], "update", {"limits": limit_of(file, value, row.limits)})
+    return 0
+
+
+def limit_of(file: str, value: str, present_limits: dict[str, Any]) -> dict[str, Any]:
+    """Return the limit that a value in a cgroup file is; raises Failed where it is none."""
+    none = value in ("max", "-1", "")
+    if file == "cpu.max":
+        quota, _space, period = value.partition(" ")
+        if none or quota == "max":
+            return {"cpus": None}
+        return {"cpus": _number(quota) / _number(period or "100000")}
+    if file == "cpuset.cpus":
+        return {"cpuset": None if none else value}
+    if file in _LIMITS:
+        return {_LIMITS[file]: None if none else _number(value)}
+    if "cgroup" in {one.name for one in dataclasses.fields(Limits)}:
+        return {"cgroup": {**(present_limits.get("cgroup") or {}), file: value}}
+    raise Failed(f"{file} is no limit here: use {', '.join(_LIMITS)} or cpu.max.")
+
+
+def _number(text: str) -> int:
+    units = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+    unit = units.get(text[-1:].upper(), 1)
+    digits = text[:-1] if unit > 1 else text
+    if not digits.isascii() or not digits.isdigit():
+        raise Failed(f"{text!r} is no number.")
+    return int(digits) * unit

@@ -1,0 +1,148 @@
+"""The command line's own streams and terminal, joined to a container."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from containers.core.host import Host
+from containers.core.lifecycle import running
+from containers.core.spec import Spec
+
+from .conftest import NoNetwork
+from .patience import patient
+
+PROJECT = Path(__file__).resolve().parents[2]
+CODE = """
+import sys
+import termios
+from django.conf import settings
+settings.configure(BOXROOM_RUN_DIR={run_dir!r})
+from containers.clients import relay
+from containers.core.errors import CoreError
+try:
+    code = {call}
+except CoreError as error:
+    print(error.code, error.message, file=sys.stderr)
+    code = 99
+sys.exit(code or 0)
+"""
+WHO = {"user": "root", "user_id": 1, "mode": "rw"}
+
+
+@pytest.fixture
+def command(host: Host) -> Callable[[str], list[str]]:
+    """Return a function that makes a command line of a call of relay's."""
+
+    def make(call: str) -> list[str]:
+        return [sys.executable, "-c", CODE.format(run_dir=str(host.run_dir), call=call)]
+
+    return make
+
+
+def execute(
+    command: Any, spec: Spec, *words: str, stdin: bytes = b"", **more: Any
+) -> subprocess.CompletedProcess[bytes]:
+    call = f"relay.run_command({spec.id!r}, command={list(words)!r}, **{more!r})"
+    return subprocess.run(
+        command(call), input=stdin, capture_output=True, cwd=PROJECT, timeout=patient(60), check=False
+    )
+
+
+def test_streams_and_exit_codes(command: Any, running_container: Spec) -> None:
+    done = execute(command, running_container, "sh", "-c", "cat; echo oops >&2; exit 41", stdin=b"a\0b\xff")
+    assert (done.returncode, done.stdout, done.stderr) == (41, b"a\0b\xff", b"oops\n")
+    assert execute(command, running_container, "sh", "-c", "kill -9 $$").returncode == 137
+    assert execute(command, running_container, "nothing-of-this-name").returncode == 127
+    refused = execute(command, running_container, "true", user="nobody-here")
+    assert refused.returncode == 99
+    assert b"invalid-value" in refused.stderr
+
+
+def test_ten_megabytes_go_through_and_come_back(command: Any, running_container: Spec) -> None:
+    data = os.urandom(1024 * 1024) * 10
+    done = execute(command, running_container, "cat", stdin=data)
+    assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
+
+
+def test_a_frozen_container_and_one_that_is_stopped_are_told(host: Host, command: Any, running_container: Spec) -> None:
+    running.freeze(host, running_container.id)
+    frozen = execute(command, running_container, "true")
+    assert b"frozen" in frozen.stderr
+    running.stop(host, running_container.id, kill=True)
+    assert b"invalid-transition" in execute(command, running_container, "true").stderr
+
+
+class OnTerminal:
+    """A process whose terminal we hold."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(PROJECT)
+            os.execv(words[0], words)
+        self.output = b""
+
+    def expect(self, text: bytes) -> None:
+        deadline = time.monotonic() + patient(20)
+        while text not in self.output:
+            assert time.monotonic() < deadline, self.output
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    self.output += os.read(self.fd, 65536)
+                except OSError:
+                    assert text in self.output, self.output
+
+    def type(self, data: bytes) -> None:
+        os.write(self.fd, data)
+
+    def end(self) -> int:
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self.fd)
+        return code
+
+
+def test_a_shell_on_a_terminal(command: Any, running_container: Spec) -> None:
+    term = OnTerminal(command(f"relay.run_terminal({running_container.id!r}, viewer={WHO!r})"))
+    term.type(b"")
+
+    term.expect(b"# ")
+    fcntl.ioctl(term.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    term.type(b"sleep 0.2; stty size; test -t 0 && echo is-a-tty\n")
+    term.expect(b"33 99\r\nis-a-tty")
+    term.type(b"exit 6\n")
+    assert term.end() == 6
+
+
+def test_one_leaves_a_console_by_its_key(host: Host, container: Any, command: Any) -> None:
+    spec = container(init_command=("/bin/sh", "-c", "echo ready; while read x; do echo got $x; done; sleep 1000"))
+    running.start(host, spec, network=NoNetwork())
+    term = OnTerminal(command(f"relay.run_terminal({spec.id!r}, escape=1, viewer={WHO!r}, session='console')"))
+    term.expect(b"ready")
+    term.type(b"a\x01\x01b\n")
+    term.expect(b"got a\x01b")
+    term.type(b"\x01q")
+    assert term.end() == 0
+    assert running.observe(host)[spec.id].status == "running"
+
+
+def test_what_a_console_shows_is_followed_to_its_end(host: Host, container: Any, command: Any) -> None:
+    spec = container(init_command=("/bin/sh", "-c", "echo one; sleep 1; echo two; exit 3"))
+    running.start(host, spec, network=NoNetwork())
+    viewer = {**WHO, "mode": "ro"}
+    call = f"relay.show({spec.id!r}, viewer={viewer!r}, session='console', cols=80, rows=24)"
+    done = subprocess.run(command(call), capture_output=True, cwd=PROJECT, timeout=patient(30), check=False)
+    assert (done.returncode, done.stdout) == (0, b"one\ntwo\n")

@@ -1,0 +1,255 @@
+"""`manage.py ct`: the verbs, their exit statuses, and that they go the way of everybody's wishes."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+import pytest
+from django.core.management import call_command
+
+from containers.asking import services
+from containers.bookkeeping import records
+from containers.core.errors import SetupFailed
+from containers.management.ct import base, inside, keeping, looking
+from containers.models import Container, Event, Operation
+from containers.operations import runner
+from panel.accounts.models import AuditRecord
+from tests.web.world import CORE_HOST, FakeRuntime, make_container, make_host
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def runtime():
+    return FakeRuntime()
+
+
+@pytest.fixture(autouse=True)
+def worker(root, runtime, monkeypatch):
+    """A worker that is there when somebody waits."""
+    make_host()
+
+    def wait(operation_id, _seconds):
+        runner.run(operation_id, runtime, CORE_HOST)
+        return Operation.objects.get(pk=operation_id)
+
+    monkeypatch.setattr(services, "wait", wait)
+
+
+@pytest.fixture
+def ct(capsys):
+    """Return a function that runs a verb: ``status, output, told = ct("ls", "-f")``."""
+
+    def run(*words):
+        capsys.readouterr()
+        try:
+            call_command("ct", *words)
+            status = 0
+        except SystemExit as left:
+            status = left.code
+        found = capsys.readouterr()
+        return status, found.out, found.err
+
+    return run
+
+
+def make(team, runtime, name="web-1", status="stopped", **more):
+    return make_container(team, name, runtime=runtime, status=status, **more)
+
+
+def status_of(name):
+    return Container.objects.get(name=name).status
+
+
+def test_ls_and_its_filters(ct, team, runtime):
+    make(team, runtime, "db", "running", boot={"groups": ["data"]}, autostart=True)
+    make(team, runtime, "web-1", "frozen", boot={"groups": ["www", "data"]})
+    make(team, runtime, "web-2")
+    for words, names in (
+        ((), ["db", "web-1", "web-2"]),
+        (("--running",), ["db"]),
+        (("--active",), ["db", "web-1"]),
+        (("--stopped", "--frozen"), ["web-1", "web-2"]),
+        (("-g", "www,other"), ["web-1"]),
+        (("--filter", "^web"), ["web-1", "web-2"]),
+    ):
+        assert ct("ls", "-1", *words)[1].split() == names
+    table = ct("ls", "-F", "name,state,autostart,groups,unprivileged")[1].splitlines()
+    assert table[0].split() == ["NAME", "STATE", "AUTOSTART", "GROUPS", "UNPRIVILEGED"]
+    assert table[1].split() == ["db", "RUNNING", "1", "data", "true"]
+    assert [one["name"] for one in json.loads(ct("ls", "--json")[1])] == ["db", "web-1", "web-2"]
+    assert ct("ls", "-F", "wings")[0] == 1
+    assert ct("ls", "--filter", "(")[0] == 1
+
+
+def test_info(ct, team, runtime):
+    make(team, runtime, limits={"pids": 7})
+    assert ct("info", "web-1", "-s", "-H")[1] == "STOPPED\n"
+    assert ct("info", "web-1", "-c", "limits.pids", "-c", "restart")[1] == "limits.pids = 7\nrestart = no\n"
+    assert json.loads(ct("info", "web-1", "--json")[1])["stats"] is None
+    assert ct("info", "web-1", "-c", "wings")[0] == 1
+    status, _out, told = ct("info", "nobody")
+    assert (status, told) == (1, "There is no such container.\n")
+
+
+def test_the_life_of_a_container(ct, team, runtime):
+    assert ct("create", "web-1", "--image", "busybox", "--project", "team", "--start")[0] == 0
+    assert status_of("web-1") == "running"
+    assert ct("start", "web-1") == (0, "", "web-1 runs already.\n")
+    for verb, after in (("freeze", "frozen"), ("freeze", "frozen"), ("unfreeze", "running"), ("restart", "running")):
+        assert ct(verb, "web-1")[0] == 0
+        assert status_of("web-1") == after
+    assert ct("stop", "web-1", "-t", "5")[0] == 0
+    assert status_of("web-1") == "stopped"
+    assert ct("stop", "web-1") == (2, "", "web-1 is not running.\n")
+    assert ct("destroy", "web-1")[0] == 0
+    assert not Container.objects.exists()
+
+
+def test_what_is_asked_for_stands_in_the_audit_trail(ct, team, runtime, root):
+    make(team, runtime)
+    ct("start", "web-1")
+    operation = Operation.objects.get()
+    assert (operation.actor, operation.action, operation.source_ip) == (root, "start", None)
+    assert AuditRecord.objects.get(operation_id=operation.pk).actor_name == "root"
+    assert ct("--as", "nobody", "start", "web-1")[0] == 1
+
+
+def test_stop_takes_the_options_of_its_model(ct, team, runtime):
+    for words, arguments in (
+        (("-k",), {"timeout": 60, "force": True, "kill": True}),
+        (("-t", "7", "--nokill"), {"timeout": 7, "force": False, "kill": False}),
+    ):
+        make(team, runtime, "web-1", "running")
+        assert ct("stop", "web-1", *words)[0] == 0
+        assert Operation.objects.latest("created_at").arguments == arguments
+        Container.objects.all().delete()
+    make(team, runtime, "web-1", "running")
+    assert ct("stop", "web-1", "-W")[0] == 0
+    assert Operation.objects.latest("created_at").status == "queued"
+    assert ct("stop", "web-1", "-k", "-r")[0] == 1
+    assert ct("stop", "web-1", "-t", "3601")[0] == 1
+
+
+def test_of_several_some_may_fail(ct, team, runtime):
+    make(team, runtime, "a")
+    make(team, runtime, "b")
+    status, _out, told = ct("start", "a", "nobody", "b")
+    assert (status, told) == (2, "nobody: There is no such container.\n")
+    assert (status_of("a"), status_of("b")) == ("running", "running")
+    assert ct("start", "nobody")[0] == 1
+
+
+def test_a_failed_start_tells_step_path_errno_and_console(ct, team, runtime):
+
+    make(team, runtime)
+
+    def fail():
+        raise SetupFailed("No such file", step="run the init command", path="/sbin/x", errno=2, console="oops\n")
+
+    runtime.before["start"] = fail
+    status, _out, told = ct("start", "web-1")
+    assert status == 1
+    for words in ("No such file", "step run the init command", "path /sbin/x", "errno 2", "| oops"):
+        assert words in told, told
+
+
+def test_snapshots_and_copies(ct, team, runtime):
+    make(team, runtime)
+    assert ct("snapshot", "web-1")[1] == "snap0\n"
+    assert ct("snapshot", "web-1", "before", "-c", "a note")[1] == "before\n"
+    assert [line.split()[0] for line in ct("snapshot", "web-1", "-L", "-C")[1].splitlines()] == [
+        "NAME",
+        "snap0",
+        "before",
+    ]
+    assert ct("snapshot", "web-1", "-r", "before")[0] == 0
+    assert ct("snapshot", "web-1", "-d", "A")[0] == 1, "only ALL is all"
+    assert ct("snapshot", "web-1", "-d", "snap0")[0] == 0
+    assert ct("snapshot", "web-1", "-r", "before", "-N", "web-2")[0] == 0
+    assert ct("copy", "web-1", "web-3")[0] == 0
+    assert ct("copy", "-R", "web-1", "web-9")[0] == 0
+    assert sorted(Container.objects.values_list("name", flat=True)) == ["web-2", "web-3", "web-9"]
+    assert ct("snapshot", "web-9", "-d", "ALL")[0] == 0
+    assert not Container.objects.get(name="web-9").snapshots.exists()
+
+
+def test_autostart_in_order_and_the_other_way_round(ct, team, runtime):
+    for name, order, groups in (("web", 2, ["www"]), ("db", 1, []), ("off", 0, [])):
+        make(team, runtime, name, autostart=name != "off", boot={"order": order, "groups": groups})
+    assert ct("autostart", "-L")[1] == "db 0\nweb 0\n"
+    assert ct("autostart", "-L", "-A", "-g", "www,")[1] == "db 0\noff 0\nweb 0\n"
+    assert ct("autostart")[0] == 0
+    started = list(Operation.objects.order_by("created_at").values_list("object_name", flat=True))
+    assert started == ["db", "web"]
+    assert ct("autostart", "-s")[0] == 0
+    stopped = list(Operation.objects.filter(action="stop").order_by("created_at").values_list("object_name", flat=True))
+    assert stopped == ["web", "db"]
+    assert ct("autostart", "-g", "www")[0] == 0
+    assert (status_of("web"), status_of("db")) == ("running", "stopped")
+
+
+def test_wait_keeps_its_time(ct, team, runtime):
+    row = make(team, runtime)
+    assert ct("wait", "web-1", "-s", "STOPPED|RUNNING")[0] == 0
+    begun = time.monotonic()
+    assert ct("wait", "web-1", "-s", "running", "-t", "0.4")[0] == 1
+    assert 0.4 <= time.monotonic() - begun < 0.9
+    assert ct("wait", "web-1", "-s", "asleep")[0] == 1
+    records.set_status(row, "frozen", "")
+    assert ct("wait", "web-1", "-s", "frozen", "-t", "5")[0] == 0
+
+
+def test_monitor_tells_what_happens(team, runtime, monkeypatch):
+    row = make(team, runtime)
+    other = make(team, runtime, "other")
+    told = io.StringIO()
+    monkeypatch.setattr(base.sys, "stdout", told)
+
+    def happen(_seconds):
+        if Event.objects.exists():
+            raise KeyboardInterrupt
+        records.set_status(row, "running", "")
+        records.set_status(other, "running", "")
+        records.add_event(row, "oom")
+
+    monkeypatch.setattr(looking.time, "sleep", happen)
+    with pytest.raises(SystemExit) as left:
+        call_command("ct", "monitor", "web-.*")
+    assert left.value.code == 130
+    assert told.getvalue() == "'web-1' changed state to [RUNNING]\n'web-1' oom\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "value", "limits"),
+    [
+        ("memory.max", "64M", {"memory_bytes": 64 * 1024**2}),
+        ("memory.max", "max", {"memory_bytes": None}),
+        ("pids.max", "100", {"pids": 100}),
+        ("cpu.max", "50000 100000", {"cpus": 0.5}),
+        ("cpu.max", "max 100000", {"cpus": None}),
+        ("cpuset.cpus", "0-1", {"cpuset": "0-1"}),
+    ],
+)
+def test_limits_by_their_files(file, value, limits):
+    assert keeping.limit_of(file, value, {}) == limits
+
+
+def test_what_is_no_number_is_refused():
+    with pytest.raises(base.Failed):
+        keeping.limit_of("memory.max", "lots", {})
+
+
+@pytest.mark.parametrize(("text", "key"), [("^a", 1), ("^Z", 26), ("x", ord("x"))])
+def test_the_key_to_leave_by(text, key):
+    assert inside._key(text) == key
+
+
+def test_a_panel_that_does_not_run_is_told(ct, team, runtime, monkeypatch):
+    make(team, runtime)
+    monkeypatch.setattr(services, "wait", lambda pk, _seconds: Operation.objects.get(pk=pk))
+    status, _out, told = ct("start", "web-1")
+    assert status == 1
+    assert "The panel does not run" in told
