@@ -132,6 +132,8 @@ class Container(models.Model):
     """Shared directories of the host: the fields of core.attachments.Mount, one object each."""
     devices = models.JSONField(default=list, blank=True)
     """Device nodes of the host: the fields of core.attachments.Device, one object each."""
+    hooks = models.JSONField(default=list, blank=True)
+    """Programs that are run at certain points: the fields of core.hooks.Hook, one object each."""
     init = models.JSONField(default=dict, blank=True)
     """The fields of core.behaviour.Init that are not as in every container."""
     boot = models.JSONField(default=dict, blank=True)

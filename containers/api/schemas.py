@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 from containers.core import recipes
 from containers.core.attachments import MOST, Propagation
 from containers.core.behaviour import Kind
+from containers.core.hooks import MOST as HOOKS_MOST
 from containers.core.spec import RestartPolicy
 from panel.accounts.models import Role
 
@@ -95,6 +96,15 @@ class DeviceIn(Body):
     gid: int = 0
 
 
+class HookIn(Body):
+    """A program that is run at a point: the host's, by its name in the policy, or at "start" one of the container's."""
+
+    point: Text
+    hook: Text = ""
+    command: Annotated[list[Text], Field(max_length=64)] = []
+
+
+Hooks = Annotated[list[HookIn], Field(max_length=HOOKS_MOST)]
 Mounts = Annotated[list[MountIn], Field(max_length=MOST)]
 Devices = Annotated[list[DeviceIn], Field(max_length=MOST)]
 
@@ -150,6 +160,7 @@ class ContainerIn(Body):
     restart: RestartPolicy = "no"
     mounts: Mounts = []
     devices: Devices = []
+    hooks: Hooks = []
     init: InitIn = InitIn()
     boot: BootIn = BootIn()
     console: ConsoleIn = ConsoleIn()
@@ -172,6 +183,7 @@ class ContainerChanges(Body):
     restart: RestartPolicy | None = None
     mounts: Mounts | None = None
     devices: Devices | None = None
+    hooks: Hooks | None = None
     init: InitIn | None = None
     boot: BootIn | None = None
     console: ConsoleIn | None = None
@@ -188,6 +200,7 @@ class ContainerChanges(Body):
         "restart",
         "mounts",
         "devices",
+        "hooks",
         "init",
         "boot",
         "console",

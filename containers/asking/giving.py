@@ -52,6 +52,17 @@ def profiles(host: Host) -> dict[str, grants.Profile]:
     return {name: grants.Profile(projects=tuple(one["projects"])) for name, one in told.items()}
 
 
+def hooks(host: Host) -> dict[str, grants.HostHook]:
+    """Return the hooks that the host gives to anybody, by name."""
+    told: Mapping[str, Any] = host.facts.get("policy", {}).get("hooks", {})
+    return {
+        name: grants.HostHook(
+            projects=tuple(one["projects"]), points=tuple(one["points"]), timeout_sec=one["timeout_sec"]
+        )
+        for name, one in told.items()
+    }
+
+
 def check(wanted: Mapping[str, Sequence[Mapping[str, Any]]], host: Host, project: str) -> dict[str, Any]:
     """Return mounts and devices, those that are named, as columns of a container's row.
 

@@ -73,6 +73,7 @@ def _prepare_clone(_actor: Actor | None, container: Container, arguments: dict[s
         "environment",
         "mounts",
         "devices",
+        "hooks",
         *requests.GROUPS,
     )
     columns = {field: getattr(container, field) for field in same}

@@ -15,6 +15,8 @@ from urllib.parse import urlparse
 from ..core import grants, policy, recipes
 from ..core.behaviour import Boot, Consoles, Init
 from ..core.errors import PolicyDenied, SpecError
+from ..core.hooks import build_all as build_hooks
+from ..core.hooks import plain_hook
 from ..core.names import check_name
 from ..core.network.base import NetworkConfig
 from ..core.security import Security
@@ -44,6 +46,7 @@ CHANGEABLE: Final = frozenset(
         "restart",
         "mounts",
         "devices",
+        "hooks",
         "init",
         "boot",
         "console",
@@ -74,6 +77,7 @@ class ContainerRequest:
     restart: str = "no"
     mounts: tuple[dict[str, Any], ...] = ()
     devices: tuple[dict[str, Any], ...] = ()
+    hooks: tuple[dict[str, Any], ...] = ()
     init: dict[str, Any] = field(default_factory=dict)
     boot: dict[str, Any] = field(default_factory=dict)
     console: dict[str, Any] = field(default_factory=dict)
@@ -88,6 +92,7 @@ def check_request(data: ContainerRequest, host: Host) -> dict[str, Any]:
     values = {name: getattr(data, name) for name in CHANGEABLE}
     given = giving.check({"mounts": values.pop("mounts"), "devices": values.pop("devices")}, host, data.project)
     columns = check_changes(values, host)
+    grants.hooks_of(giving.hooks(host), data.project, build_hooks(columns["hooks"]))
     grants.profile_of(giving.profiles(host), data.project, str(columns["security"].get("seccomp", "")))
     return {"name": data.name, "image_name": data.image, **columns, **given}
 
@@ -114,6 +119,11 @@ def check_changes(changes: dict[str, Any], host: Host, present: Container | None
             if present is not None:
                 name_of_profile = str(columns["security"].get("seccomp", ""))
                 grants.profile_of(giving.profiles(host), present.project.name, name_of_profile)
+        elif name == "hooks":
+            hooks = build_hooks(value or ())
+            if present is not None:
+                grants.hooks_of(giving.hooks(host), present.project.name, hooks)
+            columns["hooks"] = [plain_hook(hook) for hook in hooks]
         elif name == "tags":
             columns["tags"] = _tags(value)
         elif name == "description":

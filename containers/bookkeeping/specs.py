@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.attachments import Device, Mount
 from ..core.behaviour import Boot, Consoles, Init
+from ..core.hooks import build_all, plain_hook
 from ..core.host import Host as CoreHost
 from ..core.network.base import plain
 from ..core.nics import Nic
@@ -48,6 +49,7 @@ def spec_of(container: Container, host: CoreHost) -> Spec:
         restart=restart,
         mounts=tuple(build(Mount, mount, "mounts") for mount in container.mounts),
         devices=tuple(build(Device, device, "devices") for device in container.devices),
+        hooks=build_all(container.hooks),
         init=Init.from_dict(container.init),
         boot=Boot.from_dict(container.boot),
         console=Consoles.from_dict(container.console),
@@ -100,6 +102,7 @@ def columns_of(spec: Spec) -> dict[str, Any]:
         "restart": spec.restart,
         "mounts": [dataclasses.asdict(mount) for mount in spec.mounts],
         "devices": [dataclasses.asdict(device) for device in spec.devices],
+        "hooks": [plain_hook(hook) for hook in spec.hooks],
         "init": spec.init.given(),
         "boot": spec.boot.given(),
         "console": spec.console.given(),

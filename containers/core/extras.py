@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+from .hooks import Call
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extras:
     """Of one start, and of the reboots that follow it.
 
     seccomp: the compiled system call profile's name in the run directory, "" for Boxroom's own list. apparmor: the
-    profile that is loaded for the container, "" for none.
+    profile that is loaded for the container, "" for none. hooks: what is run for it, in order.
     """
 
     seccomp: str = ""
     apparmor: str = ""
+    hooks: tuple[Call, ...] = ()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Parse what dataclasses.asdict made; the sender is root, so that no more than the shape is checked."""
-        return cls(**values)
+        return cls(**{**values, "hooks": tuple(Call.from_dict(one) for one in values.get("hooks", ()))})

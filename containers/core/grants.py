@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from . import nics
 from .attachments import Attachments, Bind, Device, Mount, Node, check_device_path
 from .errors import PolicyDenied, SpecError
+from .hooks import ENDING, ENDING_SEC, HOST_POINTS, START, TIMEOUT_MAX_SEC, TIMEOUT_SEC, Call, Hook
 from .sentences import say
 
 
@@ -63,6 +64,18 @@ class Profile:
     instead: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostHook:
+    """A program of the host's administrator. projects: as of Share. points: where containers may have it run.
+
+    timeout_sec: how long it may take, 1 to TIMEOUT_MAX_SEC; at an ending ENDING_SEC at most.
+    """
+
+    projects: tuple[str, ...] = ()
+    points: tuple[str, ...] = HOST_POINTS
+    timeout_sec: int = TIMEOUT_SEC
+
+
 DEFAULT_DEVICES: Final = {
     # both act in the opener's own namespaces: /dev/fuse for file systems that only the container sees, tun for links
     # in its own network namespace
@@ -92,6 +105,31 @@ _NOT_GIVEN: Final = "This host's policy gives project %s no %s of the name %s."
 def given_to(projects: Iterable[str], project: str) -> bool:
     """Tell whether a share or a device of these projects is given to that one."""
     return not {"*", project}.isdisjoint(projects)
+
+
+def check_hook(hook: HostHook, field: str) -> None:
+    """Raise SpecError unless the policy's entry is one: known points, and a time that is not too long."""
+    for point in hook.points:
+        if point not in HOST_POINTS:
+            raise SpecError(f"{field}.points: use {', '.join(HOST_POINTS)}.", field=f"{field}.points")
+    if not 1 <= hook.timeout_sec <= TIMEOUT_MAX_SEC:
+        raise SpecError(f"{field}.timeout_sec must be 1 to {TIMEOUT_MAX_SEC}.", field=f"{field}.timeout_sec")
+
+
+def hooks_of(known: Mapping[str, HostHook], project: str, wanted: Sequence[Hook]) -> tuple[Call, ...]:
+    """Return hooks as they are run; raises PolicyDenied (``hooks.N.hook``) where one is not given to the project."""
+    calls = []
+    for number, one in enumerate(wanted):
+        if one.point == START:
+            calls.append(Call(point=one.point, hook="", command=one.command))
+            continue
+        hook = known.get(one.hook)
+        if hook is None or not given_to(hook.projects, project) or one.point not in hook.points:
+            text = _NOT_GIVEN % (project, f"hook at {one.point}", one.hook)
+            raise PolicyDenied(text, field=f"hooks.{number}.hook")
+        seconds = min(hook.timeout_sec, ENDING_SEC) if one.point in ENDING else hook.timeout_sec
+        calls.append(Call(point=one.point, hook=one.hook, timeout_sec=seconds))
+    return tuple(calls)
 
 
 def profile_of(profiles: Mapping[str, Profile], project: str, name: str) -> Profile:

@@ -6,6 +6,7 @@
     privileged = false            # may there be privileged containers
     nesting = false               # may containers make user namespaces
     keyctl = false                # may containers use key rings
+    cgroup_files = []             # files of cgroups that may be written for a container: "memory.high", "cpu.uclamp.*"
     apparmor = []                 # AppArmor profiles of the host's that containers may name; "generated" always
     capabilities = []             # what containers may keep beyond the default, such as "sys_time"
     host_network = false          # may containers have the host's network instead of one of their own
@@ -46,6 +47,11 @@
     projects = ["web"]            # as of shares
     instead = false               # instead of Boxroom's own list, and not beside it
 
+    [hooks.backup]                # the program hooks/backup in the state directory
+    projects = ["web"]            # as of shares
+    points = ["pre-start"]        # where in a container's life; left out, everywhere
+    timeout_sec = 30              # how long it may take
+
 A key that is not known is refused, so that a misspelt rule is not a missing one.
 """
 
@@ -60,7 +66,9 @@ from typing import Any, Final, TypeVar
 from . import capabilities, grants
 from .attachments import Attachments
 from .errors import PolicyDenied, SpecError
-from .grants import DEFAULT_DEVICES, HostDevice, Parent, Profile, Share
+from .grants import DEFAULT_DEVICES, HostDevice, HostHook, Parent, Profile, Share
+from .hooks import Call
+from .limits import Limits
 from .names import check_name
 from .nics import Nic, host_network
 from .security import APPARMOR_GENERATED, Security
@@ -78,6 +86,7 @@ class Containers:
     nesting: bool = False
     keyctl: bool = False
     apparmor: tuple[str, ...] = ()
+    cgroup_files: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     parent_nics: tuple[str, ...] = ()
     host_network: bool = False
@@ -122,6 +131,7 @@ class Policy:
     devices: Mapping[str, HostDevice] = field(default_factory=lambda: dict(DEFAULT_DEVICES))
     parents: Mapping[str, Parent] = field(default_factory=dict)
     seccomp: Mapping[str, Profile] = field(default_factory=dict)
+    hooks: Mapping[str, HostHook] = field(default_factory=dict)
 
     def ceilings_of(self, project: str) -> Ceilings:
         """Return the ceilings that hold for a project."""
@@ -129,7 +139,7 @@ class Policy:
 
 
 DEFAULT: Final = Policy()
-_TABLES: Final = ("containers", "images", "ceilings", "projects", "shares", "devices", "parents", "seccomp")
+_TABLES: Final = ("containers", "images", "ceilings", "projects", "shares", "devices", "parents", "seccomp", "hooks")
 
 
 def parse(text: str) -> Policy:
@@ -156,6 +166,7 @@ def parse(text: str) -> Policy:
         shares=_named(Share, tables, "shares"),
         devices={**DEFAULT_DEVICES, **_named(HostDevice, tables, "devices")},
         seccomp=_named(Profile, tables, "seccomp"),
+        hooks=_named(HostHook, tables, "hooks"),
         parents={**_short_parents(containers.parent_nics), **_named(Parent, tables, "parents")},
     )
     for name in policy.containers.capabilities:
@@ -184,7 +195,9 @@ def check(policy: Policy, spec: Spec, others: Iterable[Spec] = ()) -> None:
     if spec.privileged and not policy.containers.privileged:
         raise _denied("This host's policy does not allow privileged containers.", "privileged")
     check_security(policy.containers, spec.security, privileged=spec.privileged)
+    check_cgroup(policy.containers, spec.limits)
     profile_of(policy, spec)
+    hooks_of(policy, spec)
     check_nics(policy.containers, policy.parents, spec.project, spec.nics)
     resolve(policy, spec)
     _check_ceilings(policy.ceilings_of(spec.project), spec, others)
@@ -218,9 +231,21 @@ def links_of(policy: Policy, spec: Spec) -> dict[str, str]:
     return grants.links_of(policy.parents, spec.project, spec.nics)
 
 
+def check_cgroup(allowed: Containers, limits: Limits) -> None:
+    """Raise PolicyDenied (field ``limits.cgroup.FILE``) for a cgroup's file that the policy does not name."""
+    for file in limits.cgroup or ():
+        if not any(file == one or (one.endswith("*") and file.startswith(one[:-1])) for one in allowed.cgroup_files):
+            raise _denied(f"This host's policy does not let {file} be written.", f"limits.cgroup.{file}")
+
+
 def profile_of(policy: Policy, spec: Spec) -> Profile:
     """Return how the spec's system call profile is used; raises PolicyDenied where it is not given to its project."""
     return grants.profile_of(policy.seccomp, spec.project, spec.security.seccomp)
+
+
+def hooks_of(policy: Policy, spec: Spec) -> tuple[Call, ...]:
+    """Return the spec's hooks as they are run; raises PolicyDenied where one is not given to its project."""
+    return grants.hooks_of(policy.hooks, spec.project, spec.hooks)
 
 
 def resolve(policy: Policy, spec: Spec) -> Attachments:
@@ -303,6 +328,8 @@ def _named(cls: type[_T], tables: Mapping[str, Any], kind: str) -> dict[str, _T]
         made = _build(cls, values, where)
         if isinstance(made, Parent):
             grants.check_parent(made, where)
+        if isinstance(made, HostHook):
+            grants.check_hook(made, where)
         found[name] = made
     return found
 

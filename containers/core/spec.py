@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Self, TypeVar, get_args
 from .attachments import Device, Mount, check_all
 from .behaviour import Boot, Consoles, Init
 from .errors import SpecError
+from .hooks import Hook, build_all
 from .host import SLOTS
 from .limits import CPU_WEIGHT_MAX as CPU_WEIGHT_MAX
 from .limits import CPUS_MIN as CPUS_MIN
@@ -66,6 +67,7 @@ class Spec:
     restart: RestartPolicy = "no"
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
+    hooks: tuple[Hook, ...] = ()
     init: Init = field(default_factory=Init)
     boot: Boot = field(default_factory=Boot)
     console: Consoles = field(default_factory=Consoles)
@@ -102,6 +104,8 @@ class Spec:
         for tag in self.tags:
             check_name(tag, field="tags")
         check_all(self.mounts, self.devices)
+        for number, hook in enumerate(self.hooks):
+            hook.check(f"hooks.{number}")
 
     def to_json(self) -> str:
         """Return the spec as JSON text with sorted keys."""
@@ -125,6 +129,7 @@ class Spec:
         values["nics"] = tuple(_nic(nic) for nic in values.get("nics", ()))
         values["mounts"] = tuple(build(Mount, mount, "mounts") for mount in values.get("mounts", ()))
         values["devices"] = tuple(build(Device, device, "devices") for device in values.get("devices", ()))
+        values["hooks"] = build_all(values.get("hooks", ()))
         for name in ("layers", "tags", "init_command"):
             if name in values:
                 values[name] = tuple(values[name])

@@ -13,12 +13,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..core import images, points, policy, policy_file, store
-from ..core.errors import AlreadyExists, NotFound, PolicyDenied, SpecError
+from ..core import basket, images, points, policy, policy_file, store
+from ..core.basket import Entry
+from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
 from ..core.images import base, staging
-from ..core.lifecycle import attaching, granting, importing, publishing, replugging, running, snapshots, stored
+from ..core.lifecycle import (
+    attaching,
+    discarding,
+    granting,
+    hooking,
+    importing,
+    publishing,
+    replugging,
+    running,
+    snapshots,
+    stored,
+)
 from ..core.network import networks
 from ..core.network.base import NetworkConfig
 from ..core.network.plugging import Placed
@@ -99,7 +111,12 @@ class KernelRuntime:
 
     def delete(self, container_id: str) -> None:
         with contextlib.suppress(NotFound):
-            networks.detach(self.host, store.load(self.host, container_id))
+            spec = store.load(self.host, container_id)
+            if spec.hooks:
+                hooking.run(self.host, policy_file.load(self.host), spec, "destroy", rootfs=self._own(container_id))
+            networks.detach(self.host, spec)
+        if thrown is not None:
+            discarding.throw_container(self.host, thrown)
         stored.delete(self.host, container_id)
         networks.unregister(self.host, container_id)
         (self.host.stats_dir / f"{container_id}.rings").unlink(missing_ok=True)
@@ -186,7 +203,19 @@ class KernelRuntime:
             self.check_policy(spec)
             made = stored.clone(self.host, source_id, spec, snapshot_layers=layers, progress=progress)
         networks.register(self.host, made)
+        try:
+            name = store.load(self.host, source_id).name
+            if made.hooks:
+                rules, own = policy_file.load(self.host), self._own(made.id)
+                hooking.run(self.host, rules, made, "clone", rootfs=own, SRC_NAME=name)
+        except CoreError:
+            self.delete(made.id)
+            raise
         return made
+
+    def _own(self, container_id: str) -> str:
+        """Return the files of a container's own layer."""
+        return str(store.rootfs(self.host, store.load_root(self.host, container_id).writable))
 
     def import_lxc(self, spec: Spec, progress: Progress, cancelled: Cancelled, commit: Callable[[], None]) -> Spec:
         with importing.copied(self.host, spec, progress=progress, cancelled=cancelled) as directory:
@@ -255,6 +284,11 @@ class KernelRuntime:
                 "privileged": rules.containers.privileged,
                 "nesting": rules.containers.nesting,
                 "keyctl": rules.containers.keyctl,
+                "hooks": {
+                    name: {"projects": list(one.projects), "points": list(one.points), "timeout_sec": one.timeout_sec}
+                    for name, one in rules.hooks.items()
+                },
+                "cgroup_files": list(rules.containers.cgroup_files),
                 "apparmor": list(rules.containers.apparmor),
                 "seccomp": {name: {"projects": list(one.projects)} for name, one in rules.seccomp.items()},
                 "capabilities": list(rules.containers.capabilities),

@@ -17,7 +17,7 @@ from ..models import Container
 from . import lifecycle
 from .job import Job
 
-AT_START: Final = frozenset({"console", "environment", "init", "init_command", "privileged", "security"})
+AT_START: Final = frozenset({"console", "environment", "hooks", "init", "init_command", "privileged", "security"})
 """What a container that runs takes over when it is started again."""
 
 

@@ -20,7 +20,7 @@ from ..core.names import NAME_PATTERN
 from ..core.spec import CPU_WEIGHT_MAX, CPUS_MIN, MEMORY_MIN_BYTES, PIDS_MIN
 from ..core.units import format_bytes
 from ..models import Container, Host
-from . import behaviourtext, limittext, securitytext
+from . import behaviourtext, hooktext, limittext, securitytext
 from .sentences import translated
 
 UNITS: Final = {"MiB": 1024**2, "GiB": 1024**3}
@@ -124,6 +124,7 @@ def parse(name: str, data: Mapping[str, Any]) -> Any:
         "io_weight": lambda: _number(text, int, "limits.io_weight"),
         "hugepages": lambda: _hugepages(text),
         "cgroup": lambda: limittext.pairs(text, "cgroup") or None,
+        "hooks": lambda: hooktext.parse(text),
         "tags": lambda: tuple(text.replace(",", " ").split()),
         "init_command": lambda: _command(text),
         "environment": lambda: _environment(text),
@@ -210,7 +211,7 @@ def changes_of(data: Mapping[str, Any]) -> dict[str, Any]:
     limits = {LIMITS[name]: parse(name, data) for name in LIMITS if name in data}
     if limits:
         changes["limits"] = limits
-    for name in ("description", "tags", "restart", "init_command", "environment", "halt_signal"):
+    for name in ("description", "tags", "restart", "init_command", "environment", "halt_signal", "hooks"):
         if name in data:
             value = parse(name, data)
             changes[name] = list(value) if isinstance(value, tuple) else value

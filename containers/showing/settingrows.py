@@ -11,7 +11,7 @@ from ..clients import history
 from ..core.security import Security
 from ..core.units import format_bytes
 from ..models import Container
-from . import behaviourtext, limittext, securitytext
+from . import behaviourtext, hooktext, limittext, securitytext
 from .forms import LIMITS, RESTARTS, ranges
 from .rows import Row
 
@@ -84,6 +84,7 @@ def _what_runs(container: Container) -> list[Setting]:
     own, command, signal = _("the image's own"), " ".join(container.init_command), container.halt_signal
     variables = "\n".join(f"{name}={value}" for name, value in container.environment.items())
     lines = _("One NAME=value on each line. Takes effect at the next start.")
+    hooks = hooktext.written(container.hooks)
     return [
         _setting(
             "init_command", _("Init command"), command or own, command, "text", _("Takes effect at the next start.")
@@ -96,6 +97,17 @@ def _what_runs(container: Container) -> list[Setting]:
             signal,
             "text",
             _("Such as SIGPWR or SIGRTMIN+3."),
+        ),
+        _setting(
+            "hooks",
+            _("Hooks"),
+            hooks or "–",
+            hooks,
+            "lines",
+            _(
+                "One POINT NAME on each line, such as pre-start mount-nas, of programs that the host's policy names; "
+                "start runs a program of the container's own. Takes effect at the next start."
+            ),
         ),
     ]
 

@@ -31,6 +31,7 @@ GIVEN: dict[str, Any] = {
     "profiles": {"/etc/lxc/tight": "tight"},
     "apparmor": ("lxc-web",),
     "cgroup_files": ("cpu.uclamp.*",),
+    "hooks": {"/etc/lxc/hook": "nas"},
 }
 
 
@@ -151,7 +152,12 @@ def translated(text: str, **facts: Any) -> Translation:
         ("lxc.cgroup2.memory.swap.max = 1G", "left out", {}),
         ("lxc.mount.entry = /sys/fs/fuse/connections sys/fs/fuse/connections none bind,optional 0 0", "left out", {}),
         ("lxc.rootfs.path = dir:/r", "translated", {}),
-        ("lxc.hook.start = /x", "left out", {}),
+        ("lxc.hook.start = /x --now", "translated", {"hooks": [{"point": "start", "command": ["/x", "--now"]}]}),
+        ("lxc.hook.pre-start = /etc/lxc/hook", "translated", {"hooks": [{"point": "pre-start", "hook": "nas"}]}),
+        ("lxc.hook.pre-start = /etc/lxc/hook with words", "left out", {}),
+        ("lxc.hook.stop = /etc/lxc/other", "left out", {}),
+        ("lxc.hook.start = x", "left out", {}),
+        ("lxc.hook.version = 1", "translated", {}),
         ("lxc.time.offset.boot = 1h", "taken", {"security": {"clock_offsets": {"boottime": 3600.0}}}),
         ("lxc.time.offset.monotonic = -250ms", "taken", {"security": {"clock_offsets": {"monotonic": -0.25}}}),
         ("lxc.time.offset.boot = 1d", "left out", {}),

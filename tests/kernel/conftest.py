@@ -20,6 +20,7 @@ from containers.core import claims, store
 from containers.core.cgroups import detect
 from containers.core.host import Host
 from containers.core.lifecycle import running, stored
+from containers.core.network.plugging import Placed
 from containers.core.spec import Spec
 from containers.core.start_plan import TITLE_ROOM
 
@@ -48,10 +49,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class NoNetwork:
     """The port for containers without NICs."""
 
-    def attach(self, spec: Spec, netns_fd: int) -> None:
+    def attach(self, spec: Spec, netns_fd: int) -> list[Placed]:
         """There is nothing to attach."""
         assert not spec.nics
         os.fstat(netns_fd)
+        return []
 
     def detach(self, spec: Spec) -> None:
         """There is nothing to take away."""

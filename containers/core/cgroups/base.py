@@ -196,6 +196,10 @@ class Cgroups(ABC):
         self.prepare()
         return (str(self.tree / SUPERVISORS / "cgroup.procs"),)
 
+    def hook_dir(self, container_id: str) -> Path:
+        """Return the cgroup2 directory for a program of the host's that is run for a container; it need not be there."""
+        return self.tree / SUPERVISORS / f"h-{container_id}"
+
     def container_tree(self, container_id: str) -> Path:
         """Return the container's directory in the cgroup2 hierarchy."""
         return self.tree / f"{CONTAINER_PREFIX}{container_id}"

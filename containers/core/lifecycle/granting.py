@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..extras import Extras
 from ..host import Host
-from ..policy import Policy, profile_of
+from ..policy import Policy, hooks_of, profile_of
 from ..spec import Spec
 from . import labels, profiles
 
@@ -21,4 +21,8 @@ def extras(host: Host, rules: Policy, spec: Spec) -> Extras:
         compiled = profiles.compiled(
             host, security.seccomp, instead=given.instead, nesting=security.nesting, keyctl=security.keyctl
         )
-    return Extras(seccomp=compiled, apparmor=labels.prepared(host, security.apparmor, nesting=security.nesting))
+    return Extras(
+        seccomp=compiled,
+        apparmor=labels.prepared(host, security.apparmor, nesting=security.nesting),
+        hooks=hooks_of(rules, spec),
+    )

@@ -51,6 +51,7 @@ def launch(plan: StartPlan, network: NetworkPort, progress: Progress, cancelled:
     Raises what the supervisor reports, and what the network does; then nothing is left behind when this returns.
     """
     with _launcher(plan.host) as connection:
+        connection.settimeout(_ANSWER_SEC + sum(call.timeout_sec for call in plan.extras.hooks))
         _ask(connection, plan)
         try:
             return _follow(connection, plan.spec, network, progress, cancelled)

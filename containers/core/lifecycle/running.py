@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .. import claims, halt, store
+from .. import claims, halt, hooks, store
 from ..attachments import Attachments
 from ..cgroups import detect
 from ..errors import (
@@ -256,11 +256,18 @@ def _kill(host: Host, run: RunFile, supervisor_fd: int) -> None:
     records.expect(host, run.id, "killed")
     detect.open(host).kill(run.id)
     _signal(run, signal.SIGKILL)
-    if not _gone(supervisor_fd, _BURY_SEC):
+    if not _gone(supervisor_fd, _BURY_SEC + _hooks_sec(host, run.id)):
         # the supervisor itself hangs: without it there is nothing to lose any more
         signal.pidfd_send_signal(supervisor_fd, signal.SIGKILL)
         if not _gone(supervisor_fd, _BURY_SEC):
             raise TimedOut("Processes of the container do not end: they wait in the kernel.", step="kill")
+
+
+def _hooks_sec(host: Host, container_id: str) -> float:
+    """Return how long the hooks at a container's end may take."""
+    with contextlib.suppress(NotFound):
+        return float(sum(hooks.ENDING_SEC for one in store.load(host, container_id).hooks if one.point in hooks.ENDING))
+    return 0.0
 
 
 def restart(

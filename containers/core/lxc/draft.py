@@ -70,6 +70,7 @@ class Facts:
     uname(2) says it. shares, devices: what the policy gives to containers, by name. nodes: devices of those by
     "c MAJOR:MINOR". profiles: system call profiles of those, by the paths of files that say the same. apparmor: the
     AppArmor profiles that the policy allows; None where the host has no AppArmor. cgroup_files: as in the policy.
+    hooks: the policy's, by the paths of programs that are the same.
     fields: what of a container can be asked for; None for all.
     """
 
@@ -88,6 +89,7 @@ class Facts:
     profiles: Mapping[str, str] = field(default_factory=dict)
     apparmor: tuple[str, ...] | None = None
     cgroup_files: tuple[str, ...] = ()
+    hooks: Mapping[str, str] = field(default_factory=dict)
     fields: frozenset[str] | None = None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+import shlex
+from typing import Any, Final
 
 from .. import capabilities
 from ..errors import SpecError
+from ..hooks import POINTS, START, build_all
 from ..host import IDS_PER_CONTAINER
 from ..idmap import IdMap
 from ..security import APPARMOR_GENERATED, UNLIMITED, Security
@@ -136,6 +138,36 @@ def architecture(draft: Draft, entry: Entry) -> Told:
         draft.security["personality"] = "linux32"
         return translated("security.personality = linux32")
     return left_out(f"a container sees the host's architecture, {machine}; its programs may run all the same")
+
+
+def hook(draft: Draft, entry: Entry) -> Told:
+    """Say what becomes of a ``lxc.hook.*``: a program of the policy's that is the same; at start one inside."""
+    point = entry.key.removeprefix("lxc.hook.")
+    if point == "version":
+        return translated("hooks have the variables of version 1, and the arguments of version 0")
+    try:
+        command = shlex.split(entry.value)
+    except ValueError:
+        command = []
+    if point not in POINTS or not command:
+        return left_out(f"there is no point {point} here")
+    if point == START:
+        one: dict[str, Any] = {"point": point, "command": command}
+    else:
+        name = draft.facts.hooks.get(command[0])
+        if name is None or len(command) > 1:
+            return left_out(
+                f"no hook of the host's policy is the same program: put {command[0]} into hooks/NAME in the state "
+                f"directory, and give it under [hooks.NAME]"
+            )
+        one = {"point": point, "hook": name}
+    hooks = [*draft.values.get("hooks", []), one]
+    try:
+        build_all(hooks)
+    except SpecError as error:
+        return left_out(error.message.rstrip("."))
+    draft.values["hooks"] = hooks
+    return translated(f"run inside at {point}" if point == START else f"the hook {one['hook']} at {point}")
 
 
 def apparmor(draft: Draft, entry: Entry) -> Told:

@@ -146,7 +146,7 @@ def _namespaces(_draft: Draft, entry: Entry) -> Told:
 _CONSOLE: Final = left_out("each container has one console here, whose last output is kept")
 _LOG: Final = left_out("what happens to a container is told by its events, and by Boxroom's own logs")
 _ORDER: Final = left_out("containers that start with the panel start at once, in no order")
-_HOOK: Final = left_out("no program of the host is run for a container")
+_HOOK: Final = left_out("a hook's variables are LXC's own here, and no others")
 _SIGNAL: Final = left_out("Boxroom asks as it asks every container; only the signal to shut down can be chosen")
 _SECCOMP: Final = left_out("Boxroom's own list of system calls that are allowed holds for every container")
 
@@ -196,7 +196,7 @@ _PREFIXES: Final[tuple[tuple[str, _Translate], ...]] = (
     ("lxc.cgroup.", limits.translate),
     ("lxc.cgroup2.", limits.translate),
     ("lxc.console.", _says(_CONSOLE)),
-    ("lxc.hook.", _says(_HOOK)),
+    ("lxc.hook.", rights.hook),
     ("lxc.log.", _says(_LOG)),
     ("lxc.monitor.", _says(left_out("LXC's monitor is not there; a supervisor of Boxroom's holds the container"))),
     ("lxc.namespace.", _namespaces),

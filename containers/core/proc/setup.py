@@ -30,6 +30,8 @@ from typing import Any, Final, NoReturn
 
 from .. import mount_plan
 from ..behaviour import Init
+from ..errors import SetupFailed
+from ..hooks import Call
 from ..mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED
 from ..mounts import StepFailed, execute
 from ..syscalls import (
@@ -51,7 +53,7 @@ from ..syscalls import (
     umount,
     unshare,
 )
-from . import confining, program, rights
+from . import confining, hooking, program, rights
 
 MESSAGE_BYTES: Final = 64 * 1024
 MOUNTS_MAX: Final = 250
@@ -95,6 +97,8 @@ class ChildPlan:
     init: Init
     ttys: int
     confinement: confining.Confinement
+    name: str = ""
+    hooks: tuple[Call, ...] = ()
     tells_root: bool = False
 
 
@@ -157,6 +161,21 @@ def _expect(connection: socket.socket, kind: str, *, fds_max: int = 0) -> list[i
     return fds
 
 
+def _pause(plan: ChildPlan, connection: socket.socket, point: str) -> None:
+    """Wait while the supervisor runs the hooks of a point, where there are any."""
+    if point in hooking.points_between(plan.hooks):
+        send(connection, {"type": "hook", "point": point})
+        _expect(connection, "go")
+
+
+def _start_hooks(plan: ChildPlan) -> None:
+    try:
+        hooking.run_inside(plan.hooks, plan.name, plan.environment)
+    except SetupFailed as failed:
+        step, _colon, text = failed.message.partition(": ")
+        raise StepFailed(step, OSError(0, text or failed.message, failed.details["path"])) from None
+
+
 def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
     mount_fds = _expect(connection, "mounts", fds_max=MOUNTS_MAX)
     with _Step("become the container's root"):
@@ -174,7 +193,10 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         mount(None, "/", None, MS_REC | MS_PRIVATE)
         mount("tmpfs", plan.scratch, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700,size=1m")
         os.chdir(plan.scratch)
+    _pause(plan, connection, "pre-mount")
     execute(plan.before, mount_fds)
+    _pause(plan, connection, "mount")
+    _pause(plan, connection, "autodev")
     with _Step("open the consoles"):
         slave_fd = _consoles(connection, plan.ttys)
     with _Step("set the host name"):
@@ -219,6 +241,7 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
     with _Step("set the resource limits"):
         rights.set_limits(plan.limits)
     environment = program.environment(account, plan.environment)
+    _start_hooks(plan)
     program.begin(
         plan.init,
         account,

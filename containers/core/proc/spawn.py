@@ -13,8 +13,7 @@ import os
 import select
 import signal
 import socket
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -46,7 +45,8 @@ _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_N
 class Child:
     """A container's init, on its way or running. Owns its descriptors; close() frees them.
 
-    consoles: master and slave of /dev/console, /dev/tty1 and so on; none before the child has made them.
+    consoles: master and slave of /dev/console, /dev/tty1 and so on; none before the child has made them. hook: runs the
+    hooks of a point at which the child waits. patience_sec: what its own hooks may take beside the usual.
     """
 
     pid: int
@@ -54,6 +54,8 @@ class Child:
     connection: socket.socket
     netns_fd: int = -1
     consoles: tuple[tuple[int, int], ...] = ()
+    hook: Callable[[str], None] | None = None
+    patience_sec: float = 0.0
 
     def kill(self) -> int:
         """Kill and reap the child; returns its wait status."""
@@ -172,6 +174,8 @@ def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
         init=spec.init,
         ttys=spec.console.ttys,
         confinement=confining.of(spec.security, plan.extras.apparmor),
+        name=spec.name,
+        hooks=plan.extras.hooks,
         tells_root=bool(plan.attachments),
     )
 
@@ -301,15 +305,21 @@ def finish(child: Child) -> None:
 
 def _receive(child: Child, kind: str | None, *, fds_max: int = 0) -> tuple[dict[str, Any] | None, list[int]]:
     """Return the child's next message, which must be of that kind; kind None: its end of file."""
-    deadline = time.monotonic() + HANDSHAKE_SEC
-    poll = select.poll()
-    poll.register(child.connection, select.POLLIN)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimedOut(f"The container's setup took longer than {HANDSHAKE_SEC:.0f} s.", step="set up the container")
-    try:
-        message, fds = setup.receive(child.connection, fds_max=fds_max)
-    except ConnectionResetError:
-        message, fds = None, []
+    while True:
+        seconds = HANDSHAKE_SEC + child.patience_sec
+        poll = select.poll()
+        poll.register(child.connection, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            raise TimedOut(f"The container's setup took longer than {seconds:.0f} s.", step="set up the container")
+        try:
+            message, fds = setup.receive(child.connection, fds_max=fds_max)
+        except ConnectionResetError:
+            message, fds = None, []
+        if message is None or message.get("type") != "hook" or child.hook is None:
+            break
+        child.hook(message["point"])
+        with contextlib.suppress(OSError):
+            setup.send(child.connection, {"type": "go"})
     if message is not None and message.get("type") == "error":
         raise _reported(message)
     if (message["type"] if message else None) != kind:

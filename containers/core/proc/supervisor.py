@@ -34,7 +34,7 @@ from ..pids import boot_id
 from ..spec import Spec
 from ..start_plan import NETWORK_SEC, StartPlan
 from ..syscalls import overwrite_cmdline, set_process_name, signal_fd
-from . import attach, records, rtnl, seccomp_files, serving, setup, spawn
+from . import attach, hooking, records, rtnl, seccomp_files, serving, setup, spawn
 from .clients import Client
 from .console import CONSOLE
 from .loop import Loop
@@ -70,6 +70,7 @@ class Supervisor:
         self._listening = False
         self.placed: dict[int, int] = {}
         self.luggage = Luggage(self)
+        self.hooks = hooking.Hooks(plan, cgroups)
         self.server = serving.make(self)
         # ignored and blocked: kept for the descriptor, and ignored by children, which unblock everything
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -81,6 +82,8 @@ class Supervisor:
     def start(self, worker: socket.socket) -> None:
         """Start the container for a worker at the other end; raises CoreError with nothing left behind."""
         with ExitStack() as undo:
+            undo.callback(self.hooks.end, None, "post-stop", "stop")
+            self.hooks.run("pre-start")
             joining = self._joining(undo)
             undo.callback(self._remove_cgroups)
             child = self._clone(undo)
@@ -103,6 +106,8 @@ class Supervisor:
         child = spawn.clone(spawn.child_plan(self.plan, self.bpf), self.plan.id_base)
         undo.callback(child.close)
         undo.callback(child.kill)
+        child.hook = lambda point: self.hooks.run(point, child)
+        child.patience_sec = self.hooks.patience_sec()
         spawn.equip(child, self.plan)
         self.child = child
         return child
@@ -134,6 +139,7 @@ class Supervisor:
                 init=Process.of(child.pid),
                 started_at=self.started_at,
             ).write(self.host)
+            self.hooks.run("start-host", child)
             spawn.finish(child)
             self._serve(child)
         except OSError as error:
@@ -277,8 +283,11 @@ class Supervisor:
         reason, code, number = classify(
             status, expected=expected, oom_killed=oom, application=self.plan.spec.init.application
         )
+        self.hooks.end(child, "stop", "reboot" if reason == "reboot" else "stop")
         if reason == "reboot":
             try:
+                if not self.hooks.end(child, "post-stop", "reboot"):
+                    raise SetupFailed("A hook (post-stop) failed: it is not started again.", step="reboot")
                 self._reboot(child)
             except CoreError as error:
                 print(f"reboot of {self.id} failed: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
@@ -292,6 +301,8 @@ class Supervisor:
         records.write_last_exit(self.host, self.id, last)
         self._remove_cgroups()
         self._delete_links(child.netns_fd)
+        if reason != "reboot":
+            self.hooks.end(child, "post-stop", "stop")
         child.close()
         self.server.finish()
         records.expect(self.host, self.id, None)
@@ -308,6 +319,7 @@ class Supervisor:
         self.cgroups.clean(self.id, owner_uid=self.plan.id_base or 0)
         with ExitStack() as undo:
             undo.callback(setattr, self, "child", None)
+            self.hooks.run("pre-start")
             joining = self._joining(undo)
             child = self._clone(undo)
             joining.begin(child.pid, self.cgroups.joined(self.id).init_procs)

@@ -194,6 +194,7 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
         devices=rules.devices,
         nodes=_nodes(rules),
         profiles=_profiles(rules, plan.config, options["project"]),
+        hooks=_hooks(rules, plan.config, options["project"]),
         cgroup_files=rules.containers.cgroup_files,
         apparmor=rules.containers.apparmor if labels.present() else None,
         fields=CHANGEABLE,
@@ -242,6 +243,25 @@ def _profiles(rules: policy.Policy, config: Config, project: str) -> dict[str, s
             if given_to(given.projects, project) and seccomp_profile.parse(text) == asked:
                 return {wanted: name}
     return {}
+
+
+def _hooks(rules: policy.Policy, config: Config, project: str) -> dict[str, str]:
+    """Return the policy's hooks that are the same programs as the configuration's, by their paths there."""
+    host = CoreHost.open(settings.STATE_DIR)
+    own = {}
+    for name, given in rules.hooks.items():
+        with contextlib.suppress(CoreError):
+            if given_to(given.projects, project):
+                own[rootfiles.read_own(host.hooks_dir, name, step="read the hook")] = name
+    found = {}
+    for entry in config.entries:
+        path = entry.value.split(" ")[0]
+        if entry.key.startswith("lxc.hook.") and path.startswith("/"):
+            with contextlib.suppress(CoreError, OSError):
+                text = str(finding.read(path))
+                if text in own:
+                    found[path] = own[text]
+    return found
 
 
 def _nodes(rules: policy.Policy) -> dict[str, str]:
