@@ -5,7 +5,20 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, path, re_path
 from ninja import NinjaAPI
 
-from . import audit, commands, containers, errors, files, giving, images, networks, operations, people, schedules, waiting
+from . import (
+    audit,
+    commands,
+    containers,
+    errors,
+    files,
+    giving,
+    images,
+    networks,
+    operations,
+    people,
+    schedules,
+    waiting,
+)
 from .auth import TokenOrSession
 from .parsing import StrictParser
 

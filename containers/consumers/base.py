@@ -44,6 +44,7 @@ CLOSE_CODES: Final[dict[str, int]] = {
     "not-found": 4404,
     "invalid-transition": 4409,
     "busy": 4409,
+    "in-use": 4409,
     "too-large": 4413,
     "too-many": 4429,
     "unavailable": 1013,

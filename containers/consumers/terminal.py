@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import deque
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from .base import Consumer, Refusal, in_database
 
 INPUT_MAX_BYTES: Final = 1024**2
 CONSOLE: Final = "console"
+_CONSOLE: Final = re.compile(r"console|tty[0-9]+")
 LOG_COLUMNS: Final = 80
 LOG_ROWS: Final = 24
 SIZE_MAX: Final = 1000
@@ -103,7 +105,8 @@ class TerminalConsumer(Consumer):
             answer = await link.ask(cmd="open", viewer=viewer, **asked)
         except (ProtocolError, TimeoutError) as error:
             raise HostUnavailable(f"The container's supervisor does not answer: {error}") from error
-        if answer.get("created"):
+        # who sits down at a console may find somebody else's shell there
+        if answer.get("created") or (mode == "rw" and _CONSOLE.fullmatch(str(asked["session"]))):
             await in_database(audit.record)(
                 self.actor, "session.open", "container", self._name, project=container.project.name,
                 detail={"session": answer["session"], "command": asked["command"], "user": asked["user"]},

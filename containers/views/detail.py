@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy
 from containers.asking import services
 from containers.clients import consolelog
 from containers.clients.ticker_client import TickerUnavailable
+from containers.core.behaviour import Consoles
 from containers.core.errors import CoreError
 from containers.core.states import Status
 from containers.models import Event, Network, Operation
@@ -101,8 +102,11 @@ def _log(row: Row) -> dict[str, Any]:
 
 
 def _terminal(row: Row) -> dict[str, Any]:
-    """Return whether the viewer may open a terminal, and if not why."""
-    return {"may_open": row.may("terminal"), "reason": "" if row.may("terminal") else row.reason("terminal")}
+    """Return whether the viewer may open a terminal, and if not why; and the names of the consoles."""
+    ttys = Consoles.from_dict(row.container.console).ttys
+    consoles = " ".join(["console", *(f"tty{number}" for number in range(1, ttys + 1))])
+    reason = "" if row.may("terminal") else row.reason("terminal")
+    return {"may_open": row.may("terminal"), "reason": reason, "consoles": consoles}
 
 
 def _nothing(row: Row) -> dict[str, Any]:

@@ -15,6 +15,7 @@ let fontSize = Number(localStorage.getItem("boxroom.terminal.font")) || FONT.nor
 let accessible = localStorage.getItem("boxroom.terminal.accessible") === "1";
 let front = null;
 const sessions = [];
+const consoles = (root.dataset.consoles ?? "").split(" ").filter(Boolean);
 
 function make(name, attributes = {}, ...children) {
   const node = document.createElement(name);
@@ -45,8 +46,10 @@ const found = make("span", { class: "terminal-found", "aria-live": "polite" });
 const place = make("div", { class: "terminal-place" });
 const keys = make("div", { class: "terminal-keys", role: "toolbar", "aria-label": word("keys") });
 const reader = button(word("screenReader"), icon("accessible"), toggleReader, { "aria-pressed": String(accessible) });
+const choice = make("select", { class: "terminal-choice", "aria-label": word("consoles"), title: word("consoles"), onchange: sitDown },
+  make("option", { value: "" }, word("consoles")), ...consoles.map((name) => make("option", { value: name }, `/dev/${name}`)));
 const bar = make("div", { class: "terminal-bar" },
-  tabs, button(word("newTerminal"), icon("plus"), () => open(null)), make("span", { class: "terminal-space" }), people, find, found,
+  tabs, button(word("newTerminal"), icon("plus"), () => open(null)), choice, make("span", { class: "terminal-space" }), people, find, found,
   button(word("find"), icon("search"), () => showFind(find.hidden), { title: `${word("find")} (Ctrl Shift F)` }),
   button(word("smaller"), icon("text-decrease"), () => setFont(fontSize - 1)), button(word("larger"), icon("text-increase"), () => setFont(fontSize + 1)),
   reader, ...(navigator.clipboard?.readText ? [button(word("paste"), icon("clipboard"), () => front?.session.paste(), { title: `${word("paste")} (Ctrl Shift V)` })] : []),
@@ -86,9 +89,19 @@ function show(one) {
   draw();
 }
 
+/** Open the console that was chosen, or go to where it is open already. */
+function sitDown() {
+  const name = choice.value;
+  choice.value = "";
+  if (!name) return;
+  const there = sessions.find((one) => one.session.console === name);
+  if (there) show(there);
+  else open(name);
+}
+
 /** Closing a tab leaves the shell running for whoever comes back to it; an ended one is just put away. */
 function close(one) {
-  if (one.session.live && !confirm(word("closeTerminal"))) return;
+  if (one.session.live && !one.session.console && !confirm(word("closeTerminal"))) return;
   one.session.end();
   one.session.close();
   one.pane.remove();
@@ -102,7 +115,7 @@ function draw() {
   const held = [...tabs.querySelectorAll("button")].indexOf(document.activeElement);
   tabs.replaceChildren(...sessions.map((one) => {
     const state = one.session?.ended ? "ended" : one.session?.live ? "live" : "waiting";
-    const label = one.title || word("terminalNumber", one.number);
+    const label = one.session?.console ? `/dev/${one.session.console}` : one.title || word("terminalNumber", one.number);
     const tab = make("button", { type: "button", class: "terminal-tab", "aria-pressed": String(one === front), "data-state": state, onclick: () => show(one), title: word({ live: "terminalLive", waiting: "terminalWaiting", ended: "terminalEnded" }[state]) }, label);
     const away = make("button", { type: "button", class: "terminal-close", "aria-label": word("closeNamed", label), onclick: () => close(one) }, "×");
     return make("span", { class: "terminal-tab-box" }, tab, ...(sessions.length > 1 ? [away] : []));

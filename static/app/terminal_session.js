@@ -82,6 +82,8 @@ export class Session extends EventTarget {
     super();
     this.container = container;
     this.id = id;
+    /** The name of a console that this is, which lives as long as the container; null for a shell. */
+    this.console = /^(console|tty\d+)$/.test(id ?? "") ? id : null;
     this.orNew = orNew;
     this.ended = false;
     this.closed = false;
@@ -226,7 +228,7 @@ export class Session extends EventTarget {
   again() {
     this.ended = false;
     this.orNew = false;
-    this.id = null;
+    this.id = this.console;
     this.attempt = 0;
     this.socket?.close();
     this.connect();
@@ -290,7 +292,7 @@ export class Session extends EventTarget {
 
   /** End the shell itself, not only this view of it. */
   end() {
-    if (!this.id || this.ended) return;
+    if (!this.id || this.ended || this.console) return;
     const token = JSON.parse(document.body.getAttribute("hx-headers") ?? "{}")["X-CSRFToken"] ?? "";
     fetch(`/api/v1/containers/${this.container}/sessions/${this.id}`, { method: "DELETE", headers: { "X-CSRFToken": token } }).catch(() => {});
   }

@@ -200,3 +200,11 @@ def test_an_error_stands_beside_its_field(alice, team, field, value):
     beside = page.partition(f'data-setting="{field}"')[2].partition("data-setting=")[0]
     assert "data-error" in beside, field
     assert page.count("data-error") == 1
+
+
+def test_the_terminal_tab_offers_the_consoles(alice, team, runtime):
+    make_container(team, runtime=runtime, status="running", console={"ttys": 2})
+    client = Client()
+    client.force_login(alice)
+    page = client.get(reverse("containers:terminal", args=["web-1"])).content.decode()
+    assert 'data-consoles="console tty1 tty2"' in page

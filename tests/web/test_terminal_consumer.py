@@ -243,6 +243,23 @@ async def test_a_viewer_who_goes_leaves_the_session(supervisor: Supervisor, olga
     assert not supervisor.server.consoles["console"].viewers
 
 
+async def test_who_sits_down_at_a_console_stands_in_the_audit_trail(
+    supervisor: Supervisor, olga: Any, bob: Any
+) -> None:
+    async with socket(await by_token(olga)) as one:
+        await opened(one)
+    found = await AuditRecord.objects.aget(action="session.open")
+    assert (found.actor_name, found.detail["session"]) == ("olga", "console")
+
+
+async def test_a_console_for_one_at_a_time_is_refused_to_others(supervisor: Supervisor, olga: Any) -> None:
+    supervisor.server.consoles["console"].exclusive = True
+    async with socket(await by_token(olga)) as one, socket(await by_token(olga)) as two:
+        await opened(one)
+        await two.send_json_to({"type": "open", "cols": 80, "rows": 24, "session": "console"})
+        assert await refusal(two) == ("in-use", 4409)
+
+
 async def test_no_supervisor_is_a_conflict(row: Any, olga: Any, settings: Any) -> None:
     settings.BOXROOM_RUN_DIR = Path("/nonexistent")
     async with socket(await by_token(olga)) as one:
