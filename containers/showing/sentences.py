@@ -45,7 +45,7 @@ def _value(name: str, value: Any) -> Any:
         return from_json(value)
     if name in ("status", "state"):
         return str(words.STATES.get(value, value)).lower()
-    if name in ("why", "kind", "how"):
+    if name in ("why", "kind", "how", "step"):
         return gettext(value) if isinstance(value, str) and value else value
     if name == "action":
         return words.audit_action(value) if "." in str(value) else str(words.ACTIONS.get(value, value))

@@ -17,7 +17,7 @@ from containers.core.behaviour import Consoles
 from containers.core.errors import CoreError
 from containers.core.states import Status
 from containers.models import Event, Network, Operation
-from containers.showing import giving, settingrows, tree
+from containers.showing import ending, giving, settingrows, tree
 from containers.showing.forms import RESTARTS, changes_of, field_of, in_words
 from containers.showing.rows import Row, listed, row_of
 from containers.showing.sentences import translated
@@ -75,6 +75,7 @@ def _overview(row: Row) -> dict[str, Any]:
     return {
         "events": events[:12],
         "last": last if last and last.status == "failed" else None,
+        "ending": ending.ending(row),
         "last_lines": "\n".join(console.splitlines()[-LAST_LINES:]),
     }
 

@@ -21,6 +21,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from containers.core.errors import CoreError
 from containers.showing.sentences import translated
+from panel.pages.web import back_of
 
 from . import audit, services, tokens
 from .actor import Actor
@@ -134,10 +135,10 @@ def end_sessions(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def preferences(request: HttpRequest) -> HttpResponse:
-    """Save language and theme."""
+    """Save language and theme; from the sidebar of whatever page this is."""
     user = cast("User", request.user)
     form = PreferencesForm(request.POST, instance=user)
-    response = redirect("account")
+    response = HttpResponseRedirect(back_of(request))
     if form.is_valid():
         form.save()
         _set_language(response, user.language)

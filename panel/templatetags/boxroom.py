@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 from django import template
+from django.conf import settings
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.utils import timezone
@@ -87,6 +88,15 @@ def duration(operation: Operation) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min"
+
+
+@register.filter
+def span(time: dt.timedelta) -> str:
+    """Return a length of time, roughly: 3 days, 2 minutes, less than a minute."""
+    if time.total_seconds() < 60:
+        return _("less than a minute")
+    now = timezone.now()
+    return timesince(now - time, now, depth=1)
 
 
 @register.filter
@@ -176,6 +186,7 @@ def sidebar(context: dict[str, Any]) -> dict[str, Any]:
         "running_count": running,
         "here": request.path,
         "LANGUAGE_CODE": context.get("LANGUAGE_CODE", ""),
+        "languages": settings.LANGUAGES,
         "may_audit": user.is_authenticated and (user.host_admin or _administers(user)),
     }
 
