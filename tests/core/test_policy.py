@@ -103,6 +103,9 @@ def test_what_is_the_default_of_one_kind_of_container_is_more_than_that_of_the_o
 def test_what_is_dropped_again_is_not_kept() -> None:
     security = Security(capabilities_keep=("chown", "sys_time"), capabilities_drop=("sys_time",))
     policy.check(policy.DEFAULT, spec(security=security))
+    with pytest.raises(PolicyDenied) as caught:
+        policy.check(policy.DEFAULT, spec(security=dataclasses.replace(security, capabilities_drop=())))
+    assert caught.value.field == "security.capabilities_keep"
 
 
 def on_card(**changes: Any) -> Spec:
@@ -250,4 +253,7 @@ def test_private_sources_are_refused_unless_named(address: str) -> None:
 
 def test_public_sources_and_named_subnets_are_fine() -> None:
     policy.check_source(policy.DEFAULT, "images.example.org", ["93.184.216.34", "2606:2800:220:1::1"])
-    policy.check_source(policy.parse('[images]\nsources = ["10.0.0.0/8"]'), "mirror", ["10.1.2.3"])
+    rules = policy.parse('[images]\nsources = ["10.0.0.0/8"]')
+    policy.check_source(rules, "mirror", ["10.1.2.3"])
+    with pytest.raises(PolicyDenied):
+        policy.check_source(rules, "mirror", ["10.1.2.3", "192.168.1.1"])

@@ -38,6 +38,7 @@ SPEC = Spec(
 
 def test_a_whole_spec_passes():
     SPEC.check()
+    assert Spec.from_json(SPEC.to_json()) == SPEC, "and is the same after it was written down"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ def test_healthz_is_ok(instance: Instance) -> None:
 )
 def test_an_unknown_path_has_the_shape_of_an_error(path: str, instance: Instance) -> None:
     headers = {"Authorization": f"Bearer {instance.token()}"}
-    refused(httpx.get(f"{instance.address}{path}", headers=headers), 404, "not-found")
+    answer = httpx.get(f"{instance.address}{path}", headers=headers)
+    assert answer.headers["content-type"].startswith("application/json")
+    assert {"code", "message", "field"} <= refused(answer, 404, "not-found").keys()
 
 
 def test_each_kind_of_refusal_has_its_status(api: httpx.Client, instance: Instance, sleeper: str) -> None:
@@ -81,6 +83,7 @@ def test_a_limit_out_of_bounds_names_itself(limits: dict[str, Any], field: str, 
     refused(
         api.post("/containers", json={"name": "x", "image": "busybox", "limits": limits}), 422, "invalid-value", field
     )
+    assert api.get("/containers/x").status_code == 404
 
 
 def test_limits_at_their_lower_bounds_are_taken(api: httpx.Client, name: str) -> None:
@@ -91,6 +94,7 @@ def test_limits_at_their_lower_bounds_are_taken(api: httpx.Client, name: str) ->
 
 @pytest.mark.parametrize("bad", ["", "..", "a/b", "a" * 64, "a\n", "a\0", "A", "-a", "a-", "ä", "a_b", "a.b"])
 def test_names_of_everything_follow_one_rule(bad: str, api: httpx.Client) -> None:
+    before = api.get("/operations?limit=1").json()["items"]
     for path, key, more in (
         ("/containers", "name", {"image": "busybox"}),
         ("/images", "name", {"source": {"type": "debootstrap", "suite": "bookworm"}}),
@@ -99,6 +103,7 @@ def test_names_of_everything_follow_one_rule(bad: str, api: httpx.Client) -> Non
         ("/users", "username", {}),
     ):
         refused(api.post(path, json={key: bad, **more}), 422, "invalid-value", key)
+    assert api.get("/operations?limit=1").json()["items"] == before
 
 
 def test_an_operation_is_answered_202_and_found_at_its_id(api: httpx.Client, name: str) -> None:
@@ -288,6 +293,7 @@ def test_bad_networks(more: dict[str, Any], status: int, field: str, api: httpx.
         "bad-request" if status == 400 else "invalid-value",
         field,
     )
+    assert api.get("/networks/bad").status_code == 404
 
 
 @pytest.mark.parametrize(("source", "status"), [
