@@ -36,6 +36,9 @@ from .schemas import (
 router = Router(tags=["containers"])
 
 Force = Annotated[bool, Query(default=False, description="Stop it first.")]
+KeepDays = Annotated[
+    int | None, Query(default=None, description="So many days it stays in the trash; 0: it is deleted for good.")
+]
 
 
 class ContainerFilters(BaseModel):
@@ -114,11 +117,12 @@ async def delete_container(
     name: str,
     *,
     force: Force = False,
+    keep_days: KeepDays = None,
     wait: Wait = 0,
     key: Key = None,
 ) -> HttpResponse:
-    """Delete a container and its snapshots; `force` stops it first."""
-    return await _act(request, name, "delete", {"force": force}, wait, key)
+    """Delete a container and its snapshots; `force` stops it first. The trash keeps them for some days."""
+    return await _act(request, name, "delete", {"force": force, "keep_days": keep_days}, wait, key)
 
 
 @router.post("/containers/{name}/stop", summary="Stop a container")
@@ -178,10 +182,11 @@ async def change_snapshot(
 
 @router.delete("/containers/{name}/snapshots/{snapshot}", summary="Delete a snapshot")
 async def delete_snapshot(
-    request: HttpRequest, name: str, snapshot: str, wait: Wait = 0, key: Key = None
+    request: HttpRequest, name: str, snapshot: str, keep_days: KeepDays = None, wait: Wait = 0, key: Key = None
 ) -> HttpResponse:
-    """Delete a snapshot."""
-    return await _act(request, name, "snapshot-delete", {"snapshot": snapshot}, wait, key)
+    """Delete a snapshot; the trash keeps it for some days."""
+    arguments = {"snapshot": snapshot, "keep_days": keep_days}
+    return await _act(request, name, "snapshot-delete", arguments, wait, key)
 
 
 SimpleAction = Literal["start", "restart", "freeze", "unfreeze"]

@@ -17,7 +17,7 @@ from ..core.sentences import say
 from ..core.spec import check_text
 from ..core.states import Action, Status, after
 from ..models import Container, Snapshot
-from . import requests
+from . import basket, requests
 
 SAFETY_DAYS: Final = 7
 """So long the state before a restore is kept."""
@@ -83,13 +83,15 @@ def change(_actor: Actor | None, container: Container, arguments: dict[str, Any]
     }
 
 
-def delete(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
+def delete(actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
     """Prepare deleting one: {"snapshot"}; raises InUse where it is pinned."""
     found = find(container, arguments.get("snapshot"))
     if found.pinned:
         raise InUse(say("The snapshot %(name)s is pinned: unpin it first.", name=found.name), users=[container.name])
     fits(container, Action.SNAPSHOT_DELETE)
-    return {"arguments": {"snapshot": found.name}}
+    # what was an undo, or by a schedule, was to go in any case
+    keep = basket.days(actor, container.host, arguments) if found.kind == "manual" and found.holds != "files" else 0
+    return {"arguments": {"snapshot": found.name, "keep_days": keep}}
 
 
 def restore(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:

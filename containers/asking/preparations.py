@@ -13,7 +13,7 @@ from ..core.names import check_name
 from ..core.sentences import say
 from ..core.states import Action, Status
 from ..models import Container
-from . import points, queue, requests
+from . import basket, points, queue, requests
 
 
 def _prepare_plain(action: Action) -> Callable[[Actor | None, Container, dict[str, Any]], dict[str, Any]]:
@@ -30,11 +30,12 @@ def _prepare_plain(action: Action) -> Callable[[Actor | None, Container, dict[st
     return prepare
 
 
-def _prepare_delete(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
+def _prepare_delete(actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
     force = bool(arguments.get("force", False))
     if not (force and container.status in (Status.RUNNING, Status.FROZEN)):
         points.fits(container, Action.DELETE)
-    return {"arguments": {"force": force}}
+    keep = 0 if container.ephemeral else basket.days(actor, container.host, arguments)
+    return {"arguments": {"force": force, "keep_days": keep}}
 
 
 def _prepare_update(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -72,9 +72,13 @@ def insert(
     project: Project | None = None,
     arguments: dict[str, Any] | None = None,
     cancellable: bool = False,
+    name: str = "",
 ) -> Operation:
-    """Insert an operation with its pending audit record, in the caller's transaction, and ring on commit."""
-    name = str(container or image or network)
+    """Insert an operation with its pending audit record, in the caller's transaction, and ring on commit.
+
+    name: of what it is about, where that has no row.
+    """
+    name = name or str(container or image or network)
     operation = Operation.objects.create(
         host=host,
         action=action,

@@ -30,6 +30,8 @@ AUDIT_ACTIONS: Final[dict[str, str]] = {
     "snapshot-change": "snapshot.change",
     "snapshot-delete": "snapshot.delete",
     "restore": "snapshot.restore",
+    "trash-restore": "trash.restore",
+    "trash-purge": "trash.purge",
     "image-build": "image.build",
     "image-delete": "image.delete",
     "network-create": "network.create",
@@ -44,7 +46,7 @@ def audit_action(action: str) -> str:
 
 def audit_object(action: str) -> str:
     """Return the kind of object that an operation's action is about."""
-    return action.partition("-")[0] if action.startswith(("image-", "network-")) else "container"
+    return action.partition("-")[0] if action.startswith(("image-", "network-", "trash-")) else "container"
 
 
 # operations
@@ -126,7 +128,10 @@ def tell_of(operation: Operation) -> None:
 def undo_reservation(operation: Operation) -> None:
     """Remove the rows that an operation had reserved for what it did not make."""
     with transaction.atomic():
-        if operation.action in ("create", "import") and operation.container_id:
+        made = operation.action in ("create", "import") or (
+            operation.action == "trash-restore" and operation.arguments.get("kind") == "container"
+        )
+        if made and operation.container_id:
             forget_container(operation.container_id)
         elif operation.action == "clone" and operation.target_id:
             forget_container(operation.target_id)

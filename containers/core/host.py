@@ -11,6 +11,7 @@ The state directory (root, 0711)::
         images/NAME.json     which layers an image is made of
         imports/ID.json      what of LXC's a container is to be made of, until it is
         tmp/ trash/          what is being made, what is being removed
+        basket/ID/           what was deleted and can be had back for some days
     stats/                   0700: samples, one file per container
     panel/                   root:boxroom, 0750: web.json (the panel's settings, the web's secrets), static files
     web/                     0700, user boxroom: the database, uploads; nothing there is believed by root
@@ -92,6 +93,11 @@ class Host:
     def downloads_dir(self) -> Path:
         """What downloads of images have brought so far, by digest; kept for a day, to go on with."""
         return self.store_dir / "downloads"
+
+    @property
+    def basket_dir(self) -> Path:
+        """What was deleted and can be had back."""
+        return self.store_dir / "basket"
 
     @property
     def stats_dir(self) -> Path:

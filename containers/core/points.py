@@ -59,13 +59,17 @@ def directory(host: Host, container_id: str) -> Path:
 
 def listed(host: Host, container_id: str) -> list[Snapshot]:
     """Return a container's snapshots, oldest first."""
-    place = directory(host, container_id)
+    found = records(directory(host, container_id))
+    return sorted(found, key=lambda snapshot: (snapshot.created_at, snapshot.name))
+
+
+def records(place: Path) -> list[Snapshot]:
+    """Return the snapshots whose records lie in a directory, in no order."""
     try:
         names = os.listdir(place)
     except FileNotFoundError:
         return []
-    found = [_read(place / name) for name in names if name.endswith(".json") and not name.startswith(".")]
-    return sorted(found, key=lambda snapshot: (snapshot.created_at, snapshot.name))
+    return [_read(place / name) for name in names if name.endswith(".json") and not name.startswith(".")]
 
 
 def load(host: Host, container_id: str, name: str) -> Snapshot:

@@ -35,7 +35,7 @@ from .names import check_name
 from .sentences import say
 from .spec import Spec, build
 
-LockKind = Literal["image", "container", "layers", "trash"]
+LockKind = Literal["image", "container", "basket", "layers", "trash"]
 """Taken in this order, never the other way."""
 
 _CONTAINER_ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
@@ -73,7 +73,8 @@ class Image:
 
 def prepare(host: Host) -> None:
     """Make the store's directories where they are missing; root only."""
-    for path in (host.store_dir, host.containers_dir, host.layers_dir, host.images_dir, host.tmp_dir, host.trash_dir):
+    dirs = (host.containers_dir, host.layers_dir, host.images_dir, host.tmp_dir, host.trash_dir, host.basket_dir)
+    for path in (host.store_dir, *dirs):
         path.mkdir(mode=0o700, exist_ok=True)
     host.locks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 

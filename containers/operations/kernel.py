@@ -109,7 +109,7 @@ class KernelRuntime:
             store.save(self.host, kept)
         networks.register(self.host, kept)
 
-    def delete(self, container_id: str) -> None:
+    def delete(self, container_id: str, thrown: Entry | None = None) -> None:
         with contextlib.suppress(NotFound):
             spec = store.load(self.host, container_id)
             if spec.hooks:
@@ -181,7 +181,26 @@ class KernelRuntime:
             expires_at=kept.expires_at,
         )
 
-    def remove_snapshot(self, container_id: str, name: str) -> None:
+    def basket(self) -> dict[str, Entry]:
+        return basket.listed(self.host)
+
+    def take_back(self, entry: Entry, spec: Spec | None, name: str) -> None:
+        if entry.kind == "snapshot":
+            discarding.take_back_snapshot(self.host, entry.id, name)
+        elif entry.kind == "image":
+            discarding.take_back_image(self.host, entry.id)
+        elif spec is not None:
+            with _CEILINGS:
+                self.check_policy(spec)
+                made = discarding.take_back_container(self.host, entry.id, spec)
+            networks.register(self.host, made)
+
+    def purge(self, entry_id: str) -> None:
+        discarding.purge(self.host, entry_id)
+
+    def remove_snapshot(self, container_id: str, name: str, thrown: Entry | None = None) -> None:
+        if thrown is not None:
+            discarding.throw_snapshot(self.host, thrown)
         stored.delete_snapshot(self.host, container_id, name)
 
     def restore(self, container_id: str, name: str, *, spec: Spec | None, safety: Kept) -> Spec:
@@ -245,7 +264,9 @@ class KernelRuntime:
     def images(self) -> dict[str, Built]:
         return {name: _built(one) for name, one in store.images(self.host).items()}
 
-    def remove_image(self, name: str) -> None:
+    def remove_image(self, name: str, thrown: Entry | None = None) -> None:
+        if thrown is not None:
+            discarding.throw_image(self.host, thrown)
         stored.delete_image(self.host, name)
 
     def choose_subnets(self, taken: Sequence[str], seed: str) -> tuple[str, str]:

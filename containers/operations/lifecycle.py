@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from django.db import transaction
+
 from ..bookkeeping import records
 from ..core import restarts
 from ..core.errors import CoreError, InvalidTransition
 from ..core.sentences import say
 from ..core.states import Status
 from ..models import Container
-from . import networks
+from . import basket, networks
 from .job import Job, another_exit, exit_told_here
 
 LIVE = (Status.RUNNING, Status.FROZEN)
@@ -80,9 +82,12 @@ def delete(job: Job) -> None:
         job.progress(10, "Stopping")
         job.runtime.stop(container.pk, timeout_sec=0, force=True, kill=True)
     job.progress(40, "Removing")
-    job.runtime.delete(container.pk)
-    records.forget_container(container.pk)
-    job.message = "Deleted."
+    thrown = basket.of_container(job)
+    job.runtime.delete(container.pk, thrown)
+    with transaction.atomic():
+        basket.mirror(job, container.pk if thrown else "")
+        records.forget_container(container.pk)
+    job.message = "Moved to the trash." if thrown else "Deleted."
 
 
 def start_container(job: Job, container: Container) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..core.basket import Entry
 from ..core.network.base import NetworkConfig
 from ..core.points import Kind
 from ..core.spec import Limits, Spec
@@ -83,8 +84,23 @@ class Runtime(Protocol):
         """Replace the spec in the store, and what the network knows of it."""
         ...
 
-    def delete(self, container_id: str) -> None:
-        """Remove a stopped container and everything that leads back to it; nothing there is fine."""
+    def delete(self, container_id: str, thrown: Entry | None = None) -> None:
+        """Remove a stopped container and everything that leads back to it; nothing there is fine.
+
+        thrown: what it is in the trash, where it is to be had back for some days.
+        """
+        ...
+
+    def basket(self) -> dict[str, Entry]:
+        """Return what is in the trash, by id."""
+        ...
+
+    def take_back(self, entry: Entry, spec: Spec | None, name: str) -> None:
+        """Put something from the trash back: a container with this spec, a snapshot by this name, an image."""
+        ...
+
+    def purge(self, entry_id: str) -> None:
+        """Remove something from the trash for good; nothing there is fine."""
         ...
 
     def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
@@ -127,8 +143,8 @@ class Runtime(Protocol):
         """Give a snapshot the name, the note, the pin and the expiry of kept; done already is done."""
         ...
 
-    def remove_snapshot(self, container_id: str, name: str) -> None:
-        """Forget a snapshot; nothing there is fine."""
+    def remove_snapshot(self, container_id: str, name: str, thrown: Entry | None = None) -> None:
+        """Forget a snapshot; nothing there is fine. thrown: as for delete."""
         ...
 
     def restore(self, container_id: str, name: str, *, spec: Spec | None, safety: Kept) -> Spec:
@@ -164,8 +180,8 @@ class Runtime(Protocol):
         """Return the images in the store, by name."""
         ...
 
-    def remove_image(self, name: str) -> None:
-        """Forget an image; nothing there is fine."""
+    def remove_image(self, name: str, thrown: Entry | None = None) -> None:
+        """Forget an image; nothing there is fine. thrown: as for delete."""
         ...
 
     def choose_subnets(self, taken: Sequence[str], seed: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from ..core.sentences import say
 from ..core.states import Status
 from ..messaging.notices import notify
 from ..models import Container, Snapshot
-from . import lifecycle, update
+from . import basket, lifecycle, update
 from .job import Job
 from .runtime import Kept
 
@@ -59,10 +59,13 @@ def change(job: Job) -> None:
 def remove(job: Job) -> None:
     """Forget a snapshot; one that is gone already is done."""
     container, name = job.container, job.arguments["snapshot"]
-    job.runtime.remove_snapshot(container.pk, name)
-    Snapshot.objects.filter(container=container, name=name).delete()
-    records.add_event(container, "snapshot-deleted", reason=name, operation=job.operation)
-    job.message = f"Snapshot {name} deleted."
+    thrown = basket.of_snapshot(job, name)
+    job.runtime.remove_snapshot(container.pk, name, thrown)
+    with transaction.atomic():
+        basket.mirror(job, thrown.id if thrown else "")
+        Snapshot.objects.filter(container=container, name=name).delete()
+        records.add_event(container, "snapshot-deleted", reason=name, operation=job.operation)
+    job.message = f"Snapshot {name} moved to the trash." if thrown else f"Snapshot {name} deleted."
 
 
 def restore(job: Job) -> None:

@@ -19,6 +19,8 @@ LEAST_ROLE: Final[dict[str, str]] = {
     "snapshot": OPERATOR,
     "snapshot-change": OPERATOR,
     "snapshot-delete": OPERATOR,
+    "trash-restore": ADMINISTRATOR,
+    "trash-purge": ADMINISTRATOR,
     "restore": OPERATOR,
     "files": OPERATOR,
     "schedule": OPERATOR,

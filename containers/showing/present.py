@@ -16,7 +16,7 @@ from ..core.behaviour import Boot, Consoles, Init
 from ..core.host import Host as CoreHost
 from ..core.security import Security
 from ..core.states import Status
-from ..models import Container, Event, Image, Network, Operation, Schedule, Snapshot
+from ..models import Container, Event, Image, Network, Operation, Schedule, Snapshot, Trashed
 
 LIMITS: Final = (
     "memory_bytes",
@@ -188,6 +188,21 @@ def schedule(row: Schedule) -> dict[str, Any]:
         "next_at": time(row.next_at),
         "last_at": time(row.last_at),
         "created_by": row.created_by,
+    }
+
+
+def trashed(row: Trashed) -> dict[str, Any]:
+    """Return something in the trash."""
+    return {
+        "id": row.pk,
+        "kind": row.kind,
+        "name": row.name,
+        "container": row.container or None,
+        "project": row.project.name if row.project else None,
+        "size_bytes": row.size_bytes,
+        "deleted_at": time(row.deleted_at),
+        "deleted_by": row.deleted_by,
+        "expires_at": time(row.expires_at),
     }
 
 

@@ -17,6 +17,7 @@ from ..core.nics import Nic
 from ..core.spec import Spec
 from ..core.states import Status
 from ..models import Container, Host, Image, Network, NetworkInterface, Operation, Snapshot, local_host
+from ..operations.basket import empty_rows
 from ..operations.runtime import Built, Runtime
 
 BUSYBOX: Final = "busybox"
@@ -103,6 +104,8 @@ def save_facts(host: Host, facts: dict[str, Any]) -> None:
 def mend_rows(host: Host, runtime: Runtime, core_host: CoreHost) -> list[str]:
     """Make rows agree with the store, where no operation is at work; return in words what was mended."""
     mended = _mend_images(host, runtime)
+    # the trash before the containers: what is put back meanwhile is seen at one of the two places
+    mended += empty_rows(host, runtime.basket())
     stored = runtime.stored()
     for container_id, spec in stored.items():
         row = Container.objects.filter(pk=container_id).first()

@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from django.utils import timezone
 
-from ..asking import queue, schedules, services
+from ..asking import basket, queue, schedules, services
 from ..core.errors import AlreadyExists, CoreError
-from ..models import Container, Schedule, Snapshot
+from ..models import Container, Operation, Schedule, Snapshot, Trashed
 
 STEP_SEC: Final = 60.0
 DOUBT_SEC: Final = 86400.0
+PURGED_AT_ONCE: Final = 20
 MISSED_SEC: Final = 600.0
 """So long a container that is busy when its time has come is asked again."""
 
@@ -115,7 +116,7 @@ def _prune(row: Schedule) -> int:
 
 def expire(now: dt.datetime) -> int:
     """Ask for the deletion of what has expired: one snapshot of each container at a time, and containers."""
-    asked = 0
+    asked = _purge(now)
     gone = Container.objects.filter(expires_at__lte=now).select_related("host", "project")
     for container in gone:
         if queue.unfinished(container) is None:
@@ -126,6 +127,17 @@ def expire(now: dt.datetime) -> int:
         if queue.unfinished(container) is None:
             name = due.filter(container=container).order_by("created_at").values_list("name", flat=True)[0]
             asked += _request(container, "snapshot-delete", {"snapshot": name})
+    return asked
+
+
+def _purge(now: dt.datetime) -> int:
+    """Ask for what has been in the trash for long enough to be deleted for good."""
+    asked = 0
+    for row in Trashed.objects.filter(expires_at__lte=now).select_related("host", "project")[:PURGED_AT_ONCE]:
+        unfinished = Operation.objects.filter(status__in=Operation.UNFINISHED, action__startswith="trash-")
+        if not unfinished.filter(arguments__entry=row.pk).exists():
+            basket.purge(None, row)
+            asked += 1
     return asked
 
 

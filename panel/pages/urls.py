@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import household, imaging, keeping, people, views
+from . import household, imaging, keeping, people, trash, views
 
 app_name = "pages"
 urlpatterns = [
@@ -18,6 +18,8 @@ urlpatterns = [
     path("schedules/", keeping.schedules, name="schedules"),
     path("schedules/_preview", keeping.schedule_preview, name="schedule-preview"),
     path("schedules/<int:schedule_id>/<slug:action>", keeping.schedule_action, name="schedule-action"),
+    path("trash/", trash.trash, name="trash"),
+    path("trash/<slug:entry_id>/<slug:action>", trash.trash_action, name="trash-action"),
     path("operations/", views.operations, name="operations"),
     path("operations/_running", views.running_count, name="running-count"),
     path("operations/_ended", views.ended, name="ended"),

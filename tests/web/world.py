@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from containers.core.basket import Entry
 from containers.core.errors import NotFound
 from containers.core.host import Host as CoreHost
 from containers.core.network.base import NetworkConfig
@@ -52,6 +53,8 @@ class FakeRuntime:
         self.left_of_import = ""
         self.bridges_gone = False
         self.registered: set[str] = set()
+        self.thrown: dict[str, Entry] = {}
+        self.kept: dict[str, Any] = {}
         self.calls: list[tuple[str, str]] = []
         self.before: dict[str, Callable[[], None]] = {}
         self.policy: Callable[[Spec], None] = lambda _spec: None
@@ -96,8 +99,11 @@ class FakeRuntime:
         self._call("save", spec.id)
         self.specs[spec.id] = spec
 
-    def delete(self, container_id: str) -> None:
+    def delete(self, container_id: str, thrown: Entry | None = None) -> None:
         self._call("delete", container_id)
+        if thrown is not None and container_id in self.specs:
+            self.thrown[container_id] = thrown
+            self.kept[container_id] = (self.specs[container_id], self.taken.get(container_id, {}))
         self.specs.pop(container_id, None)
         self.seen.pop(container_id, None)
         self.taken.pop(container_id, None)
@@ -162,8 +168,33 @@ class FakeRuntime:
             values.pop("kind")
             known[kept.name] = {**known.pop(name), **values}
 
-    def remove_snapshot(self, container_id: str, name: str) -> None:
+    def basket(self) -> dict[str, Entry]:
+        return dict(self.thrown)
+
+    def take_back(self, entry: Entry, spec: Spec | None, name: str) -> None:
+        self._call("take_back", entry.id)
+        kept = self.kept.pop(entry.id)
+        del self.thrown[entry.id]
+        if entry.kind == "snapshot":
+            self.taken.setdefault(entry.container_id, {})[name] = kept
+        elif entry.kind == "image":
+            self.made_images[name] = kept
+        else:
+            assert spec is not None
+            self.specs[entry.id] = dataclasses.replace(spec, layers=kept[0].layers)
+            self.taken[entry.id] = kept[1]
+            self.seen[entry.id] = Observed(status=Status.STOPPED)
+            self.registered.add(entry.id)
+
+    def purge(self, entry_id: str) -> None:
+        self._call("purge", entry_id)
+        self.thrown.pop(entry_id, None)
+        self.kept.pop(entry_id, None)
+
+    def remove_snapshot(self, container_id: str, name: str, thrown: Entry | None = None) -> None:
         self._call("remove_snapshot", container_id)
+        if thrown is not None and name in self.taken.get(container_id, {}):
+            self.thrown[thrown.id], self.kept[thrown.id] = thrown, self.taken[container_id][name]
         self.taken.get(container_id, {}).pop(name, None)
 
     def restore(self, container_id: str, name: str, *, spec: Spec | None, safety: Kept) -> Spec:
@@ -203,8 +234,10 @@ class FakeRuntime:
     def images(self) -> dict[str, Built]:
         return dict(self.made_images)
 
-    def remove_image(self, name: str) -> None:
+    def remove_image(self, name: str, thrown: Entry | None = None) -> None:
         self._call("remove_image", name)
+        if thrown is not None and name in self.made_images:
+            self.thrown[thrown.id], self.kept[thrown.id] = thrown, self.made_images[name]
         self.made_images.pop(name, None)
 
     def choose_subnets(self, taken: Sequence[str], seed: str) -> tuple[str, str]:

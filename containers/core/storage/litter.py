@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import files, store
+from .. import basket, files, store
 from ..errors import Busy, NotFound
 from ..failpoints import failpoint
 from ..host import Host
@@ -23,7 +23,7 @@ class Orphan:
 
 
 def used_layers(host: Host) -> set[str]:
-    """Return every layer that an image, a container or a snapshot refers to.
+    """Return every layer that an image, a container, a snapshot or the trash refers to.
 
     Raises where one of them can't be read: what it refers to is unknown then, and nothing may be removed.
     """
@@ -36,6 +36,13 @@ def used_layers(host: Host) -> set[str]:
         except (NotFound, FileNotFoundError):
             # deleted meanwhile, by one rename: it refers to nothing any more
             if host.container_dir(container_id).exists():
+                raise
+    # after the containers: what is deleted meanwhile is seen at one of the two places
+    for entry_id in basket.ids(host):
+        try:
+            used |= basket.layers(host, entry_id)
+        except FileNotFoundError:
+            if basket.directory(host, entry_id).exists():
                 raise
     return used
 
@@ -68,6 +75,7 @@ def sweep(host: Host) -> list[str]:
     for directory in _record_dirs(host):
         found += [f"half written: {path.name}" for path in files.remove_abandoned(directory)]
     found += [f"in the trash: {name}" for name in sorted(os.listdir(host.trash_dir))]
+    found += [f"nothing in the trash: {entry_id}" for entry_id in _hollow(host) if _drop(host, entry_id)]
     with contextlib.suppress(Busy):  # something is being made right now: the next sweep comes
         found += [f"unused layer: {layer}" for layer in collect(host, wait_sec=1.0)]
     return found
@@ -82,6 +90,8 @@ def orphans(host: Host) -> list[Orphan]:
     for directory in _record_dirs(host):
         for path in files.half_written(directory):
             found.append(Orphan(path=str(path), why="Left by a write that was cut short."))
+    for entry_id in _hollow(host):
+        found.append(Orphan(path=str(host.basket_dir / entry_id), why="Nothing in the trash."))
     try:
         with store.lock(host, "trash", wait_sec=0):
             found += _entries(host.trash_dir, "Waits for its removal.")
@@ -93,6 +103,25 @@ def orphans(host: Host) -> list[Orphan]:
     known = {*store.container_ids(host)}
     found += _entries(host.containers_dir, "Not a container.", but=known)
     return found + _entries(host.layers_dir, "Not a layer.", but=store.layer_ids(host))
+
+
+def _hollow(host: Host) -> list[str]:
+    """Return the entries of the trash that hold nothing, and that nobody is at work on."""
+    found = []
+    for entry_id in basket.ids(host):
+        with contextlib.suppress(Busy), store.lock(host, "basket", entry_id, wait_sec=0):
+            if basket.hollow(host, entry_id):
+                found.append(entry_id)
+            store.forget_lock(host, "basket", entry_id)
+    return found
+
+
+def _drop(host: Host, entry_id: str) -> bool:
+    with contextlib.suppress(Busy), store.lock(host, "basket", entry_id, wait_sec=0):
+        gone = basket.hollow(host, entry_id) and store.to_trash(host, host.basket_dir / entry_id)
+        store.forget_lock(host, "basket", entry_id)
+        return gone
+    return False
 
 
 def _entries(directory: Path, why: str, *, but: Iterable[str] = ()) -> list[Orphan]:
