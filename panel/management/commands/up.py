@@ -24,7 +24,9 @@ from panel.instance.options import DEFAULT_STATE_DIR
 from panel.instance.processes import Watcher
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
-READY_SEC: Final = 60.0
+SLOW_SEC: Final = 60.0
+READY_SEC: Final = 900.0
+"""A small machine that boots, or a busy one, takes minutes; a process that does not stay up is told of at once."""
 FAILURES_MAX: Final = 6
 PARTS: Final = ("redis", "launcher", "worker", "ticker", "web")
 
@@ -197,7 +199,8 @@ class Command(BaseCommand):
         )  # fmt: skip
 
     def _wait_ready(self, watcher: Watcher, bind: layout.Bind, stopping: list[int]) -> None:
-        deadline = time.monotonic() + READY_SEC
+        began = told = time.monotonic()
+        deadline = began + READY_SEC
         answer = "nothing"
         while time.monotonic() < deadline and not stopping:
             watcher.tend()
@@ -213,22 +216,29 @@ class Command(BaseCommand):
                 answer = error.read(500).decode(errors="replace")
             except (OSError, ValueError) as error:
                 answer = str(error)
+            if time.monotonic() - told > SLOW_SEC:
+                told = time.monotonic()
+                self._say(f"Not ready after {told - began:.0f} s; waiting on. It answers: {answer}")
             time.sleep(0.05)
         if not stopping:
             raise CommandError(f"The panel did not get ready in {READY_SEC:.0f} s; it answered: {answer}. "
                                f"Look into {watcher.host.log_dir}.")  # fmt: skip
 
     def _greet(self, host: Host, bind: layout.Bind, link: str) -> None:
+        # behind a reverse proxy cookies are taken at its address only
+        served = next(iter(layout.read_json(host.panel_dir / "web.json").get("extra_origins", ())), bind.address)
         self.stdout.write("")
-        self.stdout.write(f"Boxroom is ready: {bind.address}")
+        self.stdout.write(
+            f"Boxroom is ready: {bind.address}{f', served at {served}' if served != bind.address else ''}"
+        )
         if link:
             self.stdout.write("Sign in once with this link, and choose a password (valid for 24 hours):")
-            self.stdout.write(f"  {bind.address}{link}")
+            self.stdout.write(f"  {served}{link}")
         self.stdout.write("Ctrl-C stops the panel and leaves containers running.")
         self.stdout.write("")
         self.stdout.flush()
         if ready := os.environ.get("BOXROOM_READY_FD"):
-            text = json.dumps({"address": bind.address, "link": f"{bind.address}{link}" if link else ""})
+            text = json.dumps({"address": bind.address, "link": f"{served}{link}" if link else ""})
             os.write(int(ready), text.encode())
             os.close(int(ready))
 
