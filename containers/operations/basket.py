@@ -10,6 +10,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from ..asking.basket import kept_days
 from ..bookkeeping import baskets, points, records, specs
 from ..core.basket import Entry
 from ..core.errors import NotFound
@@ -50,6 +51,22 @@ def of_snapshot(job: Job, name: str) -> Entry | None:
         **_when(job, days),
         **_whose(job),
         detail={"created_by": row.created_by if row else ""},
+    )
+
+
+def of_image(job: Job) -> Entry | None:
+    """Return what an image is in the trash; None where it is not to be kept."""
+    image, days = job.image, 0 if job.operation.actor is None else kept_days(job.operation.host)
+    if days < 1 or image.state != Image.State.READY:
+        return None
+    detail = {"source": image.source, "description": image.description}
+    return Entry(
+        id=hashlib.sha256(job.operation.pk.bytes).hexdigest()[:32],
+        kind="image",
+        name=image.name,
+        **_when(job, days),
+        **_whose(job),
+        detail=detail,
     )
 
 

@@ -17,6 +17,7 @@ from ..core.errors import Cancelled, NotFound, SetupFailed
 from ..core.sentences import restored, say
 from ..messaging.notices import notify
 from ..models import Image, Operation
+from . import basket
 from .job import Job
 from .owner import this_process
 
@@ -42,10 +43,13 @@ def undo_build(job: Job) -> None:
 def delete(job: Job) -> None:
     """Forget the image; what containers use of it stays."""
     image = job.image
-    job.runtime.remove_image(image.name)
-    Image.objects.filter(pk=image.pk).delete()
+    thrown = basket.of_image(job)
+    job.runtime.remove_image(image.name, thrown)
+    with transaction.atomic():
+        basket.mirror(job, thrown.id if thrown else "")
+        Image.objects.filter(pk=image.pk).delete()
     notify("image", image.pk)
-    job.message = "Deleted."
+    job.message = "Moved to the trash." if thrown else "Deleted."
 
 
 def ensure(job: Job, name: str) -> Image:

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from containers.asking import services
+from containers.asking import basket, services
 from containers.core.errors import CoreError, SpecError
 from containers.core.states import TRANSITIONS, Action, Status
 from containers.showing import words
@@ -49,6 +49,7 @@ def dialog(request: HttpRequest, name: str, action: str) -> HttpResponse:
     context: dict[str, Any] = {"row": row, "action": action, "reason": row.reason(action)}
     if action == "delete":
         context["reason"] = row.delete.reason
+        context["trash_days"] = 0 if container.ephemeral else basket.kept_days(container.host)
     if "snapshot" in request.GET:
         context["snapshot"] = container.snapshots.filter(name=request.GET["snapshot"]).first()
         if context["snapshot"] is None:
@@ -89,7 +90,8 @@ def _after_dialog(request: HttpRequest, name: str, action: str) -> HttpResponse:
     if action == "delete":
         if form.get("confirm", "").strip() != name:
             raise SpecError(_("Type the name “%(name)s” to confirm.") % {"name": name}, field="confirm")
-        services.act(actor, name, "delete", {"force": bool(form.get("force"))})
+        asked: dict[str, Any] = {"force": bool(form.get("force"))}
+        services.act(actor, name, "delete", asked | ({"keep_days": 0} if form.get("for_good") else {}))
         on_its_page = f"/{name}" in request.headers.get("HX-Current-URL", "").split("?")[0]
         return (
             go(request, reverse("containers:list"))

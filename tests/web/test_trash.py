@@ -8,9 +8,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from containers.asking import basket, services
+from containers.asking import basket, resources, services
 from containers.core.errors import AlreadyExists, NotFound, SpecError
-from containers.models import Container, Operation, Snapshot, Trashed
+from containers.models import Container, Image, Operation, Snapshot, Trashed
 from containers.operations import runner
 from containers.operations.runtime import Built
 from containers.upkeep import rebuild, reconcile
@@ -107,6 +107,17 @@ def test_a_snapshot_comes_back_and_what_was_not_asked_for_is_not_kept(alice, tea
     make_container(team, "web-4", runtime=runtime)
     with pytest.raises(SpecError):
         ask("delete", {"keep_days": 366}, name="web-4")
+
+
+def test_an_image_comes_back_for_host_administrators(alice, root, runtime, host):
+    image = Image.objects.get(name="busybox")
+    assert run(resources.delete_image(actor(root), "busybox"), runtime).message == "Moved to the trash."
+    kept = Trashed.objects.get()
+    assert (kept.kind, kept.project, list(runtime.made_images)) == ("image", None, [])
+    assert Api(alice).get("/trash")[1]["items"] == []
+    assert run(basket.restore(actor(root), kept.pk), runtime).status == "succeeded"
+    back = Image.objects.get(name="busybox")
+    assert (back.source, back.state, back.layers) == (image.source, "ready", ["base"])
 
 
 def test_purge_and_expiry(alice, team, runtime, ask):
@@ -213,3 +224,13 @@ def test_rights_the_api_and_the_page(alice, olga, bob, charlie, root, team, runt
     assert Operation.objects.get(status="queued").action == "trash-restore"
     assert_error(Api(alice).post(f"/trash/{row.pk}/restore"), 409, "already-exists", "name")
     assert_error(Api(alice).post("/trash/none/restore"), 404, "not-found")
+
+
+def test_the_dialog_says_that_it_can_be_had_back_or_deletes_for_good(alice, team, runtime, settings, tmp_path, host):
+    settings.STATIC_ROOT = tmp_path
+    make_container(team, runtime=runtime)
+    browser = Client()
+    browser.force_login(alice, backend="allauth.account.auth_backends.AuthenticationBackend")
+    assert "from the trash for 7 days" in browser.get("/containers/web-1/_dialog/delete").content.decode()
+    browser.post("/containers/web-1/_dialog/delete", {"confirm": "web-1", "for_good": "1"})
+    assert Operation.objects.get().arguments == {"force": False, "keep_days": 0}
