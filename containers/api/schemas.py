@@ -304,6 +304,7 @@ class SimplestreamsSource(Body):
     type: Literal["simplestreams"]
     server: Url
     alias: Annotated[Text, Field(min_length=1, max_length=200)]
+    architecture: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,20}$")] | None = None
 
 
 class UrlSource(Body):

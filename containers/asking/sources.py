@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from panel.accounts.actor import Actor
 from panel.accounts.models import Project
@@ -43,6 +44,16 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
             requests.check_remote(f"https://{wanted.endpoint}/", field="source.reference", named=named)
         if "project" in kept and not Project.objects.filter(name=kept["project"]).exists():
             raise SpecError(f"There is no project {kept['project']!r}.", field="source.project")
+    elif kind == "simplestreams":
+        parts = urlsplit(kept["server"])
+        insecure = parts.netloc.lower() in rules.get("insecure", ())
+        if parts.scheme != "https" and not insecure:
+            raise SpecError("Give the server as https://HOST.", field="source.server")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise SpecError("The server's address may hold no user, query or fragment.", field="source.server")
+        if not insecure:
+            named = tuple(rules.get("sources", ()))
+            requests.check_remote(kept["server"], field="source.server", named=named)
     elif kind == "container":
         container = find_container(actor, kept["container"], "clone")
         snapshot = kept.get("snapshot")

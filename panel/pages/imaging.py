@@ -28,6 +28,7 @@ SUITES: Final = (
 KINDS: Final = (
     ("debootstrap", gettext_lazy("Debian")),
     ("oci", gettext_lazy("Registry")),
+    ("simplestreams", gettext_lazy("Image server")),
     ("upload", gettext_lazy("File of yours")),
     ("file", gettext_lazy("File of the host")),
     ("container", gettext_lazy("Container")),
@@ -35,6 +36,7 @@ KINDS: Final = (
 _FIELDS: Final = {
     "debootstrap": ("suite", "init", "variant", "mirror"),
     "oci": ("reference", "project"),
+    "simplestreams": ("server", "alias"),
     "upload": ("upload", "metadata", "sha256"),
     "file": ("directory", "path", "metadata", "sha256"),
     "container": ("container", "snapshot"),
@@ -42,6 +44,7 @@ _FIELDS: Final = {
 _ASKED: Final = {
     "debootstrap": "suite",
     "oci": "reference",
+    "simplestreams": "alias",
     "upload": "upload",
     "file": "path",
     "container": "container",

@@ -15,9 +15,10 @@ _WORDS = {
     "debootstrap": "Debian",
     "file": gettext_lazy("file of the host"),
     "oci": gettext_lazy("registry"),
+    "simplestreams": gettext_lazy("image server"),
     "upload": gettext_lazy("uploaded file"),
 }
-_SHOWN = {"container": "container", "debootstrap": "suite", "file": "path", "oci": "reference"}
+_SHOWN = {"container": "container", "debootstrap": "suite", "file": "path", "oci": "reference", "simplestreams": "alias"}
 
 
 @register.filter

@@ -15,7 +15,8 @@ export function connect() {
   socket.onopen = () => {
     attempt = 0;
     document.getElementById("connection").hidden = true;
-    if (lostAt) catchUp();
+    // what ended between the page's making and now was told to nobody here
+    if (lostAt || document.querySelector("[data-topic] .state-working, [data-topic] progress")) catchUp();
     lostAt = 0;
   };
   socket.onmessage = (message) => take(JSON.parse(message.data));

@@ -187,6 +187,30 @@ def test_an_image_of_a_registry(more, status, code, field, root):
         assert not Operation.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "status", "code", "field"),
+    [
+        ({}, 202, None, None),
+        ({"architecture": "amd64"}, 202, None, None),
+        ({"server": "http://images.example.org"}, 422, "invalid-value", "source.server"),
+        ({"server": "https://u:p@images.example.org"}, 422, "invalid-value", "source.server"),
+        ({"server": "https://images.example.org/?x"}, 422, "invalid-value", "source.server"),
+        ({"server": "https://10.0.0.1"}, 403, "policy", "source.server"),
+        ({"server": "file:///etc"}, 422, "invalid-value", "source.server"),
+        ({"alias": ""}, 422, "invalid-value", "source.alias"),
+        ({"architecture": "x" * 40}, 422, "invalid-value", "source.architecture"),
+    ],
+)
+def test_an_image_of_a_simplestreams_server(more, status, code, field, root):
+    source = {"type": "simplestreams", "server": "https://images.example.org", "alias": "alpine/3.22", **more}
+    got = Api(root).post("/images", {"name": "x", "source": source})
+    if code is None:
+        assert got[0] == status, got
+    else:
+        assert_error(got, status, code, field)
+        assert not Operation.objects.exists()
+
+
 def test_a_container_becomes_an_image_and_is_held_meanwhile(root, alice, team):
     api = Api(root)
     make_host()

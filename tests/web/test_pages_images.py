@@ -41,6 +41,11 @@ def text(client: Client, url: str) -> str:
             {"directory": "isos", "path": "a.tar", "metadata": "", "sha256": ""},
             {"directory": "isos", "path": "a.tar"},
         ),
+        (
+            "simplestreams",
+            {"server": "https://images.example.org", "alias": "alpine/3.22"},
+            {"server": "https://images.example.org", "alias": "alpine/3.22"},
+        ),
         ("debootstrap", {"suite": "trixie", "packages": "vim, curl"}, {"suite": "trixie", "packages": ["vim", "curl"]}),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any, Final
 from ..errors import SpecError
 from ..host import Host
 from ..sentences import say
-from . import busybox, debootstrap, given, layered, registry
+from . import busybox, debootstrap, given, layered, registry, simplestreams
 from .base import Builder, BuiltImage, Log, Order, Progress, make
 
 BUILDERS: Final[dict[str, Builder]] = {"busybox": busybox.build, "debootstrap": debootstrap.build}
@@ -16,6 +16,7 @@ BUILDERS: Final[dict[str, Builder]] = {"busybox": busybox.build, "debootstrap": 
 MAKERS: Final[dict[str, layered.Maker]] = {
     "file": given.from_file,
     "oci": registry.from_registry,
+    "simplestreams": simplestreams.from_server,
     "upload": given.from_file,
 }
 """Those that bring layers of somebody else's, by the source's type."""
@@ -34,7 +35,9 @@ def build(
 
     source: as in the API, ``{"type": "busybox"}`` or
     ``{"type": "debootstrap", "suite", "variant"?, "init"?, "packages"?, "mirror"?}``,
-    ``{"type": "oci", "reference", "project"?}``, ``{"type": "upload", "upload", "metadata"?, "sha256"?}`` or
+    ``{"type": "oci", "reference", "project"?}``,
+    ``{"type": "simplestreams", "server", "alias", "architecture"?}``,
+    ``{"type": "upload", "upload", "metadata"?, "sha256"?}`` or
     ``{"type": "file", "directory", "path", "metadata"?, "sha256"?}``.
     progress: told percentages and what is done. log: told lines of output. cancelled: asked at least twice a second.
     Raises SpecError naming the field, Busy while the same image is being made, Cancelled, SetupFailed with the step

@@ -62,14 +62,19 @@ def _described(bench: Bench) -> dict[str, str]:
         return {}
     file = bench.directory / "metadata-file"
     staging.take(order, source, "metadata", file, lambda _part: None)
-    with store.making(order.host) as directory:
+    return describe(bench, file, "source.metadata")
+
+
+def describe(bench: Bench, file: Path, field: str) -> dict[str, str]:
+    """Return what an archive with metadata.yaml tells, and remove it; LXC's meta.tar.xz, with its config, nothing."""
+    with store.making(bench.order.host) as directory:
         tree = directory / "rootfs"
         tree.mkdir(mode=0o755)
-        bench.unpack(file, tree, layer=False, tell=lambda _part, _entries: None, named="source.metadata")
+        bench.unpack(file, tree, layer=False, tell=lambda _part, _entries: None, named=field)
         file.unlink()
         data = oci.read_inside(tree, "metadata.yaml")
         if data is None and oci.read_inside(tree, "config") is None:
-            raise BadArchive("There is no metadata.yaml in it.", field="source.metadata", entry="", limit="")
+            raise BadArchive("There is no metadata.yaml in it.", field=field, entry="", limit="")
         return metadata.of_yaml(data or b"")
 
 

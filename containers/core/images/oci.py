@@ -63,10 +63,10 @@ def bad(message: str) -> BadArchive:
     return BadArchive(message, field="source", entry="", limit="")
 
 
-def document(data: bytes, digest: str | None = None) -> dict[str, Any]:
+def document(data: bytes, digest: str | None = None, *, most_bytes: int = JSON_MAX_BYTES) -> dict[str, Any]:
     """Return a JSON object that has this digest, where one is given; raises BadArchive."""
-    if len(data) > JSON_MAX_BYTES:
-        raise bad(f"A document of the image is larger than {JSON_MAX_BYTES} bytes.")
+    if len(data) > most_bytes:
+        raise bad(f"A document of the image is larger than {most_bytes} bytes.")
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         raise bad(f"A document of the image is not the one of digest sha256:{digest}.")
     try:

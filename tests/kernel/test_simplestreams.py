@@ -1,0 +1,168 @@
+"""A simplestreams server of this test's own, in the layout of images.linuxcontainers.org."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from containers.core import images, store
+from containers.core.archives.unpacking import BadArchive
+from containers.core.errors import CoreError, PolicyDenied, SpecError
+from containers.core.images import metadata, simplestreams
+
+from .test_image_files import nothing_left, packed, tree
+
+HERE = os.uname().machine
+NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def item(root: Path, path: Path, kind: str) -> dict[str, object]:
+    data = path.read_bytes()
+    return {
+        "ftype": kind, "path": str(path.relative_to(root)), "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+@pytest.fixture(scope="module")
+def offered(tmp_path_factory) -> Path:
+    """What the server serves: tiny/7 in two versions, of which the newer is incomplete, and one for another machine."""
+    place = tmp_path_factory.mktemp("streams")
+    root = place / "www"
+    made = tree(place / "tree")
+    products = {}
+    for arch, words in ((NAMES[HERE], "here"), ("s390x", "there")):
+        where = root / f"images/tiny/7/{arch}/default/20260102_05:24"
+        where.mkdir(parents=True)
+        subprocess.run(["mksquashfs", made, where / "rootfs.squashfs", "-quiet"], check=True, stdout=subprocess.DEVNULL)
+        (place / "metadata.yaml").write_text(f"architecture: {arch}\nproperties:\n  description: Tiny {words}\n")
+        packed(where / "incus.tar.xz", "--xz", "-C", str(place), "metadata.yaml")
+        items = {
+            "incus.tar.xz": item(root, where / "incus.tar.xz", "incus.tar.xz"),
+            "rootfs.squashfs": item(root, where / "rootfs.squashfs", "squashfs"),
+            "delta-20260101.vcdiff": {"ftype": "squashfs.vcdiff", "path": "x", "size": 1, "sha256": "0" * 64},
+        }
+        products[f"tiny:7:{arch}:default"] = {
+            "aliases": "tiny/7/default,tiny/7", "arch": arch, "os": "Tiny", "release": "7", "variant": "default",
+            "versions": {"20260102_05:24": {"items": items}, "20260103_05:24": {"items": {}}},
+        }
+    streams = root / "streams/v1"
+    streams.mkdir(parents=True)
+    listed = {"datatype": "image-downloads", "path": "streams/v1/images.json", "format": "products:1.0"}
+    (streams / "index.json").write_text(json.dumps({"format": "index:1.0", "index": {"images": listed}}))
+    (streams / "images.json").write_text(json.dumps({"format": "products:1.0", "products": products}))
+    return root
+
+
+@pytest.fixture
+def serve(host) -> Iterator[object]:
+    """Return a function that serves a directory, to whom the policy lets this host go; returns its address."""
+    running = []
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    def start(root: Path) -> str:
+        made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        running.append((made, thread))
+        address = f"127.0.0.1:{made.server_port}"
+        host.policy_path.write_text(f'[images]\ninsecure = ["{address}"]\n')
+        return f"http://{address}"
+
+    yield start
+    for made, thread in running:
+        made.shutdown()
+        thread.join()
+        made.server_close()
+
+
+def pull(host, server: str, alias: str = "tiny/7", name: str = "x", **more: str):
+    return images.build(host, name, {"type": "simplestreams", "server": server, "alias": alias, **more})
+
+
+def test_the_newest_complete_version_for_this_machine_is_taken(host, serve, offered):
+    built = pull(host, serve(offered))
+    details = built.details
+    assert (details["os"], details["release"], details["variant"]) == ("Tiny", "7", "default")
+    assert (details["serial"], details["description"]) == ("20260102_05:24", "Tiny here")
+    assert details["architecture"] == metadata.machine(NAMES[HERE])
+    assert built.defaults["init_command"] == ["/sbin/init"]
+    [layer] = built.layers
+    assert os.stat(store.rootfs(host, layer) / "etc/inittab").st_uid == 12
+    assert os.listdir(host.downloads_dir) == os.listdir(host.tmp_dir) == []
+
+
+def test_what_there_is_is_named_where_it_was_asked_for_wrongly(host, serve, offered):
+    server = serve(offered)
+    with pytest.raises(SpecError, match="tiny/7, tiny/7/default") as error:
+        pull(host, server, "tiny/8")
+    assert error.value.field == "source.alias"
+    with pytest.raises(SpecError, match="There is: tiny"):
+        pull(host, server, "none")
+    with pytest.raises(SpecError) as machine:
+        pull(host, server, architecture="s390x")
+    assert machine.value.field == "source.architecture"
+    nothing_left(host)
+
+
+def test_a_file_that_is_not_the_one_of_the_list_is_refused(host, serve, offered, tmp_path):
+    copy = tmp_path / "www"
+    subprocess.run(["cp", "-a", offered, copy], check=True)
+    root = next(copy.rglob(f"{NAMES[HERE]}/default/*/rootfs.squashfs"))
+    data = bytearray(root.read_bytes())
+    data[len(data) // 2] ^= 1
+    root.write_bytes(data)
+    with pytest.raises(BadArchive, match="sha256"):
+        pull(host, serve(copy))
+    nothing_left(host)
+
+
+@pytest.mark.parametrize(
+    ("index", "images_json"),
+    [
+        ("{}", "{}"),
+        ("[]", "{}"),
+        (None, '{"products": []}'),
+        (None, '{"products": {"a": {"versions": []}}}'),
+        ('{"index": {"images": {"datatype": "image-downloads", "path": "../../etc/passwd"}}}', "{}"),
+        ('{"index": {"images": {"datatype": "image-downloads", "path": "http://10.0.0.1/x"}}}', "{}"),
+        ("x" * 100, "{}"),
+    ],
+)
+def test_a_server_that_talks_nonsense_is_refused(host, serve, offered, tmp_path, index, images_json):
+    copy = tmp_path / "www"
+    (copy / "streams/v1").mkdir(parents=True)
+    (copy / "streams/v1/index.json").write_text(index or (offered / "streams/v1/index.json").read_text())
+    (copy / "streams/v1/images.json").write_text(images_json)
+    with pytest.raises((SpecError, BadArchive)):
+        pull(host, serve(copy))
+    nothing_left(host)
+
+
+def test_only_servers_that_may_be_asked_are_asked(host, serve, offered):
+    server = serve(offered)
+    host.policy_path.write_text("")
+    for address in (server, server.replace("http:", "https:"), "https://10.0.0.1", "file:///etc"):
+        with pytest.raises((PolicyDenied, SpecError)) as error:
+            pull(host, address)
+        assert isinstance(error.value, CoreError)
+        assert error.value.field == "source.server"
+
+
+def test_paths_of_a_list_stay_below_the_server():
+    good = {"sha256": "0" * 64, "size": 1}
+    for path in ("../x", "/x", "a/../b", "http://x/y", "a//b", "a b", "a?b", "a#b", "", "-a", "a/.b/../c"):
+        assert simplestreams._item({**good, "path": path}) is None, path
+    assert simplestreams._item({**good, "path": "images/a/20260102_05:24/rootfs.squashfs"}) is not None
