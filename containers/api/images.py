@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Status
 
 from containers.asking import services, uploads
-from containers.models import Image
+from containers.models import Container, Image
 from containers.showing import present
 
 from . import answers, lists
@@ -31,8 +31,11 @@ def list_images(request: HttpRequest, page: PageQuery) -> dict[str, Any]:
 
 @router.get("/images/{name}", summary="An image")
 def get_image(request: HttpRequest, name: str) -> dict[str, Any]:
-    """One image."""
-    return present.image(services.find_image(actor(request), name))
+    """One image. used_by: the containers made from it that the caller may see."""
+    who = actor(request)
+    row = services.find_image(who, name)
+    users = Container.objects.visible_to(who.user).filter(image=row).order_by("name")
+    return {**present.image(row), "used_by": list(users.values_list("name", flat=True))}
 
 
 @router.post("/images", summary="Make an image")

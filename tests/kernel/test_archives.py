@@ -408,6 +408,17 @@ def test_a_program_that_reads_archives_may_write_nothing_and_reach_nobody(place)
     assert "'proc'" not in said
 
 
+def test_the_confined_process_imports_the_standard_library_only():
+    project = str(Path(__file__).resolve().parents[2])
+    program = (
+        f"import sys; sys.path.insert(0, {project!r}); import containers.core.archives.process\n"
+        "known = sys.stdlib_module_names | {'containers', '__main__'}\n"
+        "sys.exit(' '.join(sorted({m.partition('.')[0] for m in sys.modules} - known)) or 0)"
+    )
+    done = subprocess.run(["/usr/bin/python3", "-I", "-S", "-B", "-c", program], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def test_nothing_is_left_where_it_is_cancelled(place):
     archive = tar(place / "x.tar", entry("x", data=b"x" * (1 << 20)))
 

@@ -229,6 +229,15 @@ def test_a_container_becomes_an_image_and_is_held_meanwhile(root, alice, team):
     assert_error(api.post(f"/containers/{web.name}/start"), 409, "busy")
 
 
+def test_who_uses_an_image_is_told_to_whom_it_concerns(root, alice, charlie, team):
+    make_host()
+    make_container(team)
+    assert Api(alice).get("/images/busybox")[1]["used_by"] == ["web-1"]
+    assert Api(charlie).get("/images/busybox")[1]["used_by"] == []
+    status, answer = Api(root).delete("/images/busybox")
+    assert (status, answer["code"], answer["users"]) == (409, "in-use", ["web-1"])
+
+
 def test_unfinished_uploads_are_counted(root, web_dir):
     for _ in range(uploads.UNFINISHED_MAX):
         assert Api(root).post("/uploads", {"size_bytes": 1})[0] == 201
