@@ -13,11 +13,13 @@ class Extras:
     """Of one start, and of the reboots that follow it.
 
     seccomp: the compiled system call profile's name in the run directory, "" for Boxroom's own list. apparmor: the
-    profile that is loaded for the container, "" for none. hooks: what is run for it, in order.
+    profile that is loaded for the container, "" for none. hooks: what is run for it, in order. lxcfs:
+    where the host has lxcfs mounted, "" where it has not.
     """
 
     seccomp: str = ""
     apparmor: str = ""
+    lxcfs: str = ""
     hooks: tuple[Call, ...] = ()
 
     @classmethod

@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from .lxcfs import targets as lxcfs_targets
 from .mount_flags import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_RELATIME
 
 DEVICES: Final = (
@@ -177,13 +178,13 @@ Operation = Attach | Bind | BindDevice | Directory | EmptyFile | Enter | Link | 
 
 
 def before_network(
-    *, layers: int, upper: str, work: str, nesting: bool = False, own_network: bool = True
+    *, layers: int, upper: str, work: str, nesting: bool = False, own_network: bool = True, lxcfs: str = ""
 ) -> tuple[Operation, ...]:
     """Return what is mounted while the cgroups and the network are still being made.
 
     layers: how many detached mounts stand at indices 0.. (top first); the container's own directory follows them.
     upper, work: relative to that directory. own_network: whether the user namespace owns the network namespace, without
-    which the kernel lets it mount no sysfs of its own (lxc#2463).
+    which the kernel lets it mount no sysfs of its own (lxc#2463). lxcfs: where it is mounted on the host, if it is.
     """
     return (
         *_root(layers, upper, work),
@@ -193,6 +194,7 @@ def before_network(
         Directory("sys"),
         *((Mount("sysfs", "sys", _API | MS_RDONLY),) if own_network else _bare_sys()),
         *_masks(),
+        *(Bind(f"{lxcfs}/{path}", path, optional=True) for path in (lxcfs_targets() if lxcfs else ())),
     )
 
 

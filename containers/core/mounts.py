@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -58,8 +59,9 @@ def _run(operation: plan.Operation, mount_fds: Sequence[int]) -> None:
 def _bind(operation: plan.Bind) -> None:
     try:
         mount(operation.source, operation.target, None, MS_BIND)
-    except FileNotFoundError:
-        if not operation.optional:
+    except OSError as error:
+        # ENOTCONN: of a file system in user space whose program has ended
+        if not operation.optional or error.errno not in (errno.ENOENT, errno.ENOTCONN):
             raise
         return
     if operation.read_only:

@@ -6,6 +6,7 @@
     privileged = false            # may there be privileged containers
     nesting = false               # may containers make user namespaces
     keyctl = false                # may containers use key rings
+    lxcfs = "/var/lib/lxcfs"      # where lxcfs is mounted, if it is; "" for not using it
     cgroup_files = []             # files of cgroups that may be written for a container: "memory.high", "cpu.uclamp.*"
     apparmor = []                 # AppArmor profiles of the host's that containers may name; "generated" always
     capabilities = []             # what containers may keep beyond the default, such as "sys_time"
@@ -63,7 +64,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
-from . import capabilities, grants
+from . import capabilities, grants, lxcfs
 from .attachments import Attachments
 from .errors import PolicyDenied, SpecError
 from .grants import DEFAULT_DEVICES, HostDevice, HostHook, Parent, Profile, Share
@@ -87,6 +88,7 @@ class Containers:
     keyctl: bool = False
     apparmor: tuple[str, ...] = ()
     cgroup_files: tuple[str, ...] = ()
+    lxcfs: str = lxcfs.DEFAULT_PLACE
     capabilities: tuple[str, ...] = ()
     parent_nics: tuple[str, ...] = ()
     host_network: bool = False

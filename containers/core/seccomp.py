@@ -89,9 +89,9 @@ NESTING_ALLOWED: Final = (*KEYCTL_ALLOWED, "bpf")
 """An inner runtime needs them; the kernel confines them to the user namespace."""
 STARTING: Final = """
     brk capset chdir clone close close_range dup dup2 dup3 execve execveat exit exit_group fcntl fork fstat futex
-    getcwd getdents64 getpid getrandom getrlimit gettid ioctl lseek mmap mprotect munmap newfstatat openat pidfd_open pipe2 poll
-    ppoll prctl prlimit64 read recvmsg rt_sigaction rt_sigprocmask rt_sigreturn seccomp sendmsg setgid setgroups setpgid
-    setresgid setresuid setrlimit setsid setuid stat umask wait4 waitid write
+    getcwd getdents64 getpid getrandom getrlimit gettid ioctl lseek mmap mprotect munmap newfstatat openat pidfd_open
+    pipe2 poll ppoll prctl prlimit64 read recvmsg rt_sigaction rt_sigprocmask rt_sigreturn seccomp sendmsg setgid
+    setgroups setpgid setresgid setresuid setrlimit setsid setuid stat umask wait4 waitid write
 """.split()
 """What is done between the filter and the command's first instruction: a profile that lists what is allowed need not
 list these, unless it says something else of them."""

@@ -23,9 +23,19 @@ def by_id(checks: list[doctor.Check]) -> dict[str, doctor.Check]:
     return found
 
 
+@pytest.mark.lxc("The host is probed, not its configuration read", "lxc-checkconfig")
 def test_everything_required_is_here_and_nothing_is_left(tmp_path: Path) -> None:
     checks = by_id(doctor.examine(tmp_path))
     assert doctor.missing(list(checks.values())) == []
+    of_checkconfig = {"namespace-time", "link-macvlan", "link-vlan", "fuse", "keyrings", "unix-diag", "packet-diag"}
+    of_checkconfig |= {"file-handles", "file-capabilities", "event-files", "devpts", "lxcfs", "apparmor", "selinux"}
+    assert of_checkconfig <= set(checks)
+    assert checks["lxcfs"].ok is os.path.ismount("/var/lib/lxcfs")
+    assert checks["apparmor"].ok is (
+        Path("/sys/kernel/security/apparmor").exists() and bool(shutil.which("apparmor_parser"))
+    )
+    assert checks["keyrings"].ok
+    assert checks["event-files"].ok
     assert {"kernel", "namespace-user", "idmapped-mount", "overlay", "nftables", "links", "dnsmasq"} <= set(checks)
     assert list(tmp_path.iterdir()) == []
     assert all(check.what and check.why for check in checks.values())

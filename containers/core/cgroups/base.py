@@ -197,7 +197,7 @@ class Cgroups(ABC):
         return (str(self.tree / SUPERVISORS / "cgroup.procs"),)
 
     def hook_dir(self, container_id: str) -> Path:
-        """Return the cgroup2 directory for a program of the host's that is run for a container; it need not be there."""
+        """Return the cgroup2 directory for a program of the host's that is run for a container."""
         return self.tree / SUPERVISORS / f"h-{container_id}"
 
     def container_tree(self, container_id: str) -> Path:

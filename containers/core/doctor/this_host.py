@@ -15,6 +15,7 @@ from typing import Final
 from ..cgroups import detect
 from ..errors import CoreError
 from ..units import format_bytes
+from . import features
 from .check import Check, Level, number
 
 KERNEL_MIN: Final = (5, 19)
@@ -147,6 +148,7 @@ def _probes(place: Path) -> Iterator[Check]:
         problem = results.get(name, trouble or "was not tried")
         what = f"{subject[0].upper()}{subject[1:]} work." if problem is None else f"No {subject}: {problem}."
         yield Check(id=name, ok=problem is None, level=level, what=what, why=why, mend=mend)
+    yield from features.checks(results, trouble)
 
 
 def _cgroups() -> Iterator[Check]:
@@ -166,12 +168,15 @@ def _cgroups() -> Iterator[Check]:
         ("cpu", "required", "CPU limits"),
         ("io" if version == 2 else "blkio", "recommended", "disk graphs and limits"),
         ("cpuset", "info", "pinning to CPUs"),
+        ("hugetlb", "info", "limits of huge pages"),
+        # v2 has neither: programs rule over devices, and freezing is every group's own
+        *((("devices", "recommended", "device rules"), ("freezer", "info", "freezing inside")) if version == 1 else ()),
     ):
         ok = name in present
         yield Check(
             id=f"controller-{name}",
             ok=ok,
-            level=level,  # type: ignore[arg-type]
+            level=level,
             what=f"The {name} controller is {'there' if ok else 'missing'}.",
             why=f"For {purpose}.",
             mend="" if ok else f"Boot with cgroup_enable={name}, and without cgroup_disable={name}.",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
+from .. import mount_api
 from ..extras import Extras
 from ..host import Host
 from ..policy import Policy, hooks_of, profile_of
 from ..spec import Spec
 from . import labels, profiles
+
+_NO_LINKS = mount_api.RESOLVE_NO_SYMLINKS | mount_api.RESOLVE_NO_MAGICLINKS
 
 
 def extras(host: Host, rules: Policy, spec: Spec) -> Extras:
@@ -25,4 +30,19 @@ def extras(host: Host, rules: Policy, spec: Spec) -> Extras:
         seccomp=compiled,
         apparmor=labels.prepared(host, security.apparmor, nesting=security.nesting),
         hooks=hooks_of(rules, spec),
+        lxcfs=found_lxcfs(rules.containers.lxcfs),
     )
+
+
+def found_lxcfs(place: str) -> str:
+    """Return where lxcfs is mounted, "" where nothing is. Nothing is asked of lxcfs itself, which may hang."""
+    if not place.startswith("/"):
+        return ""
+    try:
+        fds = [mount_api.open_path(None, path, _NO_LINKS) for path in (place, os.path.dirname(place))]
+    except OSError:
+        return ""
+    mounted = mount_api.mount_id(fds[0]) != mount_api.mount_id(fds[1])
+    for fd in fds:
+        os.close(fd)
+    return place if mounted else ""

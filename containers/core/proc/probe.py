@@ -23,6 +23,7 @@ if __name__ == "__main__":
 
 from containers.core import syscalls
 from containers.core.mount_flags import MS_PRIVATE, MS_REC
+from containers.core.proc import probing
 
 DEADLINE_SEC = 20
 RTM_NEWLINK = 16
@@ -206,6 +207,8 @@ def main() -> int:
         results["links"] = in_child(links)
         results["nftables"] = in_child(packet_filter)
         results["seccomp"] = in_child(seccomp)
+        for name, probe in probing.all_of_them(scratch).items():
+            results[name] = in_child(probe)
         results["pidfd"] = in_child(lambda: os.close(os.pidfd_open(os.getpid())))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -156,6 +156,7 @@ def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
             upper=os.path.relpath(plan.upper, own),
             work=os.path.relpath(plan.work, own),
             nesting=spec.security.nesting,
+            lxcfs=plan.extras.lxcfs,
             own_network=plan.id_base is None or not host_network(spec.nics),
         ),
         after=mount_plan.after_cgroups(),

@@ -14,6 +14,7 @@ from django.db import close_old_connections
 
 from containers.core import doctor
 from containers.core.host import Host
+from containers.core.lifecycle.lxcfs import Lxcfs
 from containers.core.lifecycle.watching import Watch
 from containers.ticker.chores import Chore, Chores
 from containers.ticker.service import Ticker
@@ -37,6 +38,7 @@ AUDIT_PAUSE_SEC = 0.05
 AUDIT_SEC = 3600.0
 """How often the whole audit trail is compared with its seals."""
 
+LXCFS_SEC: Final = 5.0
 LOOK_AT_ALL_EVERY: Final = 10
 """Quick checks: at what changed by itself each second, at all containers each so many."""
 
@@ -103,6 +105,7 @@ class Command(BaseCommand):
                 Chore("reconcile", 60.0, lambda: reconcile.full(host)),
                 Chore("names of projects", 60.0, lambda: carry_names(host)),
                 Chore("quick checks", 1.0, _Quick(host)),
+                Chore("lxcfs", LXCFS_SEC, Lxcfs(host).look),
                 Chore("schedules", SCHEDULES_SEC, scheduling.Scheduler()),
                 Chore("retention", RETENTION_SEC, retention.Sweeper(chain)),
             ),

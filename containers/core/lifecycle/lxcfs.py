@@ -1,0 +1,97 @@
+"""Watches lxcfs, and has running containers follow when it ended or was started again. For the ticker."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Final
+
+from .. import mount_api, policy_file
+from ..errors import CoreError
+from ..host import Host
+from ..proc.records import RunFile
+from .granting import found_lxcfs
+
+_ANSWER_SEC: Final = 2.0
+_HELPER_SEC: Final = 10.0
+_SCRIPT: Final = Path(__file__).parents[1] / "proc/lxcfs_again.py"
+
+
+class Lxcfs:
+    """What was seen of lxcfs the last time. One that hangs costs one thread, and changes nothing in containers."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._seen: str | None = None
+        self._asking: threading.Thread | None = None
+
+    def look(self) -> int:
+        """Look once; returns in how many running containers lxcfs was put in place again, or taken away.
+
+        Raises OSError only where this process has no thread or descriptor left.
+        """
+        now = self._now()
+        if now is None or now == self._seen:
+            return 0
+        first, self._seen = self._seen is None, now
+        # containers that were started while nobody looked have what was there then, which may be another by now
+        return self._follow(now.partition(" ")[2]) if not first or now else 0
+
+    def _now(self) -> str | None:
+        """Return "MOUNT PLACE" of an lxcfs that answers, "" where there is none, None while it cannot be told."""
+        if self._asking is not None and self._asking.is_alive():
+            return None
+        try:
+            place = found_lxcfs(policy_file.load(self._host).containers.lxcfs)
+        except CoreError:
+            return None
+        if not place:
+            return ""
+        answers: list[bool] = []
+
+        def ask() -> None:
+            try:
+                os.stat(f"{place}/proc/uptime")
+            except OSError:
+                answers.append(False)
+            else:
+                answers.append(True)
+
+        self._asking = threading.Thread(target=ask, daemon=True, name="lxcfs")
+        self._asking.start()
+        self._asking.join(_ANSWER_SEC)
+        if not answers:
+            return None
+        if not answers[0]:
+            return ""
+        fd = mount_api.open_path(None, place, 0)
+        try:
+            return f"{mount_api.mount_id(fd)} {place}"
+        finally:
+            os.close(fd)
+
+    def _follow(self, place: str) -> int:
+        done = 0
+        for path in sorted(self._host.supervisor_dir().glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, subprocess.TimeoutExpired):
+                run = RunFile.read(path)
+                pidfd = run.init.open() if run is not None else None
+                if run is None or pidfd is None:
+                    continue
+                try:
+                    done += _again(pidfd, run.init.pid, place)
+                finally:
+                    os.close(pidfd)
+        return done
+
+
+def _again(pidfd: int, pid: int, place: str) -> bool:
+    command = [os.path.realpath(sys.executable), "-I", "-S", str(_SCRIPT), str(pidfd), str(pid), place]
+    done = subprocess.run(
+        command, pass_fds=(pidfd,), stdin=subprocess.DEVNULL, capture_output=True, timeout=_HELPER_SEC, check=False
+    )
+    return done.returncode == 0

@@ -1,0 +1,147 @@
+"""lxcfs, where it is installed: a container sees its own limits, and survives lxcfs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from containers.core import policy
+from containers.core.host import Host
+from containers.core.lifecycle import granting, running
+from containers.core.lifecycle.lxcfs import Lxcfs
+from containers.core.limits import Limits
+from containers.core.spec import Spec
+
+from .conftest import NoNetwork
+from .patience import patient, wait_until
+from .test_exec_basics import execute
+
+PROGRAM = shutil.which("lxcfs")
+MIB = 1024**2
+
+
+@pytest.fixture(autouse=True)
+def instance_of_host(host: Host, settings: object) -> None:
+    settings.BOXROOM_RUN_DIR = host.run_dir  # type: ignore[attr-defined]
+
+
+class Mounted:
+    """An lxcfs of a test's own."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        assert PROGRAM is not None
+        self.process = subprocess.Popen(
+            [PROGRAM, "-f", str(self.place)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_until(lambda: (self.place / "proc/uptime").exists(), what="lxcfs is mounted")
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", "-l", str(self.place)], check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def mounted() -> Iterator[Mounted]:
+    place = Path(tempfile.mkdtemp(prefix="boxroom-lxcfs-"))
+    place.chmod(0o755)  # as /var/lib/lxcfs: the container's root binds from it
+    found = Mounted(place)
+    yield found
+    if found.process is not None:
+        found.kill()
+    found.unmount()
+    place.rmdir()
+
+
+@pytest.fixture
+def rules(mounted: Mounted, host: Host) -> policy.Policy:
+    text = f'[containers]\nlxcfs = "{mounted.place}"\n'
+    host.policy_path.write_text(text)
+    return policy.parse(text)
+
+
+def start(host: Host, spec: Spec, rules: policy.Policy) -> None:
+    running.start(host, spec, network=NoNetwork(), extras=granting.extras(host, rules, spec))
+
+
+def says(spec: Spec, command: str) -> str:
+    done = execute(spec.id, ["sh", "-c", command])
+    assert done.exit_code == 0, (done.stdout, done.stderr)
+    return done.stdout.decode()
+
+
+def total_kib(spec: Spec) -> int:
+    return int(says(spec, "cat /proc/meminfo").split()[1])
+
+
+def host_kib() -> int:
+    return int(Path("/proc/meminfo").read_text().split()[1])
+
+
+def test_without_lxcfs_a_container_sees_the_hosts_and_the_start_asks_for_nothing(
+    host: Host, container: Callable[..., Spec], rules: policy.Policy, mounted: Mounted
+) -> None:
+    spec = container(limits=Limits(memory_bytes=64 * MIB))
+    assert granting.extras(host, rules, spec).lxcfs == ""
+    assert granting.found_lxcfs("/nowhere/at/all") == ""
+    assert granting.found_lxcfs("") == ""
+    start(host, spec, rules)
+    assert total_kib(spec) == host_kib()
+    watch = Lxcfs(host)
+    assert watch.look() == watch.look() == 0
+
+
+def test_a_container_sees_its_own_limits_and_outlives_lxcfs(
+    host: Host, container: Callable[..., Spec], rules: policy.Policy, mounted: Mounted
+) -> None:
+    if PROGRAM is None:
+        assert granting.extras(host, rules, container()).lxcfs == ""
+        return
+    mounted.start()
+    spec = container(limits=Limits(memory_bytes=64 * MIB, swap_bytes=0, cpuset="0"))
+    assert granting.extras(host, rules, spec).lxcfs == str(mounted.place)
+    watch = Lxcfs(host)
+    watch.look()
+    start(host, spec, rules)
+    assert total_kib(spec) == 64 * 1024
+    assert says(spec, "free -m").split("\n")[1].split()[1] == "64"
+    assert float(says(spec, "cat /proc/uptime").split()[0]) < 3600 < float(Path("/proc/uptime").read_text().split()[0])
+    assert says(spec, "grep -c ^processor /proc/cpuinfo").strip() == "1"
+    assert says(spec, "nproc").strip() == "1"
+    # it dies: what it showed is an error, not a wait; the next look shows what lies beneath
+    mounted.kill()
+    began = time.monotonic()
+    assert execute(spec.id, ["cat", "/proc/meminfo"]).exit_code == 1
+    assert says(spec, "echo in").strip() == "in"
+    assert time.monotonic() - began < patient(5)
+    assert watch.look() == 1
+    assert total_kib(spec) == host_kib()
+    assert watch.look() == 0
+    # a container that is started meanwhile starts, and sees the host's
+    other = container(limits=Limits(memory_bytes=64 * MIB))
+    start(host, other, rules)
+    assert total_kib(other) == host_kib()
+    # it comes back: so does what it shows, in containers that run
+    mounted.unmount()
+    mounted.start()
+    assert watch.look() == 2
+    assert total_kib(spec) == total_kib(other) == 64 * 1024
+    assert running.stop(host, spec.id, kill=True) is not None
+    with contextlib.suppress(ProcessLookupError):
+        assert mounted.process is not None
+        os.kill(mounted.process.pid, 0)
