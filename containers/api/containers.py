@@ -27,6 +27,7 @@ from .schemas import (
     ContainerChanges,
     ContainerIn,
     Nothing,
+    RestartIn,
     RestoreIn,
     SnapshotChanges,
     SnapshotIn,
@@ -133,6 +134,14 @@ async def stop_container(
     return await _act(request, name, "stop", (body or StopIn()).model_dump(), wait, key)
 
 
+@router.post("/containers/{name}/restart", summary="Restart a container")
+async def restart_container(
+    request: HttpRequest, name: str, body: RestartIn | None = None, wait: Wait = 0, key: Key = None
+) -> HttpResponse:
+    """Stop it and start it again; `inside` has its init boot again."""
+    return await _act(request, name, "restart", (body or RestartIn()).model_dump(), wait, key)
+
+
 @router.post("/containers/{name}/clone", summary="Clone a container")
 async def clone_container(
     request: HttpRequest, name: str, body: CloneIn, wait: Wait = 0, key: Key = None
@@ -189,7 +198,7 @@ async def delete_snapshot(
     return await _act(request, name, "snapshot-delete", arguments, wait, key)
 
 
-SimpleAction = Literal["start", "restart", "freeze", "unfreeze"]
+SimpleAction = Literal["start", "freeze", "unfreeze"]
 
 
 def _simple(action: SimpleAction, summary: str) -> None:
@@ -205,7 +214,6 @@ def _simple(action: SimpleAction, summary: str) -> None:
 
 
 _simple("start", "Start a container")
-_simple("restart", "Restart a container")
 _simple("freeze", "Freeze a container")
 _simple("unfreeze", "Unfreeze a container")
 

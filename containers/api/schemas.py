@@ -224,6 +224,12 @@ class StopIn(Body):
     kill: bool = True
 
 
+class RestartIn(StopIn):
+    """How to restart: as a stop, then a start. inside: its init boots again instead, with the settings it has now."""
+
+    inside: bool = False
+
+
 class CloneIn(Body):
     """The clone's name, and the snapshot to make it from (its present state otherwise)."""
 

@@ -244,6 +244,7 @@ def check_stop(arguments: dict[str, Any]) -> dict[str, Any]:
         "timeout": timeout,
         "force": bool(arguments.get("force", False)),
         "kill": bool(arguments.get("kill", True)),
+        **({"inside": True} if arguments.get("inside") else {}),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 PIDS_ROOM: Final = 64
 """How many processes more than its limit a container may have while it shuts down."""
 _SYSTEMD: Final = signal.SIGRTMIN + 3
+_SYSTEMD_REBOOT: Final = signal.SIGRTMIN + 5
 
 
 def parse(name: str) -> int:
@@ -61,8 +62,24 @@ def choose(status: str, program: str) -> Choice | None:
     return None
 
 
-def choose_for(pid: int) -> Choice | None:
-    """Choose for a process; None also where it is gone."""
+def choose_reboot(status: str, program: str) -> Choice | None:
+    """Return the signal that asks for a restart from inside; None while an init would ignore every one.
+
+    As in choose(). systemd reads SIGRTMIN+5 from a signalfd (systemd(1)); busybox init takes SIGTERM as reboot;
+    sysvinit and openrc-init catch SIGINT, which the kernel sends for ctrl-alt-del.
+    """
+    blocked, caught = _mask(status, "SigBlk"), _mask(status, "SigCgt")
+    if _has(blocked, _SYSTEMD_REBOOT):
+        return Choice(_SYSTEMD_REBOOT, sure=True)
+    if program == "busybox" and _field(status, "Name") in ("init", "linuxrc"):
+        return Choice(signal.SIGTERM, sure=False)
+    if _has(blocked | caught, signal.SIGINT):
+        return Choice(signal.SIGINT, sure=True)
+    return None
+
+
+def choose_for(pid: int, *, reboot: bool = False) -> Choice | None:
+    """Choose for a process, to end or to begin anew; None also where it is gone."""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             status = file.read()
@@ -70,7 +87,7 @@ def choose_for(pid: int) -> Choice | None:
         program = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return choose(status, program)
+    return (choose_reboot if reboot else choose)(status, program)
 
 
 def _field(status: str, field: str) -> str:

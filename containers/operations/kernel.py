@@ -134,6 +134,9 @@ class KernelRuntime:
         # the runtime's words: kill at once, force when the time is up
         running.stop(self.host, container_id, timeout_sec=timeout_sec, force=kill, kill=force)
 
+    def reboot(self, container_id: str, *, timeout_sec: float) -> None:
+        running.reboot(self.host, container_id, timeout_sec=timeout_sec)
+
     def freeze(self, container_id: str) -> None:
         running.freeze(self.host, container_id)
 

@@ -29,8 +29,11 @@ def stop(job: Job) -> None:
 
 
 def restart(job: Job) -> None:
-    """Stop and start again."""
+    """Stop and start again; or, from inside, have its init boot again."""
     container = job.container
+    if job.arguments.get("inside"):
+        _boot_again(job, container)
+        return
     if not job.journal.get("stopped"):
         # what could not start afterwards, by a policy that has changed, is not stopped either
         job.final_spec(container)
@@ -41,6 +44,18 @@ def restart(job: Job) -> None:
     job.progress(50, "Starting")
     start_container(job, container)
     job.message = "Restarted."
+
+
+def _boot_again(job: Job, container: Container) -> None:
+    before = job.journal.get("init_pid") or job.observe(container).init_pid
+    job.remember(init_pid=before)
+    # a process that was killed may have seen to it already
+    if job.observe(container).init_pid == before:
+        job.progress(10, "Booting again")
+        job.runtime.reboot(container.pk, timeout_sec=float(job.arguments.get("timeout", 60)))
+    job.settle(container)
+    records.add_event(container, "rebooted", operation=job.operation)
+    job.message = "Booted again."
 
 
 def freeze(job: Job) -> None:

@@ -111,6 +111,10 @@ class Runtime(Protocol):
         """Stop, thawing first; TimedOut where it does not end in time and kill is false."""
         ...
 
+    def reboot(self, container_id: str, *, timeout_sec: float) -> None:
+        """Have a running container's init boot again; TimedOut where it does not in time."""
+        ...
+
     def freeze(self, container_id: str) -> None:
         """Freeze all processes of a running container."""
         ...

@@ -92,6 +92,17 @@ def test_create_and_start_by_clicking(people: People, name: str) -> None:
 # -- the terminal ----------------------------------------------------------------------------------------------------
 
 
+def test_one_sits_down_at_a_console(people: People, running: str) -> None:
+    page = people.page()
+    terminal = Terminal(page, running).open()
+    terminal.run("echo from-the-shell > /dev/console")
+    page.get_by_role("combobox", name="Consoles").select_option("console")
+    expect(page.locator(".terminal-tab", has_text="/dev/console")).to_have_attribute("data-state", "live")
+    terminal.wait("from-the-shell")
+    page.get_by_role("combobox", name="Consoles").select_option("console")
+    expect(page.locator(".terminal-tab")).to_have_count(2)
+
+
 def test_terminal_colours_size_search_and_links(people: People, running: str) -> None:
     page = people.page()
     terminal = Terminal(page, running).open()

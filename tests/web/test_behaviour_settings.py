@@ -208,3 +208,15 @@ def test_the_terminal_tab_offers_the_consoles(alice, team, runtime):
     client.force_login(alice)
     page = client.get(reverse("containers:terminal", args=["web-1"])).content.decode()
     assert 'data-consoles="console tty1 tty2"' in page
+
+
+def test_a_restart_from_inside_is_the_inits_own(alice, team, runtime):
+    there = make_container(team, runtime=runtime, status="running")
+    before = runtime.observe(there.pk)[there.pk].init_pid
+    status, answer = Api(alice).post("/containers/web-1/restart", {"inside": True, "timeout": 5})
+    assert status == 202
+    assert runner.run(answer["id"], runtime, CORE_HOST)
+    assert (runtime.count("reboot"), runtime.count("stop"), runtime.count("start")) == (1, 0, 0)
+    there.refresh_from_db()
+    assert there.init_pid != before
+    assert there.events.filter(kind="rebooted").count() == 1

@@ -128,6 +128,10 @@ class FakeRuntime:
         self._call("stop", container_id)
         self.end(container_id, "killed" if force else "stopped")
 
+    def reboot(self, container_id: str, *, timeout_sec: float) -> None:
+        self._call("reboot", container_id)
+        self.run(container_id)
+
     def freeze(self, container_id: str) -> None:
         self._call("freeze", container_id)
         self.seen[container_id] = dataclasses.replace(self.seen[container_id], status=Status.FROZEN)

@@ -48,6 +48,7 @@ __all__ = [
     "freeze",
     "observe",
     "observe_one",
+    "reboot",
     "restart",
     "start",
     "stop",
@@ -283,6 +284,47 @@ def restart(
     """Stop, then start with the spec given. Raises what either raises; a stop that fails leaves it running."""
     stop(host, spec.id, timeout_sec=timeout_sec, force=force, progress=progress, cancelled=cancelled)
     return start(host, spec, network=network, progress=progress, cancelled=cancelled)
+
+
+def reboot(host: Host, container_id: str, *, timeout_sec: float = 60.0, cancelled: Callable[[], bool] = _never) -> None:
+    """Ask a container's init to boot again, and return once a new one runs; its supervisor, and its limits, stay.
+
+    A frozen one is thawed first. Raises InvalidTransition where it does not run, is an application, or ended instead;
+    TimedOut, and then it may still be on its way; Cancelled.
+    """
+    run = _live(host, container_id)
+    supervisor_fd = run.supervisor.open() if run else None
+    if run is None or supervisor_fd is None:
+        raise InvalidTransition("The container is not running.", status=str(Status.STOPPED), action="restart")
+    try:
+        spec = store.load(host, container_id)
+        if spec.init.application:
+            raise InvalidTransition("An application cannot boot again: restart it.", status="running", action="restart")
+        signal_name = spec.init.reboot_signal
+        configured = halt.parse(signal_name) if signal_name else None
+        deadline = time.monotonic() + timeout_sec
+        detect.open(host).thaw(container_id, max(timeout_sec, 0.1))
+        again_at = time.monotonic()
+        while True:
+            now = RunFile.read(host.run_path(container_id))
+            if now is not None and now.init != run.init:
+                return
+            if _gone(supervisor_fd, 0):
+                raise InvalidTransition("The container has ended instead.", status="stopped", action="restart")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimedOut(f"The container did not boot again within {timeout_sec:.0f} s.", step="reboot")
+            if cancelled():
+                raise Cancelled("The restart was cancelled; the container may still be on its way.")
+            if time.monotonic() >= again_at:
+                choice = halt.choose_for(run.init.pid, reboot=True)
+                choice = halt.Choice(configured, sure=True) if configured else choice
+                if choice is not None:
+                    _signal(run, choice.signal)
+                    again_at += math.inf if choice.sure else _SIGNAL_AGAIN_SEC
+            _gone(supervisor_fd, min(left, _LOOK_SEC))
+    finally:
+        os.close(supervisor_fd)
 
 
 def freeze(host: Host, container_id: str) -> None:

@@ -37,6 +37,7 @@ def register(verbs: Verbs) -> None:
     stop.add_argument("-W", "--nowait", action="store_true", help="do not wait until it is done")
     restart = base.verb(verbs, "restart", _restart, "stop and start containers", many=True)
     restart.add_argument("-t", "--timeout", type=int, default=60, help="seconds for a clean stop (60)")
+    restart.add_argument("--inside", action="store_true", help="have its init boot again, as `reboot` inside does")
     base.verb(verbs, "freeze", _freeze, "freeze containers; one that is frozen is left so", many=True)
     base.verb(verbs, "unfreeze", _unfreeze, "let frozen containers run on", many=True)
     destroy = base.verb(verbs, "destroy", _destroy, "delete containers with their snapshots", many=True)
@@ -97,7 +98,7 @@ def _stop(options: dict[str, Any]) -> int:
 
 
 def _restart(options: dict[str, Any]) -> int:
-    arguments = {"timeout": options["timeout"]}
+    arguments = {"timeout": options["timeout"], "inside": options["inside"]}
     return base.each(options["names"], lambda name: base.ask(options, name, "restart", arguments))
 
 
