@@ -181,12 +181,17 @@ class NetworkInterface(models.Model):
     """A NIC of a container, and the addresses reserved for it."""
 
     container = models.ForeignKey(Container, models.CASCADE, related_name="interfaces")
-    network = models.ForeignKey(Network, models.PROTECT, related_name="interfaces")
+    network = models.ForeignKey(Network, models.PROTECT, null=True, blank=True, related_name="interfaces")
+    """None where it is not of type bridge."""
+    type = models.CharField(max_length=16, default="bridge")
+    """As in core.nics."""
     index = models.PositiveSmallIntegerField(default=0)
     name = models.CharField(max_length=15, default="eth0")
-    mac = models.CharField(max_length=17, unique=True)
+    mac = models.CharField(max_length=17, unique=True, null=True, blank=True)
     ipv4 = models.GenericIPAddressField(protocol="IPv4", null=True, blank=True)
     ipv6 = models.GenericIPAddressField(protocol="IPv6", null=True, blank=True)
+    options = models.JSONField(default=dict, blank=True)
+    """The fields of core.nics.Nic that are not columns, where they are set; addresses with prefix length."""
 
     class Meta:
         constraints = (

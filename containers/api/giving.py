@@ -1,4 +1,4 @@
-"""/shares and /devices: what of the host the caller's containers may be given, by name."""
+"""/shares, /parents and /devices: what of the host the caller's containers may be given, by name."""
 
 from __future__ import annotations
 
@@ -31,6 +31,17 @@ def list_shares(request: HttpRequest) -> dict[str, Any]:
     for name, share in sorted(giving.shares(local_host()).items()):
         if projects := _projects(request, share.projects):
             more = {"read_only": share.read_only, "submounts": share.submounts}
+            items.append({"name": name, "projects": projects, **more})
+    return {"items": items, "next": None}
+
+
+@router.get("/parents", summary="Network cards")
+def list_parents(request: HttpRequest) -> dict[str, Any]:
+    """The host's network cards that interfaces of the caller's projects may sit on."""
+    items = []
+    for name, parent in sorted(giving.parents(local_host()).items()):
+        if projects := _projects(request, parent.projects):
+            more = {key: list(getattr(parent, key)) for key in ("types", "vlans", "addresses")}
             items.append({"name": name, "projects": projects, **more})
     return {"items": items, "next": None}
 

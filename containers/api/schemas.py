@@ -11,6 +11,7 @@ from containers.core import recipes
 from containers.core.attachments import MOST, Propagation
 from containers.core.behaviour import Kind
 from containers.core.hooks import MOST as HOOKS_MOST
+from containers.core.nics import NicType
 from containers.core.spec import RestartPolicy
 from panel.accounts.models import Role
 
@@ -139,6 +140,30 @@ class ConsoleIn(Body):
     exclusive: bool | None = None
 
 
+class NicIn(Body):
+    """A network interface. A PATCH knows it by its name; of what is left out it keeps MAC and addresses."""
+
+    name: Annotated[Text, Field(min_length=1, max_length=15)] | None = None
+    type: NicType = "bridge"
+    network: Name | None = None
+    mac: Annotated[Text, Field(max_length=17)] | None = None
+    ipv4: Annotated[Text, Field(max_length=32)] | None = None
+    ipv4_gateway: Annotated[Text, Field(max_length=32)] | None = None
+    ipv6: Annotated[Text, Field(max_length=64)] | None = None
+    ipv6_gateway: Annotated[Text, Field(max_length=64)] | None = None
+    static: bool = False
+    parent: Name | None = None
+    mode: Annotated[Text, Field(max_length=16)] | None = None
+    vlan: int | None = None
+    mtu: int | None = None
+    routes: Annotated[list[Annotated[Text, Field(max_length=64)]], Field(max_length=32)] = []
+    ingress_bytes_per_sec: int | None = None
+    egress_bytes_per_sec: int | None = None
+
+
+Nics = Annotated[list[NicIn], Field(max_length=16)]
+
+
 class ContainerIn(Body):
     """A container to make."""
 
@@ -150,6 +175,7 @@ class ContainerIn(Body):
     limits: LimitsIn = LimitsIn()
     security: SecurityIn = SecurityIn()
     network: Name | None = None
+    nics: Nics | None = None
     privileged: bool = False
     start: bool = False
     ephemeral: bool = False
@@ -183,6 +209,7 @@ class ContainerChanges(Body):
     restart: RestartPolicy | None = None
     mounts: Mounts | None = None
     devices: Devices | None = None
+    nics: Nics | None = None
     hooks: Hooks | None = None
     init: InitIn | None = None
     boot: BootIn | None = None
@@ -200,6 +227,7 @@ class ContainerChanges(Body):
         "restart",
         "mounts",
         "devices",
+        "nics",
         "hooks",
         "init",
         "boot",

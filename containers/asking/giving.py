@@ -40,6 +40,21 @@ def shares(host: Host) -> dict[str, grants.Share]:
     }
 
 
+def parents(host: Host) -> dict[str, grants.Parent]:
+    """Return the host's network cards that containers may be given, by name; which links they are is not told."""
+    told: Mapping[str, Any] = host.facts.get("policy", {}).get("parents", {})
+    return {
+        name: grants.Parent(
+            link=_UNTOLD,
+            projects=tuple(one["projects"]),
+            types=tuple(one["types"]),
+            vlans=tuple(one["vlans"]),
+            addresses=tuple(one["addresses"]),
+        )
+        for name, one in told.items()
+    }
+
+
 def devices(host: Host) -> dict[str, grants.HostDevice]:
     """Return the devices that the host gives to anybody, by name."""
     told: Mapping[str, Any] = host.facts.get("policy", {}).get("devices", {})

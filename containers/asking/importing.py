@@ -13,10 +13,9 @@ from panel.accounts.models import Project
 from ..bookkeeping import reservations
 from ..core.errors import NotFound, SpecError
 from ..core.names import check_name
-from ..core.network.subnets import eui64
 from ..core.sentences import say
 from ..models import Container, Host, Network, NetworkInterface, Operation, local_host
-from . import giving, queue, requests
+from . import giving, nics, queue, requests
 
 IMAGE_NAME = "lxc"
 
@@ -25,6 +24,7 @@ IMAGE_NAME = "lxc"
 class ImportRequest:
     """A container as it will be. values: as requests.CHANGEABLE names them. mac, machine_id: "" for new ones.
 
+    nics: its interfaces, as asking.nics takes them; None is one on the network, called nic, with mac.
     A mac or machine_id that another container has already is not taken.
     """
 
@@ -32,6 +32,7 @@ class ImportRequest:
     project: str = "default"
     network: str = "default"
     values: dict[str, Any] = field(default_factory=dict)
+    nics: tuple[dict[str, Any], ...] | None = None
     nic: str = "eth0"
     mac: str = ""
     machine_id: str = ""
@@ -59,7 +60,8 @@ def import_container(data: ImportRequest, order: Callable[[str], None]) -> Opera
         locked = reservations.lock_host(host)
         columns = check(data, locked)
         project: Project = columns["project"]
-        container = reservations.add_container(locked, columns, _network(data.network, project, locked))
+        container = reservations.add_container(locked, columns)
+        nics.write(container, nics.plan(container, _wanted(data), lambda name: _network(name, project, locked)))
         _identify(container, data)
         order(container.pk)
         return queue.insert(None, "import", host, None, container=container, project=project, cancellable=True)
@@ -83,8 +85,10 @@ def _identify(container: Container, data: ImportRequest) -> None:
     if data.machine_id and not Container.objects.filter(machine_id=data.machine_id).exists():
         container.machine_id = data.machine_id
         container.save(update_fields=["machine_id"])
-    nics = NetworkInterface.objects.filter(container=container)
-    nics.update(name=data.nic)
-    if data.mac and not NetworkInterface.objects.filter(mac=data.mac).exists():
-        subnet = nics.values_list("network__ipv6", flat=True).get()
-        nics.update(mac=data.mac, ipv6=eui64(subnet, data.mac) if subnet else None)
+
+
+def _wanted(data: ImportRequest) -> list[dict[str, Any]]:
+    """Return the interfaces that are asked for, without the MACs that others have."""
+    wanted = data.nics if data.nics is not None else ({"name": data.nic, "network": data.network, "mac": data.mac},)
+    taken = set(NetworkInterface.objects.exclude(mac=None).values_list("mac", flat=True))
+    return [{**one, "mac": None if one.get("mac") in taken else one.get("mac")} for one in wanted]

@@ -8,12 +8,11 @@ from typing import Any, Final
 from panel.accounts.actor import Actor
 
 from ..bookkeeping import reservations
-from ..core.errors import NotFound
 from ..core.names import check_name
-from ..core.sentences import say
 from ..core.states import Action, Status
-from ..models import Container
-from . import basket, points, queue, requests
+from ..models import Container, Network
+from . import basket, nics, points, queue, requests
+from .resources import usable_network
 
 
 def _prepare_plain(action: Action) -> Callable[[Actor | None, Container, dict[str, Any]], dict[str, Any]]:
@@ -45,7 +44,23 @@ def _prepare_update(_actor: Actor | None, container: Container, arguments: dict[
         prepared = _prepare_rename(_actor, container, {"name": changes["name"]})["arguments"]
     changes.pop("name", None)
     points.fits(container, Action.UPDATE)
+    if (wanted := changes.pop("nics", None)) is not None:
+        prepared["nics"] = _nics(_actor, container, wanted)
     return {"arguments": {"changes": requests.check_changes(changes, container.host, container), **prepared}}
+
+
+def _nics(actor: Actor | None, container: Container, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the container's interfaces as they will be; a network that it is on already it may stay on."""
+    reservations.lock_host(container.host)
+    present = list(container.interfaces.select_related("network").order_by("index"))
+    networks = {row.network.name: row.network for row in present if row.network is not None}
+
+    def find(name: str) -> Network:
+        if name in networks or actor is None:
+            return networks[name]
+        return usable_network(actor, name, container.project, container.host)
+
+    return nics.plan(container, wanted, find, present)
 
 
 def _prepare_rename(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -61,9 +76,6 @@ def _prepare_clone(_actor: Actor | None, container: Container, arguments: dict[s
     snapshot = points.find(container, arguments["snapshot"]) if arguments.get("snapshot") else None
     points.fits(container, Action.CLONE)
     queue.refuse_taken(name)
-    nic = container.interfaces.select_related("network").first()
-    if nic is None:
-        raise NotFound(say("%(name)s has no network to clone.", name=container.name))
     same: tuple[str, ...] = ("project", "image", "image_name", "description", "tags", "limits", "security", "autostart")
     same = (
         *same,
@@ -79,7 +91,10 @@ def _prepare_clone(_actor: Actor | None, container: Container, arguments: dict[s
     )
     columns = {field: getattr(container, field) for field in same}
     columns.update(name=name, halt_signal=container.halt_signal)
-    clone = reservations.add_container(container.host, columns, nic.network)
+    clone = reservations.add_container(container.host, columns)
+    rows = list(container.interfaces.select_related("network").order_by("index"))
+    networks = {row.network.name: row.network for row in rows if row.network is not None}
+    nics.write(clone, nics.plan(clone, [nics.for_clone(row) for row in rows], networks.__getitem__))
     return {"arguments": {"name": name, "snapshot": snapshot.name if snapshot else None}, "target": clone}
 
 

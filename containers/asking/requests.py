@@ -57,7 +57,10 @@ GROUPS: Final[dict[str, type[Init] | type[Boot] | type[Consoles]]] = {"init": In
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRequest:
-    """A container that somebody wants. init_command, environment, halt_signal None: the image's own."""
+    """A container that somebody wants. init_command, environment, halt_signal None: the image's own.
+
+    nics: as asking.nics takes them; None is one on the network.
+    """
 
     name: str
     image: str
@@ -67,6 +70,7 @@ class ContainerRequest:
     limits: dict[str, Any] = field(default_factory=dict)
     security: dict[str, Any] = field(default_factory=dict)
     network: str = "default"
+    nics: tuple[dict[str, Any], ...] | None = None
     privileged: bool = False
     start: bool = False
     ephemeral: bool = False

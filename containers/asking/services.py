@@ -18,10 +18,10 @@ from panel.accounts import audit
 from panel.accounts.actor import Actor, Forbidden
 
 from ..bookkeeping import records, reservations
-from ..core.errors import InvalidTransition, NotFound
+from ..core.errors import InvalidTransition, NotFound, SpecError
 from ..core.sentences import say
 from ..models import Container, Host, Operation, local_host
-from . import queue, requests
+from . import nics, queue, requests
 from .access import find_container, find_image, find_network, find_operation, find_project
 from .preparations import PREPARE
 from .queue import unfinished
@@ -75,8 +75,16 @@ def create_container(actor: Actor, data: ContainerRequest, *, idempotency_key: s
         queue.refuse_taken(data.name)
         image = usable_image(actor, data.image, locked)
         requests.check_command(columns["init_command"], {**(image.defaults.get("init") or {}), **columns["init"]})
-        network = usable_network(actor, data.network, project, locked)
-        container = reservations.add_container(locked, {**columns, "project": project, "image": image}, network)
+        container = reservations.add_container(locked, {**columns, "project": project, "image": image})
+        wanted = [{"network": data.network}] if data.nics is None else data.nics
+        try:
+            nics.write(
+                container, nics.plan(container, wanted, lambda name: usable_network(actor, name, project, locked))
+            )
+        except SpecError as error:
+            if data.nics is None and error.field == "nics.0.network":
+                raise SpecError(error.message, field="network") from None
+            raise
         return queue.insert(
             actor,
             "create",

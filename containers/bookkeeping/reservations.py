@@ -11,9 +11,8 @@ from ..core.errors import HostUnsupported
 from ..core.host import SLOTS
 from ..core.host import Host as CoreHost
 from ..core.network.base import MAX_NETWORKS, NetworkConfig
-from ..core.network.subnets import plan_nic
 from ..core.sentences import say
-from ..models import Container, Host, Network, NetworkInterface
+from ..models import Container, Host, Network
 
 
 def core_host() -> CoreHost:
@@ -60,30 +59,9 @@ def config_of(network: Network) -> NetworkConfig:
     )
 
 
-def add_container(host: Host, columns: dict[str, Any], network: Network) -> Container:
-    """Make a container's row with its slot, its machine-id and its NIC. The caller holds lock_host()."""
+def add_container(host: Host, columns: dict[str, Any]) -> Container:
+    """Make a container's row with its slot and its machine-id, and no NIC yet. The caller holds lock_host()."""
     container: Container = Container.objects.create(
         host=host, slot=free_slot(host), machine_id=uuid.uuid4().hex, **columns
     )
-    taken = NetworkInterface.objects.filter(network=network).exclude(ipv4=None).values_list("ipv4", flat=True)
-    nic = plan_nic(
-        core_host(),
-        config_of(network),
-        container_id=container.pk,
-        slot=container.slot,
-        taken=[address for address in taken if address],
-    )
-    NetworkInterface.objects.create(
-        container=container,
-        network=network,
-        index=0,
-        name=nic.name,
-        mac=nic.mac,
-        ipv4=_address(nic.ipv4),
-        ipv6=_address(nic.ipv6),
-    )
     return container
-
-
-def _address(text: str | None) -> str | None:
-    return text.partition("/")[0] if text else None

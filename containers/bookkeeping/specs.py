@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any
 
 from ..core.attachments import Device, Mount
@@ -11,7 +12,7 @@ from ..core.behaviour import Boot, Consoles, Init
 from ..core.hooks import build_all, plain_hook
 from ..core.host import Host as CoreHost
 from ..core.network.base import plain
-from ..core.nics import Nic
+from ..core.nics import PAIRS, Nic, NicType
 from ..core.security import Security
 from ..core.spec import Limits, RestartPolicy, Spec, build
 from ..models import Container, NetworkInterface
@@ -20,8 +21,13 @@ from .reservations import config_of
 DEFAULT_INIT = ("/sbin/init",)
 
 
-def spec_of(container: Container, host: CoreHost) -> Spec:
-    """Return the final, merged spec of a container's row: what is checked is what is run."""
+def spec_of(container: Container, host: CoreHost, interfaces: Iterable[NetworkInterface] | None = None) -> Spec:
+    """Return the final, merged spec of a container's row: what is checked is what is run.
+
+    interfaces: instead of those that it has.
+    """
+    if interfaces is None:
+        interfaces = container.interfaces.select_related("network").order_by("index")
     restart: RestartPolicy = container.restart  # type: ignore[assignment]
     return Spec(
         id=container.pk,
@@ -36,9 +42,7 @@ def spec_of(container: Container, host: CoreHost) -> Spec:
         description=container.description,
         tags=tuple(container.tags),
         limits=limits_of(container),
-        nics=tuple(
-            nic_of(nic, container, host) for nic in container.interfaces.select_related("network").order_by("index")
-        ),
+        nics=tuple(nic_of(nic, container, host) for nic in sorted(interfaces, key=lambda nic: nic.index)),
         privileged=container.privileged,
         security=Security.from_dict(container.security),
         init_command=tuple(container.init_command) or DEFAULT_INIT,
@@ -64,19 +68,63 @@ def limits_of(container: Container) -> Limits:
 
 def nic_of(nic: NetworkInterface, container: Container, host: CoreHost) -> Nic:
     """Return a NIC's row as the runtime wants it."""
-    config = config_of(nic.network)
-    prefix4 = config.ipv4.partition("/")[2] if config.ipv4 else ""
-    prefix6 = config.ipv6.partition("/")[2] if config.ipv6 else ""
+    options = nic.options
+    kind: NicType = nic.type  # type: ignore[assignment]
+    common = {key: options[key] for key in _SAME if key in options}
+    if kind in PAIRS:
+        common["host_link"] = host.veth_name(container.slot, nic.index)
+    if nic.network is not None:
+        return Nic(name=nic.name, index=nic.index, type=kind, mac=nic.mac or "", **common, **_on_network(nic, host))
     return Nic(
         name=nic.name,
-        network=config.name,
-        bridge=host.bridge_name(config.number),
-        host_link=host.veth_name(container.slot, nic.index),
-        mac=nic.mac,
-        ipv4=f"{nic.ipv4}/{prefix4}" if nic.ipv4 and prefix4 else None,
-        ipv4_gateway=plain(config.ipv4) if config.ipv4 else None,
-        ipv6=f"{nic.ipv6}/{prefix6}" if nic.ipv6 and prefix6 else None,
+        index=nic.index,
+        type=kind,
+        mac=nic.mac or "",
+        ipv4=options.get("ipv4"),
+        ipv4_gateway=_asked(options, "ipv4_gateway"),
+        ipv6=options.get("ipv6"),
+        ipv6_gateway=_asked(options, "ipv6_gateway"),
+        routes=tuple(options.get("routes", ())),
+        **common,
     )
+
+
+_SAME = ("static", "parent", "mode", "vlan", "mtu", "ingress_bytes_per_sec", "egress_bytes_per_sec")
+
+
+def options_of(nic: Nic) -> dict[str, Any]:
+    """Return what of a NIC stands in its row's options: for rows that are rebuilt from the host's store."""
+    found = {key: getattr(nic, key) for key in _SAME if getattr(nic, key)}
+    if nic.type != "bridge":
+        found |= {key: getattr(nic, key) for key in ("ipv4", "ipv6") if getattr(nic, key)}
+        found |= {"routes": list(nic.routes)} if nic.routes else {}
+    for key in ("ipv4_gateway", "ipv6_gateway"):
+        gateway = getattr(nic, key)
+        if nic.type != "bridge":
+            found |= {key: gateway} if gateway else {}
+        elif gateway is None or gateway == "dev":
+            found[key] = gateway or "none"
+        elif key == "ipv6_gateway":
+            found[key] = "auto"
+    return found
+
+
+def _asked(options: dict[str, Any], key: str) -> str | None:
+    text = options.get(key)
+    return None if text in (None, "none") else str(text)
+
+
+def _on_network(nic: NetworkInterface, host: CoreHost) -> dict[str, Any]:
+    """Return what a NIC has of its network. Gateways: "auto" is the network's own address."""
+    assert nic.network is not None
+    config = config_of(nic.network)
+    found: dict[str, Any] = {"network": config.name, "bridge": host.bridge_name(config.number)}
+    for key, gateway in (("ipv4", config.ipv4), ("ipv6", config.ipv6)):
+        own, prefix = getattr(nic, key), gateway.partition("/")[2] if gateway else ""
+        found[key] = f"{own}/{prefix}" if own and prefix else None
+        asked = nic.options.get(f"{key}_gateway", "auto" if key == "ipv4" else "none")
+        found[f"{key}_gateway"] = {"auto": plain(gateway) if gateway else None, "none": None}.get(asked, asked)
+    return found
 
 
 def columns_of(spec: Spec) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.utils import timezone
 
+from ..asking import nics as asked_nics
 from ..asking import requests
 from ..bookkeeping import records, specs
 from ..core.errors import Cancelled, NotFound
@@ -138,9 +139,13 @@ class Job:
         """Return what the host says of a container now."""
         return self.runtime.observe(container.pk).get(container.pk) or Observed(status=Status.ABSENT)
 
-    def final_spec(self, container: Container) -> Spec:
-        """Return the container's merged spec, checked against the host's policy; raises SpecError, PolicyDenied."""
-        spec = specs.spec_of(container, self.host)
+    def final_spec(self, container: Container, nics: list[dict[str, Any]] | None = None) -> Spec:
+        """Return the container's merged spec, checked against the host's policy; raises SpecError, PolicyDenied.
+
+        nics: rows in the making (asking.nics), instead of the network interfaces that it has.
+        """
+        interfaces = asked_nics.unsaved(container, nics) if nics is not None else None
+        spec = specs.spec_of(container, self.host, interfaces)
         spec.check()
         requests.check_limits(container.limits, container.host)
         self.runtime.check_policy(spec)

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..core import basket, images, points, policy, policy_file, store
-from ..core.basket import Entry
+from ..core import images, points, policy, policy_file, store
 from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
@@ -320,6 +319,11 @@ class KernelRuntime:
                 "insecure": list(rules.images.insecure),
                 "directories": sorted(rules.images.directories),
                 # of shares no path: where they are is the host's business
+                "host_network": rules.containers.host_network,
+                "parents": {
+                    name: {key: list(getattr(one, key)) for key in ("projects", "types", "vlans", "addresses")}
+                    for name, one in rules.parents.items()
+                },
                 "shares": {
                     name: {"projects": list(one.projects), "read_only": one.read_only, "submounts": one.submounts}
                     for name, one in rules.shares.items()

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.db import IntegrityError, transaction
 
+from ..asking import nics as asked_nics
 from ..bookkeeping import records, specs
 from ..core.errors import AlreadyExists, InvalidTransition
 from ..core.sentences import say
@@ -34,6 +35,10 @@ def run(job: Job) -> None:
     for field, value in changes.items():
         setattr(container, field, value)
     changed = [field for field in changes if old[field] != changes[field]]
+    nics = job.arguments.get("nics")
+    if nics is not None and job.final_spec(container, nics).nics != before.nics:
+        changed.append("nics")
+        changes["nics"] = nics
     if changed:
         apply(job, container, before, old, {field: changes[field] for field in changed})
     job.message = "Renamed." if changed == ["name"] else "Changed." if changed else "Nothing to change."
@@ -43,8 +48,10 @@ def run(job: Job) -> None:
 
 def apply(job: Job, container: Container, before: Spec, old: dict[str, Any], changes: dict[str, Any]) -> None:
     """Put in force what was set in the row's object. before, old: what was so until now; changes: column -> value."""
+    changes = dict(changes)
+    nics = changes.pop("nics", None)
     container.generation += 1
-    after = job.final_spec(container)
+    after = job.final_spec(container, nics)
     with ExitStack() as undo:
         if after.limits != before.limits and job.observe(container).status in lifecycle.LIVE:
             job.runtime.apply_limits(container.pk, after.limits)
@@ -53,14 +60,21 @@ def apply(job: Job, container: Container, before: Spec, old: dict[str, Any], cha
             if job.observe(container).status in lifecycle.LIVE:
                 job.runtime.attach(after, before)
                 undo.callback(job.runtime.attach, before, after)
+        if after.nics != before.nics and job.observe(container).status in lifecycle.LIVE:
+            job.runtime.change_nics(after, before)
+            undo.callback(job.runtime.change_nics, before, after)
         job.runtime.save(after)
         undo.callback(job.runtime.save, before)
         extra = {"restart_at": None, "restart_count": 0} if "restart" in changes else {}
         try:
             with transaction.atomic():
                 Container.objects.filter(pk=container.pk).update(**changes, **extra, generation=container.generation)
+                if nics is not None:
+                    asked_nics.write(container, nics)
                 _tell(job, container, old, changes)
         except IntegrityError as error:
+            if nics is not None and "name" not in changes:
+                raise AlreadyExists("A MAC or an address was taken meanwhile.", field="nics") from error
             raise AlreadyExists(say("The name %(name)s is taken.", name=container.name), field="name") from error
         undo.pop_all()
     notify("container", container.pk)

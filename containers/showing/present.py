@@ -11,7 +11,7 @@ from django.db.models import Prefetch, QuerySet
 
 from panel.accounts.models import ApiToken, AuditRecord, Membership, Project, User
 
-from ..asking import queue
+from ..asking import nics, queue
 from ..core.behaviour import Boot, Consoles, Init
 from ..core.host import Host as CoreHost
 from ..core.security import Security
@@ -109,7 +109,9 @@ def container(row: Container) -> dict[str, Any]:
                 "ipv6": nic.ipv6,
             }
             for nic in row.interfaces.all()
+            if nic.network is not None
         ],
+        "nics": [nics.as_wanted(nic) for nic in row.interfaces.all()],
         "limits": limits(row.limits),
         "security": security(row.security),
         "autostart": row.autostart,

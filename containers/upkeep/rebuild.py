@@ -147,17 +147,17 @@ def _remake(host: Host, spec: Spec, core_host: CoreHost) -> list[str]:
             container = Container.objects.create(
                 id=spec.id, host=host, project=project, image=image, status=Status.STOPPED, **columns
             )
-            for index, nic in enumerate(spec.nics):
-                _remake_nic(container, index, nic, core_host)
+            for nic in spec.nics:
+                _remake_nic(container, nic, core_host)
             records.add_event(container, "found", reason="made again from the host's store")
     except IntegrityError as error:
         return [f"container {spec.name} ({spec.id}) is in the store, and its row cannot be made: {error}"]
     return [f"container {name}: its row was made again from the store"]
 
 
-def _remake_nic(container: Container, index: int, nic: Nic, core_host: CoreHost) -> None:
-    network = Network.objects.filter(host=container.host, name=nic.network).first()
-    if network is None:
+def _remake_nic(container: Container, nic: Nic, core_host: CoreHost) -> None:
+    network = Network.objects.filter(host=container.host, name=nic.network).first() if nic.network else None
+    if network is None and nic.network:
         prefix = core_host.bridge_name(0)[:-1]
         ipv4 = f"{nic.ipv4_gateway}/{nic.ipv4.partition('/')[2]}" if nic.ipv4 and nic.ipv4_gateway else ""
         network6 = ipaddress.IPv6Interface(nic.ipv6).network if nic.ipv6 else None
@@ -171,9 +171,11 @@ def _remake_nic(container: Container, index: int, nic: Nic, core_host: CoreHost)
     NetworkInterface.objects.create(
         container=container,
         network=network,
-        index=index,
+        index=nic.index,
+        type=nic.type,
+        options=specs.options_of(nic),
         name=nic.name,
-        mac=nic.mac,
+        mac=nic.mac or None,
         ipv4=nic.ipv4.partition("/")[0] if nic.ipv4 else None,
         ipv6=nic.ipv6.partition("/")[0] if nic.ipv6 else None,
     )

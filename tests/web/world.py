@@ -18,6 +18,7 @@ from containers.core.basket import Entry
 from containers.core.errors import NotFound
 from containers.core.host import Host as CoreHost
 from containers.core.network.base import NetworkConfig
+from containers.core.nics import Nic
 from containers.core.spec import Limits, Spec
 from containers.core.states import Status
 from containers.models import Container, Host, Image, Network, local_host
@@ -45,6 +46,7 @@ class FakeRuntime:
     def __init__(self) -> None:
         self.specs: dict[str, Spec] = {}
         self.seen: dict[str, Observed] = {}
+        self.plugged: dict[str, tuple[Nic, ...]] = {}
         self.made_images: dict[str, Built] = {}
         self.taken: dict[str, dict[str, dict[str, Any]]] = {}
         self.networks: dict[int, NetworkConfig] = {}
@@ -147,6 +149,10 @@ class FakeRuntime:
     def attach(self, spec: Spec, before: Spec) -> None:
         self._call("attach", spec.id)
         self.attached[spec.id] = spec
+
+    def change_nics(self, spec: Spec, before: Spec) -> None:
+        self._call("change_nics", spec.id)
+        self.plugged[spec.id] = spec.nics
 
     def snapshot(self, container_id: str, kept: Kept) -> Taken:
         self._call("snapshot", container_id)
@@ -290,12 +296,15 @@ def make_container(
     project: Project, name: str = "web-1", *, runtime: FakeRuntime | None = None, status: str = "stopped", **more: Any
 ) -> Container:
     """Make a container's row, and in the runtime what belongs to it."""
+    from containers.asking import nics
     from containers.bookkeeping import reservations, specs
 
     host = local_host()
     image = Image.objects.get(host=host, name="busybox")
     columns = {"name": name, "project": project, "image": image, "image_name": "busybox", "layers": ["base"], **more}
-    container = reservations.add_container(host, columns, Network.objects.get(host=host, name="default"))
+    container = reservations.add_container(host, columns)
+    network = Network.objects.get(host=host, name="default")
+    nics.write(container, nics.plan(container, [{}], lambda _name: network))
     container.status = status
     if runtime is not None:
         runtime.specs[container.pk] = specs.spec_of(container, CORE_HOST)
