@@ -342,6 +342,7 @@ def test_every_setting_has_one_outcome_and_what_comes_of_it_is_acceptable(conten
         check_init_command(tuple(command))
 
 
+@pytest.mark.lxc("What Debian's lxc gives its containers to include is read whole")
 @pytest.mark.parametrize("name", ["common.conf", "userns.conf", "nesting.conf"])
 def test_what_debian_gives_its_containers_is_read_without_a_problem(name: str) -> None:
     root = str(lxc.unpacked())

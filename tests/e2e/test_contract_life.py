@@ -142,6 +142,7 @@ def test_everything_is_changed_by_patch(api: httpx.Client, name: str) -> None:
     call(api, "DELETE", f"/containers/{name}-n?force=true")
 
 
+@pytest.mark.lxc("An ephemeral container is gone after its end, not after a reboot", "lxc.ephemeral")
 def test_an_ephemeral_container_is_gone_after_its_end_but_not_after_a_reboot(api: httpx.Client, name: str) -> None:
     make(api, name, ephemeral=True)
     before = api.get(f"/containers/{name}").json()["pid"]
@@ -154,6 +155,7 @@ def test_an_ephemeral_container_is_gone_after_its_end_but_not_after_a_reboot(api
     wait_until(lambda: api.get(f"/containers/{name}").status_code == 404, 15, "it is gone")
 
 
+@pytest.mark.lxc("Names of snapshots are never used again", "L#2443")
 def test_a_clone_of_a_snapshot_and_names_that_are_never_reused(api: httpx.Client, name: str) -> None:
     make(api, name)
     sh(api, name, "echo one > /root/file")

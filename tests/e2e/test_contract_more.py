@@ -59,6 +59,7 @@ def run(api: httpx.Client, name: str, *command: str, **more: Any) -> dict[str, A
 # the restart policy
 
 
+@pytest.mark.lxc("What restarts by itself does not after somebody stopped it", "I#3261")
 def test_restarts_wait_longer_each_time_until_somebody_says_stop(api: httpx.Client, name: str) -> None:
     make(api, name, "/bin/sh", "-c", "echo dying; exit 7", restart="on-failure")
     row = wait_until(lambda: (r := look(api, name))["restart_count"] == 2 and r["restart_at"] and r, 15, "two restarts")
@@ -228,6 +229,7 @@ def cgroup_of(pid: int) -> Path:
     return Path(root + path)
 
 
+@pytest.mark.lxc("A clone has nothing of what proves who its source is", "L#2064")
 def test_a_clone_has_nothing_of_what_proves_who_its_source_is(api: httpx.Client, name: str) -> None:
     make(api, name)
     keys = (

@@ -37,6 +37,7 @@ def facts(instance: Instance, name: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.lxc("Two instances on one host share no socket, name, range or subnet", "stacker#645")
 def test_two_instances_side_by_side_share_nothing_but_the_host(
     instance: Instance, api: httpx.Client, name: str, request: pytest.FixtureRequest
 ) -> None:

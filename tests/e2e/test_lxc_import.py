@@ -92,6 +92,7 @@ def owner(path: Path) -> int:
     return path.lstat().st_uid
 
 
+@pytest.mark.lxc("A container made by Debian's lxc-create is taken over and boots", "lxc-create")
 def test_a_privileged_one(instance: Instance, api: httpx.Client, lxc: Path, name: str) -> None:
     mac = f"10:66:6a:{':'.join(f'{byte:02x}' for byte in uuid.uuid4().bytes[:3])}"
     lxc_create(lxc, name, PLAIN.format(mac=mac))
@@ -131,6 +132,7 @@ def test_a_privileged_one(instance: Instance, api: httpx.Client, lxc: Path, name
     ]
 
 
+@pytest.mark.lxc("An unprivileged one is moved, its owners shifted back", "lxc-create", "lxc.idmap")
 def test_an_idmapped_one_is_moved(instance: Instance, api: httpx.Client, lxc: Path, name: str) -> None:
     lxc_create(lxc, "was", IDMAPPED)
     rootfs = lxc / "was/rootfs"
@@ -145,6 +147,7 @@ def test_an_idmapped_one_is_moved(instance: Instance, api: httpx.Client, lxc: Pa
     assert api.get(f"/containers/{name}").json()["last_exit"]["reason"] == "stopped", "its own halt signal ends it"
 
 
+@pytest.mark.lxc("The names of before LXC 2.1 are understood", "lxc-update-config")
 def test_one_of_lxc_1_and_what_speaks_against_others(
     instance: Instance, api: httpx.Client, lxc: Path, name: str
 ) -> None:

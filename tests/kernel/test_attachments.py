@@ -110,6 +110,7 @@ def given(host: Host, container: Callable[..., Spec], shared: Path) -> Callable[
 Given = Callable[..., Inside]
 
 
+@pytest.mark.lxc("A shared directory's owners are the same inside and outside", "L#4722")
 def test_owners_are_the_same_inside_and_on_the_host(given: Given, shared: Path) -> None:
     box = given()
     box.start(Mount(share="media", target="/srv/media"), Mount(share="media", subpath="sub/deep", target="/etc/deep"))
@@ -142,6 +143,7 @@ def test_read_only_stays_read_only_for_root_inside(given: Given, of_share: bool)
     assert box.says("cat /srv/media/of-root") == "hello"
 
 
+@pytest.mark.lxc("Links in the target of a mount lead nowhere else", "CVE-2015-1335")
 def test_links_lead_nowhere_else(given: Given, layer: str, host: Host, shared: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.mkdir()
@@ -313,6 +315,7 @@ def moving(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--recursive", directory], check=True)
 
 
+@pytest.mark.lxc("What the host mounts later appears inside, and not the other way round", "runc#77")
 @pytest.mark.parametrize("propagation", ["private", "slave"])
 def test_what_the_host_mounts_later_appears_where_it_is_a_slave(given: Given, moving: Path, propagation: str) -> None:
     box = given(path=str(moving), submounts=True)

@@ -97,6 +97,7 @@ def limit_files(groups: Cgroups) -> dict[str, str]:
     return {"memory": "max" if unlimited else memory, "pids": pids, "cpu": "max" if cpu == "-1" else cpu}
 
 
+@pytest.mark.lxc("Limits are in force before init's first instruction", "lxc-cgroup")
 def test_limits_are_in_force_before_anything_runs(groups: Cgroups) -> None:
     create(groups, Limits(memory_bytes=64 * MIB, cpus=0.5, pids=20))
     assert limit_files(groups) == {"memory": str(64 * MIB), "pids": "20", "cpu": "50000"}
@@ -114,6 +115,7 @@ def test_limits_change_live_and_go_away(groups: Cgroups, run: Run) -> None:
     assert limit_files(groups) == {"memory": "max", "pids": "max", "cpu": "max"}
 
 
+@pytest.mark.lxc("A memory limit below what is in use is refused and kills nobody", "lxc-cgroup")
 def test_a_limit_that_cannot_be_reclaimed_to_is_refused_and_kills_nobody(groups: Cgroups, run: Run) -> None:
     before = Limits(memory_bytes=200 * MIB, cpus=0.5, pids=40)
     create(groups, before)
@@ -184,6 +186,7 @@ print(time.process_time() - used)
     assert float(process.stdout.readline()) < 0.45
 
 
+@pytest.mark.lxc("Freezing stops everything, and thawing lets it run", "lxc-freeze", "lxc-unfreeze", "runc#2774")
 def test_freeze_stops_everything_and_thaw_lets_it_run(groups: Cgroups, run: Run) -> None:
     create(groups)
     code = "import time\nwhile True: print('tick', flush=True); time.sleep(0.01)"
@@ -236,6 +239,7 @@ def groups_cpu(groups: Cgroups) -> int:
     return int(text.split()[1])
 
 
+@pytest.mark.lxc("Killing takes frozen processes and those that fork", "runc#2105", "runc#2753")
 def test_kill_takes_frozen_and_forking_processes(groups: Cgroups, run: Run) -> None:
     create(groups)
     bomb = run("exec('import os, time\\nfor _ in range(4): os.fork()\\nwhile True: time.sleep(1)')")
@@ -247,6 +251,7 @@ def test_kill_takes_frozen_and_forking_processes(groups: Cgroups, run: Run) -> N
     assert bomb.wait(5) == -signal.SIGKILL
 
 
+@pytest.mark.lxc("Of control groups only the container's own are removed, nested ones too", "L#145", "D#3561")
 def test_remove_takes_what_the_container_made_and_nothing_else(groups: Cgroups, run: Run) -> None:
     create(groups)
     groups.create("ba9876543210", limits=Limits(), owner_uid=OWNER, privileged=False)
@@ -263,6 +268,7 @@ def test_remove_takes_what_the_container_made_and_nothing_else(groups: Cgroups, 
     groups.remove(ID)
 
 
+@pytest.mark.lxc("A control group whose last process is still dying is waited for", "L#1557")
 def test_remove_waits_and_then_says_so(groups: Cgroups, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     create(groups)
     up(run(SLEEP))
@@ -280,6 +286,7 @@ def test_create_again_after_a_crash(groups: Cgroups, run: Run) -> None:
         create(groups)
 
 
+@pytest.mark.lxc("Limits that were changed meanwhile are kept over a reboot inside", "L#2779")
 def test_clean_keeps_limits_for_the_next_boot(groups: Cgroups) -> None:
     create(groups, Limits(memory_bytes=64 * MIB))
     (groups.namespace_dir(ID) / "a" / "b").mkdir(parents=True)
@@ -323,6 +330,7 @@ def as_container_root(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+@pytest.mark.lxc("A container makes control groups of its own", "L#3242", "L#3404")
 def test_the_container_has_its_own_tree(groups: Cgroups) -> None:
     create(groups)
     root = groups.namespace_dir(ID)
@@ -336,6 +344,7 @@ def test_the_container_has_its_own_tree(groups: Cgroups) -> None:
     assert as_container_root(work) == 0
 
 
+@pytest.mark.lxc("A container cannot change its own limits", "CVE-2023-25809")
 def test_the_container_cannot_change_its_limits(groups: Cgroups) -> None:
     joined = create(groups, Limits(memory_bytes=64 * MIB, cpus=0.5, pids=20))
     paths = groups.stat_paths(ID)
@@ -419,6 +428,7 @@ def test_attached_processes_stand_beside_the_container_tree(groups: Cgroups, run
     assert groups.populated(ID)
 
 
+@pytest.mark.lxc("The supervisor is not in its container's memory limit", "cri-o#3229")
 def test_a_supervisor_is_nobody_elses_neighbour(groups: Cgroups) -> None:
     process = subprocess.Popen(["sleep", "600"])
     try:
@@ -467,6 +477,7 @@ def everything(groups: Cgroups) -> dict[str, str]:
     return {"weight": "1024" if groups.version == 1 else "100", "cpus": cpus, "swap": "max"}
 
 
+@pytest.mark.lxc("Memory and swap change in the order that the kernel takes", "L#453")
 @pytest.mark.parametrize("privileged", [False, True])
 def test_weight_cpus_and_swap_are_in_force_change_live_and_go_away(groups: Cgroups, run: Run, privileged: bool) -> None:
     create(
@@ -504,6 +515,7 @@ def test_a_change_that_fails_half_way_leaves_all_of_it_as_it_was(groups: Cgroups
     assert process.poll() is None
 
 
+@pytest.mark.lxc("A CPU that is not there is told, and nothing is left of the start", "L#3443")
 def test_a_cpu_that_is_not_there_is_told_and_leaves_nothing(groups: Cgroups) -> None:
     with pytest.raises(SetupFailed) as failed:
         create(groups, Limits(cpuset="4000"))

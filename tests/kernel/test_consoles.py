@@ -56,6 +56,7 @@ def supervisor(host: Host, spec: Spec) -> int:
     return run.supervisor.pid
 
 
+@pytest.mark.lxc("Each tty is a terminal of its own, with the container's owner", "L#4338", "lxc-console")
 def test_each_tty_is_a_terminal_of_its_own(begin: Begin, connect: Any) -> None:
     spec = begin(
         "echo $container_ttys; ls -1 /dev/tty*; for n in 1 2 3; do"
@@ -86,6 +87,7 @@ def test_none_is_the_default(begin: Begin, connect: Any) -> None:
     term.expect("[] /dev/tty[0-9]*\r\n")
 
 
+@pytest.mark.lxc("A login that ends leaves a terminal that works", "L#520")
 def test_who_logs_out_leaves_a_terminal_that_works(begin: Begin, connect: Any) -> None:
     # a session's end hangs its terminal up, for us too: the next one must be seen all the same
     once = "setsid -c sh -c 'echo session $0; read x; echo bye $x' $n <>/dev/$t >&0 2>&0"
@@ -100,6 +102,7 @@ def test_who_logs_out_leaves_a_terminal_that_works(begin: Begin, connect: Any) -
     term.expect("session 5")
 
 
+@pytest.mark.lxc("A console that nobody reads blocks nobody", "L#741")
 def test_a_console_that_nobody_reads_blocks_nobody_and_costs_a_bounded_memory(host: Host, begin: Begin) -> None:
     spec = begin(
         "for t in console tty1; do (head -c 8000000 /dev/zero | tr '\\0' x > /dev/$t; echo done > /tmp/$t) & done;"
@@ -142,6 +145,7 @@ def test_boot_messages_are_there_for_who_comes_later(begin: Begin, connect: Any)
         term.expect(text)
 
 
+@pytest.mark.lxc("A console may be for one at a time, and is free when that one has gone", "L#1787", "lxc-console")
 def test_one_at_a_time_where_that_is_wanted(begin: Begin, connect: Any) -> None:
     spec = begin("sleep 1000", ttys=1, exclusive=True)
     first = connect(spec)

@@ -193,6 +193,11 @@ def systemd_is_up(system: System) -> None:
     assert system.sh("systemctl is-system-running") == "running"
 
 
+@pytest.mark.lxc(
+    "Debian 12, 13 and sid: no failed unit; DHCP, journal, scopes, a login with its session, reboot and halt",
+    "L#2342",
+    "L#1085",
+)
 @pytest.mark.parametrize(
     "privileged", [False, pytest.param(True, marks=pytest.mark.distributions)], ids=["unprivileged", "privileged"]
 )
@@ -236,6 +241,7 @@ def test_systemd(system: Callable[..., System], image: str, *, privileged: bool)
     powers_off(made)
 
 
+@pytest.mark.lxc("sysvinit and OpenRC hear SIGPWR, not systemd's signal", "D#2947", "lxc.signal.halt")
 @pytest.mark.distributions
 @pytest.mark.parametrize("privileged", [False, True], ids=["unprivileged", "privileged"])
 @pytest.mark.parametrize("image", OTHERS)
@@ -259,6 +265,7 @@ def test_sysvinit(system: Callable[..., System], image: str, *, privileged: bool
     powers_off(made)
 
 
+@pytest.mark.lxc("busybox: DHCP, login, reboot and halt in time", "D#2081", "lxc.signal.halt")
 @pytest.mark.distributions
 @pytest.mark.parametrize("privileged", [False, True], ids=["unprivileged", "privileged"])
 def test_busybox(system: Callable[..., System], *, privileged: bool) -> None:

@@ -53,6 +53,7 @@ def sh(running_container: Spec) -> Callable[..., hostlink.ExecResult]:
 Sh = Callable[..., hostlink.ExecResult]
 
 
+@pytest.mark.lxc("A command's exit status is told exactly: 0 to 255, 128 + signal, 126, 127", "L#4203", "lxc-attach")
 def test_exit_codes_are_exact(sh: Sh, running_container: Spec) -> None:
     for code in (0, 1, 2, 42, 126, 127, 128, 137, 254, 255):
         assert sh(f"exit {code}").exit_code == code
@@ -71,6 +72,7 @@ def test_streams_are_apart_and_stdin_arrives(sh: Sh) -> None:
     assert (found.stdout, found.stderr, found.exit_code) == (b"out\nin", b"err\n", 0)
 
 
+@pytest.mark.lxc("100 MB through standard output arrive with the same hash", "lxc-attach")
 def test_hundred_megabytes_arrive_unchanged(running_container: Spec) -> None:
     script = "head -c 104857600 /dev/urandom > /tmp/big; sha256sum /tmp/big >&2; cat /tmp/big"
     found = execute(running_container.id, ["sh", "-c", script], max_output_bytes=2**28)
@@ -88,12 +90,14 @@ def test_a_command_that_reads_nothing_does_not_hang_on_its_input(sh: Sh) -> None
     assert sh("exit 3", stdin=b"x" * 10**6).exit_code == 3
 
 
+@pytest.mark.lxc("What a command writes right before its end is not lost", "L#4546")
 def test_output_just_before_the_end_is_never_lost(running_container: Spec) -> None:
     for _ in range(40):
         found = execute(running_container.id, ["sh", "-c", "printf %05000d 0; printf end >&2"])
         assert (len(found.stdout), found.stderr) == (5000, b"end")
 
 
+@pytest.mark.lxc("A background child that keeps the streams open does not hold the call", "L#2302", "L#4507")
 def test_a_background_child_does_not_hold_the_call(sh: Sh) -> None:
     began = time.monotonic()
     found = sh("sleep 300 & echo started")
@@ -119,6 +123,9 @@ def test_a_client_that_goes_takes_its_command_along(sh: Sh, running_container: S
     wait_until(lambda: b"sleep 313" not in sh("ps -o args").stdout, what="the command is killed")
 
 
+@pytest.mark.lxc(
+    "Users, groups and environment are the container's; no group of the host is kept", "L#2591", "lxc-attach"
+)
 def test_users_groups_home_and_environment_are_the_containers(sh: Sh) -> None:
     assert sh("id -u; echo $HOME; pwd", user="alice").stdout == b"1000\n/tmp\n/tmp\n"
     assert sh("id -u; id -g", user="1000").stdout == b"1000\n1000\n"
@@ -149,6 +156,12 @@ def test_bad_requests_name_their_field(running_container: Spec) -> None:
         execute(running_container.id, ["a\0b"])
 
 
+@pytest.mark.lxc(
+    "What is started from outside has init's rights and limits, nothing inheritable, three descriptors",
+    "CVE-2016-8649",
+    "CVE-2022-29162",
+    "L#399",
+)
 def test_rights_and_descriptors_are_those_of_init(sh: Sh, host: Host, running_container: Spec) -> None:
     inside = sh("cat /proc/self/status").stdout.decode()
     init = Path(f"/proc/{running.observe(host)[running_container.id].init_pid}/status").read_text()
@@ -164,6 +177,7 @@ def test_rights_and_descriptors_are_those_of_init(sh: Sh, host: Host, running_co
         assert sh(f"test $(readlink /proc/self/ns/{name}) = $(readlink /proc/1/ns/{name})").exit_code == 0, name
 
 
+@pytest.mark.lxc("No command that was run leaves a zombie, inside or outside", "D#8425")
 def test_no_zombie_is_left(sh: Sh, host: Host) -> None:
     for _ in range(10):
         sh("(sleep 0.01 &) ; true")
@@ -181,6 +195,7 @@ def _zombies(host: Host) -> list[str]:
     return [" ".join(row) for row in rows if row[1] in pids and row[2].startswith("Z")]
 
 
+@pytest.mark.lxc("Into a frozen container a command is refused, not held up", "lxc-attach")
 def test_into_a_frozen_container_it_says_so(host: Host, running_container: Spec) -> None:
     running.freeze(host, running_container.id)
     try:
@@ -191,6 +206,7 @@ def test_into_a_frozen_container_it_says_so(host: Host, running_container: Spec)
     assert execute(running_container.id, ["true"]).exit_code == 0
 
 
+@pytest.mark.lxc("A time-out kills a command in a container that was frozen meanwhile", "D#1752")
 def test_frozen_while_it_runs_the_time_out_still_kills(host: Host, running_container: Spec) -> None:
     results: list[hostlink.ExecResult] = []
     thread = threading.Thread(
@@ -215,6 +231,7 @@ def test_output_over_the_maximum_is_cut_and_said(sh: Sh) -> None:
     assert (len(found.stdout), found.truncated, found.exit_code) == (1000, True, 0)
 
 
+@pytest.mark.lxc("A passwd file that is a pipe, a device or a link holds nothing up", "CVE-2015-1334")
 def test_hostile_passwd_files_hold_nothing_up(sh: Sh) -> None:
     sh("mkdir /s; mv /etc/passwd /s; mkfifo /etc/passwd")
     assert sh("readlink /proc/self").exit_code == 0
@@ -224,6 +241,7 @@ def test_hostile_passwd_files_hold_nothing_up(sh: Sh) -> None:
         sh("true", user="alice")
 
 
+@pytest.mark.lxc("A command's control group is gone with it", "L#145")
 def test_the_commands_cgroup_is_gone_afterwards(sh: Sh, host: Host, running_container: Spec) -> None:
     sh("sleep 300 & true")
     tree = detect.open(host).namespace_dir(running_container.id) / ".attached"
@@ -234,6 +252,7 @@ def test_the_commands_cgroup_is_gone_afterwards(sh: Sh, host: Host, running_cont
 OWN_TREE = "mkdir -p /tmp/c; mount -t cgroup2 c /tmp/c; grep ^0: /proc/self/cgroup; "
 
 
+@pytest.mark.lxc("systemd-run --scope and logins work in a terminal that was opened from outside", "lxc-attach")
 def test_the_containers_init_may_take_a_command_over_into_a_scope_of_its_own(sh: Sh) -> None:
     """systemd-run --scope, and each login, in a terminal that was opened from outside."""
     found = sh(OWN_TREE + "mkdir /tmp/c/scope; echo $$ >/tmp/c/scope/cgroup.procs; grep ^0: /proc/self/cgroup")
@@ -255,6 +274,7 @@ def test_a_container_that_takes_the_commands_place_for_itself_gets_no_hold_of_th
     assert found.stderr, "beside its tree, where it cannot move them from"
 
 
+@pytest.mark.lxc("Many commands at once do not wait for each other", "D#3371")
 def test_many_at_once(running_container: Spec) -> None:
     codes: list[int] = []
     threads = [

@@ -38,6 +38,7 @@ def inside(host, container, layer):
     return run
 
 
+@pytest.mark.lxc("Init inherits no descriptor and no directory of the host's", "CVE-2024-21626")
 def test_no_descriptor_is_inherited(inside):
     lines = [line.split() for line in inside("ls -l /proc/1/fd") if " -> " in line]
     seen = {line[-3]: line[-1] for line in lines}
@@ -45,6 +46,7 @@ def test_no_descriptor_is_inherited(inside):
     assert seen == {"0": "/dev/pts/0", "1": "/out", "2": "/out", "10": "/script"}
 
 
+@pytest.mark.lxc("Nothing of the host's environment comes in", "lxc.environment")
 def test_the_environment_is_clean(inside):
     seen = dict(line.split("=", 1) for line in inside("exec env", environment={"GREETING": "hello there"}))
     machine_id = seen.pop("container_uuid").replace("-", "")
@@ -59,6 +61,7 @@ def test_the_environment_is_clean(inside):
     }
 
 
+@pytest.mark.lxc("Each container has namespaces of its own", "CVE-2020-15257")
 def test_init_is_alone_in_its_namespaces(inside):
     lines = inside("id -u; echo $$; ls /proc | grep -c '^[0-9]'; hostname; cat /proc/self/cgroup", hostname="box-1")
     assert lines[:2] == ["0", "1"]
@@ -131,6 +134,9 @@ echo ALL
     assert inside(script)[-1] == "ALL"
 
 
+@pytest.mark.lxc(
+    "An image whose /proc, /sys or /dev is a link is refused", "CVE-2019-19921", "CVE-2023-27561", "CVE-2026-41579"
+)
 def test_a_link_instead_of_proc_in_the_image_is_refused(host, container, layer):
     proc = store.rootfs(host, layer) / "proc"
     proc.rmdir()
@@ -141,6 +147,7 @@ def test_a_link_instead_of_proc_in_the_image_is_refused(host, container, layer):
     assert failed.value.details["path"] == "proc", failed.value.as_dict()
 
 
+@pytest.mark.lxc("An init that the kernel killed for lack of memory is told as such", "L#4029")
 def test_out_of_memory_is_told(host, container):
     spec = container(init_command=("/bin/sh", "-c", "exec tail /dev/zero"), limits=Limits(memory_bytes=16 * 1024**2))
     running.start(host, spec, network=NoNetwork())
@@ -158,6 +165,7 @@ def test_supervisors_are_named_and_keep_their_environment(host, container, name)
     assert f"BOXROOM_STATE_DIR={host.state_dir}".encode() in (process / "environ").read_bytes().split(b"\0")
 
 
+@pytest.mark.lxc("What supervises a container is small")
 def test_supervisors_are_small(host, running_container):
     run = RunFile.read(host.run_path(running_container.id))
     with open(f"/proc/{run.supervisor.pid}/smaps_rollup") as file:
@@ -214,6 +222,7 @@ def test_links_are_up_and_go_with_the_container(host, inside):
     assert not os.path.exists(f"/sys/class/net/{host.veth_name(1)}")
 
 
+@pytest.mark.lxc("A reboot inside keeps the network interface", "L#1477")
 def test_a_reboot_inside_keeps_the_nic(host, inside):
     script = (
         "[ -e /again ] || { touch /again; ip link set eth0 down; ip link set eth0 name x; reboot -f; }\nip -o link show"

@@ -133,6 +133,7 @@ def layer_of(host, spec: Spec) -> Path:
     return store.rootfs(host, layer)
 
 
+@pytest.mark.lxc("A root file system of LXC's is copied whole and boots", "lxc.rootfs.path")
 @pytest.mark.parametrize("shifted", [False, True], ids=["privileged", "idmapped"])
 def test_a_tree_is_copied_whole_and_boots(host, lxc, shifted):
     make_tree(lxc / "c1/rootfs", BASE if shifted else 0)
@@ -145,6 +146,7 @@ def test_a_tree_is_copied_whole_and_boots(host, lxc, shifted):
     assert stored.orphans(host) == []
 
 
+@pytest.mark.lxc("Owners that an id map shifted are shifted back", "lxc.idmap")
 def test_ranges_that_have_holes_are_shifted_each(host, lxc):
     make_tree(lxc / "c1/rootfs", BASE)
     os.chown(lxc / "c1/rootfs/srv/alice", 1000, 1000)
@@ -217,6 +219,7 @@ def test_a_move_takes_no_more_than_the_container(host, lxc):
     assert stored.orphans(host) == []
 
 
+@pytest.mark.lxc("What still runs under LXC is not taken over")
 def test_what_runs_is_refused_by_its_monitors_socket_and_by_its_processes(host, lxc):
     make_tree(lxc / "c1/rootfs", 0)
     source = source_of(lxc)
@@ -272,6 +275,7 @@ assert importing.finish(host, spec.id) == ""
 """
 
 
+@pytest.mark.lxc("An import that is killed is done or not done")
 @pytest.mark.parametrize(
     ("point", "there"),
     [("import.copied", False), ("import.published", False), ("create.written", False), ("create.placed", False),

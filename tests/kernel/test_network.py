@@ -292,6 +292,7 @@ def test_two_networks_are_apart(pair: Lan, place: Callable[[], Place]) -> None:
     assert pair.places[0].reaches(ipv4(pair.specs[1]), tries=3)
 
 
+@pytest.mark.lxc("A link that was left over is replaced", "L#374")
 def test_attach_over_a_stale_link_and_detach_twice(lan: Lan, place: Callable[[], Place]) -> None:
     spec, _inside = lan.add(3)
     again = place()
@@ -413,6 +414,7 @@ def test_two_instances_do_not_clash(lan: Lan) -> None:
         shutil.rmtree(state)
 
 
+@pytest.mark.lxc("A firewall that drops what is forwarded is found and told", "D#8716", "docker#103")
 @pytest.mark.parametrize("family", ["ip", "inet"])
 def test_a_forward_policy_of_drop_is_found_and_its_mend_works(pair: Lan, world: Place, family: str) -> None:
     chain = "FORWARD" if family == "ip" else "forward"

@@ -56,11 +56,13 @@ def sh(script):
     return ("/bin/sh", "-c", script)
 
 
+@pytest.mark.lxc("A second start changes nothing of the first", "lxc-start")
 def test_starting_twice_keeps_the_first(host, running_container):
     first = running.observe(host)[running_container.id].init_pid
     assert running.start(host, running_container, network=NoNetwork()).init_pid == first
 
 
+@pytest.mark.lxc("A failed start names step, path and cause", "L#4314")
 def test_an_init_that_is_missing_is_told_in_words(host, container):
     spec = container(init_command=("/sbin/nothing",))
     with pytest.raises(SetupFailed) as failed:
@@ -80,6 +82,7 @@ def test_an_init_that_exits_at_once_is_a_run_with_its_status(host, container):
     assert "last words" in last.console
 
 
+@pytest.mark.lxc("A poweroff inside is a stop", "lxc-stop")
 @pytest.mark.parametrize(("command", "reason"), [("poweroff -f", "poweroff"), ("halt -f", "poweroff")])
 def test_poweroff_inside_stops(host, container, command, reason):
     spec = container(init_command=sh(f"{command}; sleep 100"))
@@ -87,6 +90,7 @@ def test_poweroff_inside_stops(host, container, command, reason):
     assert wait_stopped(host, spec).reason == reason
 
 
+@pytest.mark.lxc("A reboot inside boots again, in the same container", "lxc-stop")
 def test_reboot_inside_boots_again(host, container):
     script = "n=$(cat /boots 2>/dev/null); n=$((n+1)); echo $n > /boots; [ $n -ge 2 ] && exec sleep 1000; reboot -f"
     spec = container(init_command=sh(script))
@@ -98,6 +102,7 @@ def test_reboot_inside_boots_again(host, container):
     assert running.observe(host)[spec.id].last_exit.reason == "killed"
 
 
+@pytest.mark.lxc("A stop's time-out is kept exactly, then init is killed", "L#2456", "lxc-stop")
 def test_an_init_that_ignores_the_signal_is_killed_when_the_time_is_over(host, container):
     spec = container(init_command=sh(IGNORES_TERM))
     pid = running.start(host, spec, network=NoNetwork()).init_pid
@@ -111,6 +116,7 @@ def test_an_init_that_ignores_the_signal_is_killed_when_the_time_is_over(host, c
     assert (last.reason, last.signal) == ("killed", 9)
 
 
+@pytest.mark.lxc("A frozen container is thawed for a clean stop", "L#2644", "D#3658")
 def test_a_frozen_container_stops_cleanly(host, running_container):
     spec = running_container
     running.freeze(host, spec.id)
@@ -127,11 +133,13 @@ def test_thawed_it_runs_on(host, running_container):
     assert running.observe(host)[running_container.id].status is Status.RUNNING
 
 
+@pytest.mark.lxc("A frozen container can be killed", "L#3471", "runc#3134")
 def test_a_frozen_container_can_be_killed(host, running_container):
     running.freeze(host, running_container.id)
     assert running.stop(host, running_container.id, kill=True).reason == "killed"
 
 
+@pytest.mark.lxc("Stopping what is stopped is no error", "lxc-stop")
 def test_stopping_what_is_stopped_is_fine(host, container):
     spec = container()
     assert running.stop(host, spec.id) is None
@@ -150,6 +158,7 @@ def test_busybox_init_powers_off_cleanly(host, container):
 FULL = "trap '/bin/true && exit 0' TERM; for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; wait; while :; do wait; done"
 
 
+@pytest.mark.lxc("A container at its limit of processes still shuts down", "lxc-stop")
 def test_a_container_at_its_limit_of_processes_still_shuts_down(host, container):
     spec = container(init_command=sh(FULL), limits=Limits(pids=10))
     running.start(host, spec, network=NoNetwork())
@@ -169,6 +178,7 @@ def test_a_stop_that_gives_up_leaves_the_limit_of_processes(host, container):
     assert limit.read_text().strip() == "10"
 
 
+@pytest.mark.lxc("Containers run on when the panel's processes go", "L#2491")
 def test_containers_outlive_the_launcher(host, running_container):
     launcher = host.__dict__["test_launcher"]
     launcher.process.kill()
@@ -194,6 +204,9 @@ def test_a_host_that_goes_down_halts_its_containers(host, container, frozen):
     assert "bye" in last.console
 
 
+@pytest.mark.lxc(
+    "A container does not run on unsupervised: it ends with its supervisor", "L#2902", "lxc.monitor.signal.pdeath"
+)
 def test_a_killed_supervisor_takes_its_container_along(host, running_container):
     run = RunFile.read(host.run_path(running_container.id))
     os.kill(run.supervisor.pid, 9)
@@ -204,6 +217,7 @@ def test_a_killed_supervisor_takes_its_container_along(host, running_container):
     running.start(host, running_container, network=NoNetwork())
 
 
+@pytest.mark.lxc("Whoever starts a container may be killed at any time, and nothing is left", "L#2878")
 def test_a_worker_that_dies_during_a_start_leaves_nothing(host, container):
     spec = container()
 

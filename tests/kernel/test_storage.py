@@ -125,6 +125,7 @@ def test_a_running_snapshot_keeps_owners_xattrs_links_holes_and_whiteouts(host, 
     assert running.observe(host)[spec.id].status is Status.RUNNING
 
 
+@pytest.mark.lxc("A running container is thawed when its copy fails", "lxc-copy")
 def test_a_frozen_container_stays_frozen_and_a_running_one_thaws_after_a_failure(host, running_container, monkeypatch):
     groups = cgroups.open(host)
     monkeypatch.setenv("BOXROOM_FAILPOINTS", "copy.frozen=ENOSPC")
@@ -142,6 +143,7 @@ def test_a_frozen_container_stays_frozen_and_a_running_one_thaws_after_a_failure
 # clones
 
 
+@pytest.mark.lxc("A clone has a machine id, a MAC address and keys of its own", "L#2064", "lxc-copy")
 def test_a_clone_is_itself_and_its_source_is_untouched(host, container):
     spec = container(hostname="")
     tree = upper(host, spec)
@@ -173,6 +175,7 @@ def test_a_clone_of_a_running_container_runs_beside_it(host, running_container):
     assert {seen[running_container.id].status, seen[made.id].status} == {Status.RUNNING}
 
 
+@pytest.mark.lxc("Links in a container's files lead a copy nowhere", "CVE-2026-48749", "CVE-2026-48752")
 def test_a_hostile_tree_leads_a_clone_nowhere(host, container, tmp_path):
     spec = container()
     tree = upper(host, spec)
@@ -230,6 +233,7 @@ def test_a_deep_stack_is_merged_and_looks_the_same_inside(host, container, monke
 # removal
 
 
+@pytest.mark.lxc("A removal that was interrupted is finished by the next", "L#877")
 def test_delete_takes_what_nothing_else_uses_and_is_fine_twice(host, container):
     spec = container()
     (upper(host, spec) / "f").write_text("x")
@@ -244,6 +248,7 @@ def test_delete_takes_what_nothing_else_uses_and_is_fine_twice(host, container):
     assert stored.orphans(host) == []
 
 
+@pytest.mark.lxc("Immutable files and trees of any depth are removed", "L#3185")
 def test_trees_too_deep_for_any_path_and_immutable_files_are_removed(host):
     top = host.trash_dir / "deep"
     top.mkdir()
@@ -262,6 +267,7 @@ def test_trees_too_deep_for_any_path_and_immutable_files_are_removed(host):
     assert os.listdir(host.trash_dir) == []
 
 
+@pytest.mark.lxc("A removal follows no link out", "L#2766")
 def test_removal_does_not_follow_links_out(host, tmp_path):
     (tmp_path / "precious").write_text("x")
     tree = host.trash_dir / "t"
@@ -275,6 +281,7 @@ def test_removal_does_not_follow_links_out(host, tmp_path):
 # refusals
 
 
+@pytest.mark.lxc("A create that fails leaves what was there", "L#2752")
 def test_what_does_not_fit_is_refused_and_leaves_nothing(host, container, layer, running_container):
     spec = container()
     with pytest.raises(AlreadyExists):
@@ -301,6 +308,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(host, container, layer,
     assert stored.orphans(host) == []
 
 
+@pytest.mark.lxc("Restoring a snapshot that is not there harms nothing", "L#224", "lxc-snapshot")
 def test_a_missing_snapshot_harms_nothing(host, container):
     spec = container()
     (upper(host, spec) / "f").write_text("x")
@@ -353,6 +361,7 @@ def recovered(host) -> None:
     assert stored.orphans(host) == []
 
 
+@pytest.mark.lxc("A create that is killed is done or not done", "lxc-create")
 @pytest.mark.parametrize("point", ["create.fresh", "create.written", "create.placed", "create.committed"])
 def test_a_killed_create_is_done_or_not(host, layer, point):
     store.save_image(host, store.Image(name="b", source={}, layers=(layer,), size_bytes=0, defaults={}))
@@ -398,6 +407,7 @@ def test_a_killed_snapshot_of_a_running_container_lets_it_run_on(host, running_c
     assert stored.snapshot(host, running_container.id, "snap9").layers
 
 
+@pytest.mark.lxc("A restore that is killed leaves the old state or the new one, whole", "L#131", "lxc-snapshot")
 @pytest.mark.parametrize(
     "point",
     [
@@ -491,6 +501,7 @@ def test_a_killed_delete_is_done_or_not(host, container, point):
     assert store.exists(host, spec.id) == (point == "delete.before")
 
 
+@pytest.mark.lxc("A rename that is killed is done or not done", "L#3696")
 def test_a_killed_rename_is_done_or_not(host, container):
     spec = container()
     killed_at(host, "rename.inside", "rename", spec.id)

@@ -29,6 +29,9 @@ def enter(pid, *command):
     return subprocess.run([*nsenter, *command], capture_output=True, text=True, check=False).stdout.strip()
 
 
+@pytest.mark.lxc(
+    "Debian 12: systemd runs with no failed unit, reboots, and halts by its own signal", "L#2342", "L#4402"
+)
 def test_systemd_comes_up_reboots_and_halts(host, spec):
     first = running.start(host, spec, network=NoNetwork()).init_pid
     wait_until(lambda: enter(first, "systemctl", "is-system-running") in ("running", "degraded"), 30, "systemd is up")
