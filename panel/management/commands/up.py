@@ -200,16 +200,17 @@ class Command(BaseCommand):
 
     def _wait_ready(self, watcher: Watcher, bind: layout.Bind, stopping: list[int]) -> None:
         began = told = time.monotonic()
-        deadline = began + READY_SEC
         answer = "nothing"
-        while time.monotonic() < deadline and not stopping:
+        while time.monotonic() < began + READY_SEC and not stopping:
             watcher.tend()
             for process in watcher.processes:
                 if process.failures >= FAILURES_MAX:
                     tail = watcher.log_path(process.name).read_text(errors="replace")[-2000:]
                     raise CommandError(f"{process.name} does not stay up. The end of its log:\n{tail}")
+            # the slower the machine has been so far, the longer an answer may take
+            patience = min(15.0, max(2.0, (time.monotonic() - began) / 4))
             try:
-                with urllib.request.urlopen(f"{bind.address}/healthz", timeout=2) as response:
+                with urllib.request.urlopen(f"{bind.address}/healthz", timeout=patience) as response:
                     if response.status == 200:
                         return
             except urllib.error.HTTPError as error:
