@@ -15,9 +15,10 @@ from panel.accounts.models import Project
 from ..bookkeeping import reservations
 from ..core.errors import AlreadyExists, NotFound, SpecError
 from ..core.names import check_name
-from ..models import Container, Host, Image, Network, NetworkInterface, Operation, Trashed
-from . import queue
+from ..models import Container, Host, Image, Network, Operation, Trashed
+from . import nics, queue
 from .access import find_project, require_host_admin
+from .resources import usable_network
 
 DAYS: Final = 7
 """So long the trash keeps what was deleted, unless a host administrator says otherwise."""
@@ -112,41 +113,41 @@ def _container(
     if Container.objects.filter(pk=row.pk).exists():
         raise AlreadyExists("It is being put back already.")
     project = row.project or Project.objects.get(name="default")
-    nics = row.detail.get("nics") or []
-    first = nics[0] if nics else {}
-    network = Network.objects.filter(host=host, name=first.get("network__name", "default")).first()
-    network = network or Network.objects.filter(host=host, name="default").first()
-    if network is None:
-        raise NotFound("There is no network for it: make one called default first.", field="network")
     whole = row.detail["columns"]
     columns = {column: value for column, value in whole.items() if column not in _NOT_TAKEN}
     image = Image.objects.filter(host=host, name=whole.get("image_name", "")).first()
     created_at = dt.datetime.fromisoformat(whole["created_at"])
     more = {"id": row.pk, "name": name, "project": project, "image": image, "created_at": created_at}
-    container = reservations.add_container(host, {**columns, **more}, network)
+    container = reservations.add_container(host, {**columns, **more})
     Container.objects.filter(pk=container.pk).update(
         machine_id=whole["machine_id"],
         generation=int(whole["generation"]) + 1,
         next_snapshot=row.detail.get("next_snapshot", 0),
     )
-    _same_addresses(container, first)
+    container.host = host
+    _interfaces(actor, container, row.detail.get("nics") or [])
     arguments["created_by"] = row.detail.get("created_by") or {}
     return queue.insert(actor, "trash-restore", host, key, container=container, project=project, arguments=arguments)
 
 
-def _same_addresses(container: Container, before: dict[str, Any]) -> None:
-    """Give its first NIC the MAC and the addresses that it had, those that nobody has by now."""
-    nic = container.interfaces.select_related("network").order_by("index").first()
-    if nic is None or nic.network.name != before.get("network__name"):
-        return
-    others = NetworkInterface.objects.exclude(pk=nic.pk)
-    if before.get("mac") and not others.filter(mac=before["mac"]).exists():
-        nic.mac = before["mac"]
-    for field in ("ipv4", "ipv6"):
-        address = before.get(field)
-        if address and not others.filter(network=nic.network, **{field: address}).exists():
-            setattr(nic, field, address)
-    nic.save()
+def _interfaces(actor: Actor, container: Container, had: list[dict[str, Any]]) -> None:
+    """Give it the network interfaces that it had, with the MACs and addresses that nobody has by now."""
+    wanted = [dict(one) for one in had]
+
+    def find(name: str) -> Network:
+        return usable_network(actor, name, container.project, container.host)
+
+    while True:
+        try:
+            nics.write(container, nics.plan(container, wanted, find))
+            return
+        except SpecError as error:
+            # nics.NUMBER.NAME: what cannot be had is chosen anew
+            parts = (error.field or "").split(".")
+            fresh = {"mac": None, "ipv4": "auto", "ipv6": "auto", "network": "default"}
+            if len(parts) != 3 or parts[2] not in fresh or wanted[int(parts[1])].get(parts[2]) == fresh[parts[2]]:
+                raise
+            wanted[int(parts[1])][parts[2]] = fresh[parts[2]]
 
 
 def _snapshot(

@@ -11,6 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from ..asking.basket import kept_days
+from ..asking.nics import as_wanted
 from ..bookkeeping import baskets, points, records, specs
 from ..core.basket import Entry
 from ..core.errors import NotFound
@@ -27,7 +28,7 @@ def of_container(job: Job) -> Entry | None:
     if days < 1:
         return None
     columns = json.loads(json.dumps(specs.columns_of(specs.spec_of(container, job.host)), default=str))
-    nics = list(container.interfaces.values("index", "name", "mac", "ipv4", "ipv6", "network__name"))
+    nics = [as_wanted(row) for row in container.interfaces.select_related("network").order_by("index")]
     makers = dict(container.snapshots.values_list("name", "created_by"))
     detail = {"columns": columns, "nics": nics, "next_snapshot": container.next_snapshot, "created_by": makers}
     return Entry(

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..core import images, points, policy, policy_file, store
+from ..core import basket, images, points, policy, policy_file, store
+from ..core.basket import Entry
 from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
