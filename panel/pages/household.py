@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from containers.asking import resources
 from containers.core.errors import CoreError
 from containers.models import Host, Network, Operation, local_host
+from containers.showing.granted import granted
 from containers.showing.sentences import translated
 from containers.views.listing import projects_of
 from panel.accounts.models import User
@@ -85,6 +86,7 @@ def host(request: HttpRequest) -> HttpResponse:
         "good": [item for item in findings if item["ok"]],
         "known": bool(findings),
         "policy": row.facts.get("policy") or {},
+        "granted": granted(row, user_of(request)),
         "title": _("Host %(name)s") % {"name": row.name},
     }
     return render(request, "pages/host.html", context)

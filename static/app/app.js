@@ -1,4 +1,5 @@
 /** What every page has: dialogs, copying, times, the menu, keys, and the event socket. */
+import { ask } from "./ask.js";
 import { changed, connect } from "./events.js";
 import { openPalette } from "./palette.js";
 import { refresh } from "./refresh.js";
@@ -36,31 +37,18 @@ dialog?.addEventListener("click", (event) => { if (event.target === dialog) dial
 document.body.addEventListener("htmx:confirm", (event) => {
   if (!event.detail.question) return;
   event.preventDefault();
-  ask(event.detail.elt, event.detail.question, () => event.detail.issueRequest(true));
+  askFor(event.detail.elt, event.detail.question, () => event.detail.issueRequest(true));
 });
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (!form.dataset.confirm || form.dataset.confirmed) return;
   event.preventDefault();
-  ask(form, form.dataset.confirm, () => { form.dataset.confirmed = "1"; form.requestSubmit(); });
+  askFor(form, form.dataset.confirm, () => { form.dataset.confirmed = "1"; form.requestSubmit(); });
 });
 
-/** Show a question with two buttons; data-title and data-do of the element name it and its button. */
-function ask(element, question, go) {
-  const make = (tag, className, text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
-  const head = make("div", "dialog-head"), body = make("div", "dialog-body"), foot = make("div", "dialog-foot");
-  const title = make("h2", "", element.dataset.title ?? word("sure"));
-  title.id = "dialog-title";
-  head.append(title);
-  body.append(make("p", "", question));
-  const no = make("button", "btn", word("cancel")), yes = make("button", "btn btn-danger", element.dataset.do ?? word("goOn"));
-  no.type = yes.type = "button";
-  no.addEventListener("click", () => dialog.close());
-  yes.addEventListener("click", () => { dialog.close(); go(); });
-  foot.append(no, yes);
-  dialog.replaceChildren(head, body, foot);
-  dialog.showModal();
-  no.focus();
+/** data-title and data-do of the element name the question and its button. */
+function askFor(element, question, go) {
+  ask(element.dataset.title ?? word("sure"), question, [[element.dataset.do ?? word("goOn"), go, "btn-danger"]]);
 }
 
 /** A dialog whose button waits for the right word. */
@@ -122,7 +110,7 @@ document.addEventListener("change", (event) => {
   }
   const field = event.target.closest("[data-submit-on-change]");
   if (field && field.value === "" && field.dataset.confirmEmpty) {
-    ask(field, field.dataset.confirmEmpty, () => field.form.requestSubmit());
+    askFor(field, field.dataset.confirmEmpty, () => field.form.requestSubmit());
     dialog.addEventListener("close", () => field.form.reset(), { once: true }); // what is sent is sent by then
   } else field?.form.requestSubmit();
 });

@@ -2,6 +2,7 @@
 
    Which sessions are open stands in sessionStorage, so a reload comes back to the same shells; the one in front stands
    in the address (#session=ID), so a link leads a colleague to it. */
+import { ask } from "./ask.js";
 import { Session } from "./terminal_session.js";
 import { word } from "./text.js";
 
@@ -40,6 +41,7 @@ function icon(name) {
 
 const button = (label, text, onclick, extra = {}) => make("button", { type: "button", class: "terminal-button", "aria-label": label, title: label, onclick, ...extra }, text);
 const tabs = make("div", { class: "terminal-tabs", role: "group", "aria-label": word("terminals") });
+const others = make("select", { class: "terminal-others", "aria-label": word("otherTerminalsLabel"), title: word("otherTerminalsLabel"), hidden: true });
 const people = make("span", { class: "terminal-people" });
 const find = make("input", { class: "terminal-find", type: "search", placeholder: word("find"), "aria-label": word("find"), title: word("findKeys"), hidden: true });
 const found = make("span", { class: "terminal-found", "aria-live": "polite" });
@@ -49,7 +51,7 @@ const reader = button(word("screenReader"), icon("accessible"), toggleReader, { 
 const choice = make("select", { class: "terminal-choice", "aria-label": word("consoles"), title: word("consoles"), onchange: sitDown },
   make("option", { value: "" }, word("consoles")), ...consoles.map((name) => make("option", { value: name }, `/dev/${name}`)));
 const bar = make("div", { class: "terminal-bar" },
-  tabs, button(word("newTerminal"), icon("plus"), () => open(null)), choice, make("span", { class: "terminal-space" }), people, find, found,
+  tabs, button(word("newTerminal"), icon("plus"), () => open(null)), choice, others, make("span", { class: "terminal-space" }), people, find, found,
   button(word("find"), icon("search"), () => showFind(find.hidden), { title: `${word("find")} (Ctrl Shift F)` }),
   button(word("smaller"), icon("text-decrease"), () => setFont(fontSize - 1)), button(word("larger"), icon("text-increase"), () => setFont(fontSize + 1)),
   reader, ...(navigator.clipboard?.readText ? [button(word("paste"), icon("clipboard"), () => front?.session.paste(), { title: `${word("paste")} (Ctrl Shift V)` })] : []),
@@ -70,6 +72,8 @@ function open(id, orNew = false) {
   show(one); // a hidden element has no size to fit to
   one.session = new Session(pane, { container, id, orNew, fontSize, accessible });
   one.session.addEventListener("change", () => { save(); draw(); });
+  one.used = Boolean(id);
+  for (const kind of ["keydown", "input", "paste"]) pane.addEventListener(kind, () => { one.used = true; }, { capture: true, once: true }); // and not what xterm.js answers to the shell
   one.session.addEventListener("find", () => showFind(true));
   one.session.addEventListener("leave", () => tabs.querySelector("[aria-pressed=true]")?.focus());
   one.session.search.onDidChangeResults(({ resultIndex, resultCount }) => {
@@ -99,16 +103,37 @@ function sitDown() {
   else open(name);
 }
 
-/** Closing a tab leaves the shell running for whoever comes back to it; an ended one is just put away. */
+/** An ended shell is just put away, and so is one in which nobody typed; any other may end, or run on without a tab. */
 function close(one) {
-  if (one.session.live && !one.session.console && !confirm(word("closeTerminal"))) return;
-  one.session.end();
+  if (!one.session.live || !one.used || one.session.console) { leave(one, true); return; }
+  const label = one.title || word("terminalNumber", one.number);
+  ask(word("closeTerminalTitle", label), word("closeTerminal"), [
+    [word("keepTerminal"), () => leave(one, false), ""],
+    [word("endTerminal"), () => leave(one, true), "btn-danger"],
+  ]);
+}
+
+/** Put a tab away. end: its shell too. */
+function leave(one, end) {
+  if (end) one.session.end();
   one.session.close();
   one.pane.remove();
   sessions.splice(sessions.indexOf(one), 1);
   if (sessions.length) show(sessions[sessions.length - 1]);
   else open(null);
   save();
+  listOthers();
+}
+
+/** Shells that run here without a tab: left running, or somebody else's. */
+async function listOthers() {
+  const answer = await fetch(`/api/v1/containers/${container}/sessions`).catch(() => null);
+  const items = answer?.ok ? (await answer.json()).items : [];
+  const here = new Set(sessions.map((one) => one.session?.id));
+  const free = items.filter((item) => !item.ended && !here.has(item.session) && /^[0-9a-f]{16}$/.test(item.session));
+  const words = ({ user, command, created_at: at }) => [user, (command ?? []).join(" ").slice(0, 40), new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })].join(" · ");
+  others.replaceChildren(make("option", { value: "" }, word("otherTerminals", free.length)), ...free.map((item) => make("option", { value: item.session }, words(item))));
+  others.hidden = !free.length;
 }
 
 function draw() {
@@ -155,6 +180,7 @@ function fullScreen() {
 }
 
 function pressKey(text) {
+  if (front) front.used = true;
   front?.session.typed(new TextEncoder().encode(text));
   front?.session.term.focus();
 }
@@ -224,5 +250,11 @@ if (cover) {
   root.front = () => front?.session;
   document.addEventListener("boxroom:morphed", (event) => { if (event.detail === cover) follow(); });
   begin();
+  others.addEventListener("change", () => {
+    if (others.value) open(others.value);
+    listOthers();
+  });
+  listOthers();
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) listOthers(); });
   addEventListener("pagehide", save);
 }

@@ -9,6 +9,7 @@ import { SearchAddon } from "../vendor/xterm-addon-search/0.16.0/addon-search.mj
 import { Unicode11Addon } from "../vendor/xterm-addon-unicode11/0.9.0/addon-unicode11.mjs";
 import { WebLinksAddon } from "../vendor/xterm-addon-web-links/0.12.0/addon-web-links.mjs";
 import { WebglAddon } from "../vendor/xterm-addon-webgl/0.19.0/addon-webgl.mjs";
+import { ask } from "./ask.js";
 import { word } from "./text.js";
 
 const ACK_BYTES = 32 * 1024;
@@ -133,7 +134,7 @@ export class Session extends EventTarget {
   /** A link in a terminal is a container's text: ask before it is opened. */
   follow(event, uri) {
     event.preventDefault();
-    if (confirm(word("openLink", uri))) open(uri, "_blank", "noopener,noreferrer");
+    ask(word("openLinkTitle"), word("openLink", uri), [[word("open"), () => open(uri, "_blank", "noopener,noreferrer"), "btn-primary"]]);
   }
 
   connect() {

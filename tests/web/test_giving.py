@@ -12,7 +12,7 @@ from containers.asking import services
 from containers.bookkeeping import specs
 from containers.core.attachments import Device, Mount
 from containers.core.errors import SetupFailed
-from containers.models import Container, Operation
+from containers.models import Container, Operation, local_host
 from containers.operations import runner
 from tests.web.api import Api, assert_error
 from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
@@ -242,3 +242,45 @@ def test_who_may_not_change_it_is_told_why(page, team, django_user_model):
     refused = client.post(reverse("containers:devices", args=["web-1"]), {"device": "fuse"})
     assert refused.status_code == 403 or b'role="alert"' in refused.content
     assert not Operation.objects.exists()
+
+
+def test_the_host_page_lists_what_is_registered_and_who_uses_it(root, alice, charlie, team):
+    host = local_host()
+    host.facts = {
+        **host.facts,
+        "policy": {
+            "shares": {
+                "media": {"projects": ["team"], "read_only": True, "submounts": False},
+                "vault": {"projects": ["other"], "read_only": False, "submounts": True},
+            },
+            "devices": {"kvm": {"projects": ["*"], "path": "/dev/kvm"}},
+        },
+    }
+    host.save()
+    mount = {"share": "media", "target": "/srv/media", "read_only": True}
+    make_container(
+        team, "web-1", mounts=[mount, {**mount, "share": "gone"}], devices=[{"device": "kvm", "path": "/dev/kvm"}]
+    )
+
+    def shown(user):
+        browser = Client()
+        browser.force_login(user)
+        page = browser.get("/host/").content.decode()
+        return page[page.index('id="granted"') : page.index('id="graphs"')]
+
+    of_root = shown(root)
+    for part in (
+        "media",
+        "read-only",
+        "vault",
+        "writable, with the host&#x27;s later mounts",
+        "/dev/kvm",
+        "every project",
+    ):
+        assert part in of_root
+    assert ">web-1</a>" in of_root
+    assert "not in policy.toml any more" in of_root
+    assert "vault" not in shown(alice), "what is for others is nobody's business"
+    assert ">web-1</a>" in shown(alice)
+    assert "web-1" not in shown(charlie)
+    assert "media" not in shown(charlie)
