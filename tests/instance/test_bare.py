@@ -73,3 +73,8 @@ def test_the_environment_of_another_python_is_made_again(tmp_path: Path, monkeyp
     assert environment.inside(tmp_path, "doctor")
     stamp.write_text(stamp.read_text().replace(f"3.{sys.version_info.minor}", f"3.{sys.version_info.minor - 1}"))
     assert not environment.inside(tmp_path, "doctor")
+
+
+def test_the_readme_names_what_up_installs() -> None:
+    text = (PROJECT / "README.md").read_text().partition("packages that are missing:")[2].partition(". It says")[0]
+    assert text.replace("\n", " ").strip().split(", ") == list(environment.PACKAGES)
