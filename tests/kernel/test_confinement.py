@@ -82,6 +82,7 @@ GIVEN = '[seccomp.tight]\nprojects = ["*"]\n'
 INSTEAD = GIVEN + "instead = true\n"
 
 
+@pytest.mark.lxc("A system call profile holds by every way into the kernel", "lxc.seccomp.profile")
 @x86_64
 @pytest.mark.parametrize("instead", [False, True])
 def test_a_profile_of_lxcs_holds_by_every_way_into_the_kernel(host: Host, confined: Start, instead: bool) -> None:
@@ -181,6 +182,7 @@ def secret() -> None:
     assert libc.syscall(249, b"user", SECRET, None, 0) > 0
 
 
+@pytest.mark.lxc("A container begins with a session keyring of its own", "lxc.keyring.session")
 @x86_64
 @pytest.mark.parametrize("privileged", [False, True])
 def test_keys_of_the_hosts_are_not_found_inside(host: Host, confined: Start, privileged: bool) -> None:
@@ -214,6 +216,7 @@ def uptime(text: str) -> float:
     return float(text.split()[0])
 
 
+@pytest.mark.lxc("Clocks have offsets of the container's own", "lxc.time.offset.boot", "lxc.time.offset.monotonic")
 @pytest.mark.parametrize("privileged", [False, True])
 def test_clocks_are_offset_for_init_for_what_is_started_later_and_after_a_reboot(
     host: Host, confined: Start, privileged: bool
@@ -254,6 +257,7 @@ def test_a_container_without_offsets_has_the_hosts_clock(running_container: Spec
     assert says(running_container, "readlink", "/proc/1/ns/time") == os.readlink("/proc/self/ns/time")
 
 
+@pytest.mark.lxc("A container may see a machine of 32 bits", "lxc.arch")
 @x86_64
 def test_a_personality_is_inits_and_of_what_is_started_later(confined: Start) -> None:
     script = b"#!/bin/sh\nuname -m >/of-init\nexec /sbin/idle\n"

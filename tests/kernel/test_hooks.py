@@ -78,6 +78,7 @@ def reachable() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.mark.lxc("Hooks run at LXC's points, in its order, with its variables", "lxc.hook.pre-start", "lxc.hook.mount")
 def test_each_runs_at_its_point_in_lxcs_order_with_lxcs_variables(host: Host, hooked: Start, reachable: Path) -> None:
     log = reachable / "log"
     log.touch()
@@ -153,6 +154,7 @@ def test_a_hook_inside_that_fails_fails_the_start_and_says_why(host: Host, hooke
         hooked(Hook(point="start", command=("/bin/nothing",)))
 
 
+@pytest.mark.lxc("A hook that hangs is ended with all that it started", "lxc.hook.pre-start")
 def test_a_hook_whose_time_is_up_is_ended_with_all_that_it_started(host: Host, hooked: Start, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"setsid sleep 600 & echo $! >>{pids}; echo $$ >>{pids}; trap '' TERM; echo begun; sleep 600"

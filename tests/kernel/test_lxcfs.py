@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -106,7 +104,8 @@ def test_without_lxcfs_a_container_sees_the_hosts_and_the_start_asks_for_nothing
     assert watch.look() == watch.look() == 0
 
 
-def test_a_container_sees_its_own_limits_and_outlives_lxcfs(
+@pytest.mark.lxc("lxcfs may end and come back while containers run", "lxcfs#187", "lxcfs#565", "lxcfs#504")
+def test_lxcfs_187_a_container_sees_its_own_limits_and_outlives_lxcfs(
     host: Host, container: Callable[..., Spec], rules: policy.Policy, mounted: Mounted
 ) -> None:
     if PROGRAM is None:
@@ -141,7 +140,20 @@ def test_a_container_sees_its_own_limits_and_outlives_lxcfs(
     mounted.start()
     assert watch.look() == 2
     assert total_kib(spec) == total_kib(other) == 64 * 1024
-    assert running.stop(host, spec.id, kill=True) is not None
-    with contextlib.suppress(ProcessLookupError):
-        assert mounted.process is not None
-        os.kill(mounted.process.pid, 0)
+
+
+@pytest.mark.lxc("A frozen container can be stopped though lxcfs died", "lxcfs#185")
+def test_lxcfs_185_a_frozen_container_is_stopped_though_lxcfs_died(
+    host: Host, container: Callable[..., Spec], rules: policy.Policy, mounted: Mounted
+) -> None:
+    if PROGRAM is not None:
+        mounted.start()
+    spec = container()
+    start(host, spec, rules)
+    running.freeze(host, spec.id)
+    if PROGRAM is not None:
+        mounted.kill()
+    began = time.monotonic()
+    last = running.stop(host, spec.id, timeout_sec=10, force=False)
+    assert last is not None
+    assert time.monotonic() - began < patient(5)
