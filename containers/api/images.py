@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Status
 
-from containers.asking import services, uploads
-from containers.models import Container, Image
+from containers.asking import catalogues, services, uploads
+from containers.models import Container, Image, local_host
 from containers.showing import present
 
 from . import answers, lists
@@ -17,7 +17,7 @@ from .answers import Key, Wait
 from .auth import actor
 from .errors import TooLarge
 from .lists import PageQuery
-from .schemas import ImageIn, UploadIn
+from .schemas import ImageIn, ImageServerIn, UploadIn
 
 router = Router(tags=["images"])
 
@@ -57,6 +57,41 @@ async def delete_image(request: HttpRequest, name: str, wait: Wait = 0, key: Key
     """Delete an image; containers made from it stay as they are."""
     ask = partial(services.delete_image, actor(request), name, idempotency_key=key)
     return await answers.operation(request, wait, ask)
+
+
+@router.get("/image-servers", summary="Image servers")
+def list_servers(request: HttpRequest) -> dict[str, Any]:
+    """The servers whose lists were fetched, and when."""
+    assert actor(request)
+    kept = catalogues.known(local_host())
+    rows = [{"server": name, "at": one["at"], "count": len(one["items"])} for name, one in sorted(kept.items())]
+    return {"items": rows, "next": None}
+
+
+@router.get("/image-servers/items", summary="What an image server offers")
+def list_offered(
+    request: HttpRequest,
+    server: str,
+    q: str = "",
+    os: str = "",
+    release: str = "",
+    variant: str = "",
+    architecture: str = "",
+) -> dict[str, Any]:
+    """What a fetched list offers for this host; q: words that must all occur."""
+    assert actor(request)
+    found = catalogues.items(
+        local_host(), server, q=q, os=os, release=release, variant=variant, architecture=architecture
+    )
+    return {"items": found, "next": None}
+
+
+@router.post("/image-servers", summary="Fetch an image server's list")
+async def fetch_server(request: HttpRequest, body: ImageServerIn, wait: Wait = 0, key: Key = None) -> HttpResponse:
+    """Fetch what a simplestreams server offers."""
+    return await answers.operation(
+        request, wait, partial(catalogues.fetch, actor(request), body.server, idempotency_key=key)
+    )
 
 
 @router.post("/uploads", summary="Begin an upload", response={201: dict[str, Any]})

@@ -398,6 +398,12 @@ class ImageIn(Body):
     source: ImageSource
 
 
+class ImageServerIn(Body):
+    """An image server whose list is to be fetched."""
+
+    server: Url
+
+
 class UploadIn(Body):
     """The size of an archive that will be sent in pieces."""
 

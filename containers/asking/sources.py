@@ -45,15 +45,7 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
         if "project" in kept and not Project.objects.filter(name=kept["project"]).exists():
             raise SpecError(f"There is no project {kept['project']!r}.", field="source.project")
     elif kind == "simplestreams":
-        parts = urlsplit(kept["server"])
-        insecure = parts.netloc.lower() in rules.get("insecure", ())
-        if parts.scheme != "https" and not insecure:
-            raise SpecError("Give the server as https://HOST.", field="source.server")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise SpecError("The server's address may hold no user, query or fragment.", field="source.server")
-        if not insecure:
-            named = tuple(rules.get("sources", ()))
-            requests.check_remote(kept["server"], field="source.server", named=named)
+        check_server(kept["server"], host, field="source.server")
     elif kind == "container":
         container = find_container(actor, kept["container"], "clone")
         snapshot = kept.get("snapshot")
@@ -66,6 +58,22 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
     else:
         return requests.check_source(source, host)
     return kept
+
+
+def check_server(server: str, host: Host, *, field: str) -> None:
+    """Raise SpecError or PolicyDenied unless images may be asked for at this address, as far as the web can tell."""
+    rules: Mapping[str, Any] = host.facts.get("policy", {})
+    try:
+        parts = urlsplit(server)
+    except ValueError:
+        raise SpecError("Give the server as https://HOST.", field=field) from None
+    insecure = parts.netloc.lower() in rules.get("insecure", ())
+    if parts.scheme != "https" and not (insecure and parts.scheme == "http"):
+        raise SpecError("Give the server as https://HOST.", field=field)
+    if parts.username is not None or parts.query or parts.fragment:
+        raise SpecError("The server's address may hold no user, query or fragment.", field=field)
+    if not insecure:
+        requests.check_remote(server, field=field, named=tuple(rules.get("sources", ())))
 
 
 def _complete(actor: Actor, upload_id: str, field: str) -> None:

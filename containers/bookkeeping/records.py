@@ -33,6 +33,7 @@ AUDIT_ACTIONS: Final[dict[str, str]] = {
     "trash-restore": "trash.restore",
     "trash-purge": "trash.purge",
     "image-build": "image.build",
+    "image-catalogue": "image.catalogue",
     "image-delete": "image.delete",
     "network-create": "network.create",
     "network-delete": "network.delete",

@@ -18,7 +18,7 @@ from ..core.basket import Entry
 from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
-from ..core.images import base, staging
+from ..core.images import base, simplestreams, staging
 from ..core.lifecycle import (
     attaching,
     discarding,
@@ -263,6 +263,17 @@ class KernelRuntime:
             if source["type"] == "upload" and upload:
                 staging.forget_upload(self.host, upload)
         return _built(made)
+
+    def catalogue(self, server: str, progress: Progress, cancelled: Cancelled) -> list[dict[str, Any]]:
+        order = base.Order(
+            host=self.host,
+            name="catalogue",
+            source={"server": server},
+            progress=progress,
+            log=lambda _line: None,
+            cancelled=cancelled,
+        )
+        return simplestreams.listing(order)
 
     def images(self) -> dict[str, Built]:
         return {name: _built(one) for name, one in store.images(self.host).items()}

@@ -22,7 +22,7 @@ from ..core.host import Host
 from ..core.sentences import say
 from ..models import Container, Network, Operation
 from ..rights.permissions import roles_that_may
-from . import basket, clone, create, images, importing, lifecycle, networks, snapshots, update
+from . import basket, catalogues, clone, create, images, importing, lifecycle, networks, snapshots, update
 from .job import Job
 from .owner import this_process
 from .runtime import Runtime
@@ -61,6 +61,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "clone": Handler(clone.run, clone.undo),
     "trash-restore": Handler(basket.restore, basket.undo_restore),
     "trash-purge": Handler(basket.purge),
+    "image-catalogue": Handler(catalogues.fetch),
     "image-build": Handler(images.build, images.undo_build),
     "image-delete": Handler(images.delete),
     "network-create": Handler(networks.create, networks.undo_create),

@@ -180,6 +180,10 @@ class Runtime(Protocol):
         """Make an image, from the beginning; nothing is left where it fails or is cancelled (Cancelled)."""
         ...
 
+    def catalogue(self, server: str, progress: Progress, cancelled: Cancelled) -> list[dict[str, Any]]:
+        """Return what an image server offers for this host: alias, os, release, variant, architecture, ..."""
+        ...
+
     def images(self) -> dict[str, Built]:
         """Return the images in the store, by name."""
         ...

@@ -30,6 +30,7 @@ ACTIONS = {
     "trash-restore": gettext_lazy("Take out of the trash"),
     "trash-purge": gettext_lazy("Delete for good"),
     "image-build": gettext_lazy("Make image"),
+    "image-catalogue": gettext_lazy("Fetch list of images"),
     "image-delete": gettext_lazy("Delete image"),
     "network-create": gettext_lazy("Create network"),
     "network-delete": gettext_lazy("Delete network"),
@@ -54,6 +55,7 @@ DOING = {
     "trash-restore": gettext_lazy("Taking out of the trash…"),
     "trash-purge": gettext_lazy("Deleting for good…"),
     "image-build": gettext_lazy("Making image…"),
+    "image-catalogue": gettext_lazy("Fetching list of images…"),
     "image-delete": gettext_lazy("Deleting image…"),
     "network-create": gettext_lazy("Creating network…"),
     "network-delete": gettext_lazy("Deleting network…"),
@@ -155,6 +157,7 @@ DONE = {
     "rename": gettext_lazy("The container is called %(name)s now."),
     "delete": gettext_lazy("%(name)s is deleted."),
     "image-build": gettext_lazy("The image %(name)s is made."),
+    "image-catalogue": gettext_lazy("The list of %(name)s is here."),
 }
 """What is said to who asked for it, of those whose end the page does not show by itself."""
 

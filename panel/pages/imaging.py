@@ -8,9 +8,10 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy
 
-from containers.asking import resources
+from containers.asking import catalogues, resources
 from containers.asking.access import find_image
 from containers.core import recipes
 from containers.core.errors import CoreError
@@ -25,6 +26,8 @@ SUITES: Final = (
     ("forky", "Debian 14"),
     ("sid", "Debian sid"),
 )
+SERVER: Final = "https://images.linuxcontainers.org"
+SHOWN_MOST: Final = 60
 KINDS: Final = (
     ("debootstrap", gettext_lazy("Debian")),
     ("oci", gettext_lazy("Registry")),
@@ -84,7 +87,29 @@ def images(request: HttpRequest) -> HttpResponse:
     by_image = {operation.image_id: operation for operation in running}
     context["images"] = [(image, by_image.get(image.pk)) for image in rows]
     context["may_change"] = user.host_admin
-    return render(request, "pages/images.html", context | choices(user), status=status)
+    context |= choices(user)
+    if kind == "simplestreams":
+        context |= offered(request)
+    return render(request, "pages/images.html", context, status=status)
+
+
+def offered(request: HttpRequest) -> dict[str, Any]:
+    """Return what the chosen image server offers, where its list was fetched, narrowed as the address says."""
+    host = local_host()
+    server = request.GET.get("server", "").strip().rstrip("/") or SERVER
+    kept = catalogues.known(host).get(server)
+    wanted = {name: request.GET.get(name, "").strip() for name in ("q", "os", "architecture")}
+    everything = kept["items"] if kept else []
+    found = catalogues.items(host, server, **wanted) if kept else []
+    return {
+        "server": server,
+        "fetched_at": parse_datetime(kept["at"]) if kept else None,
+        "offered": found[:SHOWN_MOST],
+        "more_offered": max(0, len(found) - SHOWN_MOST),
+        "wanted": wanted,
+        "systems": sorted({item["os"] for item in everything}, key=str.lower),
+        "architectures": sorted({item["architecture"] for item in everything}),
+    }
 
 
 def source_of(form: Any, kind: str) -> dict[str, Any]:
@@ -128,6 +153,13 @@ def image(request: HttpRequest, name: str) -> HttpResponse:
         "may_change": user.host_admin,
     }
     return render(request, "pages/image.html", context)
+
+
+@changes
+def server_fetch(request: HttpRequest) -> HttpResponse:
+    """Ask for an image server's list to be fetched."""
+    operation = catalogues.fetch(actor_of(request), request.POST.get("server", ""))
+    return done(request, reverse("pages:operation", args=[operation.pk]))
 
 
 @changes

@@ -11,6 +11,7 @@ urlpatterns = [
     path("", views.overview, name="overview"),
     path("palette.json", views.palette, name="palette"),
     path("images/", imaging.images, name="images"),
+    path("images/_server", imaging.server_fetch, name="image-server"),
     path("images/<slug:name>", imaging.image, name="image"),
     path("images/<slug:name>/<slug:action>", imaging.image_action, name="image-action"),
     path("networks/", household.networks, name="networks"),

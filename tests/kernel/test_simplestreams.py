@@ -18,6 +18,7 @@ from containers.core import images, store
 from containers.core.archives.unpacking import BadArchive
 from containers.core.errors import CoreError, PolicyDenied, SpecError
 from containers.core.images import metadata, simplestreams
+from containers.core.images.base import Order
 
 from .test_image_files import nothing_left, packed, tree
 
@@ -28,7 +29,9 @@ NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 def item(root: Path, path: Path, kind: str) -> dict[str, object]:
     data = path.read_bytes()
     return {
-        "ftype": kind, "path": str(path.relative_to(root)), "size": len(data),
+        "ftype": kind,
+        "path": str(path.relative_to(root)),
+        "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
 
@@ -52,7 +55,11 @@ def offered(tmp_path_factory) -> Path:
             "delta-20260101.vcdiff": {"ftype": "squashfs.vcdiff", "path": "x", "size": 1, "sha256": "0" * 64},
         }
         products[f"tiny:7:{arch}:default"] = {
-            "aliases": "tiny/7/default,tiny/7", "arch": arch, "os": "Tiny", "release": "7", "variant": "default",
+            "aliases": "tiny/7/default,tiny/7",
+            "arch": arch,
+            "os": "Tiny",
+            "release": "7",
+            "variant": "default",
             "versions": {"20260102_05:24": {"items": items}, "20260103_05:24": {"items": {}}},
         }
     streams = root / "streams/v1"
@@ -117,6 +124,7 @@ def test_what_there_is_is_named_where_it_was_asked_for_wrongly(host, serve, offe
     nothing_left(host)
 
 
+@pytest.mark.lxc("An image that is not the one of the list is refused", "CVE-2026-33542")
 def test_a_file_that_is_not_the_one_of_the_list_is_refused(host, serve, offered, tmp_path):
     copy = tmp_path / "www"
     subprocess.run(["cp", "-a", offered, copy], check=True)
@@ -161,6 +169,28 @@ def test_only_servers_that_may_be_asked_are_asked(host, serve, offered):
         assert error.value.field == "source.server"
 
 
+def test_what_a_server_offers_this_host_is_listed(host, serve, offered):
+    order = Order(
+        host=host,
+        name="catalogue",
+        source={"server": serve(offered)},
+        progress=lambda *_: None,
+        log=lambda _line: None,
+        cancelled=lambda: False,
+    )
+    [found] = simplestreams.listing(order)
+    assert found.pop("size_bytes") > 0
+    assert found == {
+        "alias": "tiny/7",
+        "os": "Tiny",
+        "release": "7",
+        "variant": "default",
+        "architecture": HERE,
+        "serial": "20260102_05:24",
+    }
+
+
+@pytest.mark.lxc("Paths of a server's list stay below the server", "CVE-2026-33945")
 def test_paths_of_a_list_stay_below_the_server():
     good = {"sha256": "0" * 64, "size": 1}
     for path in ("../x", "/x", "a/../b", "http://x/y", "a//b", "a b", "a?b", "a#b", "", "-a", "a/.b/../c"):

@@ -48,6 +48,7 @@ class FakeRuntime:
         self.seen: dict[str, Observed] = {}
         self.plugged: dict[str, tuple[Nic, ...]] = {}
         self.made_images: dict[str, Built] = {}
+        self.offered: list[dict[str, Any]] = []
         self.taken: dict[str, dict[str, dict[str, Any]]] = {}
         self.networks: dict[int, NetworkConfig] = {}
         self.limits: dict[str, Limits] = {}
@@ -240,6 +241,10 @@ class FakeRuntime:
         log("I: unpacking\n")
         self.made_images[name] = Built(layers=(f"base-{name}",), size_bytes=1, defaults={"halt_signal": "SIGUSR2"})
         return self.made_images[name]
+
+    def catalogue(self, server: str, progress: Progress, cancelled: Cancelled) -> list[dict[str, Any]]:
+        self._call("catalogue", server)
+        return list(self.offered)
 
     def images(self) -> dict[str, Built]:
         return dict(self.made_images)

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 from .. import policy_file
 from ..errors import SpecError
 from . import given, metadata, oci
+from .base import Order
 from .layered import Bench, Made
 from .remote import Remote
 
@@ -107,6 +108,27 @@ def catalogue(remote: Remote, server: str) -> Iterator[Product]:
         for product in products.values():
             if isinstance(product, dict) and (found := _product(product)) is not None:
                 yield found
+
+
+def listing(order: Order) -> list[dict[str, Any]]:
+    """Return what ``order.source["server"]`` offers for this host, as JSON values, by name and architecture."""
+    server = str(order.source["server"]).rstrip("/")
+    with Remote(order, policy_file.load(order.host), "server") as remote:
+        offered = [product for product in catalogue(remote, server) if metadata.runs_here(product.architecture)]
+    found = [
+        {
+            "alias": min(product.aliases, key=len),
+            "os": product.os,
+            "release": product.release,
+            "variant": product.variant,
+            "architecture": product.architecture,
+            "serial": product.serial,
+            "size_bytes": product.root.size_bytes,
+        }
+        for product in offered
+        if product.aliases
+    ]
+    return sorted(found, key=lambda item: (item["os"].lower(), item["release"], item["variant"], item["architecture"]))
 
 
 def choose(offered: list[Product], alias: str, architecture: str = "", *, here: str | None = None) -> Product:
