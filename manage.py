@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent
@@ -41,11 +42,9 @@ def main() -> int:
     if no := refusal(arguments):
         sys.stderr.write(f"{no}\n")
         return 1
-    if command == "up" and not {"-h", "--help"} & set(arguments):
-        # it starts those who need the application; to load all of that here too would only make everybody wait
-        from panel.management.commands.up import Command
-
-        Command().run_from_argv(sys.argv)
+    if command in ("up", "halt") and not {"-h", "--help"} & set(arguments):
+        # neither needs the application; to load it here too would only make everybody wait
+        import_module(f"panel.management.commands.{command}").Command().run_from_argv(sys.argv)
         return 0
     from django.core.management import execute_from_command_line
 
