@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .views import acting, creating, detail, giving, listing, points
+from .views import acting, creating, detail, giving, listing, nics, points
 
 app_name = "containers"
 urlpatterns = [
@@ -25,6 +25,7 @@ urlpatterns = [
     path("<slug:name>/_changes/text", points.text, name="text"),
     path("<slug:name>/compare", points.compare, name="compare"),
     path("<slug:name>/browse/<slug:snapshot>", points.browse, name="browse"),
+    path("<slug:name>/_nics", nics.interfaces, name="nics"),
     path("<slug:name>/_mounts", giving.mounts, name="mounts"),
     path("<slug:name>/_devices", giving.devices, name="devices"),
     path("<slug:name>/_panel", listing.panel, name="panel"),

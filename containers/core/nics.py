@@ -24,6 +24,7 @@ from typing import Any, Final, Literal, get_args
 
 from .errors import SpecError
 from .names import check_name
+from .sentences import say
 
 NicType = Literal["bridge", "routed", "macvlan", "ipvlan", "vlan", "phys", "host"]
 NIC_TYPES: Final[tuple[NicType, ...]] = get_args(NicType)
@@ -89,7 +90,7 @@ class Nic:
     def check(self, field: str = "nics.0") -> None:
         """Raise SpecError (``nics.N.NAME``) for what makes no NIC, no line of dnsmasq's and no name of a link."""
         if self.type not in NIC_TYPES:
-            raise SpecError(f"Use {', '.join(NIC_TYPES)}.", field=f"{field}.type")
+            raise SpecError(say("Use %(names)s.", names=", ".join(NIC_TYPES)), field=f"{field}.type")
         if not _NAME.fullmatch(self.name) or self.name in _TAKEN_NAMES:
             raise SpecError("Give a name like eth0, of at most 15 characters.", field=f"{field}.name")
         if not isinstance(self.index, int) or not 0 <= self.index < MOST:
@@ -108,7 +109,7 @@ class Nic:
             if not _HOST_LINK.fullmatch(self.bridge):
                 raise SpecError("The network has no valid bridge.", field=f"{field}.network")
         elif self.network or self.bridge:
-            raise SpecError(f"A {self.type} interface is on no network.", field=f"{field}.network")
+            raise SpecError(say("A %(type)s interface is on no network.", type=self.type), field=f"{field}.network")
         if self.type in PAIRS and not _HOST_LINK.fullmatch(self.host_link):
             raise SpecError("The network interface has no valid host side.", field=f"{field}.name")
         if self.parent:
@@ -116,10 +117,10 @@ class Nic:
         if self.type in ON_PARENT and not self.parent:
             raise SpecError("Name a network card of the host's policy.", field=f"{field}.parent")
         if self.parent and self.type not in (*ON_PARENT, "routed"):
-            raise SpecError(f"A {self.type} interface has no parent.", field=f"{field}.parent")
+            raise SpecError(say("A %(type)s interface has no parent.", type=self.type), field=f"{field}.parent")
         if self.mode not in MODES.get(self.type, ("",)):
             modes = ", ".join(MODES.get(self.type, ())) or "no mode"
-            raise SpecError(f"Use {modes}.", field=f"{field}.mode")
+            raise SpecError(say("Use %(names)s.", names=modes), field=f"{field}.mode")
         if (self.vlan is not None) != (self.type == "vlan"):
             raise SpecError("A vlan interface has a number from 1 to 4094, others none.", field=f"{field}.vlan")
 
@@ -127,9 +128,14 @@ class Nic:
         for name, version in (("ipv4", 4), ("ipv6", 6)):
             text, gateway = getattr(self, name), getattr(self, f"{name}_gateway")
             if text is not None and not is_interface(text, version):
-                raise SpecError(f"Give an IPv{version} address with prefix length.", field=f"{field}.{name}")
+                raise SpecError(
+                    say("Give an IPv%(version)s address with prefix length.", version=version), field=f"{field}.{name}"
+                )
             if gateway not in (None, "auto", "dev") and not is_address(gateway, version):
-                raise SpecError(f"Give an IPv{version} address, auto, dev or none.", field=f"{field}.{name}_gateway")
+                raise SpecError(
+                    say("Give an IPv%(version)s address, auto, dev or none.", version=version),
+                    field=f"{field}.{name}_gateway",
+                )
             if gateway is not None and text is None and self.type not in ("bridge", "host"):
                 raise SpecError("A gateway needs an address of its kind.", field=f"{field}.{name}_gateway")
             if gateway == "auto" and self.type in ("vlan", "phys"):
@@ -144,7 +150,9 @@ class Nic:
         if self.routes and self.type != "routed":
             raise SpecError("Routes are for routed interfaces.", field=f"{field}.routes")
         if len(self.routes) > ROUTES_MOST or not all(map(is_subnet, self.routes)):
-            raise SpecError(f"Give at most {ROUTES_MOST} subnets, such as 192.0.2.64/28.", field=f"{field}.routes")
+            raise SpecError(
+                say("Give at most %(most)s subnets, such as 192.0.2.64/28.", most=ROUTES_MOST), field=f"{field}.routes"
+            )
 
     def _check_numbers(self, field: str) -> None:
         for name, least, most in (
@@ -157,11 +165,14 @@ class Nic:
             if value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise SpecError(f"{name} must be between {least} and {most}.", field=f"{field}.{name}")
+                raise SpecError(
+                    say("%(name)s must be between %(least)s and %(most)s.", name=name, least=least, most=most),
+                    field=f"{field}.{name}",
+                )
             if name.endswith("_per_sec") and self.type not in PAIRS:
                 raise SpecError("Only bridge and routed interfaces can be held to a rate.", field=f"{field}.{name}")
         if self.ipv6 is not None and self.mtu is not None and self.mtu < IPV6_MTU_MIN:
-            raise SpecError(f"With IPv6 the MTU is {IPV6_MTU_MIN} at least.", field=f"{field}.mtu")
+            raise SpecError(say("With IPv6 the MTU is %(least)s at least.", least=IPV6_MTU_MIN), field=f"{field}.mtu")
         if self.mtu is not None and self.type == "host":
             raise SpecError("The host's network is as it is.", field=f"{field}.mtu")
 
@@ -183,13 +194,15 @@ def check_all(nics: Sequence[Nic], *, privileged: bool = False, sysctls: Sequenc
     """
     del privileged
     if len(nics) > MOST:
-        raise SpecError(f"Use at most {MOST} network interfaces.", field="nics")
+        raise SpecError(say("Use at most %(most)s network interfaces.", most=MOST), field="nics")
     for number, nic in enumerate(nics):
         nic.check(f"nics.{number}")
         for key in ("name", "index", "mac"):
             same = [other for other in nics[:number] if getattr(other, key) == getattr(nic, key)]
             if same and getattr(nic, key) != "":
-                raise SpecError(f"Two network interfaces have the same {key}.", field=f"nics.{number}.{key}")
+                raise SpecError(
+                    say("Two network interfaces have the same %(key)s.", key=key), field=f"nics.{number}.{key}"
+                )
         if nic.type == "phys" and any(other.parent == nic.parent for other in nics[:number]):
             raise SpecError("This card is there twice.", field=f"nics.{number}.parent")
     if host_network(nics):

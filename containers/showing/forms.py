@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from django import forms
+from django.http import QueryDict
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -147,6 +148,20 @@ def in_words(error: CoreError, host: Host) -> str:
     return translated(error.message)
 
 
+NO_NETWORK: Final = "-"
+"""What the form's list of networks says for none; no network is called so."""
+
+
+def _nics(data: Mapping[str, Any]) -> tuple[dict[str, Any], ...] | None:
+    """Return the networks of a form, the first and more; None for one alone."""
+    first = str(data.get("network") or "default")
+    more = data.getlist("more_networks") if isinstance(data, QueryDict) else ()
+    if first == NO_NETWORK:
+        return tuple({"network": name} for name in more)
+    others = [name for name in more if name != first]
+    return tuple({"network": name} for name in (first, *others)) if others else None
+
+
 class CreateForm(forms.Form):
     """A container to make. Only texts: what they mean is for `request`, whose errors land beside the fields."""
 
@@ -174,11 +189,13 @@ class CreateForm(forms.Form):
         if not str(data.get("image", "")).strip():
             raise SpecError(_("Choose an image."), field="image")
         limits = {LIMITS[name]: parse(name, data) for name in ("memory", "cpus", "pids")}
+        nics = _nics(data)
         return ContainerRequest(
             name=str(data.get("name", "")),
             image=str(data["image"]),
             project=str(data.get("project") or "default"),
-            network=str(data.get("network") or "default"),
+            network="default" if nics is not None else str(data.get("network") or "default"),
+            nics=nics,
             limits={name: value for name, value in limits.items() if value is not None},
             restart=str(data.get("restart") or "no"),
             **{
@@ -191,6 +208,8 @@ class CreateForm(forms.Form):
     def take(self, error: CoreError, host: Host) -> None:
         """Put a refusal beside the field it names, or above the form."""
         names = {"limits.memory_bytes": "memory", "limits.cpus": "cpus", "limits.pids": "pids"}
+        if (error.field or "").startswith("nics"):
+            error.field = "network"
         field = names.get(error.field or "", (error.field or "").split(".")[0])
         if not error.field and error.code == "already-exists":
             field = "name"

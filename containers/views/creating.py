@@ -11,7 +11,7 @@ from django.urls import reverse
 from containers.asking import services
 from containers.core.errors import CoreError
 from containers.models import Image, Network, local_host
-from containers.showing.forms import RESTARTS, UNITS, CreateForm, ranges, suggested_name
+from containers.showing.forms import NO_NETWORK, RESTARTS, UNITS, CreateForm, ranges, suggested_name
 from containers.views.listing import projects_of
 from panel.accounts.actor import Forbidden
 from panel.accounts.models import User
@@ -54,11 +54,14 @@ def _context(user: User, values: Any) -> dict[str, Any]:
     first = "default" if any(p.name == "default" for p in projects) else next((p.name for p in projects), "")
     shown["project"] = values.get("project") or first
     shown["network"] = values.get("network") or "default"
+    more = values.getlist("more_networks") if hasattr(values, "getlist") else ()
     advanced = any(shown[name] for name in ("init_command", "environment", "ephemeral", "privileged"))
     return {
         "values": shown,
         "images": images,
         "networks": networks,
+        "more_networks": more,
+        "no_network": NO_NETWORK,
         "projects": projects,
         "ranges": ranges(host),
         "units": UNITS,

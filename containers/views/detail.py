@@ -17,7 +17,7 @@ from containers.core.behaviour import Consoles
 from containers.core.errors import CoreError
 from containers.core.states import Status
 from containers.models import Event, Network, Operation
-from containers.showing import ending, giving, settingrows, tree
+from containers.showing import ending, giving, nics, settingrows, tree
 from containers.showing.forms import RESTARTS, changes_of, field_of, in_words
 from containers.showing.rows import Row, listed, row_of
 from containers.showing.sentences import translated
@@ -153,7 +153,7 @@ def settings(request: HttpRequest, name: str) -> HttpResponse:
             errors[field_of(error) or "all"] = in_words(error, row.container.host)
     context = {"row": row, "tabs": TABS, "tab": "settings", "groups": settingrows.groups(row), "errors": errors}
     context |= {"edited": request.POST if errors else {}, "reason": row.reason("update"), "restarts": RESTARTS}
-    context |= giving.context(row)
+    context |= giving.context(row) | nics.context(row)
     template = "containers/settings_form.html" if wants_fragment(request) else "containers/tab_settings.html"
     return render(request, template, context, status=422 if errors and not wants_fragment(request) else 200)
 

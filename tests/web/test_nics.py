@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.test import Client
 
 from containers.bookkeeping import specs
 from containers.core.errors import SetupFailed
@@ -233,3 +234,69 @@ def test_the_cards_that_may_be_used_are_listed(api, make_user) -> None:
     assert status == 200
     assert body["items"] == [{"name": "lan", **PARENT}]
     assert Api(make_user("nobody")).get("/parents")[1]["items"] == []
+
+
+# -- pages ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(alice):
+    made = Client()
+    made.force_login(alice)
+    return made
+
+
+def test_the_settings_page_shows_what_there_is_and_what_there_could_be(client, web) -> None:
+    text = client.get("/containers/web-1/settings").content.decode()
+    assert 'name="remove" value="eth0"' in text
+    for place in ("bridge:default", "bridge:backend", "macvlan:lan", "phys:lan", "routed:lan", "vlan:lan"):
+        assert f'value="{place}"' in text
+    assert 'value="host:"' not in text
+
+
+def test_an_interface_is_added_and_removed_by_the_page(client, api, web) -> None:
+    data = {"place": "macvlan:lan", "name": "lan0", "mode": "bridge", "ipv4": "10.0.0.7/24", "mtu": "1400"}
+    assert client.post("/containers/web-1/_nics", data).status_code == 302
+    run((202, {"id": str(Operation.objects.get().pk)}))
+    added = nics_of(api)[1]
+    assert (added["type"], added["parent"], added["name"], added["mode"]) == ("macvlan", "lan", "lan0", "bridge")
+    assert (added["ipv4"], added["mtu"]) == ("10.0.0.7/24", 1400)
+    assert "10.0.0.7" in client.get("/containers/web-1/network").content.decode()
+    assert client.post("/containers/web-1/_nics", {"remove": "eth0"}).status_code == 302
+    run((202, {"id": str(Operation.objects.first().pk)}))
+    assert [nic["name"] for nic in nics_of(api)] == ["lan0"]
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        ({"place": "bridge:backend", "ipv4": "10.0.0.1"}, "ipv4"),
+        ({"place": "bridge:backend", "mtu": "big"}, "mtu"),
+        ({"place": "vlan:lan", "vlan": "11"}, "vlan"),
+        ({"place": "bridge:nowhere"}, "place"),
+        ({"place": "ipvlan:lan"}, "place"),
+    ],
+)
+def test_a_refusal_is_told_beside_its_field(client, web, data, field) -> None:
+    answer = client.post("/containers/web-1/_nics", data)
+    assert answer.status_code == 422
+    place = answer.content.decode().split(f'id="n-{field}"')[1][:4000]
+    assert "aria-invalid" in place.split(">")[0]
+    assert not Operation.objects.exists()
+
+
+def test_who_may_only_look_is_told_why(web, team, make_user) -> None:
+    client = Client()
+    client.force_login(make_user("vera", team, "viewer"))
+    text = client.get("/containers/web-1/settings").content.decode()
+    assert 'name="remove" value="eth0"' not in text
+    assert 'id="add-nic"' not in text
+
+
+def test_the_form_for_a_new_container_takes_several_networks_or_none(client) -> None:
+    data = {"name": "new-1", "image": "busybox", "project": "team", "network": "default", "more_networks": ["backend"]}
+    assert client.post("/containers/_create", data).status_code == 302
+    assert [nic.network for nic in spec_of("new-1").nics] == ["default", "backend"]
+    data |= {"name": "new-2", "network": "-", "more_networks": []}
+    assert client.post("/containers/_create", data).status_code == 302
+    assert spec_of("new-2").nics == ()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .. import rtnetlink
 from ..errors import HostUnsupported, NotFound, SetupFailed
 from ..nics import Nic
+from ..sentences import say
 from .base import plain
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def create(ip: IPRoute, nic: Nic, link: str, netns_fd: int) -> int:
     with rtnetlink.connect() as sock:
         card = rtnetlink.find(sock, link)
     if card is None:
-        raise NotFound(f"This host has no network card {link}.", field="nics")
+        raise NotFound(say("This host has no network card %(link)s.", link=link), field="nics")
     request: dict[str, Any] = {"ifname": nic.name, "kind": nic.type, "link": card.index, "net_ns_fd": netns_fd}
     request |= _kind(nic)
     try:
@@ -112,6 +113,11 @@ def with_gateways(nic: Nic, link: str) -> Nic:
         if wanted[version] == "auto":
             own = [plain(text) for text in known if (":" in text) == (version == 6)]
             if not own:
-                raise NotFound(f"{link} has no IPv{version} address that could be the gateway.", field="nics")
+                raise NotFound(
+                    say(
+                        "%(link)s has no IPv%(version)s address that could be the gateway.", link=link, version=version
+                    ),
+                    field="nics",
+                )
             wanted[version] = own[0]
     return dataclasses.replace(nic, ipv4_gateway=wanted[4], ipv6_gateway=wanted[6])

@@ -28,6 +28,7 @@ from ..errors import InUse, NotFound, SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
 from ..mount_flags import MS_BIND
+from ..sentences import say
 from ..syscalls import MNT_DETACH, mount, umount
 
 SUFFIX: Final = ".lent"
@@ -169,13 +170,16 @@ def _lendable(host: Host, sock: socket.socket, link: str) -> rtnetlink.Link:
     if found is None:
         for other, lent in borrowers(host).items():
             if any(card.name == link for card in lent.cards):
-                raise InUse(f"The network card {link} is another container's now.", users=[other])
-        raise NotFound(f"This host has no network card {link}.", field="nics")
+                raise InUse(say("The network card %(link)s is another container's now.", link=link), users=[other])
+        raise NotFound(say("This host has no network card %(link)s.", link=link), field="nics")
     if found.name == "lo" or found.kind == "bridge":
-        raise InUse(f"{link} is no card that a container could be lent.", users=[link])
+        raise InUse(say("%(link)s is no card that a container could be lent.", link=link), users=[link])
     above = [one.name for one in rtnetlink.links(sock) if one.peer == found.index and one.kind in _ABOVE]
     if found.master or above:
-        raise InUse(f"The network card {link} is part of a bridge, or carries other links.", users=above or [link])
+        raise InUse(
+            say("The network card %(link)s is part of a bridge, or carries other links.", link=link),
+            users=above or [link],
+        )
     return found
 
 
@@ -184,7 +188,7 @@ def answer_for(host: Host, container_id: str, link: str, addresses: list[str]) -
     with _held(host), rtnetlink.connect() as sock:
         found = rtnetlink.find(sock, link)
         if found is None:
-            raise NotFound(f"This host has no network card {link}.", field="nics")
+            raise NotFound(say("This host has no network card %(link)s.", link=link), field="nics")
         lent = read(host, container_id)
         fresh = [Answer(link=found.name, address=one) for one in addresses]
         _write(
