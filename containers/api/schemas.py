@@ -259,10 +259,19 @@ class RestartIn(StopIn):
 
 
 class CloneIn(Body):
-    """The clone's name, and the snapshot to make it from (its present state otherwise)."""
+    """The clone's name, and the snapshot to make it from (its present state otherwise).
+
+    count: so many at once, called NAME-1, NAME-2, …. full: everything is copied, nothing shared. expires_at: when it is
+    stopped and deleted.
+    """
 
     name: Name
     snapshot: Name | None = None
+    count: int | None = Field(default=None, ge=1, le=50)
+    full: bool = False
+    start: bool = False
+    ephemeral: bool | None = None
+    expires_at: dt.datetime | None = None
 
 
 class SnapshotIn(Body):

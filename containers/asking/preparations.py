@@ -11,7 +11,7 @@ from ..bookkeeping import reservations
 from ..core.names import check_name
 from ..core.states import Action, Status
 from ..models import Container, Network
-from . import basket, nics, points, queue, requests
+from . import basket, cloning, nics, points, queue, requests
 from .resources import usable_network
 
 
@@ -71,33 +71,6 @@ def _prepare_rename(_actor: Actor | None, container: Container, arguments: dict[
     return {"arguments": {"name": name}}
 
 
-def _prepare_clone(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
-    name = check_name(str(arguments.get("name", "")))
-    snapshot = points.find(container, arguments["snapshot"]) if arguments.get("snapshot") else None
-    points.fits(container, Action.CLONE)
-    queue.refuse_taken(name)
-    same: tuple[str, ...] = ("project", "image", "image_name", "description", "tags", "limits", "security", "autostart")
-    same = (
-        *same,
-        "privileged",
-        "ephemeral",
-        "restart",
-        "init_command",
-        "environment",
-        "mounts",
-        "devices",
-        "hooks",
-        *requests.GROUPS,
-    )
-    columns = {field: getattr(container, field) for field in same}
-    columns.update(name=name, halt_signal=container.halt_signal)
-    clone = reservations.add_container(container.host, columns)
-    rows = list(container.interfaces.select_related("network").order_by("index"))
-    networks = {row.network.name: row.network for row in rows if row.network is not None}
-    nics.write(clone, nics.plan(clone, [nics.for_clone(row) for row in rows], networks.__getitem__))
-    return {"arguments": {"name": name, "snapshot": snapshot.name if snapshot else None}, "target": clone}
-
-
 PREPARE: Final[dict[str, Callable[[Actor | None, Container, dict[str, Any]], dict[str, Any]]]] = {
     **{
         action.value: _prepare_plain(action)
@@ -109,7 +82,7 @@ PREPARE: Final[dict[str, Callable[[Actor | None, Container, dict[str, Any]], dic
     "snapshot-change": points.change,
     "snapshot-delete": points.delete,
     "restore": points.restore,
-    "clone": _prepare_clone,
+    "clone": cloning.prepare,
     "delete": _prepare_delete,
 }
 """What is checked and reserved for each action, in its transaction; returns more columns of the operation."""

@@ -135,7 +135,8 @@ def undo_reservation(operation: Operation) -> None:
         if made and operation.container_id:
             forget_container(operation.container_id)
         elif operation.action == "clone" and operation.target_id:
-            forget_container(operation.target_id)
+            for target_id in operation.arguments.get("targets") or [operation.target_id]:
+                forget_container(target_id)
         elif operation.action == "network-create" and operation.network_id:
             Network.objects.filter(pk=operation.network_id).delete()
             notify("network", operation.network_id)

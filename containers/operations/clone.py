@@ -1,4 +1,4 @@
-"""clone: a container of another's present state, or of a snapshot of it, with an identity of its own."""
+"""clone: containers of another's present state, or of a snapshot of it, each with an identity of its own."""
 
 from __future__ import annotations
 
@@ -6,33 +6,68 @@ from ..bookkeeping import records
 from ..core.errors import NotFound
 from ..core.sentences import say
 from ..core.states import Status
+from ..models import Container
+from . import lifecycle
 from .create import take_layers
 from .job import Job
+from .runtime import Origin
 
 
 def run(job: Job) -> None:
-    """Make the clone; what an earlier process made of it is kept."""
-    source, target = job.container, job.target
-    name = job.arguments.get("snapshot")
-    if job.observe(target).status == Status.ABSENT:
-        snapshot = source.snapshots.filter(name=name).first() if name else None
-        if name and snapshot is None:
-            raise NotFound(say("The snapshot %(name)s is gone.", name=name))
-        take_layers(target, tuple(snapshot.layers if snapshot else source.layers))
-        spec = job.final_spec(target)
-        job.progress(20, "Copying")
-        stored = job.runtime.clone(source.pk, spec, name, job.progress)
-        take_layers(target, stored.layers)
-    if not job.journal.get("created"):
-        job.remember(created=True)
-        job.settle(target, "created")
+    """Make the clones; what an earlier process made of them is kept."""
+    source, targets = job.container, _targets(job)
+    if not targets:
+        raise NotFound(say("%(name)s is gone.", name=job.arguments["name"]))
+    for number, target in enumerate(targets):
+        job.progress(100 * number // len(targets), f"Cloning to {target.name}")
+        if target.pk not in job.journal.get("made", []):
+            _make(job, source, target)
+            job.remember(made=[*job.journal.get("made", []), target.pk])
+            job.settle(target, "created")
     job.settle(source)
-    job.message = f"Cloned to {target.name}."
+    if job.arguments.get("start"):
+        for target in targets:
+            lifecycle.start_container(job, target)
+    names = [target.name for target in targets]
+    job.message = f"Cloned to {names[0]}." if len(names) == 1 else f"Cloned to {names[0]} … {names[-1]}."
+
+
+def _targets(job: Job) -> list[Container]:
+    """Return the clones whose rows are still there, in their order."""
+    wanted = job.arguments.get("targets") or [job.target.pk]
+    rows = {row.pk: row for row in Container.objects.select_related("host", "project").filter(pk__in=wanted)}
+    return [rows[pk] for pk in wanted if pk in rows]
+
+
+def _make(job: Job, source: Container, target: Container) -> None:
+    if job.observe(target).status != Status.ABSENT:
+        stored = job.runtime.stored().get(target.pk)
+        take_layers(target, stored.layers if stored else ())
+        return
+    name = job.arguments.get("snapshot")
+    snapshot = source.snapshots.filter(name=name).first() if name else None
+    if name and snapshot is None:
+        raise NotFound(say("The snapshot %(name)s is gone.", name=name))
+    full = bool(job.arguments.get("full", False))
+    origin = Origin(snapshot=name, layers=None if full else _layers(job), full=full)
+    take_layers(target, tuple(snapshot.layers if snapshot else source.layers))
+    stored = job.runtime.clone(source.pk, job.final_spec(target), origin, lambda _pct, _text: None)
+    take_layers(target, stored.layers)
+
+
+def _layers(job: Job) -> tuple[str, ...] | None:
+    """Return what a clone before this one is made of: all are alike, and the source stands still once only."""
+    for made in job.journal.get("made", []):
+        stored = job.runtime.stored().get(made)
+        if stored is not None:
+            return stored.layers
+    return None
 
 
 def undo(job: Job) -> None:
-    """Remove what there is of the clone, and its row."""
-    if job.journal.get("created") or job.operation.target is None:
-        return
-    job.runtime.delete(job.target.pk)
-    records.undo_reservation(job.operation)
+    """Remove the rows, and what there is, of the clones that were not made; those that were stay."""
+    made = job.journal.get("made", [])
+    for target in _targets(job) if job.operation.target is not None or job.arguments.get("targets") else []:
+        if target.pk not in made:
+            job.runtime.delete(target.pk)
+            records.forget_container(target.pk)

@@ -35,7 +35,7 @@ from ..core.network import networks
 from ..core.network.base import NetworkConfig
 from ..core.network.plugging import Placed
 from ..core.spec import Limits, Spec
-from .runtime import Built, Cancelled, Kept, Log, Observed, Progress, Taken
+from .runtime import Built, Cancelled, Kept, Log, Observed, Origin, Progress, Taken
 
 API_REASONS: Final = {"lost": "supervisor-lost", "reboot": "exit"}
 """The runtime's words for an exit that the API knows by another name."""
@@ -219,11 +219,12 @@ class KernelRuntime:
         networks.register(self.host, made)
         return made
 
-    def clone(self, source_id: str, spec: Spec, snapshot: str | None, progress: Progress) -> Spec:
-        layers = store.load_snapshot(self.host, source_id, snapshot).layers if snapshot else None
+    def clone(self, source_id: str, spec: Spec, origin: Origin, progress: Progress) -> Spec:
+        named = store.load_snapshot(self.host, source_id, origin.snapshot).layers if origin.snapshot else None
+        layers = origin.layers or named
         with _CEILINGS:
             self.check_policy(spec)
-            made = stored.clone(self.host, source_id, spec, snapshot_layers=layers, progress=progress)
+            made = stored.clone(self.host, source_id, spec, snapshot_layers=layers, full=origin.full, progress=progress)
         networks.register(self.host, made)
         try:
             name = store.load(self.host, source_id).name

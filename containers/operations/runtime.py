@@ -61,6 +61,18 @@ class Built:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What of a container a clone is made from: a snapshot, or layers that a clone before has; None: what is now.
+
+    full: everything is copied, and nothing shared.
+    """
+
+    snapshot: str | None = None
+    layers: tuple[str, ...] | None = None
+    full: bool = False
+
+
 class Runtime(Protocol):
     """One host. Every call raises CoreError or OSError; every change made twice is made once."""
 
@@ -159,7 +171,7 @@ class Runtime(Protocol):
         """
         ...
 
-    def clone(self, source_id: str, spec: Spec, snapshot: str | None, progress: Progress) -> Spec:
+    def clone(self, source_id: str, spec: Spec, origin: Origin, progress: Progress) -> Spec:
         """Make a container of another's present state, or of a snapshot of it; return its spec, with its layers."""
         ...
 

@@ -97,6 +97,7 @@ def container(row: Container) -> dict[str, Any]:
         "description": row.description,
         "tags": row.tags,
         "created_at": time(row.created_at),
+        "expires_at": time(row.expires_at),
         "started_at": time(row.started_at),
         "pid": row.init_pid if row.status in (Status.RUNNING, Status.FROZEN) else None,
         "addresses": addresses(row),

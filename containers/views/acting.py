@@ -103,6 +103,10 @@ def _after_dialog(request: HttpRequest, name: str, action: str) -> HttpResponse:
         arguments = {"name": form.get("name", "").strip()}
         if form.get("snapshot"):
             arguments["snapshot"] = form["snapshot"]
+        arguments |= {"full": bool(form.get("full")), "start": bool(form.get("start"))}
+        arguments["expires_at"] = form.get("expires_at", "").strip()
+        if count := form.get("count", "").strip():
+            arguments["count"] = int(count) if count.isdecimal() else count
         services.act(actor, name, "clone", arguments)
         text = _("Cloning %(name)s to %(new)s.") % {"name": name, "new": arguments["name"]}
         return done(request, reverse("containers:list"), text=text, container=name, containers="")

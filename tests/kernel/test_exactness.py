@@ -139,3 +139,30 @@ def test_every_byte_and_every_attribute_comes_back(host, container, live):
         stored.delete(host, container_id)
     assert fingerprint(host, spec.id) == before
     assert stored.orphans(host) == []
+
+
+def test_a_full_clone_shares_nothing_and_is_the_same(host, container):
+    spec = container()
+    fill(upper(host, spec))
+    stored.snapshot(host, spec.id, "a")
+    (upper(host, spec) / "etc").mkdir(exist_ok=True)
+    os.mknod(upper(host, spec) / "etc/passwd", stat.S_IFCHR, 0)
+    before = fingerprint(host, spec.id)
+    assert "/etc/passwd" not in before
+    made = stored.clone(host, spec.id, twin_of(spec), full=True)
+    assert len(made.layers) == 1
+    assert but_its_own(fingerprint(host, made.id)) == but_its_own(before)
+    # whatever of the origin goes, in any order, the clone stays whole, and the other way round
+    linked = stored.clone(host, spec.id, twin_of(spec))
+    of_the_linked = stored.clone(host, linked.id, twin_of(spec))
+    stored.delete_snapshot(host, spec.id, "a")
+    for container_id in (spec.id, linked.id):
+        stored.delete(host, container_id)
+    for container_id in (made.id, of_the_linked.id):
+        assert but_its_own(fingerprint(host, container_id)) == but_its_own(before)
+    stored.delete(host, of_the_linked.id)
+    assert but_its_own(fingerprint(host, made.id)) == but_its_own(before)
+    assert store.layer_ids(host) == {*made.layers, store.load_root(host, made.id).writable}
+    stored.delete(host, made.id)
+    assert store.layer_ids(host) == set()
+    assert stored.orphans(host) == []

@@ -552,3 +552,20 @@ def test_a_damaged_container_keeps_every_layer(host, container):
     stored.delete(host, first.id)
     assert not store.exists(host, first.id)
     assert store.layer_ids(host) == layers
+
+
+def test_a_clone_has_no_static_address_of_its_origin(host, container):
+    spec = container()
+    tree = upper(host, spec)
+    for path, text in {
+        "etc/network/interfaces": "auto eth0\niface eth0 inet static\n  address 10.0.0.5/24\n",
+        "etc/network/interfaces.d/more": "iface eth1 inet static\n  address 10.0.1.5/24\n",
+        "etc/systemd/network/eth0.network": "[Match]\nName=eth0\n[Network]\nAddress=10.0.0.5/24\n",
+    }.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(text)
+    made = stored.clone(host, spec.id, twin_of(spec))
+    assert read(host, made.id, "/etc/network/interfaces") == b"auto eth0\niface eth0 inet dhcp\n"
+    assert read(host, made.id, "/etc/network/interfaces.d/more") == b"iface eth1 inet dhcp\n"
+    assert read(host, made.id, "/etc/systemd/network/eth0.network") == b"[Match]\nName=eth0\n[Network]\nDHCP=yes\n"
+    assert b"10.0.0.5" in (read(host, spec.id, "/etc/network/interfaces") or b"")

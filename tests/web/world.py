@@ -22,7 +22,7 @@ from containers.core.nics import Nic
 from containers.core.spec import Limits, Spec
 from containers.core.states import Status
 from containers.models import Container, Host, Image, Network, local_host
-from containers.operations.runtime import Built, Cancelled, Kept, Log, Observed, Progress, Taken
+from containers.operations.runtime import Built, Cancelled, Kept, Log, Observed, Origin, Progress, Taken
 from panel.accounts.actor import Actor
 from panel.accounts.models import Project
 
@@ -56,6 +56,7 @@ class FakeRuntime:
         self.left_of_import = ""
         self.bridges_gone = False
         self.registered: set[str] = set()
+        self.origins: list[Origin] = []
         self.thrown: dict[str, Entry] = {}
         self.kept: dict[str, Any] = {}
         self.calls: list[tuple[str, str]] = []
@@ -217,11 +218,13 @@ class FakeRuntime:
             self.before["restored"]()
         return self.specs[container_id]
 
-    def clone(self, source_id: str, spec: Spec, snapshot: str | None, progress: Progress) -> Spec:
+    def clone(self, source_id: str, spec: Spec, origin: Origin, progress: Progress) -> Spec:
         self._call("clone", source_id)
-        self.specs[spec.id] = spec
+        self.origins.append(origin)
+        made = dataclasses.replace(spec, layers=origin.layers or (*spec.layers, "now"))
+        self.specs[spec.id] = made
         self.seen[spec.id] = Observed(status=Status.STOPPED)
-        return spec
+        return made
 
     def import_lxc(self, spec: Spec, progress: Progress, cancelled: Cancelled, commit: Callable[[], None]) -> Spec:
         self._call("import_lxc", spec.id)

@@ -28,7 +28,7 @@ from ..host import Host
 from ..names import check_name
 from ..sentences import say
 from ..spec import Spec
-from ..storage import identity, litter, overlay
+from ..storage import identity, litter, merge, overlay
 from . import holding
 from .snapshots import SnapshotResult, delete_snapshot, restore, snapshot
 
@@ -121,13 +121,14 @@ def clone(
     new_spec: Spec,
     *,
     snapshot_layers: tuple[str, ...] | None = None,
+    full: bool = False,
     progress: Progress = _quiet,
 ) -> Spec:
     """Make a container from another, as it is now or as a snapshot of it was; return its spec, with its layers.
 
     new_spec: complete but for its layers; its name, machine id and NICs are its own. Inside, what makes a machine
-    unique is reset (storage/identity.py). Nothing is copied but what a running source wrote into its writable layer.
-    Raises as create and snapshot do.
+    unique is reset (storage/identity.py). Nothing is copied but what a running source wrote into its writable layer;
+    full: everything, so that it shares no layer with anybody. Raises as create and snapshot do.
     """
     progress(10, "Finding its layers")
     with contextlib.ExitStack() as held:
@@ -138,6 +139,9 @@ def clone(
         else:
             held.enter_context(store.lock(host, "layers", shared=True))
             layers = snapshot_layers
+        if full:
+            progress(30, "Copying everything")
+            layers = merge.flattened(host, layers, made_for=new_spec.id)
         failpoint(host.state_dir, "clone.layers")
         progress(60, "Making its writable layer")
         spec = dataclasses.replace(new_spec, layers=layers)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Callable
 from typing import Final
 
 from .. import store
 from ..host import Host
 from ..spec import Spec
 from .stack import Stack
+from .static_addresses import without_addresses, without_static
 
 TWIN_FILES: Final = (
     "/etc/ssh/ssh_host_*_key",
@@ -45,6 +47,7 @@ def write(host: Host, spec: Spec, root: store.Root, *, twin: bool) -> None:
             _put(stack, "/var/lib/dbus/machine-id", f"{spec.machine_id}\n".encode())
         if twin:
             _remove_matching(stack, TWIN_FILES)
+            _automatic_addresses(stack)
 
 
 def forget(host: Host, root: store.Root) -> None:
@@ -67,6 +70,26 @@ def with_name(hosts: bytes, name: str) -> bytes:
     lines = hosts.splitlines()
     after = next((number for number, text in enumerate(lines) if text.startswith(b"127.0.0.1")), -1)
     return b"\n".join([*lines[: after + 1], line, *lines[after + 1 :]]) + b"\n"
+
+
+def _automatic_addresses(stack: Stack) -> None:
+    """Have no address of the one it was copied from: what is static in its files becomes automatic."""
+    named = [f"/etc/network/interfaces.d/{name}" for name in stack.names("/etc/network/interfaces.d")]
+    for path in ("/etc/network/interfaces", *named):
+        _rewrite(stack, path, without_static)
+    for name in stack.names("/etc/systemd/network"):
+        if name.endswith(".network"):
+            _rewrite(stack, f"/etc/systemd/network/{name}", without_addresses)
+
+
+def _rewrite(stack: Stack, path: str, change: Callable[[str], str]) -> None:
+    data = stack.read(path)
+    if data is None:
+        return
+    text = data.decode(errors="surrogateescape")
+    changed = change(text)
+    if changed != text:
+        stack.write(path, changed.encode(errors="surrogateescape"))
 
 
 def _put(stack: Stack, path: str, data: bytes, *, mode: int = 0o644) -> None:

@@ -23,14 +23,27 @@ def bounded(host: Host, layers: tuple[str, ...], *, made_for: str) -> tuple[str,
     """
     if len(layers) <= overlay.LAYERS_MAX:
         return layers
+    return (layers[0], _merged(host, layers[1:], made_for=made_for, kind="merged"))
+
+
+def flattened(host: Host, layers: tuple[str, ...], *, made_for: str) -> tuple[str, ...]:
+    """Return one new layer with the content of a stack: a copy that shares nothing with anybody.
+
+    The caller holds the layers lock (shared) until something refers to it.
+    """
+    return (_merged(host, layers, made_for=made_for, kind="whole"),)
+
+
+def _merged(host: Host, layers: tuple[str, ...], *, made_for: str, kind: str) -> str:
+    """Make one layer of many; marks of what lies below stay in force."""
     with store.making(host) as directory:
-        copy_tree(store.rootfs(host, layers[1]), directory / "rootfs")
-        for layer in layers[2:]:
+        copy_tree(store.rootfs(host, layers[0]), directory / "rootfs")
+        for layer in layers[1:]:
             _lay_over(host, store.rootfs(host, layer), directory / "rootfs")
-        overlay.describe(directory, made_for=made_for, kind="merged")
+        overlay.describe(directory, made_for=made_for, kind=kind)
         files.sync_tree(directory)
         failpoint(host.state_dir, "merge.merged")
-        return (layers[0], overlay.publish(host, directory))
+        return overlay.publish(host, directory)
 
 
 def _lay_over(host: Host, upper: Path, lower: Path) -> None:
