@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import statistics
 from collections.abc import Iterator
-
 from typing import Any, Final
 
 from playwright.sync_api import Browser, Page, sync_playwright
