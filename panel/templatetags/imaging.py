@@ -18,7 +18,13 @@ _WORDS = {
     "simplestreams": gettext_lazy("image server"),
     "upload": gettext_lazy("uploaded file"),
 }
-_SHOWN = {"container": "container", "debootstrap": "suite", "file": "path", "oci": "reference", "simplestreams": "alias"}
+_SHOWN = {
+    "container": "container",
+    "debootstrap": "suite",
+    "file": "path",
+    "oci": "reference",
+    "simplestreams": "alias",
+}
 
 
 @register.filter
