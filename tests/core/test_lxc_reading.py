@@ -115,6 +115,7 @@ def test_includes_are_read_where_they_stand() -> None:
         ("/i/dir/1.conf", 1), ("/c/near.conf", 1), ("/c/config", 4)]  # fmt: skip
 
 
+@pytest.mark.lxc("Includes are read where they stand, and never by themselves", "L#655", "lxc.include")
 def test_the_same_file_may_be_included_twice_but_never_by_itself() -> None:
     twice = config("lxc.include = /a\nlxc.include = /a", **{"/a": "lxc.cap.drop = x"})
     assert pairs(twice) == [("lxc.cap.drop", "x"), ("lxc.cap.drop", "x")]
@@ -165,6 +166,7 @@ VALUES = st.one_of(st.just(""), st.text(st.characters(codec="utf-8", exclude_cat
 LINES = st.lists(st.tuples(NAMES, VALUES).map(lambda pair: f"{pair[0]} = {pair[1]}"), max_size=30)
 
 
+@pytest.mark.lxc("What is in force says the same when it is written and read again", "L#694")
 @settings(deadline=None)
 @given(LINES)
 def test_what_is_in_force_says_the_same_when_it_is_written_and_read_again(content: list[str]) -> None:

@@ -95,7 +95,9 @@ def status_of(*, name="init", blocked=(), caught=()):
     return f"Name:\t{name}\nSigBlk:\t{mask(blocked)}\nSigIgn:\t{mask(())}\nSigCgt:\t{mask(caught)}\n"
 
 
-@pytest.mark.lxc("The halt signal fits the init, whichever it is", "L#2342", "D#584", "lxc.signal.halt")
+@pytest.mark.lxc(
+    "The halt signal fits the init, whichever it is", "L#2342", "D#584", "lxc.signal.halt", "systemd#34059"
+)
 @pytest.mark.parametrize(
     ("status", "program", "choice"),
     [

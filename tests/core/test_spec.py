@@ -41,6 +41,7 @@ def test_a_whole_spec_passes():
     assert Spec.from_json(SPEC.to_json()) == SPEC, "and is the same after it was written down"
 
 
+@pytest.mark.lxc("No name or id leads elsewhere", "CVE-2026-33945")
 @pytest.mark.parametrize(
     "change",
     [
@@ -61,6 +62,7 @@ def test_what_would_lead_elsewhere_is_refused(change: dict[str, Any]):
         dataclasses.replace(SPEC, **change).check()
 
 
+@pytest.mark.lxc("No value becomes a line of somebody's configuration", "CVE-2026-23953")
 @pytest.mark.parametrize(
     "change",
     [

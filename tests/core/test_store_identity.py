@@ -22,6 +22,7 @@ def test_the_own_name_stands_once_in_hosts(before, after):
     assert with_name(before, "new") == after
 
 
+@pytest.mark.lxc("No field of an image's source becomes an option of a program", "CVE-2026-48755")
 @pytest.mark.parametrize(
     ("field", "value"),
     [

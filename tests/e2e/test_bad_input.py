@@ -157,6 +157,7 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
+@pytest.mark.lxc("What is sent and too large is refused and costs no memory", "CVE-2026-41685")
 def test_100_megabytes_are_refused_and_cost_no_memory(instance: Instance, api: httpx.Client) -> None:
     (web,) = instance.pids("daphne")
     before = resident_bytes(web)

@@ -130,6 +130,7 @@ def test_clone3_is_not_implemented_and_clone_works(api: httpx.Client, box: str) 
 # the policy
 
 
+@pytest.mark.lxc("The policy counts for the final configuration, whichever way it came in", "CVE-2026-48751")
 def test_privileged_is_what_the_policy_file_says(instance: Instance, api: httpx.Client, name: str) -> None:
     policy = instance.state_dir / "policy.toml"
     body = {"name": name, "image": "busybox", "privileged": True, "start": True}

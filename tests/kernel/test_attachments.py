@@ -143,7 +143,7 @@ def test_read_only_stays_read_only_for_root_inside(given: Given, of_share: bool)
     assert box.says("cat /srv/media/of-root") == "hello"
 
 
-@pytest.mark.lxc("Links in the target of a mount lead nowhere else", "CVE-2015-1335")
+@pytest.mark.lxc("Links in the target of a mount lead nowhere else", "CVE-2015-1335", "L#674")
 def test_links_lead_nowhere_else(given: Given, layer: str, host: Host, shared: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.mkdir()
@@ -167,6 +167,7 @@ def test_links_lead_nowhere_else(given: Given, layer: str, host: Host, shared: P
     assert box.says("cat /srv/a/of-root") == "hello"
 
 
+@pytest.mark.lxc("A directory that is swapped for a link meanwhile leads nowhere", "CVE-2024-45310")
 def test_cve_2021_30465_a_directory_that_is_swapped_for_a_link_meanwhile(given: Given, shared: Path) -> None:
     secret = shared.parent / "secret"
     secret.mkdir()

@@ -268,7 +268,7 @@ def test_remove_takes_what_the_container_made_and_nothing_else(groups: Cgroups, 
     groups.remove(ID)
 
 
-@pytest.mark.lxc("A control group whose last process is still dying is waited for", "L#1557")
+@pytest.mark.lxc("A control group whose last process is still dying is waited for", "L#1557", "L#1726")
 def test_remove_waits_and_then_says_so(groups: Cgroups, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     create(groups)
     up(run(SLEEP))
@@ -515,7 +515,7 @@ def test_a_change_that_fails_half_way_leaves_all_of_it_as_it_was(groups: Cgroups
     assert process.poll() is None
 
 
-@pytest.mark.lxc("A CPU that is not there is told, and nothing is left of the start", "L#3443")
+@pytest.mark.lxc("A CPU that is not there is told, and nothing is left of the start", "L#3443", "L#2953")
 def test_a_cpu_that_is_not_there_is_told_and_leaves_nothing(groups: Cgroups) -> None:
     with pytest.raises(SetupFailed) as failed:
         create(groups, Limits(cpuset="4000"))

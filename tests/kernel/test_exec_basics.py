@@ -124,7 +124,7 @@ def test_a_client_that_goes_takes_its_command_along(sh: Sh, running_container: S
 
 
 @pytest.mark.lxc(
-    "Users, groups and environment are the container's; no group of the host is kept", "L#2591", "lxc-attach"
+    "Users, groups and environment are the container's; no group of the host is kept", "L#2591", "lxc-attach", "L#1704"
 )
 def test_users_groups_home_and_environment_are_the_containers(sh: Sh) -> None:
     assert sh("id -u; echo $HOME; pwd", user="alice").stdout == b"1000\n/tmp\n/tmp\n"
@@ -274,7 +274,7 @@ def test_a_container_that_takes_the_commands_place_for_itself_gets_no_hold_of_th
     assert found.stderr, "beside its tree, where it cannot move them from"
 
 
-@pytest.mark.lxc("Many commands at once do not wait for each other", "D#3371")
+@pytest.mark.lxc("Many commands at once do not wait for each other", "D#3371", "D#4472", "D#4468")
 def test_many_at_once(running_container: Spec) -> None:
     codes: list[int] = []
     threads = [

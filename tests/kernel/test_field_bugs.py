@@ -53,7 +53,9 @@ def mounted() -> Iterator[Path]:
 # -- signals and states
 
 
-@pytest.mark.lxc("A pid that belongs to another process by now is left alone", "crun#1200", "conmon#659")
+@pytest.mark.lxc(
+    "A pid that belongs to another process by now is left alone", "crun#1200", "conmon#659", "podman#25104"
+)
 def test_lxc_3254_a_number_that_is_another_processes_by_now_is_left_alone(host: Host, container: Make) -> None:
     """Also crun#1200, conmon#659: init and supervisor are gone, and their pids belong to somebody else."""
     spec = container()
@@ -91,7 +93,7 @@ def test_lxd_4102_a_stop_while_init_cannot_hear_it_yet_is_heard_later(host: Host
     assert time.monotonic() - begun < patient(5)
 
 
-@pytest.mark.lxc("A container that hangs holds up neither the list nor the others", "D#11227")
+@pytest.mark.lxc("A container that hangs holds up neither the list nor the others", "D#11227", "D#1753", "L#1080")
 def test_lxc_1948_one_that_hangs_holds_up_neither_the_list_nor_the_others(host: Host, container: Make) -> None:
     """Also lxd#11227: its supervisor answers nothing."""
     stuck, other = container(), container()
@@ -111,7 +113,7 @@ def test_lxc_1948_one_that_hangs_holds_up_neither_the_list_nor_the_others(host: 
         os.kill(run.supervisor.pid, signal.SIGCONT)
 
 
-@pytest.mark.lxc("A supervisor whose clients went away rests", "L#4364")
+@pytest.mark.lxc("A supervisor whose clients went away rests", "L#4364", "I#217")
 def test_lxc_2228_a_supervisor_whose_client_went_away_rests(host: Host, running_container: Spec) -> None:
     """Also lxc#4364: none of it turns in circles once its clients are gone, however they went."""
     run = RunFile.read(host.run_path(running_container.id))
@@ -136,7 +138,7 @@ def test_lxc_2228_a_supervisor_whose_client_went_away_rests(host: Host, running_
     wait_until(rests, 5, "it wakes no more")
 
 
-@pytest.mark.lxc("Terminals that were closed are given back", "L#1552")
+@pytest.mark.lxc("Terminals that were closed are given back", "L#1552", "L#1054")
 def test_lxc_2746_terminals_that_were_closed_are_given_back(host: Host, running_container: Spec) -> None:
     """Also lxc#1552: the container's own devpts, whose number is bounded."""
     count = ["/bin/sh", "-c", "ls /dev/pts | grep -c [0-9]"]
@@ -152,6 +154,16 @@ def test_lxc_2746_terminals_that_were_closed_are_given_back(host: Host, running_
 
 
 # -- locks
+
+
+@pytest.mark.lxc("A lock that is a link by now is not followed")
+def test_cve_2015_1331_a_lock_that_is_a_link_is_not_followed(host: Host, mounted: Path) -> None:
+    host.locks_dir.mkdir(exist_ok=True)
+    assert host.locks_dir.stat().st_mode & 0o077 == 0
+    (host.locks_dir / "container-planted").symlink_to(mounted / "made")
+    with pytest.raises(OSError, match="symbolic link"), store.lock(host, "container", "planted", wait_sec=0):
+        pytest.fail("it was followed")
+    assert not (mounted / "made").exists()
 
 
 @pytest.mark.lxc("A lock is free when its holder was killed", "L#2245")
@@ -176,7 +188,7 @@ def test_lxc_395_a_lock_is_free_when_its_holder_was_killed(host: Host, container
 # -- mounts and removal
 
 
-@pytest.mark.lxc("What the host unmounts is held by no container", "runc#2404")
+@pytest.mark.lxc("What the host unmounts is held by no container", "runc#2404", "L#3580")
 def test_lxc_2477_what_the_host_unmounts_is_held_by_no_container(host: Host, container: Make, mounted: Path) -> None:
     """Also runc#2404: the file system is really gone, not only its place."""
     spec = container()
@@ -198,7 +210,7 @@ def test_lxc_3880_what_a_container_mounts_is_not_on_the_host(host: Host, running
     assert "inner-" not in before
 
 
-@pytest.mark.lxc("A removal does not follow what is mounted inside", "L#1051", "L#190")
+@pytest.mark.lxc("A removal does not follow what is mounted inside", "L#1051", "L#190", "L#449")
 def test_lxd_1047_a_removal_does_not_follow_what_is_mounted_inside(host: Host, container: Make, mounted: Path) -> None:
     """Also lxc#1051: somebody bound a directory of the host's into the files of a stopped container."""
     spec = container()
@@ -225,3 +237,33 @@ def test_cve_2021_43784_what_is_too_long_is_refused_by_name(host: Host, containe
         with pytest.raises(SpecError) as refused:
             dataclasses.replace(spec, **change).check()  # type: ignore[arg-type]
         assert refused.value.field == next(iter(change))
+
+
+@pytest.mark.lxc("No set-user-id program of a container can be reached on the host")
+def test_cve_2025_64507_nobody_on_the_host_reaches_a_containers_files(host: Host, running_container: Spec) -> None:
+    made = execute(
+        running_container.id, ["/bin/sh", "-c", "cp /bin/busybox /tmp/s; chmod 4755 /tmp/s; stat -c %a /tmp/s"]
+    )
+    assert made.stdout == b"4755\n"
+    program = store.rootfs(host, store.load_root(host, running_container.id).writable) / "tmp/s"
+    assert program.stat().st_uid == 0, "it is root's on the disk"
+    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "ls", str(program)]
+    assert "Permission denied" in subprocess.run(nobody, capture_output=True, text=True, check=False).stderr
+
+
+@pytest.mark.lxc("Sockets are named by ids: no name is cut, and no two are the same", "stacker#645")
+def test_lxd_1144_a_sockets_name_is_whole_however_long_names_are(host: Host, container: Make) -> None:
+    deep = Host(Path("/" + "d" * 200), host.instance)
+    specs = [container(name=name) for name in ("a" * 63, "a" * 62 + "b")]
+    for where in (host, deep):
+        names = {str(where.supervisor_socket(spec.id)) for spec in specs}
+        assert len(names) == 2
+        assert max(map(len, names)) < 108
+
+
+@pytest.mark.lxc("The console belongs to root and the group tty, and is nobody else's to read", "lxc-console")
+def test_lxc_4088_the_console_is_roots(host: Host, running_container: Spec) -> None:
+    told = execute(running_container.id, ["stat", "-c", "%u %g %a %F", "/dev/console"]).stdout.split()
+    assert told[0] == b"0"
+    assert int(told[2], 8) & 0o007 == 0
+    assert b"character" in told

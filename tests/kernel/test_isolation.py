@@ -135,7 +135,11 @@ echo ALL
 
 
 @pytest.mark.lxc(
-    "An image whose /proc, /sys or /dev is a link is refused", "CVE-2019-19921", "CVE-2023-27561", "CVE-2026-41579"
+    "An image whose /proc, /sys or /dev is a link is refused",
+    "CVE-2019-19921",
+    "CVE-2023-27561",
+    "CVE-2026-41579",
+    "CVE-2023-28642",
 )
 def test_a_link_instead_of_proc_in_the_image_is_refused(host, container, layer):
     proc = store.rootfs(host, layer) / "proc"
@@ -147,7 +151,7 @@ def test_a_link_instead_of_proc_in_the_image_is_refused(host, container, layer):
     assert failed.value.details["path"] == "proc", failed.value.as_dict()
 
 
-@pytest.mark.lxc("An init that the kernel killed for lack of memory is told as such", "L#4029")
+@pytest.mark.lxc("An init that the kernel killed for lack of memory is told as such", "L#4029", "D#9252")
 def test_out_of_memory_is_told(host, container):
     spec = container(init_command=("/bin/sh", "-c", "exec tail /dev/zero"), limits=Limits(memory_bytes=16 * 1024**2))
     running.start(host, spec, network=NoNetwork())

@@ -360,6 +360,7 @@ def test_the_gateway_auto_is_the_cards_own_address(host: Host, begin: Begin) -> 
     assert "default via 203.0.113.1 dev eth0" in inside(host, spec, "ip route")
 
 
+@pytest.mark.lxc("No address is in use at a fast restart", "D#8427")
 def test_lxc_4694_no_address_in_use_at_a_fast_restart(host: Host, begin: Begin) -> None:
     spec = begin(macvlan())
     for _ in range(5):
@@ -748,12 +749,14 @@ def test_a_rate_that_is_left_over_is_found(host: Host, begin: Begin, lans: list[
 # -- LXC's own history ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.lxc("No veth is left of a start that fails", "D#12546", "D#16136", "I#3521")
 def test_lxc_2878_no_veth_is_left_of_a_start_that_fails(host: Host, begin: Begin, lans: list[NetworkConfig]) -> None:
     with pytest.raises(SetupFailed):
         begin(bridge_nic(host, lans[0]), init_command=("/sbin/nothing",))
     assert f"vb{host.instance}" not in run("ip -o link")
 
 
+@pytest.mark.lxc("A fast restart never says that a link exists", "D#8924", "D#2439", "systemd#2173")
 def test_lxc_374_a_fast_restart_never_says_file_exists(host: Host, begin: Begin, lans: list[NetworkConfig]) -> None:
     spec = begin(bridge_nic(host, lans[0], static=True))
     for _ in range(5):

@@ -92,6 +92,7 @@ def test_capabilities_are_those_of_init_and_of_what_is_started_later(host, secur
     assert sh(spec, "id -u", user="1000").strip() == "1000"
 
 
+@pytest.mark.lxc("With no_new_privs a set-uid program gives nothing", "L#3393", "lxc.no_new_privs")
 def test_with_no_new_privs_a_set_uid_program_gives_nothing(host, layer, secured):
     program = store.rootfs(host, layer) / "bin/su"
     program.unlink()
@@ -103,6 +104,7 @@ def test_with_no_new_privs_a_set_uid_program_gives_nothing(host, layer, secured)
     assert complaint in sh(secured(Security(no_new_privs=True)), "echo wrong | /bin/su -c true", user="1000")
 
 
+@pytest.mark.lxc("Kernel settings are the container's own", "D#16937", "lxc.sysctl")
 @pytest.mark.parametrize("privileged", [False, True])
 def test_sysctls_are_set_in_the_container_and_nowhere_else(secured, privileged):
     wanted = {
@@ -244,6 +246,7 @@ crun --cgroup-manager=cgroupfs run inner; echo status $?
 """
 
 
+@pytest.mark.lxc("An inner container runtime runs where nesting is on, and not without", "I#2623")
 @pytest.mark.parametrize("nesting", [False, True])
 def test_an_inner_runtime_runs_where_nesting_is_on(host, layer, as_init, nesting):
     program = shutil.which("crun")

@@ -8,6 +8,8 @@ import signal
 import socket
 from collections.abc import Callable
 
+import pytest
+
 from containers.core.cgroups import detect
 from containers.core.host import Host
 from containers.core.lifecycle import running
@@ -20,6 +22,7 @@ from .conftest import NoNetwork
 from .patience import patient, wait_until
 
 
+@pytest.mark.lxc("Each change of state is told, once", "L#3747", "lxc-monitor")
 def test_what_changed_is_told_once(host: Host, container: Callable[..., Spec]) -> None:
     spec = container()
     watch = Watch(host)
@@ -46,6 +49,7 @@ def test_a_start_again_between_two_looks_is_told(host: Host, running_container: 
         watch.close()
 
 
+@pytest.mark.lxc("A container that ended with its supervisor is told", "L#2885")
 def test_a_supervisor_that_is_killed_is_told(host: Host, running_container: Spec) -> None:
     watch = Watch(host)
     try:

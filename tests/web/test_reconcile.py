@@ -308,6 +308,31 @@ def test_an_ephemeral_one_goes_when_it_stops(team, runtime):
     assert [left.name for left in Container.objects.all()] == ["never-ran"]
 
 
+@pytest.mark.lxc("An ephemeral container is not removed while it is restored", "D#2217")
+def test_lxd_5906_an_ephemeral_one_is_not_removed_while_it_is_restored(alice, team, runtime):
+    row = make_container(team, runtime=runtime, status="running", ephemeral=True)
+
+    def ask(action, arguments):
+        operation = services.act(actor(alice), "web-1", action, arguments)
+        runner.run(operation.pk, runtime, CORE_HOST)
+        operation.refresh_from_db()
+        return operation.status
+
+    def look():
+        assert runtime.observe(row.pk)[row.pk].status == "stopped"
+        for _second in range(3):
+            quick(runtime)
+            pass_time(1000)
+
+    assert ask("snapshot", {"name": "good"}) == "succeeded"
+    runtime.before["restore"] = look
+    assert ask("restore", {"snapshot": "good"}) == "succeeded"
+    quick(runtime)
+    row.refresh_from_db()
+    assert row.status == "running"
+    assert sorted(Operation.objects.values_list("action", flat=True)) == ["restore", "snapshot"]
+
+
 def test_what_waits_is_rung_again(alice, team, runtime, rung):
     make_container(team, runtime=runtime)
     operation = services.act(actor(alice), "web-1", "start")
