@@ -15,10 +15,9 @@ from panel.accounts.models import Project
 from ..bookkeeping import reservations
 from ..core.errors import AlreadyExists, NotFound, SpecError
 from ..core.names import check_name
-from ..models import Container, Host, Image, Network, Operation, Trashed
-from . import nics, queue
+from ..models import Container, Host, Image, Operation, Trashed
+from . import interfaces, nics, queue
 from .access import find_project, require_host_admin
-from .resources import usable_network
 
 DAYS: Final = 7
 """So long the trash keeps what was deleted, unless a host administrator says otherwise."""
@@ -125,29 +124,9 @@ def _container(
         next_snapshot=row.detail.get("next_snapshot", 0),
     )
     container.host = host
-    _interfaces(actor, container, row.detail.get("nics") or [])
+    nics.write(container, interfaces.planned(actor, container, row.detail.get("nics") or []))
     arguments["created_by"] = row.detail.get("created_by") or {}
     return queue.insert(actor, "trash-restore", host, key, container=container, project=project, arguments=arguments)
-
-
-def _interfaces(actor: Actor, container: Container, had: list[dict[str, Any]]) -> None:
-    """Give it the network interfaces that it had, with the MACs and addresses that nobody has by now."""
-    wanted = [dict(one) for one in had]
-
-    def find(name: str) -> Network:
-        return usable_network(actor, name, container.project, container.host)
-
-    while True:
-        try:
-            nics.write(container, nics.plan(container, wanted, find))
-            return
-        except SpecError as error:
-            # nics.NUMBER.NAME: what cannot be had is chosen anew
-            parts = (error.field or "").split(".")
-            fresh = {"mac": None, "ipv4": "auto", "ipv6": "auto", "network": "default"}
-            if len(parts) != 3 or parts[2] not in fresh or wanted[int(parts[1])].get(parts[2]) == fresh[parts[2]]:
-                raise
-            wanted[int(parts[1])][parts[2]] = fresh[parts[2]]
 
 
 def _snapshot(

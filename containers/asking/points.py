@@ -17,7 +17,7 @@ from ..core.sentences import say
 from ..core.spec import check_text
 from ..core.states import Action, Status, after
 from ..models import Container, Snapshot
-from . import basket, requests
+from . import basket, interfaces, requests
 
 SAFETY_DAYS: Final = 7
 """So long the state before a restore is kept."""
@@ -94,7 +94,7 @@ def delete(actor: Actor | None, container: Container, arguments: dict[str, Any])
     return {"arguments": {"snapshot": found.name, "keep_days": keep}}
 
 
-def restore(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
+def restore(actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
     """Prepare going back to one: {"snapshot", "what"?}; reserves the name of the safety point that is made first."""
     found = find(container, arguments.get("snapshot"))
     fits(container, Action.RESTORE)
@@ -107,8 +107,10 @@ def restore(_actor: Actor | None, container: Container, arguments: dict[str, Any
     if what != "files":
         _check_configuration(container, found)
     until = timezone.now() + dt.timedelta(days=SAFETY_DAYS)
+    nics = interfaces.restored(actor, container, found.spec) if actor and what != "files" else None
     return {
         "arguments": {
+            **({"nics": nics} if nics is not None else {}),
             "snapshot": found.name,
             "what": what,
             "safety": _safety_name(container),

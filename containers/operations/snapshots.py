@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.db import transaction
 
+from ..asking import nics as asked_nics
 from ..bookkeeping import points, records, specs
 from ..core.errors import CoreError, NotFound
 from ..core.sentences import say
@@ -100,7 +101,8 @@ def _exchange(job: Job, found: dict[str, Any], columns: dict[str, Any]) -> None:
     if columns:
         container.generation += 1
     # what the policy forbids is refused before anything is stopped; it may have changed since the snapshot, too
-    spec = job.final_spec(container)
+    nics = job.arguments.get("nics")
+    spec = job.final_spec(container, nics)
     if job.observe(container).status in lifecycle.LIVE:
         job.progress(10, "Stopping")
         lifecycle.stop_container(job, container, timeout_sec=STOP_BEFORE_RESTORE_SEC)
@@ -109,6 +111,8 @@ def _exchange(job: Job, found: dict[str, Any], columns: dict[str, Any]) -> None:
     made = job.runtime.restore(container.pk, found["name"], spec=spec if columns else None, safety=safety)
     with transaction.atomic():
         _take_over(container, {**columns, "generation": container.generation, "layers": list(made.layers)})
+        if nics is not None:
+            asked_nics.write(container, nics)
         _stands(container, found)
         _mirror(job, safety.name)
         records.add_event(container, "restored", reason=found["name"], operation=job.operation)
@@ -124,9 +128,11 @@ def _configure(job: Job, columns: dict[str, Any]) -> frozenset[str]:
     for field, value in columns.items():
         setattr(container, field, value)
     changed = {field: value for field, value in columns.items() if old[field] != value}
+    if (nics := job.arguments.get("nics")) is not None:
+        changed["nics"] = nics
     safety = _safety(job)
     if changed:
-        job.final_spec(container)
+        job.final_spec(container, job.arguments.get("nics"))
         job.runtime.keep_configuration(container.pk, safety)
         _mirror(job, safety.name)
         update.apply(job, container, before, old, changed)
@@ -147,6 +153,8 @@ def undo_restore(job: Job) -> None:
         columns = specs.columns_of(stored)
         kept = {name: value for name, value in columns.items() if name not in points.NOT_RESTORED - {"layers"}}
         _take_over(row, {**kept, "generation": stored.generation})
+        if job.arguments.get("nics") is not None:
+            asked_nics.write(row, job.arguments["nics"])
         _mirror(job, str(safety))
     elif safety:
         job.runtime.remove_snapshot(container.pk, safety)

@@ -124,6 +124,33 @@ def test_a_configuration_that_the_policy_forbids_by_now_changes_and_stops_nothin
     assert ask("restore", {"snapshot": "snap0", "what": "files"}).status == "succeeded"
 
 
+def test_network_interfaces_come_back_and_keep_who_they_are(team, alice, runtime, ask):
+    row = make_container(team, runtime=runtime)
+    first, before = row.interfaces.get(), runtime.specs[row.pk].nics
+    ask("snapshot")
+    wanted = [
+        {"name": "eth0", "network": "default", "mtu": 1400, "ingress_bytes_per_sec": 1_000_000},
+        {"name": "eth1", "network": "default"},
+    ]
+    assert ask("update", {"nics": wanted}).status == "succeeded"
+    second = row.interfaces.get(name="eth1")
+    done = ask("restore", {"snapshot": "snap0", "what": "configuration"})
+    assert done.status == "succeeded", done.error
+    back = row.interfaces.get()
+    assert (back.name, back.mac, back.ipv4, back.ipv6) == ("eth0", first.mac, first.ipv4, first.ipv6)
+    assert runtime.specs[row.pk].nics == before
+    # the undo brings the other one back, with the address that it had
+    done = ask("restore", {"snapshot": "undo0"})
+    assert done.status == "succeeded", done.error
+    again = row.interfaces.get(name="eth1")
+    assert (again.mac, again.ipv4) == (second.mac, second.ipv4)
+    assert row.interfaces.get(name="eth0").options["mtu"] == 1400
+    # with the files too
+    assert ask("restore", {"snapshot": "snap0"}).status == "succeeded"
+    assert [nic.name for nic in runtime.specs[row.pk].nics] == ["eth0"]
+    assert [nic.name for nic in row.interfaces.all()] == ["eth0"]
+
+
 def die():
     raise KeyboardInterrupt
 
