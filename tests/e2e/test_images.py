@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from playwright.sync_api import expect
 from tests.kernel.registries import registry
 from tests.kernel.test_image_files import layout, packed, tree
 from tests.kernel.test_registries import push
+from tests.kernel.test_simplestreams import offered
 
 from .browser import PATIENCE_MS, People, axe, chromium
 from .instance import Instance, call, free_port, wait_until
@@ -20,7 +24,7 @@ from .test_main_job import run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 expect.set_options(timeout=PATIENCE_MS)
-__all__ = ["layout"]
+__all__ = ["layout", "offered"]
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +36,23 @@ def server(layout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 
 @pytest.fixture(scope="module")
-def instance(server: str) -> Iterator[Instance]:
-    """An instance whose policy lets images come from that registry."""
+def streams(offered: Path) -> Iterator[str]:
+    """An image server on loopback that offers tiny/7; yields its address."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(offered))
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"127.0.0.1:{made.server_port}"
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+@pytest.fixture(scope="module")
+def instance(server: str, streams: str) -> Iterator[Instance]:
+    """An instance whose policy lets images come from that registry, and that image server."""
     made = Instance(Path(tempfile.mkdtemp(prefix="boxroom-e2e-")), free_port())
-    (made.state_dir / "policy.toml").write_text(f'[images]\ninsecure = ["{server}"]\n')
+    (made.state_dir / "policy.toml").write_text(f'[images]\ninsecure = ["{server}", "{streams}"]\n')
     made.up()
     yield made
     made.remove()
@@ -119,6 +136,35 @@ def test_what_is_wrong_with_an_archive_is_told(people: People, tmp_path: Path) -
     page.get_by_role("button", name="Make image").click()
     page.wait_for_url("**/operations/*")
     expect(page.get_by_role("alert").get_by_text("This is no archive")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_an_image_server_is_asked_what_it_offers_and_for_one_of_it(
+    people: People, api: httpx.Client, streams: str, width: int
+) -> None:
+    page = people.page(width=width)
+    page.goto(f"/images/?type=simplestreams&server=http://{streams}")
+    page.get_by_role("button", name="Fetch the list").click()
+    page.wait_for_url("**/operations/*")
+    expect(page.get_by_text("Succeeded").first).to_be_visible()
+    page.goto(f"/images/?type=simplestreams&server=http://{streams}")
+    assert axe(page) == []
+    page.get_by_role("link", name="Choose tiny/7").click()
+    page.get_by_label("Name", exact=True).fill(f"tiny-{width}")
+    page.get_by_role("button", name="Make image").click()
+    page.wait_for_url("**/operations/*")
+    wait_until(lambda: api.get(f"/images/tiny-{width}").json()["state"] == "ready", 60, "the image is there")
+    details = api.get(f"/images/tiny-{width}").json()["details"]
+    assert (details["serial"], details["description"]) == ("20260102_05:24", "Tiny here")
+
+
+def test_every_form_fits_and_is_accessible(people: People) -> None:
+    for width in (390, 1440):
+        page = people.page(width=width)
+        for kind in ("debootstrap", "oci", "simplestreams", "upload", "file", "container"):
+            page.goto(f"/images/?type={kind}")
+            assert axe(page) == [], kind
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (kind, width)
 
 
 def test_a_registry_is_asked_by_clicking_and_nothing_is_left(
