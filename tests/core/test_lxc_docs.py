@@ -42,9 +42,16 @@ def test_every_key_is_there(key: str) -> None:
 
 
 def test_what_it_names_of_ours_is_there() -> None:
+    from containers.core.behaviour import Boot, Consoles, Init
     from containers.core.security import Security
     from containers.core.spec import Limits
 
-    for kind, cls in (("limits", Limits), ("security", Security)):
+    for kind, cls in (
+        ("limits", Limits),
+        ("security", Security),
+        ("init", Init),
+        ("boot", Boot),
+        ("console", Consoles),
+    ):
         for name in re.findall(rf"`{kind}\.([a-z_]+)`", TEXT):
             assert name in cls.__dataclass_fields__, name

@@ -146,3 +146,60 @@ def test_what_a_console_shows_is_followed_to_its_end(host: Host, container: Any,
     call = f"relay.show({spec.id!r}, viewer={viewer!r}, session='console', cols=80, rows=24)"
     done = subprocess.run(command(call), capture_output=True, cwd=PROJECT, timeout=patient(30), check=False)
     assert (done.returncode, done.stdout) == (0, b"one\ntwo\n")
+
+
+NAMESPACES = """
+import os, sys, types
+import django
+django.setup()
+from containers.management.ct import base, namespaces
+row = types.SimpleNamespace(pk={id!r}, name="c", privileged=False)
+try:
+    code = namespaces.run(row, namespaces.parse({kinds!r}), {words!r}, dict(os.environ))
+except base.Failed as failed:
+    print(failed, file=sys.stderr)
+    code = 99
+sys.exit(code)
+"""
+
+
+def enter(host: Host, spec: Spec, kinds: str, *words: str) -> subprocess.CompletedProcess[str]:
+    code = NAMESPACES.format(id=spec.id, kinds=kinds, words=list(words))
+    more = {
+        "DJANGO_SETTINGS_MODULE": "panel.settings",
+        "BOXROOM_ROLE": "test",
+        "BOXROOM_STATE_DIR": str(host.state_dir),
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **more},
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        timeout=patient(60),
+        check=False,
+    )
+
+
+def test_one_namespace_after_another(host: Host, running_container: Spec) -> None:
+    spec = running_container
+    inside = running.observe(host)[spec.id].init_pid
+    shown = "for n in net pid uts mnt user; do readlink /proc/self/ns/$n; done"
+    own = {n: os.readlink(f"/proc/self/ns/{n}") for n in ("net", "pid", "uts", "mnt", "user")}
+    theirs = {n: os.readlink(f"/proc/{inside}/ns/{n}") for n in ("net", "pid", "uts", "mnt", "user")}
+    done = enter(host, spec, "NETWORK|UTSNAME", "sh", "-c", f"{shown}; hostname; exit 5")
+    expected = [theirs["net"], own["pid"], theirs["uts"], own["mnt"], own["user"], spec.name]
+    assert (done.returncode, done.stdout.split("\n")[:-1]) == (5, expected), done.stderr
+    whole = enter(
+        host,
+        spec,
+        "USER,MOUNT,PID,NETWORK,IPC,UTSNAME,CGROUP",
+        "/bin/sh",
+        "-c",
+        "id -u; ls /sbin/idle; ls -l /proc/self/fd | wc -l",
+    )
+    assert whole.stdout.split("\n")[:2] == ["0", "/sbin/idle"], whole.stderr
+    assert enter(host, spec, "PID", "sh", "-c", "kill -9 $$").returncode == 137
+    assert enter(host, spec, "NETWORK", "nothing-of-this-name").returncode == 127
+    assert "USER" in enter(host, spec, "MOUNT", "true").stderr
+    assert "There is no kind" in enter(host, spec, "WINGS", "true").stderr

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import time
 
 import pytest
 
+from containers.core.behaviour import Consoles
 from containers.core.lifecycle import running, stored
 from containers.core.states import Status
 
 from .. import debian
 from .conftest import NoNetwork, make_spec
 from .patience import patient, wait_until
+from .test_sessions_terminal import Terminal
 
 
 @pytest.fixture
@@ -57,3 +60,19 @@ def test_poweroff_inside_systemd_is_told_as_such(host, spec):
     enter(pid, "systemctl", "poweroff")
     wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, 20, "it is off")
     assert running.observe(host)[spec.id].last_exit.reason == "poweroff"
+
+
+def test_a_login_is_offered_on_the_console_and_on_each_tty(host, spec):
+    spec = dataclasses.replace(spec, console=Consoles(ttys=2))
+    running.start(host, spec, network=NoNetwork())
+    for name in ("console", "tty1", "tty2"):
+        term = Terminal(host.supervisor_socket(spec.id))
+        try:
+            assert term.open(session=name)["type"] == "opened"
+            term.expect("login: ", patient(30))
+            # who is refused leaves a terminal that asks again
+            term.type("nobody-here\nwrong\n")
+            term.expect("Login incorrect", patient(30))
+        finally:
+            term.socket.close()
+    assert running.stop(host, spec.id, timeout_sec=patient(20)).reason == "stopped"

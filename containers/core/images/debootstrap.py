@@ -21,6 +21,7 @@ SCRIPTS: Final = Path("/usr/share/debootstrap/scripts")
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 _PROGRAMS: Final = ("/usr/sbin/debootstrap", "/usr/bin/unshare", "/usr/bin/setpriv", "/usr/sbin/chroot")
+TTYS: Final = 4
 ROOM_BYTES: Final = 400 << 20
 """What the least of them takes while it is made, packages and lists included."""
 _ROLLING: Final = ("sid", "unstable", "experimental")
@@ -100,7 +101,13 @@ def build(order: Order, rootfs: Path) -> dict[str, Any]:
     sandbox.run(order, "fit", shell, environment=inside, script=FIT, room=rootfs)
     own_root.rmdir()
     halt_signal = debian_inits.INITS[recipe.init].halt_signal
-    return {"init_command": ["/sbin/init"], "halt_signal": halt_signal, "environment": {"LANG": "C.UTF-8"}}
+    return {
+        "init_command": ["/sbin/init"],
+        "halt_signal": halt_signal,
+        "environment": {"LANG": "C.UTF-8"},
+        # as many as LXC's own configuration for distributions has
+        "console": {"ttys": TTYS},
+    }
 
 
 def parse(source: dict[str, Any], rules: policy.Policy = policy.DEFAULT) -> Recipe:

@@ -15,7 +15,7 @@ from .. import halt
 from ..errors import SpecError
 from ..idmap import IdMap
 from ..spec import check_environment, check_init_command
-from . import limits, mounts, network, rights, source
+from . import behaviour, limits, mounts, network, rights, source
 from .draft import Draft, Facts, Interface, Outcome, Told, left_out, taken, translated
 from .reading import Config, Entry
 
@@ -143,11 +143,10 @@ def _namespaces(_draft: Draft, entry: Entry) -> Told:
     return left_out("every container has every kind of namespace here")
 
 
-_CONSOLE: Final = left_out("each container has one console here, whose last output is kept")
+_CONSOLE: Final = left_out("terminals stand where they always stand, below /dev")
 _LOG: Final = left_out("what happens to a container is told by its events, and by Boxroom's own logs")
-_ORDER: Final = left_out("containers that start with the panel start at once, in no order")
 _HOOK: Final = left_out("a hook's variables are LXC's own here, and no others")
-_SIGNAL: Final = left_out("Boxroom asks as it asks every container; only the signal to shut down can be chosen")
+_SIGNAL: Final = left_out("Boxroom asks as it asks every container; forces by SIGKILL")
 _SECCOMP: Final = left_out("Boxroom's own list of system calls that are allowed holds for every container")
 
 _KEYS: Final[dict[str, _Translate]] = {
@@ -161,14 +160,14 @@ _KEYS: Final[dict[str, _Translate]] = {
     "lxc.environment.runtime": _environment,
     "lxc.ephemeral": _flag("ephemeral", "removed when it has stopped", "kept when it has stopped"),
     "lxc.execute.cmd": _says(left_out("this is for lxc-execute; give the container a command of its own")),
-    "lxc.group": _says(_ORDER),
+    "lxc.group": behaviour.group,
     "lxc.hook.clone": _says(left_out("Boxroom gives each clone its own name, keys and machine id by itself")),
     "lxc.idmap": rights.idmap,
     "lxc.init.cmd": _init,
-    "lxc.init.cwd": _says(left_out("init begins in /")),
-    "lxc.init.gid": _says(left_out("init is the container's root")),
-    "lxc.init.groups": _says(left_out("init is the container's root")),
-    "lxc.init.uid": _says(left_out("init is the container's root")),
+    "lxc.init.cwd": behaviour.cwd,
+    "lxc.init.gid": behaviour.gid,
+    "lxc.init.groups": behaviour.groups,
+    "lxc.init.uid": behaviour.uid,
     "lxc.keyring.session": rights.keyring,
     "lxc.mount.auto": mounts.auto,
     "lxc.mount.entry": mounts.entry,
@@ -184,18 +183,19 @@ _KEYS: Final[dict[str, _Translate]] = {
     "lxc.seccomp.allow_nesting": _says(_SECCOMP),
     "lxc.seccomp.profile": rights.seccomp,
     "lxc.signal.halt": _halt,
-    "lxc.signal.reboot": _says(_SIGNAL),
+    "lxc.signal.reboot": behaviour.reboot_signal,
     "lxc.signal.stop": _says(_SIGNAL),
     "lxc.start.auto": _flag("autostart", "starts with the panel", "does not start by itself"),
-    "lxc.start.delay": _says(_ORDER),
-    "lxc.start.order": _says(_ORDER),
+    "lxc.start.delay": behaviour.delay,
+    "lxc.start.order": behaviour.order,
+    "lxc.tty.max": behaviour.ttys,
     "lxc.uts.name": _hostname,
 }
 _PREFIXES: Final[tuple[tuple[str, _Translate], ...]] = (
     ("lxc.apparmor.", rights.apparmor),
     ("lxc.cgroup.", limits.translate),
     ("lxc.cgroup2.", limits.translate),
-    ("lxc.console.", _says(_CONSOLE)),
+    ("lxc.console.", behaviour.console),
     ("lxc.hook.", rights.hook),
     ("lxc.log.", _says(_LOG)),
     ("lxc.monitor.", _says(left_out("LXC's monitor is not there; a supervisor of Boxroom's holds the container"))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from typing import Any
 
@@ -14,11 +15,13 @@ from containers.models import Container
 from containers.showing import present
 from panel.accounts import audit
 
-from . import base
+from . import base, namespaces
 from .base import Failed, Verbs, say
 
 ESCAPE = "^a"
 LOOK_SEC = 0.05
+_OWN = frozenset({"PATH", "HOME", "SHELL", "USER", "LOGNAME", "PWD", "OLDPWD", "MAIL", "BOXROOM_STATE_DIR", "_"})
+"""Variables that say something of the host, or of who sits there."""
 
 
 def register(verbs: Verbs) -> None:
@@ -29,6 +32,14 @@ def register(verbs: Verbs) -> None:
     _identity(attach)
     attach.add_argument("--cwd", help="the directory to be in (the user's home)")
     attach.add_argument("--timeout", type=float, help="seconds, after which all that was started is killed (137)")
+    attach.add_argument("--clear-env", action="store_true", help="as always: nothing of this environment goes along")
+    attach.add_argument("--keep-env", action="store_true", help="take this environment along, but for PATH and HOME")
+    attach.add_argument("--keep-var", action="append", default=[], metavar="NAME", help="take this variable along")
+    attach.add_argument(
+        "-s",
+        "--namespaces",
+        help=f"enter only these namespaces, as the host's root with its own programs: {'|'.join(namespaces.FLAGS)}",
+    )
     attach.add_argument("command", nargs="*", metavar="-- COMMAND", help="what to run (the user's shell)")
     execute = base.verb(
         verbs,
@@ -62,8 +73,13 @@ def _user(options: dict[str, Any]) -> str:
 def _attach(options: dict[str, Any]) -> int:
     row = base.find(options, action="exec")
     command, user = options["command"], _user(options) or None
-    environment = base.pairs(options["set_var"], "-v")
+    environment = _kept(options) | base.pairs(options["set_var"], "-v")
     actor = base.local_root(options)
+    if options["namespaces"]:
+        flags, command = namespaces.parse(options["namespaces"]), command or ["/bin/sh"]
+        detail = {"program": command[0][:255], "user": "host root", "namespaces": options["namespaces"]}
+        _record(options, row, "container.exec", detail)
+        return namespaces.run(row, flags, command, {**os.environ, **environment})
     plain = not (environment or options["cwd"] or options["timeout"])
     if relay.is_terminal() and plain:
         viewer = {"user": actor.name, "user_id": actor.user.pk, "mode": "rw"}
@@ -81,6 +97,12 @@ def _attach(options: dict[str, Any]) -> int:
         environment=environment,
         timeout=options["timeout"],
     )
+
+
+def _kept(options: dict[str, Any]) -> dict[str, str]:
+    """Return what of this process's environment goes along: nothing, unless it was asked for."""
+    names = [name for name in os.environ if options["keep_env"] and name not in _OWN]
+    return {name: os.environ[name] for name in (*names, *options["keep_var"]) if name in os.environ}
 
 
 def _record(options: dict[str, Any], row: Container, action: str, detail: dict[str, Any]) -> None:

@@ -1,0 +1,98 @@
+"""Single namespaces of a container, for host root's own programs: `attach -s NETWORK -- ip address`.
+
+What runs keeps the rights, the cgroup and, unless its mounts are entered, the files of the host. The container's own
+programs never run so: its mounts are entered only together with its user namespace, where root is nobody outside.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from django.conf import settings
+
+from containers.core.host import Host
+from containers.core.proc.records import RunFile
+from containers.core.syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    setns,
+)
+from containers.models import Container
+
+from .base import Failed
+
+FLAGS: Final = {
+    "CGROUP": CLONE_NEWCGROUP,
+    "IPC": CLONE_NEWIPC,
+    "MOUNT": CLONE_NEWNS,
+    "NETWORK": CLONE_NEWNET,
+    "PID": CLONE_NEWPID,
+    "USER": CLONE_NEWUSER,
+    "UTSNAME": CLONE_NEWUTS,
+}
+"""By LXC's words."""
+
+
+def parse(text: str) -> int:
+    """Return the flags of "NETWORK|PID"; raises Failed."""
+    flags = 0
+    for word in text.replace(",", "|").split("|"):
+        if word.strip().upper() not in FLAGS:
+            raise Failed(f"There is no kind of namespace {word!r}: use {', '.join(FLAGS)}.")
+        flags |= FLAGS[word.strip().upper()]
+    return flags
+
+
+def run(row: Container, flags: int, command: list[str], environment: dict[str, str]) -> int:
+    """Run a command in some namespaces of a running container; returns its exit code, 128 + signal. Raises Failed."""
+    run_file = RunFile.read(Host.open(settings.STATE_DIR).run_path(row.pk))
+    pidfd = run_file.init.open() if run_file else None
+    if pidfd is None:
+        raise Failed(f"{row.name} is not running.")
+    if flags & CLONE_NEWNS and not flags & CLONE_NEWUSER and not row.privileged:
+        raise Failed("MOUNT goes with USER only: the container's programs would run with the host's rights.")
+    if row.privileged:
+        flags &= ~CLONE_NEWUSER
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _enter(pidfd, flags, command, environment)
+        return _code(os.waitpid(pid, 0)[1])
+    finally:
+        os.close(pidfd)
+
+
+def _enter(pidfd: int, flags: int, command: list[str], environment: dict[str, str]) -> Any:
+    """Be the process that enters; a process of its own lives in a pid namespace that was entered."""
+    status = 126
+    try:
+        setns(pidfd, flags)
+        pid = os.fork()
+        if pid:
+            os._exit(_code(os.waitpid(pid, 0)[1]))
+        if flags & CLONE_NEWUSER:
+            os.setgroups([])
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        if flags & CLONE_NEWNS:
+            os.chdir("/")
+        # what was opened for the panel is not this program's
+        os.closerange(3, 4096)
+        os.execvpe(command[0], command, environment)
+    except FileNotFoundError:
+        status = 127
+        os.write(2, f"{command[0]}: there is no such program\n".encode())
+    except BaseException as error:  # noqa: BLE001  the fork's last frame
+        os.write(2, f"{command[0]}: {error}\n".encode())
+    os._exit(status)
+
+
+def _code(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
