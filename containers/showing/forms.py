@@ -183,12 +183,13 @@ class CreateForm(forms.Form):
     environment = forms.CharField(required=False)
     start = forms.CharField(required=False)
 
-    def request(self) -> ContainerRequest:
-        """Return what is asked for; raises SpecError naming the field."""
+    def request(self, more: Mapping[str, Any] | None = None) -> ContainerRequest:
+        """Return what is asked for; more: what the advanced part adds. Raises SpecError naming the field."""
         data = self.data
         if not str(data.get("image", "")).strip():
             raise SpecError(_("Choose an image."), field="image")
-        limits = {LIMITS[name]: parse(name, data) for name in ("memory", "cpus", "pids")}
+        rest = dict(more or {})
+        limits = {LIMITS[name]: parse(name, data) for name in ("memory", "cpus", "pids")} | rest.pop("limits", {})
         nics = _nics(data)
         return ContainerRequest(
             name=str(data.get("name", "")),
@@ -203,6 +204,7 @@ class CreateForm(forms.Form):
                 for name in ("description", "tags", "autostart", "ephemeral", "privileged", "start")
             },
             **{name: parse(name, data) for name in ("init_command", "environment")},
+            **rest,
         )
 
     def take(self, error: CoreError, host: Host) -> None:

@@ -11,6 +11,7 @@ from django.urls import reverse
 from containers.asking import services
 from containers.core.errors import CoreError
 from containers.models import Image, Network, local_host
+from containers.showing import creating
 from containers.showing.forms import NO_NETWORK, RESTARTS, UNITS, CreateForm, ranges, suggested_name
 from containers.views.listing import projects_of
 from panel.accounts.actor import Forbidden
@@ -21,18 +22,24 @@ from panel.pages.web import actor_of, go, page, user_of
 @page
 def create(request: HttpRequest) -> HttpResponse:
     """Show the form, or make the container and go to the list; on an error the form comes back as it was."""
-    user = user_of(request)
+    user, host = user_of(request), local_host()
     if request.method != "POST":
         return render(request, "containers/create.html", _context(user, request.GET))
     form = CreateForm(request.POST)
     try:
-        wanted = form.request()
+        wanted = form.request(creating.asked(host, user, request.POST))
         services.create_container(actor_of(request), wanted)
     except Forbidden:
         raise
     except CoreError as error:
-        form.take(error, local_host())
         context = _context(user, request.POST) | {"form": form}
+        if wrong := creating.wrong(error, context["advanced_groups"]):
+            form.full_clean()
+            found = context["advanced_groups"]
+            opened = [title for title, rows in found if any(row["name"] == wrong[0] for row in rows)]
+            context |= {"wrong": {wrong[0]: wrong[1]}, "advanced": True, "opened": [*context["opened"], *opened]}
+        else:
+            form.take(error, host)
         return render(request, "containers/create.html", context, status=422)
     where = reverse("containers:list")
     return go(request, f"{where}?project={wanted.project}" if request.POST.get("back_to_project") else where)
@@ -56,6 +63,10 @@ def _context(user: User, values: Any) -> dict[str, Any]:
     shown["network"] = values.get("network") or "default"
     more = values.getlist("more_networks") if hasattr(values, "getlist") else ()
     advanced = any(shown[name] for name in ("init_command", "environment", "ephemeral", "privileged"))
+    groups = creating.groups(host, user, values)
+    opened = creating.touched(groups)
+    given = creating.choices(host, [project.name for project in projects], values)
+    chosen_given = any(one.chosen for kind in given.values() for one in kind)
     return {
         "values": shown,
         "images": images,
@@ -66,6 +77,9 @@ def _context(user: User, values: Any) -> dict[str, Any]:
         "ranges": ranges(host),
         "units": UNITS,
         "restarts": RESTARTS,
-        "advanced": advanced or shown["restart"] not in ("", "no"),
+        "advanced": advanced or shown["restart"] not in ("", "no") or bool(opened) or chosen_given,
+        "opened": opened,
+        "advanced_groups": groups,
+        "given": given,
         "may_privileged": bool(host.facts.get("policy", {}).get("privileged")),
     }
