@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import cgroups, files, store
+from containers.core import cgroups, failpoints, files, store
 from containers.core.errors import AlreadyExists, Busy, InvalidTransition, NotFound, SetupFailed, SpecError
 from containers.core.failpoints import MARKER
 from containers.core.lifecycle import running, snapshots, stored
@@ -330,6 +330,7 @@ host = Host.open(sys.argv[2])
 act, *rest = json.loads(sys.argv[3])
 if act == "create": stored.create(host, Spec.from_dict(rest[0]))
 elif act == "clone": stored.clone(host, rest[0], Spec.from_dict(rest[1]))
+elif act == "full": stored.clone(host, rest[0], Spec.from_dict(rest[1]), full=True)
 elif act == "snapshot": stored.snapshot(host, rest[0], "snap9")
 elif act == "restore":
     wanted, safety = Spec.from_dict(rest[2]), snapshots.Safety(name=rest[3])
@@ -569,3 +570,35 @@ def test_a_clone_has_no_static_address_of_its_origin(host, container):
     assert read(host, made.id, "/etc/network/interfaces.d/more") == b"iface eth1 inet dhcp\n"
     assert read(host, made.id, "/etc/systemd/network/eth0.network") == b"[Match]\nName=eth0\n[Network]\nDHCP=yes\n"
     assert b"10.0.0.5" in (read(host, spec.id, "/etc/network/interfaces") or b"")
+
+
+def test_a_killed_full_clone_leaves_nothing(host, container):
+    spec = container()
+    (upper(host, spec) / "f").write_text("x")
+    twin = twin_of(spec)
+    killed_at(host, "merge.merged", "full", spec.id, dataclasses.asdict(twin))
+    recovered(host)
+    assert not store.exists(host, twin.id)
+    made = stored.clone(host, spec.id, twin, full=True)
+    assert read(host, made.id, "/f") == b"x"
+
+
+@pytest.mark.parametrize("errno_name", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("point", ["seal.fresh", "snapshot.layers", "restore.safe", "restore.fresh", "restore.written"])
+def test_a_restore_that_fails_changes_nothing(host, container, monkeypatch, point, errno_name):
+    spec = container(description="old")
+    (upper(host, spec) / "f").write_text("old")
+    kept = stored.snapshot(host, spec.id, "snap0")
+    (upper(host, spec) / "f").write_text("new")
+    (host.state_dir / MARKER).touch(mode=0o600)
+    monkeypatch.setattr(failpoints, "_hits", {})
+    monkeypatch.setenv("BOXROOM_FAILPOINTS", f"{point}={errno_name}")
+    wanted = dataclasses.replace(spec, description="new")
+    with pytest.raises(OSError, match=point):
+        stored.restore(host, spec.id, kept.layers, spec=wanted, safety=snapshots.Safety(name="undo"))
+    monkeypatch.delenv("BOXROOM_FAILPOINTS")
+    recovered(host)
+    assert read(host, spec.id, "/f") == b"new"
+    assert store.load(host, spec.id).description == "old"
+    stored.restore(host, spec.id, kept.layers, spec=wanted, safety=snapshots.Safety(name="undo"))
+    assert (read(host, spec.id, "/f"), store.load(host, spec.id).description) == (b"old", "new")
