@@ -37,9 +37,9 @@ class Account:
 
 
 def resolve(user: str | None, passwd: bytes, group: bytes) -> Account:
-    """Return the account for a name, a uid, "uid:gid" or None (root), from the contents of the two files.
+    """Return the account for a name, a uid, either with ":" and a group or gid, or None (root), from the two files.
 
-    With an explicit gid there are no supplementary groups. A uid without a line is fine, a name without one raises
+    With an explicit group there are no supplementary groups. A uid without a line is fine, a name without one raises
     UnknownUser.
     """
     wanted = "0" if user is None else user
@@ -55,7 +55,9 @@ def resolve(user: str | None, passwd: bytes, group: bytes) -> Account:
     if colon:
         gid = _number(group_text)
         if gid is None:
-            raise UnknownUser("Give the group as a number: uid:gid.")
+            gid = _gid_of(group_text, group)
+        if gid is None:
+            raise UnknownUser(f"The container has no group {group_text!r}.")
         return Account(found.uid, gid, (), found.name, found.home, found.shell)
     groups = tuple(sorted(_groups(found.name, group) - {found.gid})[:GROUPS_MAX]) if found.name else ()
     return Account(found.uid, found.gid, groups, found.name, found.home, found.shell)
@@ -70,6 +72,13 @@ def _find(name: str, uid: int | None, passwd: bytes) -> Account | None:
             home = fields[5] if fields[5].startswith("/") else "/"
             shell = fields[6] if fields[6].startswith("/") else DEFAULT_SHELL
             return Account(number, gid, (), fields[0], home, shell)
+    return None
+
+
+def _gid_of(name: str, group: bytes) -> int | None:
+    for fields in _lines(group, 4):
+        if name and fields[0] == name:
+            return _number(fields[2])
     return None
 
 

@@ -20,12 +20,14 @@ def test_names_uids_and_pairs() -> None:
     assert resolve("alice", PASSWD, GROUP) == alice
     assert resolve("1000", PASSWD, GROUP) == alice
     assert resolve("1000:5", PASSWD, GROUP) == Account(1000, 5, (), "alice", "/home/alice", "/bin/zsh")
+    assert resolve("alice:wheel", PASSWD, GROUP) == Account(1000, 10, (), "alice", "/home/alice", "/bin/zsh")
+    assert resolve("77:sudo", PASSWD, GROUP) == Account(77, 27)
     assert resolve("77", PASSWD, GROUP) == Account(77, 0)
     assert resolve("odd", PASSWD, GROUP) == Account(5, 6, (), "odd", "/", "/bin/sh")
 
 
 @pytest.mark.parametrize(
-    "user", ["", "bob", "alice:wheel", "1:", ":", ":5", "-1", "+5", "٣", "1 ", "a\0b", "4294967295", "x" * 300]
+    "user", ["", "bob", "alice:nobody", "1:", ":", ":5", "-1", "+5", "٣", "1 ", "a\0b", "4294967295", "x" * 300]
 )
 def test_what_is_no_user_is_refused(user: str) -> None:
     with pytest.raises(UnknownUser):

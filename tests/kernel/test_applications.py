@@ -120,7 +120,7 @@ def test_it_may_wait_for_the_last_process(host, run):
 
 def test_user_groups_directory_and_environment(host, run):
     script = 'id -u; id -g; id -G; pwd; echo "$HOME $A"; echo reopened > /dev/console; grep CapEff /proc/self/status'
-    spec, _ = run(script, user="alice:1000", groups=(7, 9), cwd="/srv/new/place", environment={"A": "b"})
+    spec, _ = run(script, user="alice:alice", groups=(7, 9), cwd="/srv/new/place", environment={"A": "b"})
     assert ended(host, spec).exit_code == 0
     assert log(host, spec).split("\n") == [
         "1000",
