@@ -433,7 +433,7 @@ def test_a_directory_that_a_layer_does_not_speak_of_looks_as_below(host, shelf, 
 # what goes wrong on the way
 
 
-@pytest.mark.parametrize("point", ["image.layer", "image.built", "image.renamed", "image.published"])
+@pytest.mark.parametrize("point", ["image.fetched", "image.layer", "image.built", "image.renamed", "image.published"])
 def test_killed_anywhere_it_leaves_litter_only_which_is_swept(host, shelf, layout, point):
     oci_archive(layout, shelf / "oci.tar")
     (host.state_dir / failpoints.MARKER).touch(mode=0o600)

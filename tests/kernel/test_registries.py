@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,6 +156,7 @@ def test_what_a_failed_download_brought_is_kept_for_the_next(host, server, monke
         size = (host.downloads_dir / name).stat().st_size
         assert size > 0
         assert stored.orphans(host) == []
+        assert remote.sweep(host.downloads_dir) == [], "kept for a day"
         line.dead = False
         line.ranges.clear()
         pull(host, f"{line.address}/team/big:1")
@@ -162,6 +164,17 @@ def test_what_a_failed_download_brought_is_kept_for_the_next(host, server, monke
         assert downloads(host) == []
     finally:
         line.close()
+
+
+def test_what_nobody_goes_on_with_is_swept_after_a_day(host):
+    host.downloads_dir.mkdir()
+    old, new = host.downloads_dir / "old.part", host.downloads_dir / "new.part"
+    for path in (old, new):
+        path.write_bytes(b"x")
+    long_ago = time.time() - remote.KEPT_SEC - 60
+    os.utime(old, (long_ago, long_ago))
+    assert remote.sweep(host.downloads_dir) == ["unfinished download: old.part"]
+    assert downloads(host) == ["new.part"]
 
 
 def test_what_was_brought_before_and_is_wrong_is_fetched_anew(host, server):

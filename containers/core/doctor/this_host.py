@@ -98,6 +98,9 @@ _PROGRAMS: Final[tuple[tuple[str, str, Level, str, str], ...]] = (
         "apt install redis-server",
     ),
     ("debootstrap", "debootstrap", "recommended", "Makes Debian images.", "apt install debootstrap"),
+    ("xz", "xz", "recommended", "Unpacks images that are packed by xz.", "apt install xz-utils"),
+    ("zstd", "zstd", "recommended", "Unpacks images that are packed by zstd.", "apt install zstd"),
+    ("sqfs2tar", "sqfs2tar", "recommended", "Reads images that are squashfs.", "apt install squashfs-tools-ng"),
 )
 
 

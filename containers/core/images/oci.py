@@ -18,6 +18,7 @@ from .. import files
 from ..archives.unpacking import BadArchive
 from ..behaviour import Init
 from ..errors import SpecError
+from ..failpoints import failpoint
 from ..halt import parse as parse_signal
 from ..spec import check_environment
 from ..storage.marks import is_opaque
@@ -165,6 +166,7 @@ def _one(bench: Bench, layer: Layer, diff: str, chain: str, words: str, span: tu
     tell = bench.order.progress
     file = bench.directory / "blob"
     layer.fetch(file, lambda part: tell(int(begin + width * part * 0.5), f"{words}: fetching"))
+    failpoint(bench.order.host.state_dir, "image.fetched")
     made, rootfs = bench.begin()
     told = bench.unpack(
         file,

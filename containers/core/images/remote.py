@@ -373,12 +373,15 @@ def _partial(order: Order, digest: str, target: Path) -> Iterator[Path]:
         os.close(part_fd)
 
 
-def sweep(directory: Path) -> None:
-    """Remove what nobody has gone on with for KEPT_SEC, or what was never begun."""
-    for name in os.listdir(directory):
+def sweep(directory: Path) -> list[str]:
+    """Remove what nobody has gone on with for KEPT_SEC; return it, in words. No such directory is fine."""
+    removed = []
+    for name in sorted(os.listdir(directory)) if directory.is_dir() else ():
         with contextlib.suppress(OSError):
             with open(directory / name, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 about = os.fstat(file.fileno())
                 if time.time() - about.st_mtime > KEPT_SEC:
                     os.unlink(directory / name)
+                    removed.append(f"unfinished download: {name}")
+    return removed
