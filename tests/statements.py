@@ -22,7 +22,7 @@ BEGIN: Final = "<!-- made by: python -m tests.statements --write -->\n"
 END: Final = "<!-- end of what is made -->\n"
 TRACKERS: Final = {"lxc": "L", "lxd": "D", "incus": "I", "lxcfs": "lxcfs", "runc": "runc", "crun": "crun"}
 """Whose bug a name tells, and what it is called in the table."""
-REFERENCE: Final = re.compile(r"CVE-\d{4}-\d{4,5}|[A-Za-z-]+#\d+|lxc-[a-z-]+|lxc\.[a-z.-]+")
+REFERENCE: Final = re.compile(r"CVE-\d{4}-\d{4,5}|[A-Za-z-]+#\d+|lxc-[a-z-]+|lxc\.[a-z._-]+")
 """A CVE, an issue of a project, a tool of LXC's, or a key of its configuration."""
 _NAME: Final = re.compile(rf"test_(?:(cve)_(\d{{4}})_(\d+)|({'|'.join(TRACKERS)})_(\d+))_(\w+)")
 
