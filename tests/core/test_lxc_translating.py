@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from containers.core.attachments import Device, Mount, check_all
 from containers.core.errors import SpecError
-from containers.core.grants import HostDevice, Share
+from containers.core.grants import HostDevice, Parent, Share
 from containers.core.idmap import IdMap
 from containers.core.lxc import finding, reading, source, translating
 from containers.core.lxc.draft import Facts, Interface
@@ -236,30 +236,81 @@ def test_swap_is_beside_memory(lines: str, swap: int | None) -> None:
     assert translated(lines).values.get("limits", {}).get("swap_bytes") == swap
 
 
-def test_the_first_veth_is_taken_and_the_others_are_not() -> None:
+def test_every_veth_is_taken_and_what_the_policy_does_not_give_is_not() -> None:
     found = translated(
         "lxc.net.0.type = empty\nlxc.net.2.type = veth\nlxc.net.2.link = lxcbr0\nlxc.net.2.flags = up\n"
         "lxc.net.2.name = lan0\nlxc.net.2.hwaddr = 10:66:6A:01:02:03\nlxc.net.2.ipv4.address = 10.0.3.9/24\n"
-        "lxc.net.5.type = veth\nlxc.net.5.name = eth7\nlxc.net.6.type = phys"
+        "lxc.net.2.mtu = 1400\nlxc.net.2.script.up = /bin/true\n"
+        "lxc.net.5.type = veth\nlxc.net.5.name = lan0\nlxc.net.6.type = phys\nlxc.net.7.type = none"
     )
     assert found.interface == Interface(name="lan0", mac="10:66:6a:01:02:03")
+    assert found.nics == (
+        {"type": "bridge", "network": "default", "name": "lan0", "mac": "10:66:6a:01:02:03", "mtu": 1400},
+        {"type": "bridge", "network": "default"},
+    )
     fates = {f"{o.entry.key}": o.told.fate for o in found.outcomes}
     assert fates == {
-        "lxc.net.0.type": "left out",
+        "lxc.net.0.type": "taken",
         "lxc.net.2.type": "translated",
         "lxc.net.2.link": "translated",
         "lxc.net.2.flags": "taken",
         "lxc.net.2.name": "taken",
         "lxc.net.2.hwaddr": "taken",
         "lxc.net.2.ipv4.address": "left out",
-        "lxc.net.5.type": "left out",
+        "lxc.net.2.mtu": "taken",
+        "lxc.net.2.script.up": "left out",
+        "lxc.net.5.type": "translated",
         "lxc.net.5.name": "left out",
         "lxc.net.6.type": "left out",
+        "lxc.net.7.type": "left out",
     }
 
 
-@pytest.mark.parametrize("mac", ["10:66:6a:xx:xx:xx", "01:00:5e:00:00:01", "00:00:00:00:00:00", "nonsense"])
-def test_what_is_no_macs_of_one_interface_is_not_taken(mac: str) -> None:
+LAN = Parent(link="enp3s0", projects=("default",), types=("macvlan", "vlan", "phys", "routed"), vlans=("10",))
+
+
+@pytest.mark.parametrize(
+    ("lines", "nic"),
+    [
+        (
+            ("macvlan\nlxc.net.0.link = enp3s0\nlxc.net.0.macvlan.mode = bridge\nlxc.net.0.hwaddr = 02:00:00:xx:xx:xx\n"
+            "lxc.net.0.ipv4.address = 192.0.2.7/24 192.0.2.255\nlxc.net.0.ipv4.gateway = 192.0.2.1"),
+            {"type": "macvlan", "parent": "lan", "mode": "bridge", "mac": "02:00:00:xx:xx:xx",
+             "ipv4": "192.0.2.7/24", "ipv4_gateway": "192.0.2.1"},
+        ),
+        ("macvlan\nlxc.net.0.link = enp3s0\nlxc.net.0.ipv4.gateway = auto",
+         {"type": "macvlan", "parent": "lan", "mode": "private"}),
+        ("vlan\nlxc.net.0.link = enp3s0\nlxc.net.0.vlan.id = 10", {"type": "vlan", "parent": "lan", "vlan": 10}),
+        ("phys\nlxc.net.0.link = enp3s0\nlxc.net.0.name = eth1", {"type": "phys", "parent": "lan", "name": "eth1"}),
+        (
+            ("veth\nlxc.net.0.veth.mode = router\nlxc.net.0.link = enp3s0\nlxc.net.0.l2proxy = 1\n"
+            "lxc.net.0.ipv4.address = 192.0.2.7\nlxc.net.0.ipv4.gateway = 192.0.2.1\n"
+            "lxc.net.0.veth.ipv4.route = 192.0.2.64/28"),
+            {"type": "routed", "parent": "lan", "ipv4": "192.0.2.7/32", "ipv4_gateway": "192.0.2.1",
+             "routes": ["192.0.2.64/28"]},
+        ),
+        ("veth\nlxc.net.0.veth.mode = router", {"type": "routed", "ipv4": "auto"}),
+        ("none", {"type": "host"}),
+    ],
+)  # fmt: skip
+def test_an_interface_becomes_one_of_the_same_type(lines: str, nic: dict[str, Any]) -> None:
+    found = translated(f"lxc.net.0.type = {lines}", parents={"lan": LAN}, host_network=True)
+    assert found.nics == (nic,)
+    assert [o.entry.key for o in found.outcomes if o.told.fate == "left out"] == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "nics"),
+    [("lxc.net.0.type = empty", ()), ("lxc.net.0.type = ipvlan\nlxc.net.0.link = enp3s0", None), ("", None)],
+)
+def test_without_an_interface_there_is_none_and_without_a_word_there_is_the_usual_one(
+    lines: str, nics: tuple[Any, ...] | None
+) -> None:
+    assert translated(lines, parents={"lan": LAN}).nics == nics
+
+
+@pytest.mark.parametrize("mac", ["01:00:5e:00:00:01", "00:00:00:00:00:00", "nonsense"])
+def test_what_is_no_mac_of_one_interface_is_not_taken(mac: str) -> None:
     found = translated(f"lxc.net.0.type = veth\nlxc.net.0.hwaddr = {mac}")
     assert found.interface == Interface()
     assert found.outcomes[1].told.fate == "left out"

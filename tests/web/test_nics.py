@@ -186,7 +186,7 @@ def test_what_an_unfinished_change_will_take_is_taken(api, team) -> None:
     assert_error(create(api, nics=[{"mac": mac}]), 422, "invalid-value", "nics.0.mac")
 
 
-def test_lxc_1600_and_2064_a_clone_has_macs_addresses_and_link_names_of_its_own(api, web) -> None:
+def test_lxc_1600_a_clone_has_macs_addresses_and_link_names_of_its_own(api, web) -> None:
     wanted = [
         {"name": "eth0"},
         {"network": "backend", "ipv4": "10.91.0.77", "mac": "02:00:00:00:00:77", "ipv4_gateway": "auto"},

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from ..attachments import Device, check_all
 from ..errors import SpecError
-from ..grants import HostDevice, Share, given_to
+from ..grants import HostDevice, Parent, Share, given_to
 from ..idmap import IdMap
 from .reading import Config, Entry
 
@@ -91,11 +91,13 @@ class Facts:
     cgroup_files: tuple[str, ...] = ()
     hooks: Mapping[str, str] = field(default_factory=dict)
     fields: frozenset[str] | None = None
+    parents: Mapping[str, Parent] = field(default_factory=dict)
+    host_network: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
-    """The network interface that is taken over. mac: None for one of our own."""
+    """The first network interface that is taken over. mac: None for one of our own."""
 
     name: str = "eth0"
     mac: str | None = None
@@ -109,6 +111,9 @@ class Draft:
     facts: Facts
     values: dict[str, Any] = field(default_factory=dict)
     interface: Interface | None = None
+    first: int = -1
+    nics: dict[int, dict[str, Any]] = field(default_factory=dict)
+    net_types: dict[int, Told] = field(default_factory=dict)
     idmap: list[tuple[str, IdMap]] = field(default_factory=list)
 
     @property

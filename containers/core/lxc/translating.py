@@ -27,7 +27,8 @@ _NAME_UNSAFE: Final = re.compile(r"[^a-z0-9-]+")
 class Translation:
     """values: as a request names them, JSON values. rootfs: as LXC wrote it.
 
-    uids, gids: container's and host's ids, empty where owners on disk are not shifted. interface: None where there was
+    uids, gids: container's and host's ids, empty where owners on disk are not shifted. nics: all interfaces, as
+    asking.nics takes them, None where the configuration says nothing of any. interface: None where there was
     no veth. outcomes: one for each setting in force, in order.
     """
 
@@ -36,6 +37,7 @@ class Translation:
     uids: tuple[IdMap, ...]
     gids: tuple[IdMap, ...]
     interface: Interface | None
+    nics: tuple[dict[str, Any], ...] | None
     outcomes: tuple[Outcome, ...]
 
 
@@ -50,6 +52,7 @@ def translate(config: Config, facts: Facts) -> Translation:
         uids=ids["u"],
         gids=ids["g"],
         interface=draft.interface,
+        nics=network.finished(draft),
         outcomes=outcomes,
     )
 
