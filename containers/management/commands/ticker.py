@@ -18,7 +18,7 @@ from containers.core.lifecycle.lxcfs import Lxcfs
 from containers.core.lifecycle.watching import Watch
 from containers.ticker.chores import Chore, Chores
 from containers.ticker.service import Ticker
-from containers.upkeep import reconcile, retention
+from containers.upkeep import reconcile, retention, scheduling
 from containers.upkeep.projects import carry_names
 from containers.upkeep.sealing import Chain
 
