@@ -68,6 +68,7 @@ class SecurityIn(Body):
     clock_offsets: Annotated[dict[Text, Seconds], Field(max_length=8)] | None = None
     personality: Annotated[str, Field(max_length=40)] | None = None
     apparmor: Annotated[str, Field(max_length=200)] | None = None
+    ids: int | None = None
 
 
 Tags = Annotated[list[Name], Field(max_length=32)]

@@ -192,6 +192,7 @@ def check_security(values: dict[str, Any], host: Host, *, privileged: bool) -> d
     allowed = policy.Containers(
         nesting=bool(told.get("nesting")),
         keyctl=bool(told.get("keyctl")),
+        ids=int(told.get("ids", 0)),
         apparmor=tuple(told.get("apparmor", ())),
         capabilities=tuple(told.get("capabilities", ())),
     )

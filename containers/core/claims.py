@@ -153,14 +153,16 @@ def foreign_subnets(host: Host, *, registry: Path = REGISTRY_DIR) -> tuple[str, 
 
 def release(host: Host, *, registry: Path = REGISTRY_DIR) -> None:
     """Give everything back: nothing of the instance may run. Twice is once."""
-    with _locked(registry):
+    with locked(registry):
         (registry / f"{host.instance}.json").unlink(missing_ok=True)
+        for path in (registry / "ids").glob(f"{host.instance}.*.json"):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _own_claim(host: Host, registry: Path) -> Iterator[tuple[Claim, list[Claim]]]:
     """Hold the lock; yield the instance's own claim (a new one where it has none) and those of the others."""
-    with _locked(registry):
+    with locked(registry):
         known = claims(registry)
         own = known.pop(host.instance, None)
         if own is not None and own.state_dir != str(host.state_dir):
@@ -173,7 +175,8 @@ def _own_claim(host: Host, registry: Path) -> Iterator[tuple[Claim, list[Claim]]
 
 
 @contextlib.contextmanager
-def _locked(registry: Path) -> Iterator[None]:
+def locked(registry: Path) -> Iterator[None]:
+    """Hold the lock under which the registry changes."""
     # /run/boxroom is everybody's to pass through (the web process has a socket below it), the registry is not
     registry.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     registry.mkdir(mode=0o700, exist_ok=True)

@@ -6,6 +6,7 @@
     privileged = false            # may there be privileged containers
     nesting = false               # may containers make user namespaces
     keyctl = false                # may containers use key rings
+    ids = 65536                   # how many ids a container may have; more than that come from root's in /etc/subuid
     lxcfs = "/var/lib/lxcfs"      # where lxcfs is mounted, if it is; "" for not using it
     cgroup_files = []             # files of cgroups that may be written for a container: "memory.high", "cpu.uclamp.*"
     apparmor = []                 # AppArmor profiles of the host's that containers may name; "generated" always
@@ -69,6 +70,7 @@ from .attachments import Attachments
 from .errors import PolicyDenied, SpecError
 from .grants import DEFAULT_DEVICES, HostDevice, HostHook, Parent, Profile, Share
 from .hooks import Call
+from .host import IDS_PER_CONTAINER
 from .limits import Limits
 from .names import check_name
 from .nics import Nic, host_network
@@ -89,6 +91,7 @@ class Containers:
     apparmor: tuple[str, ...] = ()
     cgroup_files: tuple[str, ...] = ()
     lxcfs: str = lxcfs.DEFAULT_PLACE
+    ids: int = IDS_PER_CONTAINER
     capabilities: tuple[str, ...] = ()
     parent_nics: tuple[str, ...] = ()
     host_network: bool = False
@@ -211,6 +214,8 @@ def check_security(allowed: Containers, security: Security, *, privileged: bool)
         raise _denied("This host's policy does not allow nesting.", "security.nesting")
     if security.keyctl and not allowed.keyctl:
         raise _denied("This host's policy does not let containers use key rings.", "security.keyctl")
+    if security.ids > max(allowed.ids, IDS_PER_CONTAINER):
+        raise _denied(f"This host's policy gives a container at most {allowed.ids} ids.", "security.ids")
     if security.apparmor not in ("", APPARMOR_GENERATED, *allowed.apparmor):
         raise _denied("This host's policy names no AppArmor profile like this.", "security.apparmor")
     keep, drop = security.capabilities_keep, security.capabilities_drop

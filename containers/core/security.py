@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from .capabilities import NAMES
 from .errors import SpecError
+from .host import IDS_PER_CONTAINER
 from .names import check_name
 
 UNLIMITED: Final = "unlimited"
@@ -75,6 +76,7 @@ _CHECKS: Final = ("nesting", "no_new_privs", "keyctl")
 CLOCKS: Final = ("boottime", "monotonic")
 """The clocks of time_namespaces(7) that a container may have an offset of."""
 CLOCK_OFFSET_MAX_SEC: Final = 2**31
+IDS_MAX: Final = 2**24
 PERSONALITIES: Final = ("linux32",)
 APPARMOR_GENERATED: Final = "generated"
 _APPARMOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,199}", re.ASCII)
@@ -100,6 +102,7 @@ class Security:
     keyctl: it may use key rings; it always begins with an empty one of its own. seccomp: the name of a profile that the
     policy gives, "" for Boxroom's own list alone. clock_offsets: seconds added to CLOCKS. personality: of
     PERSONALITIES, "" for the host's. apparmor: APPARMOR_GENERATED, a profile that the policy allows, or "" for none.
+    ids: how many users and groups an unprivileged container has; those beyond the first 65536 are for inner ones.
     """
 
     nesting: bool = False
@@ -114,6 +117,7 @@ class Security:
     clock_offsets: dict[str, float] = field(default_factory=dict)
     personality: str = ""
     apparmor: str = ""
+    ids: int = IDS_PER_CONTAINER
 
     def check(self, *, privileged: bool) -> None:
         """Raise SpecError (field ``security.NAME``) for what no start could put in force."""
@@ -129,6 +133,9 @@ class Security:
             _check_prlimit(name, limit)
         _check_oom(self.oom_score_adj, privileged=privileged)
         _check_clocks(self.clock_offsets)
+        whole = isinstance(self.ids, int) and not isinstance(self.ids, bool)
+        if not whole or not IDS_PER_CONTAINER <= self.ids <= IDS_MAX or self.ids % IDS_PER_CONTAINER:
+            raise _error(f"Use a multiple of {IDS_PER_CONTAINER}, up to {IDS_MAX}.", "ids")
         if self.seccomp:
             check_name(self.seccomp, field="security.seccomp")
         if self.personality and self.personality not in PERSONALITIES:

@@ -30,6 +30,7 @@ class StartPlan:
     id_base: first host id of the container's range; None for a privileged container. lowers: read-only layers, top
     first, absolute. upper, work: in one directory, the container's own. cgroup limits are those of spec.
     attachments: what the spec's mounts and devices come to on this host. extras: what else it uses of the host's.
+    more_ids: first host id and number of those from 65536 on inside; None where it has no more.
     """
 
     state_dir: str
@@ -41,6 +42,7 @@ class StartPlan:
     work: str
     attachments: Attachments = field(default_factory=Attachments)
     extras: Extras = field(default_factory=Extras)
+    more_ids: tuple[int, int] | None = None
 
     @property
     def host(self) -> Host:
@@ -58,6 +60,7 @@ class StartPlan:
         values["spec"] = Spec.from_dict(values["spec"])
         values["lowers"] = tuple(values["lowers"])
         values["attachments"] = Attachments.from_dict(values["attachments"])
+        values["more_ids"] = tuple(values["more_ids"]) if values.get("more_ids") else None
         values["extras"] = Extras.from_dict(values.get("extras", {}))
         return cls(**values)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..core import basket, images, points, policy, policy_file, store
+from ..core import basket, images, more_ids, points, policy, policy_file, store
 from ..core.basket import Entry
 from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
@@ -119,6 +119,7 @@ class KernelRuntime:
             discarding.throw_container(self.host, thrown)
         stored.delete(self.host, container_id)
         networks.unregister(self.host, container_id)
+        more_ids.release(self.host, container_id)
         (self.host.stats_dir / f"{container_id}.rings").unlink(missing_ok=True)
 
     def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
@@ -320,6 +321,7 @@ class KernelRuntime:
                 "privileged": rules.containers.privileged,
                 "nesting": rules.containers.nesting,
                 "keyctl": rules.containers.keyctl,
+                "ids": rules.containers.ids,
                 "hooks": {
                     name: {"projects": list(one.projects), "points": list(one.points), "timeout_sec": one.timeout_sec}
                     for name, one in rules.hooks.items()

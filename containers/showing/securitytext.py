@@ -36,6 +36,7 @@ def changes(data: Mapping[str, Any]) -> dict[str, Any]:
         "clock_offsets": lambda text: {name: _seconds(value) for name, value in _pairs(text, "clock_offsets").items()},
         "personality": str.strip,
         "apparmor": str.strip,
+        "ids": _ids,
     }
     for name, parse in parsers.items():
         if f"{PREFIX}{name}" in data:
@@ -68,6 +69,15 @@ def _seconds(text: str) -> float:
         return float(text.replace(",", "."))
     except ValueError:
         raise SpecError(_("Give seconds, such as 3600 or -0.5."), field="security.clock_offsets") from None
+
+
+def _ids(text: str) -> int | None:
+    if not text.strip():
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise SpecError(_("Give a number."), field="security.ids") from None
 
 
 def _score(text: str) -> int | None:
@@ -161,6 +171,14 @@ def rows(security: Security, setting: Setting, yes: Callable[[bool], str]) -> li
             security.apparmor,
             "text",
             _("generated, or one that the host's policy names; empty for none. The host must have AppArmor."),
+        ),
+        (
+            "ids",
+            _("Users and groups"),
+            security.ids,
+            security.ids,
+            "text",
+            _("A multiple of 65536; more than that are for containers inside this one, where the policy allows it."),
         ),
     )
     nesting = _("Containers inside this container work. Only where the host's policy allows it.")

@@ -24,6 +24,7 @@ FULL = {
     "clock_offsets": {"boottime": -3600, "monotonic": 0.25},
     "personality": "linux32",
     "apparmor": "generated",
+    "ids": 131072,
 }
 
 
@@ -84,6 +85,10 @@ def test_only_what_differs_is_kept_and_null_is_the_default() -> None:
         ({"personality": "linux64"}, "personality"),
         ({"apparmor": "a b"}, "apparmor"),
         ({"apparmor": "-x"}, "apparmor"),
+        ({"ids": 65535}, "ids"),
+        ({"ids": 70000}, "ids"),
+        ({"ids": 2**25}, "ids"),
+        ({"ids": True}, "ids"),
     ],
 )
 def test_what_no_start_could_put_in_force_is_refused_by_name(values: dict[str, Any], field: str) -> None:

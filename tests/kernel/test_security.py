@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from containers.clients import hostlink
-from containers.core import capabilities, store
+from containers.core import capabilities, more_ids, store
 from containers.core.errors import CoreError, SetupFailed
 from containers.core.lifecycle import running
 from containers.core.proc.records import RunFile
@@ -272,3 +272,46 @@ def test_settings_hold_after_a_reboot_inside(host, secured):
     wait_until(lambda: init_of(host, spec) != first, 10, "another init")
     wait_until(lambda: _enters(spec), 10, "it can be entered")
     assert sh(spec, "cat /proc/sys/kernel/shmmax /proc/self/oom_score_adj").split() == ["4711", "5"]
+
+
+@pytest.fixture
+def ids_of_root(tmp_path, monkeypatch):
+    """Files of a host that gives root a million ids, far from everybody's."""
+    for name in ("subuid", "subgid"):
+        (tmp_path / name).write_text("root:3000000000:1000000\nalice:3000000000:65536\n")
+    monkeypatch.setattr(more_ids, "ETC", tmp_path)
+
+
+def test_ids_beyond_the_usual_are_one_containers_alone(host, container, ids_of_root):
+    specs = [container(security=Security(ids=131072 + 65536 * number)) for number in range(2)]
+    ranges = []
+    for spec in specs:
+        running.start(host, spec, network=NoNetwork())
+        lines = [line.split() for line in sh(spec, "cat /proc/self/uid_map").splitlines()]
+        assert [line[0] for line in lines] == ["0", "65536"]
+        assert lines == [line.split() for line in sh(spec, "cat /proc/self/gid_map").splitlines()]
+        ranges += [range(int(first), int(first) + int(count)) for _inside, first, count in lines]
+        assert sum(map(len, ranges[-2:])) == spec.security.ids
+        # alice's are hers, though they are root's, too
+        assert ranges[-1].start >= 3000000000 + 65536
+        assert sh(spec, "touch /file && chown 100000:131071 /file && stat -c %u:%g /file").strip() == "100000:131071"
+        assert sh(spec, "id -u", user="100000").strip() == "100000"
+    assert all(one is other or one.stop <= other.start or other.stop <= one.start for one in ranges for other in ranges)
+    # they stay its own until it is deleted
+    first = ranges[1].start
+    running.stop(host, specs[0].id, kill=True)
+    running.start(host, specs[0], network=NoNetwork())
+    assert sh(specs[0], "cat /proc/self/uid_map").splitlines()[1].split()[1] == str(first)
+    more_ids.release(host, specs[0].id)
+    assert [path.name for path in (more_ids.claims.REGISTRY_DIR / "ids").glob(f"{host.instance}.*")] == [
+        f"{host.instance}.{specs[1].id}.json"
+    ]
+
+
+def test_a_host_that_gives_root_none_says_so(host, container, tmp_path, monkeypatch):
+    monkeypatch.setattr(more_ids, "ETC", tmp_path)
+    spec = container(security=Security(ids=131072))
+    with pytest.raises(CoreError) as caught:
+        running.start(host, spec, network=NoNetwork())
+    assert caught.value.field == "security.ids"
+    assert running.observe(host)[spec.id].status is Status.STOPPED

@@ -29,6 +29,7 @@ DEFAULTS = {
     "clock_offsets": {},
     "personality": "",
     "apparmor": "",
+    "ids": 65536,
 }
 WANTED = {
     "capabilities_drop": ["CAP_NET_RAW"],
@@ -123,6 +124,8 @@ def test_a_change_is_of_the_named_fields_and_tells_when_it_counts(alice, team, r
         ({"clock_offsets": {"realtime": 1}}, 422, "invalid-value", "security.clock_offsets.realtime"),
         ({"personality": "vax"}, 422, "invalid-value", "security.personality"),
         ({"apparmor": "lxc-web"}, 403, "policy", "security.apparmor"),
+        ({"ids": 131072}, 403, "policy", "security.ids"),
+        ({"ids": 5}, 422, "invalid-value", "security.ids"),
         ({"wings": 2}, 400, "bad-request", "security.wings"),
     ],
 )
@@ -137,15 +140,27 @@ def test_what_is_refused_names_its_field(alice, team, security, status, code, fi
 def test_the_hosts_policy_allows_more(alice, team, host, runtime):
     host.facts = {
         **host.facts,
-        "policy": {"nesting": True, "keyctl": True, "apparmor": ["lxc-web"], "capabilities": ["sys_time"]},
+        "policy": {
+            "nesting": True,
+            "keyctl": True,
+            "ids": 131072,
+            "apparmor": ["lxc-web"],
+            "capabilities": ["sys_time"],
+        },
     }
     host.save()
     make_container(team, runtime=runtime)
-    wanted = {"nesting": True, "keyctl": True, "apparmor": "lxc-web", "capabilities_keep": ["chown", "sys_time"]}
+    wanted = {
+        "nesting": True,
+        "ids": 131072,
+        "keyctl": True,
+        "apparmor": "lxc-web",
+        "capabilities_keep": ["chown", "sys_time"],
+    }
     _status, answer = Api(alice).patch("/containers/web-1", {"security": wanted})
     assert run(Operation.objects.get(pk=answer["id"]), runtime).status == "succeeded"
     assert runtime.specs[row().pk].security == Security(
-        nesting=True, keyctl=True, apparmor="lxc-web", capabilities_keep=("chown", "sys_time")
+        nesting=True, ids=131072, keyctl=True, apparmor="lxc-web", capabilities_keep=("chown", "sys_time")
     )
 
 
@@ -213,6 +228,7 @@ def test_the_settings_page_shows_and_changes_them(page, runtime):
         ("clock_offsets", "boottime=soon"),
         ("clock_offsets", "realtime=1"),
         ("personality", "vax"),
+        ("ids", "many"),
         ("apparmor", "unnamed"),
     ],
 )

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .. import claims, halt, hooks, store
+from .. import claims, halt, hooks, more_ids, store
 from ..attachments import Attachments
 from ..cgroups import detect
 from ..errors import (
@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..exits import LastExit
 from ..extras import Extras
-from ..host import Host
+from ..host import IDS_PER_CONTAINER, Host
 from ..network import lending
 from ..pids import boot_id
 from ..proc import records, rtnl
@@ -115,9 +115,15 @@ def start(
             work=root.work,
             attachments=attachments,
             extras=extras,
+            more_ids=_more_ids(host, spec),
         )
         progress(10, "Making the namespaces")
         return launch(plan, network, progress, cancelled)
+
+
+def _more_ids(host: Host, spec: Spec) -> tuple[int, int] | None:
+    count = 0 if spec.privileged else spec.security.ids - IDS_PER_CONTAINER
+    return (more_ids.claim(host, spec.id, count, etc=more_ids.ETC), count) if count > 0 else None
 
 
 def _live(host: Host, container_id: str) -> RunFile | None:

@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 from .. import capabilities, mount_plan
 from ..cgroups.base import join
 from ..errors import SetupFailed, TimedOut
-from ..idmap import for_container
+from ..host import IDS_PER_CONTAINER
+from ..idmap import IdMap, for_container
 from ..nics import host_network
 from ..spec import Spec
 from ..start_plan import HANDSHAKE_SEC, StartPlan, environment
@@ -233,6 +234,8 @@ def equip(child: Child, plan: StartPlan) -> None:
         userns_fd = None
         if plan.id_base is not None:
             line = for_container(plan.id_base).line()
+            if plan.more_ids is not None:
+                line += IdMap(IDS_PER_CONTAINER, *plan.more_ids).line()
             for name in ("uid_map", "gid_map"):
                 _write(f"/proc/{child.pid}/{name}", line)
             userns_fd = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
