@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -122,6 +122,16 @@ class Watcher:
             with contextlib.suppress(BrokenPipeError):
                 process.child.stdin.write(program.stdin().encode())
                 process.child.stdin.close()
+
+
+def finish(child: subprocess.Popen[str], stopping: Collection[int]) -> tuple[str, str]:
+    """Return what a child printed and complained of until its end, which is asked for as soon as stopping holds one."""
+    while True:
+        try:
+            return child.communicate(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            if stopping:
+                child.terminate()
 
 
 def _log(path: Path) -> BinaryIO:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,3 +35,16 @@ def test_only_the_worker_is_told_of_proxies(tmp_path: Path, monkeypatch: pytest.
     assert programs.environment(host, "worker")["https_proxy"] == "http://proxy.example.org:3128"
     for role in ("web", "ticker", "command"):
         assert "https_proxy" not in programs.environment(host, role)
+
+
+def test_who_is_told_to_stop_does_not_wait_for_what_prepares() -> None:
+    """A host that goes down while the panel starts gives the unit a minute in all."""
+    command = [sys.executable, "-c", "print('began', flush=True); import time; time.sleep(60)"]
+    began = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert processes.finish(child, [signal.SIGTERM])[1] == ""
+    assert child.returncode == -signal.SIGTERM
+    assert time.monotonic() - began < 30
+    with subprocess.Popen(["echo", "done"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert processes.finish(child, []) == ("done\n", "")
+    assert child.returncode == 0

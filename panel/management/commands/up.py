@@ -21,7 +21,7 @@ from django.core.management.base import BaseCommand, CommandError
 from containers.core.host import Host
 from panel.instance import code, layout, programs, running
 from panel.instance.options import DEFAULT_STATE_DIR
-from panel.instance.processes import Watcher
+from panel.instance.processes import Watcher, finish
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
 SLOW_SEC: Final = 60.0
@@ -118,7 +118,7 @@ class Command(BaseCommand):
             signal.signal(number, lambda got, _frame: stopping.append(got))
         try:
             name = layout.read_json(host.state_dir / "instance.json")["host"]
-            link = self._start(watcher, host, bind, name)
+            link = self._start(watcher, host, bind, name, stopping)
             if "web" in self.parts:
                 self._wait_ready(watcher, bind, stopping)
             if not stopping:
@@ -162,7 +162,7 @@ class Command(BaseCommand):
             return programs.ticker(host, PROJECT)
         return programs.web(host, PROJECT, bind)
 
-    def _start(self, watcher: Watcher, host: Host, bind: layout.Bind, name: str) -> str:
+    def _start(self, watcher: Watcher, host: Host, bind: layout.Bind, name: str, stopping: list[int]) -> str:
         """Start the processes; return a sign-in link's path, or an empty string.
 
         Where the database was brought up to date by this very code before, the web and the worker load meanwhile.
@@ -182,7 +182,9 @@ class Command(BaseCommand):
         try:
             start("redis", "launcher", *(("worker", "web") if as_before else ()))
         finally:
-            output, errors = preparing.communicate()
+            output, errors = finish(preparing, stopping)
+        if stopping:
+            return ""
         if preparing.returncode:
             raise CommandError(f"Preparing the database failed:\n{errors[-4000:]}")
         done.write_text(now)
