@@ -71,7 +71,9 @@ def test_a_login_is_offered_on_the_console_and_on_each_tty(host, spec):
             assert term.open(session=name)["type"] == "opened"
             term.expect("login: ", patient(30))
             # who is refused leaves a terminal that asks again
-            term.type("nobody-here\nwrong\n")
+            term.type("nobody-here\n")
+            term.expect("Password: ", patient(30))
+            term.type("wrong\n")
             term.expect("Login incorrect", patient(30))
         finally:
             term.socket.close()
