@@ -5,7 +5,21 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, path, re_path
 from ninja import NinjaAPI
 
-from . import audit, commands, containers, errors, files, giving, images, networks, operations, people, schedules, trash, waiting
+from . import (
+    audit,
+    commands,
+    containers,
+    errors,
+    files,
+    giving,
+    images,
+    networks,
+    operations,
+    people,
+    schedules,
+    trash,
+    waiting,
+)
 from .auth import TokenOrSession
 from .parsing import StrictParser
 
@@ -19,7 +33,20 @@ api = NinjaAPI(
     docs_url=None,  # the viewer needs inline scripts, which the Content-Security-Policy forbids
     openapi_url="/openapi.json",
 )
-for module in (containers, files, schedules, trash, waiting, commands, operations, images, networks, giving, people, audit):
+for module in (
+    containers,
+    files,
+    schedules,
+    trash,
+    waiting,
+    commands,
+    operations,
+    images,
+    networks,
+    giving,
+    people,
+    audit,
+):
     api.add_router("", module.router)
 errors.install(api)
 

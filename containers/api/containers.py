@@ -37,6 +37,7 @@ from .schemas import (
 router = Router(tags=["containers"])
 
 Force = Annotated[bool, Query(default=False, description="Stop it first.")]
+Safety = Annotated[bool, Query(default=False, description="Also what restores made for their undo.")]
 KeepDays = Annotated[
     int | None, Query(default=None, description="So many days it stays in the trash; 0: it is deleted for good.")
 ]
@@ -151,13 +152,12 @@ async def clone_container(
 
 
 @router.get("/containers/{name}/snapshots", summary="Snapshots")
-def list_snapshots(request: HttpRequest, name: str, page: PageQuery) -> dict[str, Any]:
-    """A container's snapshots, newest first."""
+def list_snapshots(request: HttpRequest, name: str, page: PageQuery, *, safety: Safety = False) -> dict[str, Any]:
+    """A container's snapshots, newest first; `safety` lists those too that restores made for their undo."""
     row = services.find_container(actor(request), name)
     parents = tree.parents(row.snapshots.all())
-    return lists.answer(
-        request, row.snapshots.all(), page, lambda one: present.snapshot(one, parents[one.pk]), order=lists.NEWEST
-    )
+    rows = row.snapshots.all() if safety else row.snapshots.exclude(kind="safety")
+    return lists.answer(request, rows, page, lambda one: present.snapshot(one, parents[one.pk]), order=lists.NEWEST)
 
 
 @router.post("/containers/{name}/snapshots", summary="Take a snapshot")

@@ -77,7 +77,7 @@ def restore(job: Job) -> None:
     columns = points.configuration(found["spec"]) if what != "files" else {}
     if what == "configuration":
         changed = _configure(job, columns)
-        job.message = f"The configuration is that of {name} again."
+        job.message = f"The configuration is that of {name} again; {job.arguments['safety']} takes it back."
         if update.AT_START.intersection(changed) and container.status in lifecycle.LIVE:
             job.message += " Part of it takes effect at the next start."
         return
@@ -90,7 +90,7 @@ def restore(job: Job) -> None:
         lifecycle.start_container(job, container)
     else:
         job.settle(container)
-    job.message = f"Restored to {name}."
+    job.message = f"Restored to {name}; {job.arguments['safety']} takes it back."
 
 
 def _exchange(job: Job, found: dict[str, Any], columns: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ def test_a_restore_brings_files_and_configuration_back_and_its_undo_both_again(t
     ask("snapshot")
     ask("update", {"limits": {"memory_bytes": 128 * MIB}, "description": "now", "restart": "always"})
     done = ask("restore", {"snapshot": "snap0"})
-    assert (done.status, done.message) == ("succeeded", "Restored to snap0.")
+    assert (done.status, done.message) == ("succeeded", "Restored to snap0; undo0 takes it back.")
     row.refresh_from_db()
     assert (row.limits, row.description, row.restart) == ({"memory_bytes": 64 * MIB}, "then", "no")
     assert row.layers == ["base", "layer-snap0"]
@@ -232,7 +232,8 @@ def test_the_api(alice, bob, team, runtime, ask):
     ask("snapshot", {"name": "a"})
     ask("restore", {"snapshot": "a"})
     api = Api(alice)
-    found = {item["name"]: item for item in api.get("/containers/web-1/snapshots")[1]["items"]}
+    assert [item["name"] for item in api.get("/containers/web-1/snapshots")[1]["items"]] == ["a"]
+    found = {item["name"]: item for item in api.get("/containers/web-1/snapshots?safety=true")[1]["items"]}
     assert (found["undo0"]["kind"], found["undo0"]["parent"], found["undo0"]["holds"]) == ("safety", "a", "all")
     assert (found["a"]["kind"], found["a"]["parent"], found["a"]["expires_at"]) == ("manual", None, None)
     path = "/containers/web-1/snapshots/a"
