@@ -235,14 +235,28 @@ def test_snapshot_break_restore_clone_delete_by_clicking(people: People, api: ht
 
     run(api, running, "rm", "/root/file", "/bin/hostname")
     page.get_by_role("button", name=re.compile("^Restore")).click()
-    expect(dialog(page)).to_contain_text("Everything written inside since then is lost")
+    expect(dialog(page)).to_contain_text("What it is now is kept as a snapshot")
+    expect(dialog(page)).to_contain_text("/root/file")
     dialog(page).get_by_role("button", name="Restore").click()
     expect(page.locator("#container-head")).to_have_attribute("data-state", "working")
     expect(page.locator("#container-head")).to_have_attribute("data-state", "running")
     assert run(api, running, "cat", "/root/file")["stdout"] == "precious\n"
 
     clone = f"{running}-c"
-    page.get_by_role("button", name=re.compile("^Clone")).last.click()
+    # the undo is there, and undone in its turn
+    undo = page.get_by_role("row").filter(has_text="undo of a restore")
+    expect(undo).to_contain_text("undo0")
+    kept = page.get_by_role("row").filter(has_text="before the accident")
+    kept.locator("summary").click()
+    kept.get_by_role("link", name="Files").click()
+    page.get_by_role("link", name="root/").click()
+    expect(page.get_by_role("cell", name="file", exact=True).first).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download", exact=True).click()
+    assert download.value.path().read_text() == "precious\n"
+    page.goto(f"/containers/{running}/snapshots")
+    kept.locator("summary").click()
+    kept.get_by_role("button", name=re.compile("^Clone")).click()
     dialog(page).get_by_label("Name of the new container").fill(clone)
     dialog(page).get_by_role("button", name="Clone").click()
     page.goto("/containers/")
