@@ -220,3 +220,30 @@ def test_a_restart_from_inside_is_the_inits_own(alice, team, runtime):
     there.refresh_from_db()
     assert there.init_pid != before
     assert there.events.filter(kind="rebooted").count() == 1
+
+
+def test_the_form_for_a_new_container_takes_them(alice, team, runtime):
+    client = Client()
+    client.force_login(alice)
+    fields = {
+        "name": "web-1",
+        "image": "busybox",
+        "project": "team",
+        "network": "default",
+        "init_command": "sleep 60",
+        "init__application": "1",
+        "init__application_there": "1",
+        "init__user": "nobody",
+        "boot__order": "4",
+        "console__ttys": "2",
+    }
+    answer = client.post(reverse("containers:create"), fields)
+    assert answer.status_code == 302, answer.content.decode()
+    run({"id": Operation.objects.get().pk}, runtime)
+    made = row()
+    assert made.init_command == ["sleep", "60"]
+    assert (made.init, made.boot, made.console) == (
+        {"kind": "application", "user": "nobody"},
+        {"order": 4},
+        {"ttys": 2},
+    )
