@@ -43,7 +43,7 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
         if wanted.endpoint not in rules.get("insecure", ()):
             requests.check_remote(f"https://{wanted.endpoint}/", field="source.reference", named=named)
         if "project" in kept and not Project.objects.filter(name=kept["project"]).exists():
-            raise SpecError(f"There is no project {kept['project']!r}.", field="source.project")
+            raise SpecError(say("There is no project %(project)r.", project=kept["project"]), field="source.project")
     elif kind == "simplestreams":
         check_server(kept["server"], host, field="source.server")
     elif kind == "container":

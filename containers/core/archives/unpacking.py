@@ -23,6 +23,7 @@ from typing import IO, Any, Final
 
 from .. import files
 from ..errors import HostUnsupported, SetupFailed, SpecError
+from ..sentences import say
 from . import formats, rules
 
 CHUNK_BYTES: Final = 1 << 20
@@ -99,7 +100,12 @@ def unpack(
     """
     if found.program and not os.access(found.program[0], os.X_OK):
         raise HostUnsupported(
-            f"{found.program[0]} is missing: install {found.package} to read {found.name} archives.",
+            say(
+                "%(program)s is missing: install %(package)s to read %(kind)s archives.",
+                program=found.program[0],
+                package=found.package,
+                kind=found.name,
+            ),
             feature=found.package,
         )
     archive.chmod(0o444)
@@ -115,7 +121,8 @@ def unpack(
 
 def _bad(why: str, entry: str, limit: str, named: str = "source") -> BadArchive:
     where = f" ({entry})" if entry else ""
-    return BadArchive(f"The archive is not taken: {why}{where}", field=named, entry=entry, limit=limit)
+    what = say("The archive is not taken: %(why)s%(where)s", why=why, where=where)
+    return BadArchive(what, field=named, entry=entry, limit=limit)
 
 
 class _Flow:
@@ -276,7 +283,10 @@ class _Flow:
         assert self._maker.stderr is not None
         words = str(end.get("message") or "") or _words(self._maker.stderr) or f"it ended with {code}"
         raise SetupFailed(
-            f"Unpacking failed: {words}.", step="unpack", path=str(end.get("entry") or "") or None, errno=number
+            say("Unpacking failed: %(words)s.", words=words),
+            step="unpack",
+            path=str(end.get("entry") or "") or None,
+            errno=number,
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from .. import files, store
 from ..archives.unpacking import BadArchive
+from ..sentences import say
 from . import metadata, oci, staging
 from .layered import Bench, Made
 
@@ -39,7 +40,7 @@ def from_file(bench: Bench) -> Made:
         file,
         rootfs,
         layer=False,
-        tell=lambda part, entries: order.progress(15 + int(65 * part), f"{entries} files"),
+        tell=lambda part, entries: order.progress(15 + int(65 * part), say("%(n)s files", n=entries)),
         named=f"source.{name}",
     )
     file.unlink()
@@ -99,7 +100,12 @@ def root_of(bench: Bench, layer: str, rootfs: Path, told: dict[str, str], detail
         )
     architecture = told.get("architecture", "")
     if not metadata.runs_here(architecture):
-        raise BadArchive(f"It is for other machines than this one: {architecture}.", field="source", entry="", limit="")
+        raise BadArchive(
+            say("It is for other machines than this one: %(architecture)s.", architecture=architecture),
+            field="source",
+            entry="",
+            limit="",
+        )
     runs = system_defaults(rootfs)
     if not runs["init_command"]:
         bench.order.log("There is no init in it: give its containers an init_command.")
@@ -152,14 +158,14 @@ def _layout(bench: Bench, layer: str, tree: Path, details: dict[str, Any]) -> Ma
     def read(one: oci.Blob) -> dict[str, Any]:
         data = oci.read_inside(aside, f"blobs/sha256/{one.digest}", oci.JSON_MAX_BYTES)
         if data is None:
-            raise oci.bad(f"The archive lacks a part of the image: sha256:{one.digest}.")
+            raise oci.bad(say("The archive lacks a part of the image: sha256:%(digest)s.", digest=one.digest))
         return oci.document(data, one.digest)
 
     index = oci.document(oci.read_inside(aside, "index.json") or b"")
     listed = index.get("manifests")
     named = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     if len(named) > 1 and not any("platform" in one for one in named):
-        raise oci.bad(f"The archive holds {len(named)} images: pack the one that you want.")
+        raise oci.bad(say("The archive holds %(named)s images: pack the one that you want.", named=len(named)))
     found = read(chosen := oci.choose(index))
     for _depth in range(4):
         if "manifests" not in found:
@@ -232,18 +238,22 @@ def _layer_in(bench: Bench, aside: Path, parents: tuple[str, ...], name: str, di
                 # one more name for the same file, in a directory that is nobody else's: nothing is copied
                 os.link(name, target, src_dir_fd=directory_fd, follow_symlinks=False)
         except OSError:
-            raise oci.bad(f"The archive lacks a layer: {metadata.text('/'.join((*parents, name)))}.") from None
+            raise oci.bad(
+                say("The archive lacks a layer: %(name)s.", name=metadata.text("/".join((*parents, name))))
+            ) from None
         if not stat.S_ISREG(os.lstat(target).st_mode):
             raise oci.bad("A layer of the archive is no file.")
         if digest is not None and _digest(bench, target, tell) != digest:
-            raise oci.bad(f"A layer of the archive is not the one of digest sha256:{digest}.")
+            raise oci.bad(say("A layer of the archive is not the one of digest sha256:%(digest)s.", digest=digest))
         os.chown(target, 0, 0)
 
     try:
         with files.opened(aside) as top_fd, files.entered(top_fd, parents) as directory_fd:
             size = os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_size
     except OSError:
-        raise oci.bad(f"The archive lacks a layer: {metadata.text('/'.join((*parents, name)))}.") from None
+        raise oci.bad(
+            say("The archive lacks a layer: %(name)s.", name=metadata.text("/".join((*parents, name))))
+        ) from None
     return oci.Layer(size_bytes=size, fetch=fetch)
 
 

@@ -18,6 +18,7 @@ from ..archives import formats, rules, unpacking
 from ..archives.unpacking import BadArchive
 from ..errors import SetupFailed
 from ..failpoints import failpoint
+from ..sentences import say
 from .base import BuiltImage, Order, record
 
 ATTEMPTS: Final = 3
@@ -92,8 +93,13 @@ class Bench:
         if found is None:
             other = formats.name_of(head)
             ours = ", ".join(one.name for one in formats.FORMATS)
+            what = (
+                say("This is a %(kind)s file; use one of: %(ours)s.", kind=other, ours=ours)
+                if other
+                else say("This is no archive; use one of: %(ours)s.", ours=ours)
+            )
             raise BadArchive(
-                f"This is {f'a {other} file' if other else 'no archive'}; use one of: {ours}.",
+                what,
                 field=named,
                 entry="",
                 limit="",

@@ -20,6 +20,7 @@ from ..behaviour import Init
 from ..errors import SpecError
 from ..failpoints import failpoint
 from ..halt import parse as parse_signal
+from ..sentences import say
 from ..spec import check_environment
 from ..storage.marks import is_opaque
 from ..storage.stack import copy_attributes
@@ -67,9 +68,9 @@ def bad(message: str) -> BadArchive:
 def document(data: bytes, digest: str | None = None, *, most_bytes: int = JSON_MAX_BYTES) -> dict[str, Any]:
     """Return a JSON object that has this digest, where one is given; raises BadArchive."""
     if len(data) > most_bytes:
-        raise bad(f"A document of the image is larger than {most_bytes} bytes.")
+        raise bad(say("A document of the image is larger than %(most_bytes)s bytes.", most_bytes=most_bytes))
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-        raise bad(f"A document of the image is not the one of digest sha256:{digest}.")
+        raise bad(say("A document of the image is not the one of digest sha256:%(digest)s.", digest=digest))
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
@@ -108,7 +109,12 @@ def choose(index: dict[str, Any], *, here: str | None = None) -> Blob:
         if system == "linux" and metadata.runs_here(machine, here=here):
             found.append((metadata.machine(machine) != (here or os.uname().machine), blob(entry)))
     if not found:
-        raise bad(f"The image is for other machines than this one: {', '.join(offered[:20]) or 'none at all'}.")
+        raise bad(
+            say(
+                "The image is for other machines than this one: %(offered)s.",
+                offered=", ".join(offered[:20]) or "none at all",
+            )
+        )
     return min(found, key=lambda one: one[0])[1]
 
 
@@ -132,14 +138,19 @@ def take(bench: Bench, config: dict[str, Any], layers: Sequence[Layer], **detail
     diffs = _diffs(config, len(layers))
     architecture = str(config.get("architecture") or "")
     if str(config.get("os") or "linux") != "linux" or not metadata.runs_here(architecture):
-        raise bad(f"The image is for other machines than this one: {metadata.text(architecture)}.")
+        raise bad(
+            say(
+                "The image is for other machines than this one: %(architecture)s.",
+                architecture=metadata.text(architecture),
+            )
+        )
     runs = defaults(config)
     total = max(1, sum(layer.size_bytes for layer in layers))
     done, chain = 0, ""
     for number, (diff, layer) in enumerate(zip(diffs, layers, strict=True), 1):
         chain = diff if not chain else hashlib.sha256(f"sha256:{chain} sha256:{diff}".encode()).hexdigest()
         bench.order.check_cancelled()
-        words = f"Layer {number} of {len(layers)}"
+        words = say("Layer %(number)s of %(count)s", number=number, count=len(layers))
         if bench.share(f"sha256:{diff}", f"chain:{chain}"):
             bench.order.log(f"{words} is here already")
         else:
@@ -165,18 +176,26 @@ def _one(bench: Bench, layer: Layer, diff: str, chain: str, words: str, span: tu
     begin, width = span
     tell = bench.order.progress
     file = bench.directory / "blob"
-    layer.fetch(file, lambda part: tell(int(begin + width * part * 0.5), f"{words}: fetching"))
+    layer.fetch(file, lambda part: tell(int(begin + width * part * 0.5), say("%(layer)s: fetching", layer=words)))
     failpoint(bench.order.host.state_dir, "image.fetched")
     made, rootfs = bench.begin()
     told = bench.unpack(
         file,
         rootfs,
         layer=True,
-        tell=lambda part, entries: tell(int(begin + width * (0.5 + part * 0.5)), f"{words}: {entries} files"),
+        tell=lambda part, entries: tell(
+            int(begin + width * (0.5 + part * 0.5)), say("%(layer)s: %(n)s files", layer=words, n=entries)
+        ),
     )
     file.unlink()
     if told.diff_id != diff:
-        raise bad(f"{words} is not the one that the image's configuration names (sha256:{diff}).")
+        raise bad(
+            say(
+                "%(words)s is not the one that the image's configuration names (sha256:%(diff)s).",
+                words=words,
+                diff=diff,
+            )
+        )
     # directories that the layer does not speak of look as below: such a layer is fit for this chain only
     bound = _dress(bench, rootfs, told.implicit)
     bench.finish(made, kind="oci", key=f"chain:{chain}" if bound else f"sha256:{diff}", diff_id=diff)
@@ -241,7 +260,9 @@ def defaults(config: dict[str, Any]) -> dict[str, Any]:
         if sum(map(len, program)) > 32768 or any("\0" in word for word in program):
             raise SpecError("Its command is too long.")
     except SpecError as error:
-        raise bad(f"The image's configuration is none that a container could have: {error.message}") from None
+        raise bad(
+            say("The image's configuration is none that a container could have: %(message)s", message=error.message)
+        ) from None
     return found
 
 
@@ -267,7 +288,7 @@ def _signal(name: str) -> str:
     try:
         parse_signal(wanted)
     except ValueError:
-        raise bad(f"The image's stop signal is none: {metadata.text(name)}.") from None
+        raise bad(say("The image's stop signal is none: %(name)s.", name=metadata.text(name))) from None
     return wanted
 
 

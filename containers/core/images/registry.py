@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 from .. import policy_file, references
 from ..errors import PolicyDenied, SetupFailed, SpecError
 from ..host import Host
+from ..sentences import say
 from . import metadata, oci
 from .layered import Bench, Made
 from .remote import Remote
@@ -40,7 +41,7 @@ def from_registry(bench: Bench) -> Made:
     with Remote(order, rules, FIELD) as remote:
         project = order.source.get("project")
         registry = Registry(remote, wanted, credentials(order.host, wanted.registry, project))
-        order.progress(1, f"Asking {wanted.registry}")
+        order.progress(1, say("Asking %(host)s", host=wanted.registry))
         digest, manifest = registry.manifest(wanted.wanted)
         for _depth in range(_DEPTH_MAX):
             if "manifests" not in manifest:
@@ -116,16 +117,27 @@ class Registry:
         """Raise what an answer means that is none."""
         name = str(self._wanted)
         if status == 404:
-            raise SpecError(f"There is no {name}.", field=FIELD)
+            raise SpecError(say("There is no %(name)s.", name=name), field=FIELD)
         if status in (401, 403):
             raise SpecError(
-                f"{self._wanted.registry} does not give {name} to everybody, or there is none. Credentials for it are "
-                "written in the host's registries.toml.",
+                say(
+                    "%(registry)s does not give %(name)s to everybody, or there is none. Credentials for it are "
+                    "written in the host's registries.toml.",
+                    registry=self._wanted.registry,
+                    name=name,
+                ),
                 field=FIELD,
             )
         if status == 429:
-            raise SetupFailed(f"{self._wanted.registry} was asked too often; try again later.", step="download")
-        raise SetupFailed(f"{self._wanted.registry} answers with {status}.", step="download", path=name)
+            raise SetupFailed(
+                say("%(registry)s was asked too often; try again later.", registry=self._wanted.registry),
+                step="download",
+            )
+        raise SetupFailed(
+            say("%(registry)s answers with %(status)s.", registry=self._wanted.registry, status=status),
+            step="download",
+            path=name,
+        )
 
     def _answer(self, challenge: str) -> str:
         """Return the Authorization header that a challenge asks for (RFC 9110 11.6.1)."""
@@ -154,7 +166,11 @@ class Registry:
         except (ValueError, AttributeError, RecursionError):
             token = None
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
-            raise SetupFailed(f"{self._wanted.registry} gave no token.", step="download", path=str(self._wanted))
+            raise SetupFailed(
+                say("%(registry)s gave no token.", registry=self._wanted.registry),
+                step="download",
+                path=str(self._wanted),
+            )
         return f"Bearer {token}"
 
 
@@ -174,12 +190,16 @@ def credentials(host: Host, registry: str, project: str | None) -> tuple[str, st
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PolicyDenied(f"registries.toml cannot be read: {metadata.text(error)}", field=FIELD) from None
+        raise PolicyDenied(
+            say("registries.toml cannot be read: %(value)s", value=metadata.text(error)), field=FIELD
+        ) from None
     own = tables.get("projects", {}).get(project, {}) if project else {}
     found = own.get(registry) or tables.get(registry)
     if not isinstance(found, dict):
         return None
     username, password = found.get("username"), found.get("password")
     if not isinstance(username, str) or not isinstance(password, str) or ":" in username:
-        raise PolicyDenied(f"registries.toml has no username and password for {registry}.", field=FIELD)
+        raise PolicyDenied(
+            say("registries.toml has no username and password for %(registry)s.", registry=registry), field=FIELD
+        )
     return username, password

@@ -27,6 +27,7 @@ from urllib3.util import Timeout
 from .. import files, policy
 from ..archives.unpacking import BadArchive
 from ..errors import Cancelled, PolicyDenied, SetupFailed, SpecError
+from ..sentences import say
 from .base import Order
 from .staging import require_room
 
@@ -88,7 +89,7 @@ class Remote:
                 return
             url = urljoin(url, answer.headers.get("Location", ""))
             answer.drain_conn()
-        raise SetupFailed(f"{first} redirects too often.", step="download", path=first)
+        raise SetupFailed(say("%(first)s redirects too often.", first=first), step="download", path=first)
 
     def read(
         self, url: str, headers: Mapping[str, str], most_bytes: int, *, private: Mapping[str, str] | None = None
@@ -97,7 +98,12 @@ class Remote:
         with self.get(url, headers, private=private) as answer, _translated(urlsplit(url).netloc):
             data = answer.read(most_bytes + 1, decode_content=False)
             if len(data) > most_bytes:
-                raise BadArchive(f"An answer is longer than {most_bytes} bytes.", field=self.field, entry="", limit="")
+                raise BadArchive(
+                    say("An answer is longer than %(most_bytes)s bytes.", most_bytes=most_bytes),
+                    field=self.field,
+                    entry="",
+                    limit="",
+                )
             return answer.status, answer.headers, data
 
     def fetch(
@@ -120,7 +126,12 @@ class Remote:
         """
         wanted = size_bytes if size_bytes is not None else most_bytes
         if wanted > most_bytes:
-            raise BadArchive(f"It has more than {most_bytes} bytes.", field=self.field, entry="", limit="bytes")
+            raise BadArchive(
+                say("It has more than %(most_bytes)s bytes.", most_bytes=most_bytes),
+                field=self.field,
+                entry="",
+                limit="bytes",
+            )
         require_room(target.parent, size_bytes or 0)
         with _partial(self.order, digest, target) as part:
             download = _Download(self, url, part, digest, wanted, tell, private, renew)
@@ -161,12 +172,18 @@ class Remote:
         named = {one.lower() for one in (*self.rules.images.sources, *self.rules.images.insecure)}
         if parts.scheme == "http" and parts.netloc.lower() not in {one.lower() for one in self.rules.images.insecure}:
             raise PolicyDenied(
-                f"Images are taken by https: name {parts.netloc} under images.insecure in the host's policy.",
+                say(
+                    "Images are taken by https: name %(netloc)s under images.insecure in the host's policy.",
+                    netloc=parts.netloc,
+                ),
                 field=self.field,
             )
         if port not in (None, 80, 443) and not {parts.netloc.lower(), parts.hostname.lower()} & named:
             raise PolicyDenied(
-                f"Only ports 80 and 443 are asked: name {parts.netloc} under images.sources in the host's policy.",
+                say(
+                    "Only ports 80 and 443 are asked: name %(netloc)s under images.sources in the host's policy.",
+                    netloc=parts.netloc,
+                ),
                 field=self.field,
             )
         return parts
@@ -200,13 +217,13 @@ class Remote:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            raise SpecError(f"{host} has no address.", field=self.field) from None
+            raise SpecError(say("%(host)s has no address.", host=host), field=self.field) from None
         addresses = [str(address[0]) for *_rest, address in found]
         self._permit(parts, addresses)
         for address in addresses:
             with contextlib.suppress(OSError), socket.create_connection((address, port), CONNECT_SEC):
                 return address
-        raise Unreachable(f"{host} does not answer.", step="download", path=host)
+        raise Unreachable(say("%(host)s does not answer.", host=host), step="download", path=host)
 
     def _permit(self, parts: SplitResult, addresses: list[str]) -> None:
         if parts.netloc.lower() in {one.lower() for one in self.rules.images.insecure}:
@@ -231,7 +248,9 @@ def _translated(host: str) -> Iterator[None]:
         yield
     except HTTPError as error:
         words = str(getattr(error, "reason", None) or error)
-        raise Unreachable(f"{host} could not be asked: {words[:300]}.", step="download", path=host) from error
+        raise Unreachable(
+            say("%(host)s could not be asked: %(words)s.", host=host, words=words[:300]), step="download", path=host
+        ) from error
 
 
 class _Download:
@@ -277,14 +296,22 @@ class _Download:
                 time.sleep(0.1 * idle)
                 if idle >= IDLE_TRIES or time.monotonic() > deadline:
                     raise SetupFailed(
-                        f"The download does not get on: {self._have} of {self._wanted} bytes.",
+                        say(
+                            "The download does not get on: %(have)s of %(wanted)s bytes.",
+                            have=self._have,
+                            wanted=self._wanted,
+                        ),
                         step="download",
                         path=urlsplit(self._url).netloc,
                     )
             if self._hash.hexdigest() != self._digest:
                 file.truncate(0)
                 raise BadArchive(
-                    f"What came has the sha256 {self._hash.hexdigest()}, not {self._digest}.",
+                    say(
+                        "What came has the sha256 %(hexdigest)s, not %(digest)s.",
+                        hexdigest=self._hash.hexdigest(),
+                        digest=self._digest,
+                    ),
                     field=self._remote.field,
                     entry="",
                     limit="",
@@ -321,7 +348,11 @@ class _Download:
                     and not answer.headers.get("Content-Range", "").startswith(f"bytes {self._have}-")
                 ):
                     raise SetupFailed(
-                        f"{urlsplit(self._url).netloc} answers with {answer.status}.",
+                        say(
+                            "%(netloc)s answers with %(status)s.",
+                            netloc=urlsplit(self._url).netloc,
+                            status=answer.status,
+                        ),
                         step="download",
                         path=urlsplit(self._url).netloc,
                     )
@@ -335,7 +366,10 @@ class _Download:
             self._have += len(data)
             if self._have > self._wanted:
                 raise BadArchive(
-                    f"It has more than {self._wanted} bytes.", field=self._remote.field, entry="", limit="bytes"
+                    say("It has more than %(wanted)s bytes.", wanted=self._wanted),
+                    field=self._remote.field,
+                    entry="",
+                    limit="bytes",
                 )
             self._hash.update(data)
             view = memoryview(data)

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from .. import policy_file
 from ..errors import SpecError
+from ..sentences import say
 from . import given, metadata, oci
 from .base import Order
 from .layered import Bench, Made
@@ -59,7 +60,7 @@ def from_server(bench: Bench) -> Made:
     """Make an image of ``{"type": "simplestreams", "server", "alias", "architecture"?}``."""
     order, source = bench.order, bench.order.source
     server, alias = str(source["server"]).rstrip("/"), str(source["alias"])
-    order.progress(1, f"Asking {urlsplit(server).hostname}")
+    order.progress(1, say("Asking %(host)s", host=urlsplit(server).hostname))
     with Remote(order, policy_file.load(order.host), "source.server") as remote:
         product = choose(list(catalogue(remote, server)), alias, str(source.get("architecture") or ""))
         order.log(f"{alias} is {product.os} {product.release} {product.variant}, {product.serial}")
@@ -85,7 +86,7 @@ def from_server(bench: Bench) -> Made:
         files["root"],
         rootfs,
         layer=False,
-        tell=lambda part, entries: order.progress(50 + int(45 * part), f"{entries} files"),
+        tell=lambda part, entries: order.progress(50 + int(45 * part), say("%(n)s files", n=entries)),
         named="source.server",
     )
     files["root"].unlink()
@@ -144,13 +145,19 @@ def choose(offered: list[Product], alias: str, architecture: str = "", *, here: 
     near = sorted({name for product in mine for name in product.aliases if name.partition("/")[0] == first})
     others = sorted({product.aliases[0].partition("/")[0] for product in mine if product.aliases})
     told = ", ".join((near or others)[:30]) or "nothing for this architecture"
-    raise SpecError(f"There is no {alias} for {wanted}. There is: {told}.", field="source.alias")
+    raise SpecError(
+        say("There is no %(alias)s for %(wanted)s. There is: %(told)s.", alias=alias, wanted=wanted, told=told),
+        field="source.alias",
+    )
 
 
 def _document(remote: Remote, url: str) -> dict[str, Any]:
     status, _headers, data = remote.read(url, {"Accept": "application/json"}, LIST_MAX_BYTES)
     if status != 200:
-        raise SpecError(f"This is no simplestreams server: {url} answers with {status}.", field="source.server")
+        raise SpecError(
+            say("This is no simplestreams server: %(url)s answers with %(status)s.", url=url, status=status),
+            field="source.server",
+        )
     return oci.document(data, most_bytes=LIST_MAX_BYTES)
 
 

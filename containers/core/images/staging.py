@@ -21,6 +21,7 @@ from .. import files, policy_file
 from ..archives.unpacking import BadArchive
 from ..errors import PolicyDenied, SpecError
 from ..host import Host
+from ..sentences import say
 from ..units import format_bytes
 from .base import Order
 from .layered import SPARE_BYTES
@@ -55,7 +56,9 @@ def take(
 def check_digest(digest: str, asked: str | None, field: str = "source.sha256") -> None:
     """Raise BadArchive where a file is not the one that somebody asked for."""
     if asked is not None and not hmac.compare_digest(digest, asked):
-        raise BadArchive(f"Its sha256 is {digest}, not {asked}.", field=field, entry="", limit="")
+        raise BadArchive(
+            say("Its sha256 is %(digest)s, not %(asked)s.", digest=digest, asked=asked), field=field, entry="", limit=""
+        )
 
 
 def require_room(directory: Path, size_bytes: int) -> None:
