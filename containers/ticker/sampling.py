@@ -14,6 +14,7 @@ from typing import Any, Final
 from ..core.cgroups import Cgroups, raw
 from ..core.errors import CoreError
 from ..core.host import Host
+from ..core.nics import MOST
 from ..core.samples import Rates, Sample, public, rates
 from ..core.spec import Spec
 from ..core.stats import Gone, HostSample, Sampler, present_limits, public_host, sample_host
@@ -235,7 +236,9 @@ class Samples:
         if links is None:
             try:
                 spec = Spec.from_json(self._host.spec_path(container_id).read_text())
-                links = tuple(nic.host_link for nic in spec.nics)
+                # those, too, that it may be given while it runs
+                later = {self._host.veth_name(spec.slot, index) for index in range(MOST)}
+                links = tuple({nic.host_link for nic in spec.nics if nic.host_link} | later)
             except (OSError, ValueError, CoreError):
                 links = ()
             self._links[container_id] = links

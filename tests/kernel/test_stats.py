@@ -367,3 +367,15 @@ def test_a_stranger_gets_nothing(host: Host) -> None:
         assert json.loads(done.stdout)["type"] == "error"
     finally:
         ticker.stop()
+
+
+def test_a_nic_that_is_plugged_in_later_is_counted(host: Host, groups: Cgroups) -> None:
+    host.spec_path(ID).write_text(spec().to_json())
+    sampling = Samples(host, groups, disk_used=lambda _id: None, publish=lambda _tick: None)
+    try:
+        links = sampling._links_of(ID)
+        assert "lo" in links
+        assert {host.veth_name(1, index) for index in range(16)} <= set(links)
+        assert host.veth_name(2, 0) not in links
+    finally:
+        sampling.close()
