@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Final, NamedTuple
+
+from . import pids
 
 PIDS_ROOM: Final = 64
 """How many processes more than its limit a container may have while it shuts down."""
+YOUNG_SEC: Final = 10.0
+"""How long an init may take until it hears signals."""
 _SYSTEMD: Final = signal.SIGRTMIN + 3
 _SYSTEMD_REBOOT: Final = signal.SIGRTMIN + 5
 
@@ -41,6 +46,28 @@ class Choice(NamedTuple):
 
     signal: int
     sure: bool
+
+
+def given(number: int, status: str, age_sec: float) -> Choice:
+    """Return the choice of a signal that was configured; status as in choose(), age_sec: of init.
+
+    sure: init blocks or catches it now, or had the time to. Else the kernel may drop it, as init has not come that far.
+    What waits by sigtimedwait(2) shows neither; it gets the signal again only while it is young.
+    """
+    heard = _has(_mask(status, "SigBlk") | _mask(status, "SigCgt"), number)
+    return Choice(number, sure=heard or age_sec > YOUNG_SEC)
+
+
+def given_for(number: int, pid: int) -> Choice:
+    """Choose a configured signal for a process; one that is gone gets it once."""
+    began = pids.start_time(pid)
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            status = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return Choice(number, sure=True)
+    age_sec = time.clock_gettime(time.CLOCK_BOOTTIME) - (began or 0) / os.sysconf("SC_CLK_TCK")
+    return given(number, status, age_sec)
 
 
 def choose(status: str, program: str) -> Choice | None:

@@ -131,3 +131,16 @@ def test_a_privileged_container_has_fewer_capabilities():
     assert capabilities.kept(privileged=True) & ~capabilities.kept(privileged=False) == 0
     for name in ("sys_module", "sys_rawio", "dac_read_search"):
         assert not capabilities.kept(privileged=True) >> capabilities.NAMES.index(name) & 1
+
+
+@pytest.mark.parametrize(
+    ("status", "age_sec", "sure"),
+    [
+        ("SigBlk:\t0000000000000000\nSigCgt:\t0000000000000002\n", 0.1, True),
+        ("SigBlk:\t0000000000000002\nSigCgt:\t0000000000000000\n", 0.1, True),
+        ("SigBlk:\t0000000000000000\nSigCgt:\t0000000000000000\n", 0.1, False),
+        ("SigBlk:\t0000000000000000\nSigCgt:\t0000000000000000\n", 11.0, True),
+    ],
+)
+def test_a_configured_signal_is_sure_where_init_hears_it_or_is_old_enough(status, age_sec, sure):
+    assert halt.given(signal.SIGINT, status, age_sec) == halt.Choice(signal.SIGINT, sure=sure)

@@ -93,6 +93,16 @@ def test_lxd_4102_a_stop_while_init_cannot_hear_it_yet_is_heard_later(host: Host
     assert time.monotonic() - begun < patient(5)
 
 
+@pytest.mark.lxc("So is a halt signal that was configured")
+def test_lxd_4102_a_configured_signal_is_sent_until_init_can_hear_it(host: Host, container: Make) -> None:
+    late = "trap '' INT; usleep 300000; trap 'exit 7' USR1; while :; do sleep 60 & wait $!; done"
+    spec = container(init_command=("/bin/sh", "-c", late), halt_signal="SIGUSR1")
+    pid = running.start(host, spec, network=NoNetwork()).init_pid
+    assert not halt.given_for(signal.SIGUSR1, pid).sure
+    ended = running.stop(host, spec.id, timeout_sec=patient(20))
+    assert (ended.reason, ended.exit_code) == ("stopped", 7)
+
+
 @pytest.mark.lxc("A container that hangs holds up neither the list nor the others", "D#11227", "D#1753", "L#1080")
 def test_lxc_1948_one_that_hangs_holds_up_neither_the_list_nor_the_others(host: Host, container: Make) -> None:
     """Also lxd#11227: its supervisor answers nothing."""

@@ -224,7 +224,7 @@ def _ask_until_gone(
     again_at = time.monotonic()
     while (left := deadline - time.monotonic()) > 0:
         if time.monotonic() >= again_at:
-            choice = halt.Choice(configured, sure=True) if configured else halt.choose_for(run.init.pid)
+            choice = halt.given_for(configured, run.init.pid) if configured else halt.choose_for(run.init.pid)
             if choice is not None:
                 _signal(run, choice.signal)
                 again_at += math.inf if choice.sure else _SIGNAL_AGAIN_SEC
@@ -324,7 +324,7 @@ def reboot(host: Host, container_id: str, *, timeout_sec: float = 60.0, cancelle
                 raise Cancelled("The restart was cancelled; the container may still be on its way.")
             if time.monotonic() >= again_at:
                 choice = halt.choose_for(run.init.pid, reboot=True)
-                choice = halt.Choice(configured, sure=True) if configured else choice
+                choice = halt.given_for(configured, run.init.pid) if configured else choice
                 if choice is not None:
                     _signal(run, choice.signal)
                     again_at += math.inf if choice.sure else _SIGNAL_AGAIN_SEC

@@ -265,7 +265,7 @@ class Supervisor:
             return
         spec = self.plan.spec
         number = halt.configured(spec.halt_signal, application=spec.init.application)
-        choice = halt.Choice(number, sure=True) if number else halt.choose_for(child.pid)
+        choice = halt.given_for(number, child.pid) if number else halt.choose_for(child.pid)
         if choice is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(child.pidfd, choice.signal)
