@@ -15,6 +15,7 @@ from panel.accounts.models import Project
 from ..bookkeeping import reservations
 from ..core.errors import AlreadyExists, NotFound, SpecError
 from ..core.names import check_name
+from ..core.sentences import say
 from ..models import Container, Host, Image, Operation, Trashed
 from . import interfaces, nics, queue
 from .access import find_project, require_host_admin
@@ -39,7 +40,7 @@ def days(actor: Actor | None, host: Host, arguments: dict[str, Any]) -> int:
 
 def _checked(value: Any, *, field: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= DAYS_MAX:
-        raise SpecError(f"Give a number of days from 0 to {DAYS_MAX}.", field=field)
+        raise SpecError(say("Give a number of days from 0 to %(most)s.", most=DAYS_MAX), field=field)
     return value
 
 
@@ -98,7 +99,7 @@ def restore(actor: Actor, entry_id: str, name: str | None = None, *, idempotency
         if row.kind == "snapshot":
             return _snapshot(actor, host, row, wanted, arguments, idempotency_key)
         if Image.objects.filter(host=host, name=row.name, state=Image.State.READY).exists():
-            raise AlreadyExists(f"There is an image {row.name} already.", field="name")
+            raise AlreadyExists(say("There is an image %(name)s already.", name=row.name), field="name")
         arguments |= {key: row.detail.get(key) for key in ("source", "description")} | {"name": row.name}
         return queue.insert(actor, "trash-restore", host, idempotency_key, arguments=arguments, name=row.name)
 
@@ -134,9 +135,9 @@ def _snapshot(
 ) -> Operation:
     container = Container.objects.select_related("project").filter(pk=row.container_id).first()
     if container is None:
-        raise NotFound(f"Its container {row.container} is gone: put that back first.")
+        raise NotFound(say("Its container %(name)s is gone: put that back first.", name=row.container))
     if container.snapshots.filter(name=name).exists():
-        raise AlreadyExists(f"There is a snapshot {name} already.", field="name")
+        raise AlreadyExists(say("There is a snapshot %(name)s already.", name=name), field="name")
     queue.refuse_busy(queue.unfinished(container))
     arguments["created_by"] = row.detail.get("created_by") or ""
     return queue.insert(

@@ -10,6 +10,7 @@ from ..bookkeeping import points as rows
 from ..bookkeeping import reservations
 from ..core.errors import SpecError
 from ..core.names import check_name
+from ..core.sentences import say
 from ..core.states import Action
 from ..models import Container
 from . import nics, points, queue, requests
@@ -73,5 +74,5 @@ def _names(name: str, count: Any) -> list[str]:
     if count is None:
         return [check_name(name)]
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST:
-        raise SpecError(f"Give a number from 1 to {MOST}.", field="count")
+        raise SpecError(say("Give a number from 1 to %(most)s.", most=MOST), field="count")
     return [check_name(f"{name}-{number}") for number in range(1, count + 1)]

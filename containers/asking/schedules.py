@@ -17,6 +17,7 @@ from panel.accounts.actor import Actor
 from ..core import schedules as core
 from ..core.errors import AlreadyExists, NotFound, SpecError
 from ..core.names import check_name
+from ..core.sentences import say
 from ..models import Container, Schedule, Snapshot
 from .access import find_container, find_project
 
@@ -85,7 +86,7 @@ def _save(row: Schedule) -> None:
         with transaction.atomic():
             row.save()
     except IntegrityError as error:
-        raise AlreadyExists(f"The project has a schedule {row.name} already.", field="name") from error
+        raise AlreadyExists(say("The project has a schedule %(name)s already.", name=row.name), field="name") from error
 
 
 def _audited(actor: Actor, action: str, row: Schedule) -> None:
@@ -96,7 +97,7 @@ def checked(actor: Actor, row: Schedule, values: dict[str, Any]) -> Schedule:
     """Return row with the values in it, not saved; raises as create does."""
     name = check_name(str(values.get("name") or ""))
     if len(name) > NAME_MAX:
-        raise SpecError(f"Use at most {NAME_MAX} characters.", field="name")
+        raise SpecError(say("Use at most %(most)s characters.", most=NAME_MAX), field="name")
     container = find_container(actor, values["container"], ACTION) if values.get("container") else None
     asked = values.get("project")
     if container is not None and asked not in (None, container.project.name):

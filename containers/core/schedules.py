@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from .errors import SpecError
+from .sentences import say
 
 KEEP_MAX: Final = 1000
 EVERY_MIN_SEC: Final = 60
@@ -105,7 +106,7 @@ def _set(text: str, name: str, least: int, most: int, names: Sequence[str]) -> f
             low = _number(first, names, least)
             high = _number(last, names, least) if dash else most if "/" in part else low
         if not step or not least <= low <= high <= most:
-            raise SpecError(f"The {name} {part!r} is none.", field="when")
+            raise SpecError(say("%(part)s is nothing for the field %(field)s.", part=part, field=name), field="when")
         found.update(range(low, high + 1, step))
     return frozenset(found)
 
@@ -200,7 +201,7 @@ class Keep:
             if value is not None and (
                 not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= KEEP_MAX
             ):
-                raise SpecError(f"Give a number from 1 to {KEEP_MAX}, or null.", field=f"keep.{name}")
+                raise SpecError(say("Give a number from 1 to %(most)s, or null.", most=KEEP_MAX), field=f"keep.{name}")
         return cls(**values)
 
     def given(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from django.shortcuts import render
 from containers.asking import reading
 from containers.core.errors import CoreError, NotFound
 from containers.showing import changed
+from containers.showing.sentences import translated
 from panel.pages.web import actor_of, page, unknown, user_of
 
 from .detail import TABS, the_row
@@ -30,7 +31,7 @@ def changes(request: HttpRequest, name: str) -> HttpResponse:
     except NotFound:
         raise
     except CoreError as error:
-        context["error"] = error.message
+        context["error"] = translated(error.message)
     return render(request, "containers/changes.html", context)
 
 
@@ -43,7 +44,7 @@ def text(request: HttpRequest, name: str) -> HttpResponse:
         told = reading.text(actor_of(request), name, before, after, request.GET.get("path", ""))
         context = {"lines": changed.lines(told["diff"] or ""), "reason": changed.REASONS.get(told["reason"] or "", "")}
     except CoreError as error:
-        context["reason"] = error.message
+        context["reason"] = translated(error.message)
     return render(request, "containers/text_changes.html", context)
 
 
@@ -68,9 +69,9 @@ def browse(request: HttpRequest, name: str, snapshot: str) -> HttpResponse:
     except NotFound as error:
         if path == "/":
             raise unknown() from error
-        found, context["error"] = {"items": [], "complete": True}, error.message
+        found, context["error"] = {"items": [], "complete": True}, translated(error.message)
     except CoreError as error:
-        found, context["error"] = {"items": [], "complete": True}, error.message
+        found, context["error"] = {"items": [], "complete": True}, translated(error.message)
     # directories first
     items = sorted(found["items"], key=lambda item: (item["kind"] != "directory", item["name"]))
     context["items"] = [{**item, "path": posixpath.join(path, item["name"])} for item in items]

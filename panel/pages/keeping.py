@@ -12,6 +12,7 @@ from containers.asking import schedules as asking
 from containers.core.errors import CoreError
 from containers.models import Container, Schedule
 from containers.rights.permissions import roles_that_may
+from containers.showing.sentences import translated
 from containers.views.listing import projects_of
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
 
@@ -29,7 +30,7 @@ def schedules(request: HttpRequest) -> HttpResponse:
             made = asking.create(actor_of(request), _values(request))
             return done(request, reverse("pages:schedules"), schedules=made.name)
         except CoreError as error:
-            context |= {"error": error.message, "field": _field(error)}
+            context |= {"error": translated(error.message), "field": _field(error)}
             status = 422
     user = user_of(request)
     roles = roles_that_may(asking.ACTION)
@@ -47,7 +48,7 @@ def _row(row: Schedule, *, may: bool) -> dict[str, Any]:
     try:
         found = asking.preview(row)
     except CoreError as error:
-        return {"row": row, "error": error.message, "may": may}
+        return {"row": row, "error": translated(error.message), "may": may}
     return {"row": row, "may": may, **found}
 
 
@@ -79,7 +80,7 @@ def schedule_preview(request: HttpRequest) -> HttpResponse:
             actor_of(request), {**_values(request), "name": request.POST.get("name") or "preview"}
         )
     except CoreError as error:
-        context["error"] = error.message
+        context["error"] = translated(error.message)
     return render(request, "pages/schedule_preview.html", context)
 
 

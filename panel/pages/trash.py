@@ -15,6 +15,7 @@ from containers.asking import basket
 from containers.core.errors import CoreError
 from containers.models import local_host
 from containers.rights.permissions import roles_that_may
+from containers.showing.sentences import translated
 from containers.views.listing import projects_of
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
 
@@ -31,7 +32,7 @@ def trash(request: HttpRequest) -> HttpResponse:
             basket.set_days(who, host, int(text) if text.isdecimal() else -1)
             return done(request, reverse("pages:trash"), trash="")
         except CoreError as error:
-            context["error"], status = error.message, 422
+            context["error"], status = translated(error.message), 422
     may = {project.name for role in roles_that_may("trash-restore") for project in projects_of(user, role=role)}
     context["rows"] = [
         (row, user.host_admin or (row.project is not None and row.project.name in may)) for row in basket.visible(who)

@@ -16,6 +16,7 @@ from ..errors import AlreadyExists, NotFound
 from ..failpoints import failpoint
 from ..host import Host
 from ..names import check_name
+from ..sentences import say
 from ..spec import Spec
 from ..storage import identity
 from . import holding
@@ -121,7 +122,7 @@ def take_back_snapshot(host: Host, entry_id: str, name: str) -> None:
             raise NotFound("Its container is gone: put that back first.")
         target = points.directory(host, entry.container_id) / f"{check_name(name)}.json"
         if target.exists():
-            raise AlreadyExists(f"There is a snapshot {name} already.", field="name")
+            raise AlreadyExists(say("There is a snapshot %(name)s already.", name=name), field="name")
         source = basket.payload(host, entry)
         if name != entry.name:
             files.write_json(source, {**files.read_json(source), "name": name})
@@ -138,7 +139,7 @@ def take_back_image(host: Host, entry_id: str) -> None:
     with store.lock(host, "image", entry.name, wait_sec=0), _entry(host, entry_id):
         target = host.images_dir / f"{check_name(entry.name)}.json"
         if target.exists():
-            raise AlreadyExists(f"There is an image {entry.name} already.", field="name")
+            raise AlreadyExists(say("There is an image %(name)s already.", name=entry.name), field="name")
         with store.lock(host, "layers", shared=True):
             basket.payload(host, entry).rename(target)
             files.sync_dir(host.images_dir)
