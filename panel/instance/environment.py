@@ -44,6 +44,8 @@ TEST_PACKAGES: Final[dict[str, str]] = {
     "kmod": "the test machine's kernel modules",
     "e2fsprogs": "the test machine's disk",
     "git": "checking what is in the tree",
+    "crun": "a container runtime inside of a container",
+    "openssl": "passwords for logins in containers",
     "docker-registry": "the tests of registries",
     "skopeo": "the tests of OCI images",
     "umoci": "the tests of OCI images",

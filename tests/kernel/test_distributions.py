@@ -272,7 +272,7 @@ def test_busybox(system: Callable[..., System], *, privileged: bool) -> None:
     made = system("busybox", privileged=privileged)
 
     def up() -> None:
-        wait_until(lambda: "login:" in made.console, 20, "a login")
+        wait_until(lambda: "getty" in made.sh("ps -o args"), 20, "a login")
 
     up()
     address_is_there(made)
