@@ -83,7 +83,7 @@ def test_why_an_operation_failed_is_kept_for_both(root, row):
     where = f"/operations/{made.pk}"
     assert "mount failed: No such file or directory (/sbin/init) [ENOENT]" in browser.get(where).content.decode()
     german = browser.get(where, **GERMAN).content.decode()
-    assert "mount ging nicht: Datei oder Verzeichnis gibt es nicht (/sbin/init) [ENOENT]" in german
+    assert "Einhängen ging nicht: Datei oder Verzeichnis gibt es nicht (/sbin/init) [ENOENT]" in german
     told = Api(root).get(f"/operations/{made.pk}")[1]["error"]
     assert told["message"] == kept["message"]
     assert "said" not in told
