@@ -98,6 +98,11 @@ def build_all(values: Sequence[Mapping[str, Any]]) -> tuple[Hook, ...]:
     return tuple(found)
 
 
+def ending_sec(hooks: Sequence[Hook]) -> float:
+    """Return how long the hooks at a container's end may take."""
+    return float(ENDING_SEC * sum(hook.point in ENDING for hook in hooks))
+
+
 def plain_hook(hook: Hook) -> dict[str, Any]:
     """Return a hook as JSON values, with what its point has a use for."""
     if hook.point == START:

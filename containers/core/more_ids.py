@@ -17,6 +17,7 @@ from . import claims
 from .errors import HostUnsupported
 from .host import IDS_PER_CONTAINER, Host
 from .pids import boot_id
+from .spec import Spec
 
 ETC: Final = Path("/etc")
 
@@ -31,6 +32,12 @@ class Held:
     state_dir: str
     first: int
     count: int
+
+
+def of(host: Host, spec: Spec) -> tuple[int, int] | None:
+    """Return (first host id, count) of what a container has beyond the usual, None for nothing; raises as claim()."""
+    count = 0 if spec.privileged else spec.security.ids - IDS_PER_CONTAINER
+    return (claim(host, spec.id, count, etc=ETC), count) if count > 0 else None
 
 
 def claim(host: Host, container_id: str, count: int, *, etc: Path = ETC) -> int:

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..cgroup_files import DELEGATE, TREE_BOUNDS, Write, parse_keyed
+from ..cgroup_files import DELEGATE, TREE_BOUNDS, parse_keyed
 from ..devices import DeviceRule
-from ..errors import AlreadyExists, NotFound, SetupFailed, SpecError, TimedOut
+from ..errors import AlreadyExists, NotFound, SetupFailed, TimedOut
 from ..samples import StatPaths
 from ..sentences import say
 from ..spec import Limits
@@ -78,36 +78,6 @@ def join(pid: int, procs: Iterable[str]) -> None:
     """Move a process (all its threads) into cgroups; procs: files of Joined."""
     for path in procs:
         write_file(path, str(pid))
-
-
-def page_sizes(path: Path) -> tuple[str, ...]:
-    """Return the sizes of huge pages that a cgroup's directory has a limit for."""
-    try:
-        names = os.listdir(path)
-    except FileNotFoundError:
-        return ()
-    found = {name.split(".")[1] for name in names if name.startswith("hugetlb.") and "rsvd" not in name}
-    return tuple(sorted(found))
-
-
-def write_raw(write: Write, path: str, done: list[tuple[str, str]]) -> None:
-    """Write what somebody chose to a file of their choice; done gets the file, with its old value, where it has one.
-
-    Raises SpecError where this host has no such file, or where the kernel does not take the value.
-    """
-    old = None
-    with contextlib.suppress(OSError):
-        old = read_file(path).strip()
-    try:
-        write_file(path, write.value)
-    except OSError as error:
-        # creating files is not for anybody: in a cgroup a missing one is EACCES or EPERM
-        missing = old is None and not os.path.exists(path)
-        reason = "this host has no such file" if missing else os.strerror(error.errno or 0)
-        text = f"{write.file}: {write.value!r} is not taken: {reason}."
-        raise SpecError(text, field=f"limits.cgroup.{write.file}") from error
-    if old is not None and "\n" not in old and " " not in old:
-        done.append((path, old))
 
 
 class Cgroups(ABC):

@@ -21,8 +21,9 @@ from ..errors import InUse, NotFound
 from ..samples import StatPaths
 from ..sentences import say
 from ..spec import Limits
-from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups, Joined, page_sizes, read_file, write_file, write_raw
+from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups, Joined, read_file, write_file
 from .blockdev import throttled_device
+from .chosen import page_sizes, write_raw
 from .v2 import no_cpuset, refused
 
 

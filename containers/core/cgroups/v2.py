@@ -18,8 +18,9 @@ from ..samples import StatPaths
 from ..sentences import say
 from ..spec import Limits
 from ..units import format_bytes
-from .base import SUPERVISORS, Cgroups, Joined, page_sizes, read_file, write_file, write_raw
+from .base import SUPERVISORS, Cgroups, Joined, read_file, write_file
 from .blockdev import throttled_device
+from .chosen import page_sizes, write_raw
 
 _POSSIBLE_CPUS = "/sys/devices/system/cpu/possible"
 

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 
-from ..errors import PolicyDenied, SetupFailed
+from .. import hooks, store
+from ..errors import NotFound, PolicyDenied, SetupFailed
 from ..hooks import Call, environment
 from ..host import Host
 from ..policy import Policy, hooks_of
@@ -15,6 +16,14 @@ from ..proc.hooking import hear, raise_for
 from ..rootfiles import open_own
 from ..spec import Spec
 from ..start_plan import PATH
+
+
+def ending_sec(host: Host, container_id: str) -> float:
+    """Return how long the hooks at a container's end may take, in seconds; 0 for one that the store does not have."""
+    try:
+        return hooks.ending_sec(store.load(host, container_id).hooks)
+    except NotFound:
+        return 0.0
 
 
 def run(host: Host, rules: Policy, spec: Spec, point: str, *, rootfs: str, **more: object) -> None:

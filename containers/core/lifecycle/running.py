@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .. import claims, halt, hooks, more_ids, store
+from .. import claims, halt, more_ids, store
 from ..attachments import Attachments
 from ..cgroups import detect
 from ..errors import (
@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..exits import LastExit
 from ..extras import Extras
-from ..host import IDS_PER_CONTAINER, Host
+from ..host import Host
 from ..network import lending
 from ..pids import boot_id
 from ..proc import records, rtnl
@@ -38,6 +38,7 @@ from ..spec import Limits, Spec
 from ..start_plan import StartPlan
 from ..states import Status
 from ..storage import overlay
+from .hooking import ending_sec
 from .launching import NetworkPort, Progress, RunState, launch
 
 __all__ = [
@@ -115,15 +116,10 @@ def start(
             work=root.work,
             attachments=attachments,
             extras=extras,
-            more_ids=_more_ids(host, spec),
+            more_ids=more_ids.of(host, spec),
         )
         progress(10, "Making the namespaces")
         return launch(plan, network, progress, cancelled)
-
-
-def _more_ids(host: Host, spec: Spec) -> tuple[int, int] | None:
-    count = 0 if spec.privileged else spec.security.ids - IDS_PER_CONTAINER
-    return (more_ids.claim(host, spec.id, count, etc=more_ids.ETC), count) if count > 0 else None
 
 
 def _live(host: Host, container_id: str) -> RunFile | None:
@@ -263,18 +259,11 @@ def _kill(host: Host, run: RunFile, supervisor_fd: int) -> None:
     records.expect(host, run.id, "killed")
     detect.open(host).kill(run.id)
     _signal(run, signal.SIGKILL)
-    if not _gone(supervisor_fd, _BURY_SEC + _hooks_sec(host, run.id)):
+    if not _gone(supervisor_fd, _BURY_SEC + ending_sec(host, run.id)):
         # the supervisor itself hangs: without it there is nothing to lose any more
         signal.pidfd_send_signal(supervisor_fd, signal.SIGKILL)
         if not _gone(supervisor_fd, _BURY_SEC):
             raise TimedOut("Processes of the container do not end: they wait in the kernel.", step="kill")
-
-
-def _hooks_sec(host: Host, container_id: str) -> float:
-    """Return how long the hooks at a container's end may take."""
-    with contextlib.suppress(NotFound):
-        return float(sum(hooks.ENDING_SEC for one in store.load(host, container_id).hooks if one.point in hooks.ENDING))
-    return 0.0
 
 
 def restart(

@@ -19,7 +19,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -40,6 +39,7 @@ from .console import CONSOLE
 from .loop import Loop
 from .luggage import Luggage
 from .records import Process, RunFile
+from .telling import freezes_told
 
 OOM_SCORE_ADJ: Final = -900
 HOST_SHUTDOWN_SEC: Final = 60.0
@@ -186,37 +186,12 @@ class Supervisor:
         while self.child is not None:
             child = self.child
             self.loop.watch(child.pidfd, read=self.loop.stop)
-            with self._freezes_told():
+            with freezes_told(self.host, self.cgroups, self.id, self.loop):
                 self.loop.run()
             self.loop.forget(child.pidfd)
             self.child = None
             self.server.container = None
             self._ended(child)
-
-    @contextlib.contextmanager
-    def _freezes_told(self) -> Iterator[None]:
-        """Meanwhile tell the ticker when the container is frozen or thawed, whoever does it."""
-        try:
-            watch = self.cgroups.watch_frozen(self.id)
-        except OSError:  # the ticker finds out all the same, some seconds later
-            yield
-            return
-
-        def tell() -> None:
-            try:
-                frozen = watch.changed()
-            except OSError:
-                self.loop.forget(watch.fileno())
-                return
-            if frozen is not None:
-                records.notify(self.host, self.id, "frozen" if frozen else "thawed")
-
-        self.loop.watch(watch.fileno(), read=tell)
-        try:
-            yield
-        finally:
-            self.loop.forget(watch.fileno())
-            watch.close()
 
     def _console_tail(self, child: spawn.Child) -> str | None:
         """Let go of the child's consoles; returns the last lines that /dev/console showed."""
