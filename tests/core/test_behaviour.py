@@ -55,6 +55,8 @@ def test_a_bad_init_is_refused_naming_its_field(init: dict[str, Any]):
 @pytest.mark.parametrize("user", ["", "0", "www-data", "1000:1000", "postgres:ssl-cert", "samba$", "_apt"])
 def test_users_as_images_name_them_are_taken(user: str):
     Init(user=user).check()
+    with pytest.raises(SpecError):
+        Init(user=f"{user} x").check()
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,8 @@ def test_the_other_groups_name_their_fields_too(kind: type[Boot] | type[Consoles
 
 def test_a_log_may_be_none_at_all():
     Consoles(log_bytes=0).check()
+    with pytest.raises(SpecError):
+        Consoles(log_bytes=-1).check()
 
 
 def test_what_is_given_is_what_differs_and_comes_back():

@@ -21,6 +21,8 @@ HOST = Nic(name="eth0", type="host")
 @pytest.mark.parametrize("nic", [BRIDGE, ROUTED, MACVLAN, VLAN, PHYS, HOST], ids=lambda nic: nic.type)
 def test_what_is_whole_passes(nic: Nic) -> None:
     nic.check()
+    with pytest.raises(SpecError):
+        dataclasses.replace(nic, name="").check()
 
 
 @pytest.mark.parametrize(
