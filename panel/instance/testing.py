@@ -1,7 +1,7 @@
 """`manage.py test`: the whole suite. More arguments go to pytest, and then only what they name is run.
 
 `manage.py test --distributions`: every system that containers are known to run, here and in the emulated machine; takes
-an hour, and as much room as their images.
+two hours, and as much room as their images.
 
 The tests run in a state directory of their own. Beside them run those of the kernel once more in an emulated machine
 with cgroup v2, and then those of the web on a PostgreSQL that is started for it (as the user postgres, on a unix
