@@ -249,6 +249,11 @@ def test_a_container_has_the_shape_of_the_contract(make, alice):
         "disk_bytes": None,
         "io_read_bytes_per_sec": None,
         "io_write_bytes_per_sec": None,
+        "io_read_ops_per_sec": None,
+        "io_write_ops_per_sec": None,
+        "io_weight": None,
+        "hugepages": None,
+        "cgroup": None,
     }
     assert row["addresses"] == ["10.90.3.10", "fd00:90:3::a"]
     assert (row["status"], row["pid"], row["operation"]) == ("running", 42, None)

@@ -40,7 +40,8 @@ def test_the_time_is_kept(alice, team, timeout):
     begun = time.monotonic()
     status, answer = Api(alice).get(f"/containers/web-1/wait?status=running&timeout={timeout}")
     assert (status, answer) == (200, {"status": "stopped", "reached": None})
-    assert timeout <= time.monotonic() - begun < timeout + 0.4
+    # the upper bound only tells a time-out that is kept from the default one: a busy machine may be late
+    assert timeout <= time.monotonic() - begun < timeout + 5
 
 
 def test_a_state_that_passed_by_is_seen(team):
