@@ -16,8 +16,8 @@ from . import answers, lists
 from .answers import Key, Wait
 from .auth import actor
 from .errors import TooLarge
+from .image_schemas import ImageIn, ImageServerIn, UploadIn
 from .lists import PageQuery
-from .schemas import ImageIn, ImageServerIn, UploadIn
 
 router = Router(tags=["images"])
 

@@ -15,7 +15,7 @@ from panel.accounts import links, services, tokens
 from . import lists
 from .auth import actor
 from .lists import PageQuery
-from .schemas import MemberIn, ProjectChanges, ProjectIn, TokenIn, UserChanges, UserIn
+from .people_schemas import MemberIn, ProjectChanges, ProjectIn, TokenIn, UserChanges, UserIn
 
 router = Router(tags=["people"])
 CREATED: dict[int, Any] = {201: dict[str, Any]}

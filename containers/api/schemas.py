@@ -7,162 +7,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from containers.core import recipes
-from containers.core.attachments import MOST, Propagation
-from containers.core.behaviour import Kind
-from containers.core.hooks import MOST as HOOKS_MOST
-from containers.core.nics import NicType
 from containers.core.spec import RestartPolicy
-from panel.accounts.models import Role
 
 from .parsing import Body, Input, Name, Text
-
-
-class LimitsIn(Body):
-    """Ceilings; null = none."""
-
-    memory_bytes: int | None = None
-    cpus: float | None = Field(default=None, allow_inf_nan=False)
-    pids: int | None = None
-    disk_bytes: int | None = None
-    io_read_bytes_per_sec: int | None = None
-    io_write_bytes_per_sec: int | None = None
-    swap_bytes: int | None = None
-    cpu_weight: int | None = None
-    cpuset: Annotated[str, Field(max_length=1000)] | None = None
-    io_read_ops_per_sec: int | None = None
-    io_write_ops_per_sec: int | None = None
-    io_weight: int | None = None
-    hugepages: Annotated[dict[Text, int], Field(max_length=8)] | None = None
-    cgroup: Annotated[dict[Text, Text], Field(max_length=64)] | None = None
-
-
-Bound = int | Literal["unlimited"]
-
-
-class PrlimitIn(Body):
-    """A resource limit's halves."""
-
-    soft: Bound
-    hard: Bound
-
-
-Capability = Annotated[str, Field(max_length=40)]
-
-
-Seconds = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class SecurityIn(Body):
-    """Rights of the container's processes, from the next start on; null = as in every container."""
-
-    nesting: bool | None = None
-    capabilities_drop: Annotated[list[Capability], Field(max_length=64)] | None = None
-    capabilities_keep: Annotated[list[Capability], Field(max_length=64)] | None = None
-    no_new_privs: bool | None = None
-    sysctls: Annotated[dict[Text, Text | int], Field(max_length=128)] | None = None
-    prlimits: Annotated[dict[Text, Bound | PrlimitIn], Field(max_length=16)] | None = None
-    oom_score_adj: int | None = None
-    keyctl: bool | None = None
-    seccomp: Annotated[str, Field(max_length=63)] | None = None
-    clock_offsets: Annotated[dict[Text, Seconds], Field(max_length=8)] | None = None
-    personality: Annotated[str, Field(max_length=40)] | None = None
-    apparmor: Annotated[str, Field(max_length=200)] | None = None
-    ids: int | None = None
-
-
-Tags = Annotated[list[Name], Field(max_length=32)]
-Arguments = Annotated[list[Text], Field(max_length=64)]
-Environment = Annotated[dict[Text, Text], Field(max_length=256)]
-
-
-class MountIn(Body):
-    """A shared directory: the share's name in the host's policy, what of it, and where it is inside."""
-
-    share: Name
-    target: Text
-    subpath: Text = ""
-    read_only: bool = False
-    create: bool = True
-    optional: bool = False
-    propagation: Propagation = "private"
-
-
-class DeviceIn(Body):
-    """A device node: the device's name in the host's policy, and how its node is inside."""
-
-    device: Name
-    path: Text = ""
-    mode: Annotated[Text, Field(max_length=4)] = "0666"
-    uid: int = 0
-    gid: int = 0
-
-
-class HookIn(Body):
-    """A program that is run at a point: the host's, by its name in the policy, or at "start" one of the container's."""
-
-    point: Text
-    hook: Text = ""
-    command: Annotated[list[Text], Field(max_length=64)] = []
-
-
-Hooks = Annotated[list[HookIn], Field(max_length=HOOKS_MOST)]
-Mounts = Annotated[list[MountIn], Field(max_length=MOST)]
-Devices = Annotated[list[DeviceIn], Field(max_length=MOST)]
-
-
-class InitIn(Body):
-    """How the first process runs; null = as in every container, and at the beginning as its image says."""
-
-    kind: Kind | None = None
-    arguments: Annotated[list[Text], Field(max_length=1024)] | None = None
-    user: Annotated[Text, Field(max_length=128)] | None = None
-    groups: Annotated[list[int], Field(max_length=32)] | None = None
-    cwd: Annotated[Text, Field(max_length=4096)] | None = None
-    reboot_signal: Annotated[Text, Field(max_length=16)] | None = None
-    wait_for_all: bool | None = None
-
-
-class BootIn(Body):
-    """When it is started among those that start with the host; null = the default."""
-
-    groups: Annotated[list[Name], Field(max_length=32)] | None = None
-    order: int | None = None
-    delay_sec: int | None = None
-
-
-class ConsoleIn(Body):
-    """/dev/console and the ttys, from the next start on; null = the default, and at the beginning as its image says."""
-
-    ttys: int | None = None
-    buffer_bytes: int | None = None
-    log_bytes: int | None = None
-    rotations: int | None = None
-    exclusive: bool | None = None
-
-
-class NicIn(Body):
-    """A network interface. A PATCH knows it by its name; of what is left out it keeps MAC and addresses."""
-
-    name: Annotated[Text, Field(min_length=1, max_length=15)] | None = None
-    type: NicType = "bridge"
-    network: Name | None = None
-    mac: Annotated[Text, Field(max_length=17)] | None = None
-    ipv4: Annotated[Text, Field(max_length=32)] | None = None
-    ipv4_gateway: Annotated[Text, Field(max_length=32)] | None = None
-    ipv6: Annotated[Text, Field(max_length=64)] | None = None
-    ipv6_gateway: Annotated[Text, Field(max_length=64)] | None = None
-    static: bool = False
-    parent: Name | None = None
-    mode: Annotated[Text, Field(max_length=16)] | None = None
-    vlan: int | None = None
-    mtu: int | None = None
-    routes: Annotated[list[Annotated[Text, Field(max_length=64)]], Field(max_length=32)] = []
-    ingress_bytes_per_sec: int | None = None
-    egress_bytes_per_sec: int | None = None
-
-
-Nics = Annotated[list[NicIn], Field(max_length=16)]
+from .setting_schemas import (
+    Arguments,
+    BootIn,
+    ConsoleIn,
+    Devices,
+    Environment,
+    Hooks,
+    InitIn,
+    LimitsIn,
+    Mounts,
+    Nics,
+    SecurityIn,
+    Tags,
+)
 
 
 class ContainerIn(Body):
@@ -325,101 +186,6 @@ class ExecIn(Body):
         return value
 
 
-Package = Annotated[str, Field(pattern=f"^{recipes.PACKAGE}$")]
-Url = Annotated[str, Field(max_length=2000, pattern=r"^https?://[^\s\x00-\x20\x7f]+$")]
-
-
-class DebootstrapSource(Body):
-    type: Literal["debootstrap"]
-    suite: recipes.Suite
-    variant: recipes.Variant | None = None
-    init: recipes.Init | None = None
-    packages: Annotated[list[Package], Field(max_length=recipes.PACKAGES_MAX)] | None = None
-    mirror: Url | None = None
-
-
-class OciSource(Body):
-    type: Literal["oci"]
-    reference: Annotated[Text, Field(min_length=1, max_length=500)]
-    project: Name | None = None
-
-
-class SimplestreamsSource(Body):
-    type: Literal["simplestreams"]
-    server: Url
-    alias: Annotated[Text, Field(min_length=1, max_length=200)]
-    architecture: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,20}$")] | None = None
-
-
-class UrlSource(Body):
-    type: Literal["url"]
-    url: Url
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-UploadId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-FilePath = Annotated[Text, Field(min_length=1, max_length=1024)]
-
-
-class UploadSource(Body):
-    type: Literal["upload"]
-    upload: UploadId
-    metadata: UploadId | None = None
-    sha256: Sha256 | None = None
-
-
-class FileSource(Body):
-    type: Literal["file"]
-    directory: Name
-    path: FilePath
-    metadata: FilePath | None = None
-    sha256: Sha256 | None = None
-
-
-class ContainerSource(Body):
-    type: Literal["container"]
-    container: Name
-    snapshot: Name | None = None
-
-
-class BusyboxSource(Body):
-    type: Literal["busybox"]
-
-
-ImageSource = Annotated[
-    BusyboxSource
-    | DebootstrapSource
-    | OciSource
-    | SimplestreamsSource
-    | UrlSource
-    | UploadSource
-    | FileSource
-    | ContainerSource,
-    Field(discriminator="type"),
-]
-
-
-class ImageIn(Body):
-    """An image to make, and from what."""
-
-    name: Name
-    description: Annotated[Text, Field(max_length=500)] = ""
-    source: ImageSource
-
-
-class ImageServerIn(Body):
-    """An image server whose list is to be fetched."""
-
-    server: Url
-
-
-class UploadIn(Body):
-    """The size of an archive that will be sent in pieces."""
-
-    size_bytes: int = Field(ge=1, le=64 * 1024**3)
-
-
 class NetworkIn(Body):
     """A network to make. ipv4, ipv6: a gateway's address with prefix length, a subnet, "auto" or "none"."""
 
@@ -429,67 +195,3 @@ class NetworkIn(Body):
     ipv4: Annotated[Text, Field(max_length=64)] = "auto"
     ipv6: Annotated[Text, Field(max_length=64)] = "auto"
     nat: bool = True
-
-
-class ProjectIn(Body):
-    """A project to make."""
-
-    name: Name
-    description: Annotated[Text, Field(max_length=500)] = ""
-
-
-class ProjectChanges(Body):
-    """What is to be different; what is not given stays."""
-
-    name: Name | None = None
-    description: Annotated[Text, Field(max_length=500)] | None = None
-
-
-RoleName = Literal["viewer", "operator", "administrator"]
-
-
-class MemberIn(Body):
-    """A member's role."""
-
-    role: RoleName
-
-
-class UserIn(Body):
-    """A user to make. Nobody chooses another's password: the answer holds a one-time sign-in link."""
-
-    username: Name
-    host_admin: bool = False
-
-
-class UserChanges(Body):
-    """Whether the user may use the panel at all."""
-
-    active: bool
-
-
-def _aware(value: str) -> str:
-    try:
-        at = dt.datetime.fromisoformat(value)
-    except ValueError:
-        raise ValueError("Give a time as RFC 3339, such as 2030-01-31T12:00:00Z.") from None
-    if at.tzinfo is None:
-        raise ValueError("Give the time with its zone, such as 2030-01-31T12:00:00Z.")
-    try:
-        at.astimezone(dt.UTC)
-    except OverflowError:
-        raise ValueError("This time is out of range.") from None
-    return value
-
-
-Time = Annotated[str, Field(max_length=40), AfterValidator(_aware)]
-
-
-class TokenIn(Body):
-    """A token to make for oneself. expires_at: null = never."""
-
-    name: Annotated[Text, Field(min_length=1, max_length=63)]
-    expires_at: Time | None = None
-    read_only: bool = False
-
-
-assert set(RoleName.__args__) == set(Role.values)  # type: ignore[attr-defined]  # one list of roles

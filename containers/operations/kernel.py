@@ -18,7 +18,7 @@ from ..core.basket import Entry
 from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
 from ..core.host import Host
-from ..core.images import base, remote, simplestreams, staging
+from ..core.images import base, downloading, simplestreams, staging
 from ..core.lifecycle import (
     attaching,
     discarding,
@@ -302,7 +302,7 @@ class KernelRuntime:
         return all(Path("/sys/class/net", nic.bridge).exists() for nic in spec.nics if nic.bridge)
 
     def tidy(self) -> list[str]:
-        return stored.recover(self.host) + remote.sweep(self.host.downloads_dir)
+        return stored.recover(self.host) + downloading.sweep(self.host.downloads_dir)
 
     def facts(self) -> dict[str, Any]:
         try:

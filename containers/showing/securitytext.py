@@ -59,6 +59,10 @@ def _bound(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() else text
 
 
+_Text = tuple[str, str, Any, Any, str, str]
+"""name, label, shown, raw, kind, help."""
+
+
 def _prlimit(text: str) -> Any:
     soft, colon, hard = (part.strip() for part in text.partition(":"))
     return {"soft": _bound(soft), "hard": _bound(hard)} if colon else _bound(soft)
@@ -92,14 +96,47 @@ def _score(text: str) -> int | None:
 def rows(security: Security, setting: Setting, yes: Callable[[bool], str]) -> list[dict[str, Any]]:
     """Return the rows of the settings page. setting: makes one of name, label, shown, raw, kind, help."""
     start = _("Takes effect at the next start.")
+    flags = (
+        (
+            "nesting",
+            _("Nesting"),
+            security.nesting,
+            _("Containers inside this container work. Only where the host's policy allows it."),
+        ),
+        (
+            "no_new_privs",
+            _("No new rights"),
+            security.no_new_privs,
+            _("Set-uid programs such as sudo and su give no rights."),
+        ),
+        (
+            "keyctl",
+            _("Key rings"),
+            security.keyctl,
+            _("Programs may use the kernel's key rings. Only where the host's policy allows it."),
+        ),
+    )
+    return [
+        *(
+            setting(f"{PREFIX}{name}", label, yes(on), on, "check", f"{help_text} {start}")
+            for name, label, on, help_text in flags
+        ),
+        *(
+            setting(f"{PREFIX}{name}", label, shown, raw, kind, f"{help_text} {start}")
+            for name, label, shown, raw, kind, help_text in (*_of_processes(security), *_of_the_host(security))
+        ),
+    ]
+
+
+def _of_processes(security: Security) -> tuple[_Text, ...]:
+    """Return what a process in the container may do."""
     drop = " ".join(security.capabilities_drop)
     keep = security.capabilities_keep
     kept = " ".join(keep or ())
     sysctls = "\n".join(f"{name}={value}" for name, value in sorted(security.sysctls.items()))
     limits = "\n".join(f"{name}={one.soft}:{one.hard}" for name, one in sorted(security.prlimits.items()))
     score = security.oom_score_adj
-    offsets = "\n".join(f"{name}={value:g}" for name, value in sorted(security.clock_offsets.items()))
-    texts = (
+    return (
         (
             "capabilities_drop",
             _("Capabilities taken away"),
@@ -140,6 +177,13 @@ def rows(security: Security, setting: Setting, yes: Callable[[bool], str]) -> li
             "text",
             _("0 to 1000; the higher, the sooner."),
         ),
+    )
+
+
+def _of_the_host(security: Security) -> tuple[_Text, ...]:
+    """Return what a container has of the host's, and how the host looks from inside."""
+    offsets = "\n".join(f"{name}={value:g}" for name, value in sorted(security.clock_offsets.items()))
+    return (
         (
             "seccomp",
             _("System call profile"),
@@ -181,24 +225,3 @@ def rows(security: Security, setting: Setting, yes: Callable[[bool], str]) -> li
             _("A multiple of 65536; more than that are for containers inside this one, where the policy allows it."),
         ),
     )
-    nesting = _("Containers inside this container work. Only where the host's policy allows it.")
-    keys = _("Programs may use the kernel's key rings. Only where the host's policy allows it.")
-    privs = _("Set-uid programs such as sudo and su give no rights.")
-    return [
-        setting(
-            f"{PREFIX}nesting", _("Nesting"), yes(security.nesting), security.nesting, "check", f"{nesting} {start}"
-        ),
-        setting(
-            f"{PREFIX}no_new_privs",
-            _("No new rights"),
-            yes(security.no_new_privs),
-            security.no_new_privs,
-            "check",
-            f"{privs} {start}",
-        ),
-        setting(f"{PREFIX}keyctl", _("Key rings"), yes(security.keyctl), security.keyctl, "check", f"{keys} {start}"),
-        *(
-            setting(f"{PREFIX}{name}", label, shown, raw, kind, f"{help_text} {start}")
-            for name, label, shown, raw, kind, help_text in texts
-        ),
-    ]

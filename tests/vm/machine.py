@@ -75,6 +75,8 @@ ip link set lo up
 hostname boxroom-vm
 cp /command /new/run/command
 cat > /new/run/start <<END
+# where systemd boots a host, the nodes of these are there before anybody asks
+/run/modprobe -a fuse tun
 /bin/sh /run/command
 echo "boxroom-vm-exit \$?"
 sync

@@ -189,40 +189,12 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         os.umask(0)
     with _Step("give it what confines it"):
         confining.confine(plan.confinement)
-    with _Step("make a private mount tree"):
-        mount(None, "/", None, MS_REC | MS_PRIVATE)
-        mount("tmpfs", plan.scratch, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700,size=1m")
-        os.chdir(plan.scratch)
-    _pause(plan, connection, "pre-mount")
-    execute(plan.before, mount_fds)
-    _pause(plan, connection, "mount")
-    _pause(plan, connection, "autodev")
-    with _Step("open the consoles"):
-        slave_fd = _consoles(connection, plan.ttys)
-    with _Step("set the host name"):
-        sethostname(plan.hostname)
-    with _Step("change the root directory"):
-        pivot_root(".", ".")
-        umount(".", MNT_DETACH)
-        os.chdir("/")
+    slave_fd = _make_root(plan, connection, mount_fds)
     if plan.tells_root:
         send(connection, {"type": "rooted"})
     _set_limits(kind for kind, _, _ in plan.limits)
     _expect(connection, "finish")
-    with _Step("make a cgroup namespace"):
-        unshare(CLONE_NEWCGROUP)
-    execute(plan.after)
-    with _Step("set its clocks"):
-        confining.set_clocks(plan.confinement)
-    with _Step("share the mount tree"):
-        # systemd inside expects a shared tree, and does not make one itself in a container
-        mount(None, "/", None, MS_REC | MS_SHARED)
-    for name, value in plan.sysctls:
-        with _Step(f"set the sysctl {name}"):
-            rights.write_sysctls([(name, value)])
-    for link in () if plan.links is None else ("lo", *plan.links):
-        with _Step(f"bring the link {link} up"):
-            _link_up(link)
+    _settle_in(plan)
     account = program.look_up(plan.init)
     program.prepare(plan.init, account, slave_fd)
     with _Step("set the standard streams"):
@@ -250,6 +222,45 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         lambda: _exec(plan, environment),
         lambda failed: _report(connection, failed.step, failed.error),
     )
+
+
+def _make_root(plan: ChildPlan, connection: socket.socket, mount_fds: list[int]) -> int:
+    """Mount everything, open the consoles and enter the new root; return the slave of /dev/console."""
+    with _Step("make a private mount tree"):
+        mount(None, "/", None, MS_REC | MS_PRIVATE)
+        mount("tmpfs", plan.scratch, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700,size=1m")
+        os.chdir(plan.scratch)
+    _pause(plan, connection, "pre-mount")
+    execute(plan.before, mount_fds)
+    _pause(plan, connection, "mount")
+    _pause(plan, connection, "autodev")
+    with _Step("open the consoles"):
+        slave_fd = _consoles(connection, plan.ttys)
+    with _Step("set the host name"):
+        sethostname(plan.hostname)
+    with _Step("change the root directory"):
+        pivot_root(".", ".")
+        umount(".", MNT_DETACH)
+        os.chdir("/")
+    return slave_fd
+
+
+def _settle_in(plan: ChildPlan) -> None:
+    """Do what waits for the cgroups and the links."""
+    with _Step("make a cgroup namespace"):
+        unshare(CLONE_NEWCGROUP)
+    execute(plan.after)
+    with _Step("set its clocks"):
+        confining.set_clocks(plan.confinement)
+    with _Step("share the mount tree"):
+        # systemd inside expects a shared tree, and does not make one itself in a container
+        mount(None, "/", None, MS_REC | MS_SHARED)
+    for name, value in plan.sysctls:
+        with _Step(f"set the sysctl {name}"):
+            rights.write_sysctls([(name, value)])
+    for link in () if plan.links is None else ("lo", *plan.links):
+        with _Step(f"bring the link {link} up"):
+            _link_up(link)
 
 
 def _consoles(connection: socket.socket, ttys: int) -> int:

@@ -279,7 +279,8 @@ class Command(BaseCommand):
         """Start `up` in a session of its own and return when it is ready."""
         read_fd, write_fd = os.pipe()
         command = [sys.executable, str(PROJECT / "manage.py"), "up", "--state-dir", str(host.state_dir)]
-        command += ["--parts", ",".join(self.parts)]
+        if set(self.parts) != set(PARTS):
+            command += ["--parts", ",".join(self.parts)]
         for origin in options["origin"]:
             command += ["--origin", origin]
         with (host.log_dir / "up.log").open("ab") as log:
