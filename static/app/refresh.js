@@ -37,11 +37,32 @@ async function fetchParts(url) {
   if (!answer || !answer.ok) return;
   const html = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll(`[data-refresh="${CSS.escape(url)}"]`)) {
-    if ("keepEdits" in part.dataset && part.querySelector("[data-input]:not(:disabled)")) continue;
+    if ("keepEdits" in part.dataset && edited(part)) continue;
     const fresh = html.querySelector(part.dataset.select ?? `#${CSS.escape(part.id)}`);
     if (fresh) morph(part, fresh);
   }
 }
+
+/** Whether somebody is filling in one of a part's forms, or is being told what is wrong with what he sent. */
+function edited(part) {
+  if ("sent" in part.dataset) return false;
+  if (part.querySelector("[data-input]:not(:disabled), [role=alert]")) return true;
+  return [...part.querySelectorAll("input, textarea, select")].some((field) => {
+    if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
+    if (field.tagName !== "SELECT") return field.type !== "hidden" && field.value !== field.defaultValue;
+    return field.selectedIndex !== Math.max(0, [...field.options].findIndex((option) => option.defaultSelected));
+  });
+}
+
+// what was sent is not being filled in any more; an answer that finds something wrong puts a new part there
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const part = event.target.closest?.("[data-keep-edits]");
+  if (part) part.dataset.sent = "";
+});
+document.addEventListener("htmx:afterRequest", (event) => {
+  const part = event.detail.failed && event.target.closest?.("[data-keep-edits]");
+  if (part) delete part.dataset.sent;
+});
 
 /** Change an element into another in place: focus, scroll and drawn canvases stay. */
 export function morph(old, fresh) {
