@@ -266,7 +266,8 @@ def test_a_container_that_takes_the_commands_place_for_itself_gets_no_hold_of_th
     sh: Sh, host: Host, running_container: Spec
 ) -> None:
     place = detect.open(host).namespace_dir(running_container.id) / ".attached"
-    squat = "echo $$ >cgroup.procs; until rmdir .attached; do usleep 5000; done; mkdir .attached"
+    # it goes there until it has: as what a command left it is moved itself, at its own time
+    squat = "until echo $$ >cgroup.procs; rmdir .attached; do usleep 5000; done; mkdir .attached"
     assert sh(f"{OWN_TREE} cd /tmp/c; sh -c '{squat}' >/dev/null 2>&1 &").exit_code == 0
     wait_until(lambda: place.exists() and place.stat().st_uid != 0, what="its own directory")
     found = sh("grep ^0: /proc/self/cgroup; echo $$ >/tmp/c/.attached/cgroup.procs")

@@ -30,14 +30,14 @@ from ..exits import LastExit
 from ..extras import Extras
 from ..host import Host
 from ..network import lending
-from ..pids import boot_id
-from ..proc import records, rtnl
+from ..proc import records
 from ..proc.records import RunFile
 from ..sentences import say
 from ..spec import Limits, Spec
 from ..start_plan import StartPlan
 from ..states import Status
 from ..storage import overlay
+from . import runs
 from .hooking import ending_sec
 from .launching import NetworkPort, Progress, RunState, launch
 
@@ -45,7 +45,6 @@ __all__ = [
     "NetworkPort",
     "Observation",
     "RunState",
-    "bury",
     "freeze",
     "observe",
     "observe_one",
@@ -61,7 +60,6 @@ __all__ = [
 FREEZE_SEC: Final = 10.0
 _NOTHING: Final = Attachments()
 _NONE: Final = Extras()
-_BURY_SEC: Final = 10.0
 _LOOK_SEC: Final = 0.05
 _SIGNAL_AGAIN_SEC: Final = 1.0
 
@@ -102,9 +100,10 @@ def start(
     layers, Cancelled, Busy.
     """
     with store.lock(host, "container", spec.id):
-        run = _live(host, spec.id)
+        run = runs.living(host, spec.id)
         if run is not None:
             return RunState(init_pid=run.init.pid, started_at=run.started_at)
+        runs.settle(host, spec.id)
         root = overlay.plan(host, spec)
         plan = StartPlan(
             state_dir=str(host.state_dir),
@@ -122,38 +121,6 @@ def start(
         return launch(plan, network, progress, cancelled)
 
 
-def _live(host: Host, container_id: str) -> RunFile | None:
-    """Return the run file of a container whose supervisor lives; what a dead one left is cleared away."""
-    run = RunFile.read(host.run_path(container_id))
-    if run is None:
-        return None
-    pidfd = run.supervisor.open()
-    if pidfd is not None:
-        os.close(pidfd)
-        return run
-    bury(host, run)
-    return None
-
-
-def bury(host: Host, run: RunFile) -> LastExit:
-    """Clear away what a supervisor that was killed left: processes, cgroups, links, files. Returns what it records."""
-    cgroups = detect.open(host)
-    cgroups.kill(run.id)
-    cgroups.wait_empty(run.id, _BURY_SEC)
-    cgroups.remove(run.id)
-    with contextlib.suppress(CoreError):
-        for nic in store.load(host, run.id).nics:
-            if nic.host_link:
-                rtnl.delete_link(nic.host_link)
-    lending.tell(run.id, lending.give_back(host, run.id))
-    last = LastExit(at=records.now(), reason="lost")
-    records.write_last_exit(host, run.id, last)
-    host.supervisor_socket(run.id).unlink(missing_ok=True)
-    records.expect_path(host, run.id).unlink(missing_ok=True)
-    host.run_path(run.id).unlink(missing_ok=True)
-    return last
-
-
 def stop(
     host: Host,
     container_id: str,
@@ -169,17 +136,15 @@ def stop(
     Asks init to shut down and waits timeout_sec; then, with force, kills. kill: at once, without asking. A frozen
     container is thawed first, and the time counts once. Raises TimedOut (without force), Cancelled.
     """
-    run = _live(host, container_id)
-    if run is None:
-        return records.read_last_exit(host, container_id)
-    supervisor_fd = run.supervisor.open()
-    if supervisor_fd is None:
+    run = runs.living(host, container_id)
+    supervisor_fd = run.supervisor.open() if run else None
+    if run is None or supervisor_fd is None:
         return records.read_last_exit(host, container_id)
     try:
         ended = not kill and _halt(host, run, supervisor_fd, timeout_sec, cancelled)
         if not ended:
             if not (force or kill):
-                records.expect(host, container_id, None)
+                runs.expect(host, run, None)
                 raise TimedOut(
                     say("The container did not shut down within %(seconds).0f s.", seconds=timeout_sec), step="stop"
                 )
@@ -187,7 +152,8 @@ def stop(
             _kill(host, run, supervisor_fd)
     finally:
         os.close(supervisor_fd)
-    _live(host, container_id)
+    runs.living(host, container_id)
+    runs.settle(host, container_id)
     return records.read_last_exit(host, container_id)
 
 
@@ -201,7 +167,7 @@ def _halt(host: Host, run: RunFile, supervisor_fd: int, timeout_sec: float, canc
     cgroups = detect.open(host)
     with contextlib.suppress(NotFound):
         cgroups.thaw(run.id, max(timeout_sec, 0.1))
-    records.expect(host, run.id, "stopped")
+    runs.expect(host, run, "stopped")
     cgroups.lift_pids(run.id, halt.PIDS_ROOM)
     ended = False
     try:
@@ -227,7 +193,7 @@ def _ask_until_gone(
         if _gone(supervisor_fd, min(left, _LOOK_SEC)):
             return True
         if cancelled():
-            records.expect(host, run.id, None)
+            runs.expect(host, run, None)
             raise Cancelled("The stop was cancelled; the container may still be shutting down.")
     return _gone(supervisor_fd, 0)
 
@@ -256,13 +222,13 @@ def _gone(pidfd: int, timeout_sec: float) -> bool:
 
 
 def _kill(host: Host, run: RunFile, supervisor_fd: int) -> None:
-    records.expect(host, run.id, "killed")
+    runs.expect(host, run, "killed")
     detect.open(host).kill(run.id)
     _signal(run, signal.SIGKILL)
-    if not _gone(supervisor_fd, _BURY_SEC + ending_sec(host, run.id)):
+    if not _gone(supervisor_fd, runs.BURY_SEC + ending_sec(host, run.id)):
         # the supervisor itself hangs: without it there is nothing to lose any more
         signal.pidfd_send_signal(supervisor_fd, signal.SIGKILL)
-        if not _gone(supervisor_fd, _BURY_SEC):
+        if not _gone(supervisor_fd, runs.BURY_SEC):
             raise TimedOut("Processes of the container do not end: they wait in the kernel.", step="kill")
 
 
@@ -287,7 +253,7 @@ def reboot(host: Host, container_id: str, *, timeout_sec: float = 60.0, cancelle
     A frozen one is thawed first. Raises InvalidTransition where it does not run, is an application, or ended instead;
     TimedOut, and then it may still be on its way; Cancelled.
     """
-    run = _live(host, container_id)
+    run = runs.living(host, container_id)
     supervisor_fd = run.supervisor.open() if run else None
     if run is None or supervisor_fd is None:
         raise InvalidTransition("The container is not running.", status=str(Status.STOPPED), action="restart")
@@ -324,14 +290,14 @@ def reboot(host: Host, container_id: str, *, timeout_sec: float = 60.0, cancelle
 
 def freeze(host: Host, container_id: str) -> None:
     """Freeze a running container; a frozen one is fine. Raises InvalidTransition when it does not run, TimedOut."""
-    if _live(host, container_id) is None:
+    if runs.living(host, container_id) is None:
         raise InvalidTransition("The container is not running.", status=str(Status.STOPPED), action="freeze")
     detect.open(host).freeze(container_id, FREEZE_SEC)
 
 
 def thaw(host: Host, container_id: str) -> None:
     """Let a frozen container run on; a running one is fine. Raises InvalidTransition when it does not run."""
-    if _live(host, container_id) is None:
+    if runs.living(host, container_id) is None:
         raise InvalidTransition("The container is not running.", status=str(Status.STOPPED), action="unfreeze")
     detect.open(host).thaw(container_id)
 
@@ -341,7 +307,7 @@ def update_limits(host: Host, container_id: str, limits: Limits) -> bool:
 
     The caller stores the spec. Raises InUse where memory in use cannot be reclaimed.
     """
-    if _live(host, container_id) is None:
+    if runs.living(host, container_id) is None:
         return False
     detect.open(host).apply(container_id, limits)
     return True
@@ -362,8 +328,8 @@ def observe_one(host: Host, container_id: str) -> Observation | None:
 
 def _observe(host: Host, cgroups: Any, container_id: str) -> Observation:
     try:
-        run = RunFile.read(host.run_path(container_id))
-        if run is not None and run.boot_id == boot_id() and _alive(run):
+        run, alive = runs.look(host, container_id)
+        if run is not None and alive:
             status = Status.FROZEN if cgroups.frozen(container_id) else Status.RUNNING
             return Observation(status=status, init_pid=run.init.pid, started_at=run.started_at)
         last = records.read_last_exit(host, container_id)
@@ -374,27 +340,18 @@ def _observe(host: Host, cgroups: Any, container_id: str) -> Observation:
     return Observation(status=Status.STOPPED, reason=last.reason if last else "", last_exit=last)
 
 
-def _alive(run: RunFile) -> bool:
-    """Tell whether the supervisor lives: it is there from before init until everything is cleared away."""
-    pidfd = run.supervisor.open()
-    if pidfd is None:
-        return False
-    os.close(pidfd)
-    return True
-
-
 def sweep(host: Host) -> tuple[str, ...]:
     """Clear away what killed supervisors left; returns the ids of their containers. For the reconciler."""
     dead = []
     with contextlib.suppress(FileNotFoundError):
         for path in sorted(host.supervisor_dir().glob("*.json")):
-            run = RunFile.read(path)
-            if run is not None and not _alive(run):
-                bury(host, run)
+            run, alive = runs.look(host, path.stem)
+            if run is not None and not alive:
+                runs.bury(host, run)
                 dead.append(run.id)
     for container_id in lending.borrowers(host):
         # while it is started its worker holds the lock; where that was lost the supervisor may be gone as well
         with contextlib.suppress(CoreError, OSError), store.lock(host, "container", container_id, wait_sec=0):
-            if _live(host, container_id) is None:
+            if runs.living(host, container_id) is None:
                 lending.tell(container_id, lending.give_back(host, container_id))
     return tuple(dead)

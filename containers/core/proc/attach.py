@@ -308,7 +308,10 @@ class CommandGroup:
     def dissolve(self) -> bool:
         """Move what still runs to the attach cgroup and remove this one; returns whether it is gone."""
         with contextlib.suppress(OSError):
-            for pid in (self.path / "cgroup.procs").read_text().split():
+            moved: set[str] = set()
+            # read anew for each: init may be taking one over into a scope of its own, and is not to lose it again
+            while left := set((self.path / "cgroup.procs").read_text().split()) - moved:
+                moved.add(pid := left.pop())
                 with contextlib.suppress(OSError):
                     write_file(self._home, pid)
         try:

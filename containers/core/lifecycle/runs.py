@@ -1,0 +1,96 @@
+"""Runs of containers, as the files tell of them: which one lives, what its end will be called, what a killed one left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from typing import Final
+
+from .. import store
+from ..cgroups import detect
+from ..errors import CoreError
+from ..exits import LastExit, Reason
+from ..host import Host
+from ..network import lending
+from ..pids import boot_id
+from ..proc import records, rtnl
+from ..proc.records import RunFile
+
+BURY_SEC: Final = 10.0
+
+
+def look(host: Host, container_id: str) -> tuple[RunFile | None, bool]:
+    """Return a container's run file, and whether its supervisor lives. Changes nothing; raises OSError, ValueError."""
+    path = host.run_path(container_id)
+    run = RunFile.read(path)
+    while run is not None and not _alive(run):
+        # it takes its file away before it ends: what is still there now was left by one that was killed
+        again = RunFile.read(path)
+        if again == run:
+            return run, False
+        run = again
+    return run, run is not None
+
+
+def _alive(run: RunFile) -> bool:
+    """Tell whether the supervisor lives: it is there from before init until everything is cleared away."""
+    if run.boot_id != boot_id():
+        return False
+    pidfd = run.supervisor.open()
+    if pidfd is None:
+        return False
+    try:
+        # one that nobody has reaped yet is gone all the same
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return not poll.poll(0)
+    finally:
+        os.close(pidfd)
+
+
+def living(host: Host, container_id: str) -> RunFile | None:
+    """Return the run file of a container whose supervisor lives; what a dead one left is cleared away."""
+    run, alive = look(host, container_id)
+    if run is None or alive:
+        return run
+    bury(host, run)
+    return None
+
+
+def bury(host: Host, run: RunFile) -> None:
+    """Clear away what a supervisor that was killed left: processes, cgroups, links, files; its end is recorded once.
+
+    Where several do it at once, all return when it is done. Raises Busy.
+    """
+    with store.lock(host, "run", run.id, wait_sec=2 * BURY_SEC):
+        if RunFile.read(host.run_path(run.id)) != run:
+            return
+        cgroups = detect.open(host)
+        cgroups.kill(run.id)
+        cgroups.wait_empty(run.id, BURY_SEC)
+        cgroups.remove(run.id)
+        with contextlib.suppress(CoreError):
+            for nic in store.load(host, run.id).nics:
+                if nic.host_link:
+                    rtnl.delete_link(nic.host_link)
+        lending.tell(run.id, lending.give_back(host, run.id))
+        records.write_last_exit(host, run.id, LastExit(at=records.now(), reason="lost"))
+        host.supervisor_socket(run.id).unlink(missing_ok=True)
+        records.expect(host, run.id, None)
+        host.run_path(run.id).unlink(missing_ok=True)
+
+
+def expect(host: Host, run: RunFile, reason: Reason | None) -> None:
+    """Tell a run's supervisor how the end to come is to be recorded; None takes it back. One that is gone is fine."""
+    with store.lock(host, "run", run.id, wait_sec=2 * BURY_SEC):
+        now = RunFile.read(host.run_path(run.id))
+        if now is not None and now.supervisor == run.supervisor:
+            records.expect(host, run.id, reason)
+
+
+def settle(host: Host, container_id: str) -> None:
+    """Forget what was expected of a run that ended at the very moment it was told; the next one is not to believe it."""
+    with store.lock(host, "run", container_id, wait_sec=2 * BURY_SEC):
+        if RunFile.read(host.run_path(container_id)) is None:
+            records.expect(host, container_id, None)
