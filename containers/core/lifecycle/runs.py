@@ -1,4 +1,4 @@
-"""Runs of containers, as the files tell of them: which one lives, what its end will be called, what a killed one left."""
+"""Runs of containers, as files tell of them: which one lives, what its end will be called, what a killed one left."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def expect(host: Host, run: RunFile, reason: Reason | None) -> None:
 
 
 def settle(host: Host, container_id: str) -> None:
-    """Forget what was expected of a run that ended at the very moment it was told; the next one is not to believe it."""
+    """Forget what was expected of a run that had ended when it was told; the next one is not to believe it."""
     with store.lock(host, "run", container_id, wait_sec=2 * BURY_SEC):
         if RunFile.read(host.run_path(container_id)) is None:
             records.expect(host, container_id, None)
