@@ -63,6 +63,21 @@ def test_what_needs_no_instance_is_never_refused(tmp_path: Path, monkeypatch: py
         assert options.refusal(command.split()) == ""
 
 
+@pytest.mark.parametrize("command", ["doctor", "install --print"])
+def test_who_may_not_read_the_instance_gets_words(tmp_path: Path, command: str) -> None:
+    """Root without the right to pass over modes stands for a plain user, who could not read every clone."""
+    (tmp_path / "panel").mkdir(mode=0o700)
+    (tmp_path / "panel/web.json").write_text("{}")
+    os.chown(tmp_path / "panel", 1, 1)
+    words = [sys.executable, str(PROJECT / "manage.py"), *command.split(), "--state-dir", str(tmp_path)]
+    less = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
+    done = subprocess.run(
+        [*less, *words], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stdout or done.stderr
+
+
 def test_the_environment_of_another_python_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Debian's next release brings another Python, for which nothing is installed."""
     (tmp_path / "requirements.txt").write_text("")

@@ -23,7 +23,7 @@ KERNEL_MIN: Final = (5, 19)
 SPACE_MIN_BYTES: Final = 2 * 1024**3
 INODES_MIN: Final = 100_000
 INOTIFY_INSTANCES_MIN: Final = 512
-PROBE_SEC: Final = 60
+PROBE_SEC: Final = 120
 
 
 _PROBES: Final[dict[str, tuple[Level, str, str, str]]] = {

@@ -25,7 +25,9 @@ from containers.core import syscalls
 from containers.core.mount_flags import MS_PRIVATE, MS_REC
 from containers.core.proc import probing
 
-DEADLINE_SEC = 20
+DEADLINE_SEC = 50
+FILTER_SEC = 40
+"""The first rules of a boot wait for some fifteen kernel modules, which a slow and busy disk brings late."""
 RTM_NEWLINK = 16
 NLM_F_CREATE_EXCL_ACK = 0x605
 _FILTER = """
@@ -169,9 +171,13 @@ def packet_filter() -> None:
     """Load NAT and bridge rules in a scratch network namespace."""
     syscalls.unshare(syscalls.CLONE_NEWNET)
     path = "/usr/sbin:/usr/bin:/sbin:/bin"
-    done = subprocess.run(
-        ["nft", "-f", "-"], input=_FILTER, capture_output=True, text=True, env={"PATH": path}, timeout=10, check=False
-    )
+    command = ["nft", "-f", "-"]
+    try:
+        done = subprocess.run(
+            command, input=_FILTER, capture_output=True, text=True, env={"PATH": path}, timeout=FILTER_SEC, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"nft did not end within {FILTER_SEC} s") from error
     if done.returncode:
         raise OSError(done.stderr.strip().partition("\n")[0])
 
