@@ -8,15 +8,14 @@ again by itself.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import ipaddress
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from . import locking
 from .errors import HostUnsupported, InUse
 from .host import IDS_PER_CONTAINER, RUN_ROOT, SLOTS, Host
 from .network.subnets import overlaps
@@ -180,12 +179,8 @@ def locked(registry: Path) -> Iterator[None]:
     # /run/boxroom is everybody's to pass through (the web process has a socket below it), the registry is not
     registry.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     registry.mkdir(mode=0o700, exist_ok=True)
-    fd = os.open(registry / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with locking.held(registry / ".lock"):
         yield
-    finally:
-        os.close(fd)
 
 
 def _write(claim: Claim, registry: Path) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .. import rtnetlink
+from .. import locking, rtnetlink
 from ..errors import InUse, NotFound, SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
@@ -116,12 +115,8 @@ def borrowers(host: Host) -> dict[str, Lent]:
 def _held(host: Host) -> Iterator[None]:
     """Have lending and giving back to oneself."""
     host.locks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(host.locks_dir / "lending", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with locking.held(host.locks_dir / "lending"):
         yield
-    finally:
-        os.close(fd)
 
 
 # -- lending ----------------------------------------------------------------------------------------------------------

@@ -7,13 +7,11 @@ nothing the second time. Root; the first call loads pyroute2.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from .. import claims
+from .. import claims, locking
 from ..errors import InUse
 from ..host import Host
 from ..nics import host_network
@@ -28,12 +26,8 @@ _NO_PARENTS: Final[plugging.Parents] = {}
 @contextlib.contextmanager
 def _lock(host: Host) -> Iterator[None]:
     host.locks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(host.locks_dir / "network", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with locking.held(host.locks_dir / "network"):
         yield
-    finally:
-        os.close(fd)
 
 
 def _check(configs: Iterable[NetworkConfig]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,13 +33,11 @@ def create(ip: IPRoute, host: Host, spec: Spec, nics: Iterable[Nic], netns_fd: i
     Raises SetupFailed or NetlinkError, and then leaves no link.
     """
     made: list[int] = []
-    try:
+    with ExitStack() as undo:
         for nic in nics:
             made.append(_create(ip, host, spec, nic, netns_fd))
-    except BaseException:
-        for index in made:
-            ip.link("del", index=index)
-        raise
+            undo.callback(_delete, ip, nic.host_link)
+        undo.pop_all()
     return made
 
 
@@ -49,10 +48,13 @@ def bring_up(ip: IPRoute, indexes: Iterable[int]) -> None:
 
 
 def delete(names: Iterable[str]) -> None:
-    """Delete links by name; what is gone already is fine. Takes about 20 ms each (a grace period of the kernel)."""
-    with netlink("deleting links") as ip:
-        for name in names:
-            _delete(ip, name)
+    """Delete links by name; what is gone already is fine. Takes about 20 ms each (a grace period of the kernel).
+
+    One that cannot be deleted does not keep the others; then its error is raised at the end.
+    """
+    with netlink("deleting links") as ip, ExitStack() as each:
+        for name in reversed(list(names)):
+            each.callback(_delete, ip, name)
 
 
 def _delete(ip: IPRoute, name: str) -> None:
@@ -96,11 +98,10 @@ def _create(ip: IPRoute, host: Host, spec: Spec, nic: Nic, netns_fd: int) -> int
             step="network",
             path=nic.host_link,
         )
-    try:
+    with ExitStack() as undo:
+        undo.callback(_delete, ip, nic.host_link)
         _settle(ip, host, spec, nic, index)
-    except BaseException:
-        ip.link("del", index=index)
-        raise
+        undo.pop_all()
     return index
 
 
