@@ -11,6 +11,7 @@ The state directory (root, 0711)::
         images/NAME.json     which layers an image is made of
         imports/ID.json      what of LXC's a container is to be made of, until it is
         tmp/ trash/          what is being made, what is being removed
+        backups/FILE         backups that lie on this host itself; holds/ what they are being made of
         basket/ID/           what was deleted and can be had back for some days
     stats/                   0700: samples, one file per container
     panel/                   root:boxroom, 0750: web.json (the panel's settings, the web's secrets), static files
@@ -93,6 +94,16 @@ class Host:
     def downloads_dir(self) -> Path:
         """What downloads of images have brought so far, by digest; kept for a day, to go on with."""
         return self.store_dir / "downloads"
+
+    @property
+    def holds_dir(self) -> Path:
+        """Which layers are being read or made, and nothing refers to."""
+        return self.store_dir / "holds"
+
+    @property
+    def backups_dir(self) -> Path:
+        """Backups on this host itself."""
+        return self.store_dir / "backups"
 
     @property
     def basket_dir(self) -> Path:

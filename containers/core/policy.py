@@ -20,6 +20,11 @@
     max_bytes = 68719476736       # what one image may come to, unpacked
     directories = {isos = "/srv/images"}  # directories of the host whose files may become images, by name
 
+    [backups]
+    local = true                  # may backups lie on this host itself, beside its containers
+    directories = {nas = "/srv/backups"}  # directories of the host that backups may be written to, by name
+    max_bytes = 1099511627776     # what one backup may come to, unpacked
+
     [ceilings]                    # of every project that has no table of its own
     containers = 100
     memory_bytes = 68719476736
@@ -62,10 +67,11 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from . import capabilities, grants, lxcfs
+from . import policy_tables as toml
 from .attachments import Attachments
 from .errors import PolicyDenied, SpecError
 from .grants import DEFAULT_DEVICES, HostDevice, HostHook, Parent, Profile, Share
@@ -112,6 +118,18 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backups:
+    """Where backups may lie, and how large one may be. local: in the state directory, as the place called local.
+
+    directories: of the host, absolute, by the names that they are asked for by. max_bytes: unpacked.
+    """
+
+    local: bool = True
+    directories: Mapping[str, str] = field(default_factory=dict)
+    max_bytes: int = 1 << 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
     """The most that one project may have; None means no ceiling.
 
@@ -130,6 +148,7 @@ class Policy:
 
     containers: Containers = field(default_factory=Containers)
     images: Images = field(default_factory=Images)
+    backups: Backups = field(default_factory=Backups)
     ceilings: Ceilings = field(default_factory=Ceilings)
     projects: Mapping[str, Ceilings] = field(default_factory=dict)
     shares: Mapping[str, Share] = field(default_factory=dict)
@@ -144,7 +163,18 @@ class Policy:
 
 
 DEFAULT: Final = Policy()
-_TABLES: Final = ("containers", "images", "ceilings", "projects", "shares", "devices", "parents", "seccomp", "hooks")
+_TABLES: Final = (
+    "containers",
+    "images",
+    "backups",
+    "ceilings",
+    "projects",
+    "shares",
+    "devices",
+    "parents",
+    "seccomp",
+    "hooks",
+)
 
 
 def parse(text: str) -> Policy:
@@ -156,17 +186,18 @@ def parse(text: str) -> Policy:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpecError(say("policy.toml is not valid TOML: %(error)s", error=error), field="policy") from None
-    _refuse_unknown(tables, _TABLES, "policy")
+    toml.refuse_unknown(tables, _TABLES, "policy")
     projects = {}
-    for name, table in _table(tables.get("projects", {}), "policy.projects").items():
+    for name, table in toml.table(tables.get("projects", {}), "policy.projects").items():
         check_name(name, field=f"policy.projects.{name}")
-        _refuse_unknown(_table(table, f"policy.projects.{name}"), ("ceilings",), f"policy.projects.{name}")
-        projects[name] = _build(Ceilings, table.get("ceilings", {}), f"policy.projects.{name}.ceilings")
-    containers = _build(Containers, tables.get("containers", {}), "policy.containers")
+        toml.refuse_unknown(toml.table(table, f"policy.projects.{name}"), ("ceilings",), f"policy.projects.{name}")
+        projects[name] = toml.build(Ceilings, table.get("ceilings", {}), f"policy.projects.{name}.ceilings")
+    containers = toml.build(Containers, tables.get("containers", {}), "policy.containers")
     policy = Policy(
         containers=containers,
-        images=_build(Images, tables.get("images", {}), "policy.images"),
-        ceilings=_build(Ceilings, tables.get("ceilings", {}), "policy.ceilings"),
+        images=toml.build(Images, tables.get("images", {}), "policy.images"),
+        backups=toml.build(Backups, tables.get("backups", {}), "policy.backups"),
+        ceilings=toml.build(Ceilings, tables.get("ceilings", {}), "policy.ceilings"),
         projects=projects,
         shares=_named(Share, tables, "shares"),
         devices={**DEFAULT_DEVICES, **_named(HostDevice, tables, "devices")},
@@ -322,72 +353,20 @@ def _subnet(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 def _named(cls: type[_T], tables: Mapping[str, Any], kind: str) -> dict[str, _T]:
     """Return the tables below [shares], [devices] or [parents]; raises SpecError for a name or a path that is none."""
     found = {}
-    for name, table in _table(tables.get(kind, {}), f"policy.{kind}").items():
+    for name, table in toml.table(tables.get(kind, {}), f"policy.{kind}").items():
         where = f"policy.{kind}.{name}"
         check_name(name, field=where)
-        values = dict(_table(table, where))
+        values = dict(toml.table(table, where))
         if kind == "devices" and name in DEFAULT_DEVICES:
             values.setdefault("path", DEFAULT_DEVICES[name].path)
         if kind == "parents":
             values.setdefault("link", "")
         elif kind in ("shares", "devices"):
             grants.check_path(values.get("path"), f"{where}.path", device=kind == "devices")
-        made = _build(cls, values, where)
+        made = toml.build(cls, values, where)
         if isinstance(made, Parent):
             grants.check_parent(made, where)
         if isinstance(made, HostHook):
             grants.check_hook(made, where)
         found[name] = made
     return found
-
-
-def _table(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise SpecError(say("%(where)s must be a table.", where=where), field=where)
-    return value
-
-
-def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    for name in table:
-        if name not in known:
-            raise SpecError(
-                say("%(where)s has no key %(name)r; it has %(names)s.", where=where, name=name, names=", ".join(known)),
-                field=f"{where}.{name}",
-            )
-
-
-def _build(cls: type[_T], table: Any, where: str) -> _T:
-    known = {entry.name: str(entry.type) for entry in fields(cls)}  # type: ignore[arg-type]
-    _refuse_unknown(_table(table, where), known, where)
-    return cls(**{name: _value(value, known[name], f"{where}.{name}") for name, value in table.items()})
-
-
-def _value(value: Any, kind: str, where: str) -> Any:
-    # bool is an int to Python, not to a policy
-    if kind == "bool" and isinstance(value, bool):
-        return value
-    if kind == "str" and isinstance(value, str):
-        return value
-    if kind == "Mapping[str, str]" and isinstance(value, dict):
-        for name, path in value.items():
-            check_name(name, field=f"{where}.{name}")
-            grants.check_path(path, f"{where}.{name}", device=False)
-        return dict(value)
-    if kind.startswith("tuple") and isinstance(value, list) and all(isinstance(one, str) and one for one in value):
-        return tuple(value)
-    if kind.startswith("int") and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if kind.startswith("float") and isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return float(value)
-    names = {
-        "bool": "true or false",
-        "str": "text",
-        "Mapping": "a table of paths",
-        "tuple": "a list of strings",
-        "int": "a whole number",
-        "float": "a number",
-    }
-    wanted = next(words for prefix, words in names.items() if kind.startswith(prefix))
-    raise SpecError(
-        say("%(where)s must be %(wanted)s, not %(value)r.", where=where, wanted=wanted, value=value), field=where
-    )

@@ -98,7 +98,7 @@ def _in_child(orders: dict[str, Any], filters: bytes, userns_fd: int) -> None:
             _drop_to_nobody(filters)
             os.execve(orders["program"][0], orders["program"], {"LC_ALL": "C", "PATH": "/usr/bin:/bin"})
         _drop_to_tree_root(filters, userns_fd)
-        status = _make(limits, layer=orders["layer"])
+        status = _make(limits, layer=orders["layer"], exact=orders.get("exact", False))
     except OSError as error:
         with contextlib.suppress(OSError):
             os.write(2, f"{error.strerror} [{error.errno}]\n".encode())
@@ -106,7 +106,7 @@ def _in_child(orders: dict[str, Any], filters: bytes, userns_fd: int) -> None:
         os._exit(status)
 
 
-def _make(limits: rules.Limits, *, layer: bool) -> int:
+def _make(limits: rules.Limits, *, layer: bool, exact: bool) -> int:
     """Make the tree from standard input and report; 0 where all of it was made."""
     told_at = 0.0
 
@@ -118,7 +118,7 @@ def _make(limits: rules.Limits, *, layer: bool) -> int:
             _report({"entries": entries})
 
     root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    made = tree.Tree(root_fd, limits, layer=layer, tell=tell)
+    made = tree.Tree(root_fd, limits, layer=layer, exact=exact, tell=tell)
     try:
         with open(0, "rb", buffering=0, closefd=False) as stream:
             made.take(stream)
@@ -186,7 +186,7 @@ def _enter_root(directory: str) -> None:
 
 
 def _programs_only(scratch: str, archive: str) -> None:
-    """Make a root directory of the host's programs and one file, all of it read-only."""
+    """Make a root directory of the host's programs and one file ("" for none), all of it read-only."""
     flags = MS_NOSUID | MS_NODEV
     syscalls.mount("boxroom-decode", scratch, "tmpfs", flags, "mode=755,size=64k")
     for name in _SEEN:
@@ -197,9 +197,10 @@ def _programs_only(scratch: str, archive: str) -> None:
             os.mkdir(inside, 0o755)
             syscalls.mount(outside, inside, None, MS_BIND)
             syscalls.mount(None, inside, None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
-    os.close(os.open(f"{scratch}/archive", os.O_WRONLY | os.O_CREAT, 0o444))
-    syscalls.mount(archive, f"{scratch}/archive", None, MS_BIND)
-    syscalls.mount(None, f"{scratch}/archive", None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
+    if archive:
+        os.close(os.open(f"{scratch}/archive", os.O_WRONLY | os.O_CREAT, 0o444))
+        syscalls.mount(archive, f"{scratch}/archive", None, MS_BIND)
+        syscalls.mount(None, f"{scratch}/archive", None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
     syscalls.mount(None, scratch, None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
     _enter_root(scratch)
 

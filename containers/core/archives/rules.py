@@ -16,6 +16,9 @@ ID_MAX: Final = 65535
 NAME_MAX_BYTES: Final = 255
 PATH_MAX_BYTES: Final = 4096
 DEPTH_MAX: Final = 128
+EXACT_PATH_MAX_BYTES: Final = 64 << 10
+EXACT_DEPTH_MAX: Final = 1000
+"""Of a layer that a backup holds: a container can nest deeper than the path of any system call is long."""
 HEADER_MAX_BYTES: Final = 1 << 20
 """Of one extended header, or long name."""
 RATIO_FLOOR_BYTES: Final = 16 << 20
@@ -66,11 +69,13 @@ class Limits:
             raise Refused(f"It grows to more than {self.ratio} times its size.", limit="ratio")
 
 
-def parts(name: str, *, entry: str | None = None) -> tuple[str, ...]:
+def parts(name: str, *, entry: str | None = None, exact: bool = False) -> tuple[str, ...]:
     """Return the names on an entry's way, the root's own as none; raises Refused for what leads out or is too long.
 
     A leading slash and ``.`` mean nothing, as to every tar. entry: what to call it in the error, where it is not name.
+    exact: of a backup's layer.
     """
+    path_max, depth_max = (EXACT_PATH_MAX_BYTES, EXACT_DEPTH_MAX) if exact else (PATH_MAX_BYTES, DEPTH_MAX)
     shown = name if entry is None else entry
     if "\0" in name:
         raise Refused("A name holds a zero byte.", shown)
@@ -83,10 +88,10 @@ def parts(name: str, *, entry: str | None = None) -> tuple[str, ...]:
         raise Refused("A name cannot be one of a file.", ascii(shown)) from None
     if any(len(part) > NAME_MAX_BYTES for part in encoded):
         raise Refused(f"A name is longer than {NAME_MAX_BYTES} bytes.", shown, limit="name")
-    if sum(map(len, encoded)) + len(encoded) > PATH_MAX_BYTES:
-        raise Refused(f"A path is longer than {PATH_MAX_BYTES} bytes.", shown, limit="path")
-    if len(found) > DEPTH_MAX:
-        raise Refused(f"Directories lie more than {DEPTH_MAX} deep.", shown, limit="depth")
+    if sum(map(len, encoded)) + len(encoded) > path_max:
+        raise Refused(f"A path is longer than {path_max} bytes.", shown, limit="path")
+    if len(found) > depth_max:
+        raise Refused(f"Directories lie more than {depth_max} deep.", shown, limit="depth")
     return found
 
 

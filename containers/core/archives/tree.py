@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
 import stat
 import tarfile
@@ -19,52 +18,44 @@ from collections.abc import Callable
 from typing import IO, Any, Final
 
 from . import rules
+from .headers import Header, times
 from .rules import Refused
 
 OPAQUE: Final = "user.overlay.opaque"
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK_BYTES: Final = 1 << 20
-_TIME_MAX: Final = 2**34 - 1
-"""In the year 2514: the last second that ext4 can keep."""
+_DEVICES_MAX: Final = 4096
+"""So many device nodes of a backup's layer are told of; nobody in here could make one."""
+_MARKS: Final = (("BOXROOM.opaque", OPAQUE, b"y"), ("BOXROOM.origin", "user.overlay.origin", b""))
+"""Of directories in a backup's layer: header, and what it stands for on disk."""
 _NO_XATTRS: Final = (errno.ENOTSUP, errno.EPERM, errno.EINVAL)
 
 
-class Header(tarfile.TarInfo):
-    """A header whose size is looked at before anything is read for it, and which tells how the last one was."""
-
-    ended: str = ""
-    """What the last block was that is no header: EOFHeaderError for the end that every tar should have."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
-        """Read a header; raises Refused for an extended one of more than HEADER_MAX_BYTES."""
-        try:
-            found = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            Header.ended = type(error).__name__
-            raise
-        extended = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-        if found.type in (*extended, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK) and not (
-            0 <= found.size <= rules.HEADER_MAX_BYTES
-        ):
-            raise Refused("An extended header is too long.", found.name, limit="header")
-        return found
-
-
 class Tree:
-    """The tree that is being made in the directory root_fd (borrowed). layer: it is one of an OCI image's."""
+    """The tree that is being made in the directory root_fd (borrowed). layer: it is one of an OCI image's.
+
+    exact: it is one of a backup's (core.reading.packing): overlay's own marks are in it, and devices are told of.
+    """
 
     def __init__(
-        self, root_fd: int, limits: rules.Limits, *, layer: bool, tell: Callable[[int], None] = lambda _entries: None
+        self,
+        root_fd: int,
+        limits: rules.Limits,
+        *,
+        layer: bool,
+        exact: bool = False,
+        tell: Callable[[int], None] = lambda _entries: None,
     ) -> None:
         self._root_fd = root_fd
         self._limits = limits
         self._layer = layer
+        self._exact = exact
+        self._devices: list[dict[str, Any]] = []
         self._tell = tell
         self._at: tuple[str, ...] = ()
         self._at_fd = os.dup(root_fd)
-        self._directories: dict[tuple[str, ...], tuple[float, dict[str, bytes]]] = {}
+        self._directories: dict[tuple[str, ...], tuple[tuple[int, int], dict[str, bytes]]] = {}
         self._implicit: dict[tuple[str, ...], None] = {}
         self._bytes = 0
         self._entries = 0
@@ -96,12 +87,13 @@ class Tree:
             "bytes": self._bytes,
             "left_out": dict(self.left_out),
             "implicit": ["/".join(parts) for parts in self._implicit],
+            "devices": self._devices,
         }
 
     def add(self, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
         """Make one entry; raises Refused, OSError."""
         self._count(member.name)
-        parts = rules.parts(member.name)
+        parts = rules.parts(member.name, exact=self._exact)
         if self._layer and self._whiteout(parts, member):
             return
         owner = rules.owner(member.uid, member.gid, member.name)
@@ -117,13 +109,13 @@ class Tree:
             self._link(parts, member)
         elif member.isfifo():
             name, parent_fd, _ = self._place(parts, member.name)
-            os.mkfifo(name, 0o600, dir_fd=parent_fd)
+            socket = self._exact and "BOXROOM.socket" in member.pax_headers
+            os.mknod(name, (stat.S_IFSOCK if socket else stat.S_IFIFO) | 0o600, dir_fd=parent_fd)
             os.chown(name, *owner, dir_fd=parent_fd, follow_symlinks=False)
             os.chmod(name, member.mode & 0o7777, dir_fd=parent_fd)
             self._times(name, parent_fd, member)
         elif member.ischr() or member.isblk():
-            # the runtime makes those of /dev; nobody in a container may make any other
-            self.left_out["devices"] += 1
+            self._device(parts, member, owner)
         else:
             raise Refused(f"It holds an entry of an unknown kind ({member.type!r}).", member.name)
 
@@ -144,13 +136,16 @@ class Tree:
             if hid:
                 os.setxattr(directory_fd, OPAQUE, b"y")
         try:
+            for header, mark, value in _MARKS if self._exact else ():
+                if header in member.pax_headers:
+                    os.setxattr(directory_fd, mark, value)
             os.fchown(directory_fd, *owner)
             os.fchmod(directory_fd, member.mode & 0o7777)
         finally:
             os.close(directory_fd)
         self._implicit.pop(parts, None)
         # at the end: a default ACL would be inherited by what is made in it, and every new entry changes its time
-        self._directories[parts] = (member.mtime, self._xattrs(member, directory=True))
+        self._directories[parts] = (times(member), self._xattrs(member, directory=True))
 
     def _file(
         self, parts: tuple[str, ...], member: tarfile.TarInfo, owner: tuple[int, int], archive: tarfile.TarFile
@@ -167,7 +162,7 @@ class Tree:
             os.fchown(file_fd, *owner)
             os.fchmod(file_fd, member.mode & 0o7777)
             self._set_xattrs(file_fd, self._xattrs(member, directory=False))
-            os.utime(file_fd, ns=_times(member))
+            os.utime(file_fd, ns=times(member))
         finally:
             os.close(file_fd)
 
@@ -209,7 +204,7 @@ class Tree:
         self._times(name, parent_fd, member)
 
     def _link(self, parts: tuple[str, ...], member: tarfile.TarInfo) -> None:
-        *directories, target = rules.parts(member.linkname, entry=member.name) or ("",)
+        *directories, target = rules.parts(member.linkname, entry=member.name, exact=self._exact) or ("",)
         if not target:
             raise Refused("A hard link leads nowhere.", member.name)
         with contextlib.ExitStack() as held:
@@ -224,6 +219,29 @@ class Tree:
             name, parent_fd, _ = self._place(parts, member.name, but=(found.st_dev, found.st_ino))
             if name:
                 os.link(target, name, src_dir_fd=source_fd, dst_dir_fd=parent_fd, follow_symlinks=False)
+
+    def _device(self, parts: tuple[str, ...], member: tarfile.TarInfo, owner: tuple[int, int]) -> None:
+        """Take a device node: the runtime makes those of /dev, and nobody in a container may make any other.
+
+        One that is overlay's mark for what is not there is made; of the others of a backup's layer root is told.
+        """
+        if self._exact and member.ischr() and (member.devmajor, member.devminor) == (0, 0):
+            name, parent_fd, _ = self._place(parts, member.name)
+            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent_fd)
+        elif self._exact and len(self._devices) < _DEVICES_MAX:
+            self._place(parts, member.name)
+            self._devices.append(
+                {
+                    "parts": parts,
+                    "kind": stat.S_IFCHR if member.ischr() else stat.S_IFBLK,
+                    "number": (member.devmajor, member.devminor),
+                    "mode": member.mode & 0o7777,
+                    "owner": owner,
+                    "times": times(member),
+                }
+            )
+        else:
+            self.left_out["devices"] += 1
 
     def _whiteout(self, parts: tuple[str, ...], member: tarfile.TarInfo) -> bool:
         """Take an entry that says something about the layers below; returns whether it was one."""
@@ -350,15 +368,15 @@ class Tree:
 
     @staticmethod
     def _times(name: str, parent_fd: int, member: tarfile.TarInfo) -> None:
-        os.utime(name, ns=_times(member), dir_fd=parent_fd, follow_symlinks=False)
+        os.utime(name, ns=times(member), dir_fd=parent_fd, follow_symlinks=False)
 
     def _finish(self) -> None:
         """Give directories what their entries must not see or change."""
-        for parts, (mtime, xattrs) in self._directories.items():
+        for parts, (when, xattrs) in self._directories.items():
             directory_fd = self._opened(parts, "/".join(parts), make=False)
             try:
                 self._set_xattrs(directory_fd, xattrs)
-                os.utime(directory_fd, ns=_nanoseconds(mtime))
+                os.utime(directory_fd, ns=when)
             finally:
                 os.close(directory_fd)
 
@@ -367,12 +385,3 @@ class Tree:
         if self._entries > self._limits.entries:
             raise Refused(f"It holds more than {self._limits.entries} entries.", entry, limit="entries")
         self._tell(self._entries)
-
-
-def _times(member: tarfile.TarInfo) -> tuple[int, int]:
-    return _nanoseconds(member.mtime)
-
-
-def _nanoseconds(seconds: float) -> tuple[int, int]:
-    kept = 0 if math.isnan(seconds) else int(min(max(seconds, 0.0), float(_TIME_MAX)) * 1_000_000_000)
-    return kept, kept

@@ -113,13 +113,14 @@ def unpack(
         with contextlib.ExitStack() as held:
             return _Flow(archive, found, rootfs, limits, layer, held, tell, check_cancelled).run()
     except rules.Refused as refused:
-        raise _bad(refused.why, refused.entry, refused.limit, named) from None
+        raise bad_archive(refused.why, refused.entry, refused.limit, named) from None
     except BadArchive as bad:
         bad.field = named
         raise
 
 
-def _bad(why: str, entry: str, limit: str, named: str = "source") -> BadArchive:
+def bad_archive(why: str, entry: str, limit: str, named: str = "source") -> BadArchive:
+    """Return what a refused archive comes to, for people. named: the field of errors."""
     where = f" ({entry})" if entry else ""
     what = say("The archive is not taken: %(why)s%(where)s", why=why, where=where)
     return BadArchive(what, field=named, entry=entry, limit=limit)
@@ -164,23 +165,23 @@ class _Flow:
                 "program": found.program,
             }
             # the same open file: how far the program has read is where it stands
-            self._program = held.enter_context(_started({**orders, **given}, stdin=self._file, stdout=subprocess.PIPE))
+            self._program = held.enter_context(started({**orders, **given}, stdin=self._file, stdout=subprocess.PIPE))
             assert self._program.stdout is not None
             self._source_fd = self._program.stdout.fileno()
-            _widen(self._source_fd)
+            widen(self._source_fd)
         report_r, report_w = os.pipe()
         self._report_fd = report_r
         held.callback(self._all_gone)
         orders = {"role": "make", "tree": str(rootfs), "layer": layer}
         try:
             self._maker = held.enter_context(
-                _started({**orders, **given}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, report_fd=report_w)
+                started({**orders, **given}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, report_fd=report_w)
             )
         finally:
             os.close(report_w)
         assert self._maker.stdin is not None
         self._sink: IO[bytes] = self._maker.stdin
-        _widen(self._sink.fileno())
+        widen(self._sink.fileno())
 
     def run(self) -> Unpacked:
         for fd in (self._sink.fileno(), self._report_fd):
@@ -190,7 +191,7 @@ class _Flow:
         self._check_program()
         end = self._told.end
         if "refused" in end:
-            raise _bad(str(end["refused"]), str(end.get("entry", "")), str(end.get("limit", "")))
+            raise bad_archive(str(end["refused"]), str(end.get("entry", "")), str(end.get("limit", "")))
         if "done" not in end or code:
             self._fail(end, code)
         done = end["done"]
@@ -272,7 +273,7 @@ class _Flow:
         assert self._program.stderr is not None
         code = self._program.wait(_END_SEC)
         if code:
-            words = _words(self._program.stderr)
+            words = words_of(self._program.stderr)
             raise rules.Refused(f"It is damaged: {words or f'its program ended with {code}'}.")
 
     def _fail(self, end: dict[str, Any], code: int) -> None:
@@ -281,7 +282,7 @@ class _Flow:
         if number in files.NO_SPACE:
             raise files.full("unpack", self._rootfs, number)
         assert self._maker.stderr is not None
-        words = str(end.get("message") or "") or _words(self._maker.stderr) or f"it ended with {code}"
+        words = str(end.get("message") or "") or words_of(self._maker.stderr) or f"it ended with {code}"
         raise SetupFailed(
             say("Unpacking failed: %(words)s.", words=words),
             step="unpack",
@@ -290,12 +291,13 @@ class _Flow:
         )
 
 
-def _widen(fd: int) -> None:
+def widen(fd: int) -> None:
+    """Have a pipe hold as much as is moved at once."""
     with contextlib.suppress(OSError):  # the user's share of pipe memory may be used up: slower, no worse
         fcntl.fcntl(fd, _F_SETPIPE_SZ, CHUNK_BYTES)
 
 
-def _words(stderr: IO[bytes]) -> str:
+def words_of(stderr: IO[bytes]) -> str:
     """Return the last line that a process wrote, as plain text."""
     os.set_blocking(stderr.fileno(), False)
     text = (stderr.read(_WORDS_BYTES) or b"").decode(errors="replace")
@@ -304,7 +306,7 @@ def _words(stderr: IO[bytes]) -> str:
 
 
 @contextlib.contextmanager
-def _started(
+def started(
     orders: Mapping[str, Any], *, stdin: int | IO[bytes] = subprocess.DEVNULL, stdout: int, report_fd: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a confined process; afterwards all of it is gone, whatever happened."""

@@ -3,7 +3,7 @@
 Every change has one commit point, the rename of one file or directory; before it a crash leaves what was, after it what
 was asked for, in both cases perhaps litter::
 
-    create, clone, create_from
+    create, clone, create_from, create_with
                        the container's directory, from tmp/ to containers/
     delete             the container's directory, to trash/
     snapshot           snapshots/NAME.json; of a stopped container root.json changes before, which shows nowhere inside
@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .. import cgroups, files, store
+from .. import cgroups, files, points, store
 from ..errors import AlreadyExists, Busy, CoreError, NotFound
 from ..failpoints import failpoint
 from ..host import Host
@@ -38,6 +38,7 @@ __all__ = [
     "collect",
     "create",
     "create_from",
+    "create_with",
     "delete",
     "delete_image",
     "delete_snapshot",
@@ -82,6 +83,17 @@ def create_from(host: Host, spec: Spec, directory: Path) -> Spec:
                 store.discard(host, host.layers_dir / layer)
             raise
     return made
+
+
+def create_with(
+    host: Host, spec: Spec, kept: Sequence[points.Snapshot], *, lineage: tuple[str, ...], twin: bool
+) -> Spec:
+    """Make a container from spec.layers, which somebody holds, with snapshots; return its spec as stored.
+
+    lineage: the snapshots that it descends from. twin: another container has the same files. Raises as create does.
+    """
+    _make(host, spec, twin=twin, kept=kept, lineage=lineage)
+    return spec
 
 
 def delete(host: Host, container_id: str) -> None:
@@ -188,36 +200,42 @@ def orphans(host: Host) -> list[litter.Orphan]:
     return litter.orphans(host)
 
 
-def _make(host: Host, spec: Spec, *, twin: bool) -> None:
+def _make(
+    host: Host, spec: Spec, *, twin: bool, kept: Sequence[points.Snapshot] = (), lineage: tuple[str, ...] = ()
+) -> None:
     """Make a container from spec.layers; its directory appears whole, by one rename, or not at all."""
     store.prepare(host)
     with store.lock(host, "container", spec.id), store.lock(host, "layers", shared=True):
-        _make_held(host, spec, twin=twin)
+        _make_held(host, spec, twin=twin, kept=kept, lineage=lineage)
 
 
-def _make_held(host: Host, spec: Spec, *, twin: bool) -> None:
+def _make_held(
+    host: Host, spec: Spec, *, twin: bool, kept: Sequence[points.Snapshot] = (), lineage: tuple[str, ...] = ()
+) -> None:
     """Do what _make does; the caller holds the container's lock and the layers lock (shared)."""
     spec.check()
     if host.container_dir(spec.id).exists():
         raise AlreadyExists(say("The container %(name)s is on this host already.", name=spec.name))
-    root = overlay.fresh(host, spec.layers, made_for=spec.id)
+    root = dataclasses.replace(overlay.fresh(host, spec.layers, made_for=spec.id), lineage=lineage)
     try:
         failpoint(host.state_dir, "create.fresh")
         identity.write(host, spec, root, twin=twin)
         failpoint(host.state_dir, "create.written")
-        _place(host, spec, root)
+        _place(host, spec, root, kept)
     except BaseException:
         store.discard(host, host.layers_dir / root.writable)
         raise
     failpoint(host.state_dir, "create.committed")
 
 
-def _place(host: Host, spec: Spec, root: store.Root) -> None:
+def _place(host: Host, spec: Spec, root: store.Root, kept: Sequence[points.Snapshot]) -> None:
     """Make a container's directory, whole and on disk, and put it in place."""
     with store.making(host) as directory:
         files.write(directory / "spec.json", (spec.to_json() + "\n").encode())
         files.write_json(directory / "root.json", dataclasses.asdict(root))
         (directory / "snapshots").mkdir(mode=0o700)
+        for one in kept:
+            files.write_json(directory / "snapshots" / f"{check_name(one.name)}.json", dataclasses.asdict(one))
         files.sync_dir(directory)
         failpoint(host.state_dir, "create.placed")
         directory.rename(host.container_dir(spec.id))

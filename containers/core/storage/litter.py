@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import basket, files, store
-from ..errors import Busy, NotFound
+from .. import basket, files, holds, store
+from ..backups import places
+from ..errors import Busy, NotFound, SetupFailed, SpecError
 from ..failpoints import failpoint
 from ..host import Host
 
@@ -23,11 +24,12 @@ class Orphan:
 
 
 def used_layers(host: Host) -> set[str]:
-    """Return every layer that an image, a container, a snapshot or the trash refers to.
+    """Return every layer that an image, a container, a snapshot or the trash refers to, or that somebody holds.
 
     Raises where one of them can't be read: what it refers to is unknown then, and nothing may be removed.
     """
-    used: set[str] = set()
+    # before all the others: what somebody holds may be given to a container, and be held no longer
+    used: set[str] = holds.layers(host)
     for image in store.images(host).values():
         used.update(image.layers)
     for container_id in store.container_ids(host):
@@ -72,6 +74,12 @@ def collect(host: Host, *, wait_sec: float = 10.0) -> list[str]:
 def sweep(host: Host) -> list[str]:
     """Remove everything that a killed process left in the store; return what it was, in words."""
     found = [f"unfinished: {path.name}" for path in store.abandoned(host) if store.to_trash(host, path)]
+    for path in holds.abandoned(host):
+        path.unlink(missing_ok=True)
+        found.append(f"held by nobody: {path.name}")
+    for place in _places(host):
+        with contextlib.suppress(SetupFailed):  # it cannot be reached now
+            found += [f"unfinished backup: {name}" for name in place.sweep()]
     for directory in _record_dirs(host):
         found += [f"half written: {path.name}" for path in files.remove_abandoned(directory)]
     found += [f"in the trash: {name}" for name in sorted(os.listdir(host.trash_dir))]
@@ -87,6 +95,10 @@ def orphans(host: Host) -> list[Orphan]:
     Empty as soon as the last operation has ended.
     """
     found = [Orphan(path=str(path), why="Left by a process that was killed.") for path in store.abandoned(host)]
+    found += [Orphan(path=str(path), why="Held by a process that was killed.") for path in holds.abandoned(host)]
+    for place in _places(host):
+        with contextlib.suppress(SetupFailed):
+            found += [Orphan(path=str(place.path / name), why="A backup cut short.") for name in place.abandoned()]
     for directory in _record_dirs(host):
         for path in files.half_written(directory):
             found.append(Orphan(path=str(path), why="Left by a write that was cut short."))
@@ -127,6 +139,14 @@ def _drop(host: Host, entry_id: str) -> bool:
 def _entries(directory: Path, why: str, *, but: Iterable[str] = ()) -> list[Orphan]:
     names = sorted(set(os.listdir(directory)) - set(but))
     return [Orphan(path=str(directory / name), why=why) for name in names]
+
+
+def _places(host: Host) -> list[places.Directory]:
+    """Return the directories that backups lie in; none while the policy cannot be read, as the doctor says."""
+    try:
+        return list(places.everywhere(host).values())
+    except SpecError:
+        return []
 
 
 def _record_dirs(host: Host) -> list[Path]:
