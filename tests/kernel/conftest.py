@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -29,6 +30,7 @@ from .patience import patient, wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
 BUSYBOX = Path("/bin/busybox")
+APPLETS_IN = ("bin", "sbin", "usr/bin", "usr/sbin")
 INIT_IDLE = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 3600 & wait $!; done\n"
 """An init that does nothing, reaps, and ends at SIGTERM."""
 
@@ -101,22 +103,25 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 # -- one instance -----------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def applets() -> tuple[str, ...]:
+    """Return busybox's applets, as paths from the root directory."""
+    listed = subprocess.run([BUSYBOX, "--list-full"], check=True, capture_output=True, text=True).stdout.split()
+    return tuple(path for path in listed if path != "bin/busybox" and path.rpartition("/")[0] in APPLETS_IN)
+
+
 def make_layer(host: Host) -> str:
     """Make a read-only layer that holds a static busybox with all its applets; returns the layer's id."""
     layer = store.new_layer_id()
     rootfs = store.rootfs(host, layer)
-    for name in ("bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "root", "run", "usr/bin", "usr/sbin", "var"):
+    for name in (*APPLETS_IN, "etc", "proc", "sys", "dev", "tmp", "root", "run", "var"):
         (rootfs / name).mkdir(parents=True, exist_ok=True)
     (rootfs / "tmp").chmod(0o1777)
     shutil.copy2(BUSYBOX, rootfs / "bin/busybox")
-    applets = subprocess.run([BUSYBOX, "--list-full"], check=True, capture_output=True, text=True).stdout.split()
-    for applet in applets:
-        path = rootfs / applet
-        if applet != "bin/busybox" and path.parent.is_dir() and not path.is_symlink():
-            path.symlink_to("/bin/busybox")
-    for name, text in (("idle", INIT_IDLE),):
-        (rootfs / "sbin" / name).write_text(text)
-        (rootfs / "sbin" / name).chmod(0o755)
+    for applet in applets():
+        os.symlink("/bin/busybox", f"{rootfs}/{applet}")
+    (rootfs / "sbin/idle").write_text(INIT_IDLE)
+    (rootfs / "sbin/idle").chmod(0o755)
     (rootfs / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/tmp:/bin/sh\n")
     (rootfs / "etc/group").write_text("root:x:0:\nalice:x:1000:\n")
     (rootfs / "etc/inittab").write_text("::sysinit:/bin/true\n::respawn:-/bin/sh\n")
@@ -152,12 +157,15 @@ class Launcher:
             stdin=subprocess.DEVNULL,
             env={"BOXROOM_STATE_DIR": str(host.state_dir), "PATH": os.environ["PATH"]},
         )
+        self._socket = str(host.launcher_socket)
         wait_until(self._answers, what="the launcher listens")
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, "the launcher ended"
+        if not os.path.exists(self._socket):
+            return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-            return probe.connect_ex(str(self.host.launcher_socket)) == 0
+            return probe.connect_ex(self._socket) == 0
 
     def stop(self) -> None:
         """End the launcher."""

@@ -14,8 +14,8 @@ from containers.core.host import Host
 
 from .patience import patient
 
-SETTLE_SEC = 2.0
-"""A killed process, or the last descriptor of a namespace, may take a moment to go."""
+SETTLE_SEC = 20.0
+"""A killed process, or the last descriptor of a namespace, may take a moment to go; on a busy machine a long one."""
 
 
 def leftovers(instance: str, state_dir: Path, id_block: int | None) -> list[str]:
@@ -74,12 +74,10 @@ def open_files() -> dict[str, str]:
 
 def children() -> set[int]:
     """Return the pids of this process's children, zombies too."""
-    found = set()
-    own = str(os.getpid())
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    found: set[int] = set()
+    for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1] == own:
-                found.add(int(pid))
+            found.update(map(int, Path(f"/proc/self/task/{thread}/children").read_text().split()))
     return found
 
 
