@@ -7,8 +7,9 @@ import html
 import json
 import os
 import re
+import shutil
 import subprocess
-import tempfile
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 
 from tests.kernel.netns import Place, set_netns
 
-from .instance import Instance, call, free_port
+from .instance import PROJECT, Instance, call, free_port
 from .test_robustness import nothing_left
 
 
@@ -97,8 +98,21 @@ def inside(place: Place) -> Iterator[None]:
         os.close(own_fd)
 
 
-def test_a_host_that_routes_our_subnets_and_drops_what_is_forwarded(place: Place) -> None:
-    instance = Instance(Path(tempfile.mkdtemp(prefix="boxroom-e2e-")), free_port())
+def private_clone(target: Path) -> Path:
+    """Copy what the panel is made of, readable by its owner only: as a clone that root makes with umask 077."""
+    for part in ("containers", "locale", "panel", "static", "templates"):
+        shutil.copytree(PROJECT / part, target / part, symlinks=True)
+    for part in ("manage.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
+        shutil.copy2(PROJECT / part, target / part)
+    subprocess.run(["chmod", "-R", "go=", target], check=True)
+    (target / ".venv").symlink_to(sys.prefix)
+    return target
+
+
+def test_a_host_that_routes_our_subnets_and_drops_what_is_forwarded(place: Place, tmp_path: Path) -> None:
+    """The clone and the state lie where nobody but root may go, and root's umask is narrow."""
+    tmp_path.chmod(0o700)
+    instance = Instance(tmp_path / "state", free_port(), umask=0o077, project=private_clone(tmp_path / "clone"))
     instance.wrapper = ("nsenter", "--net", "--target", str(place.process.pid), "--")
     instance.up()
     bridge = f"boxbr{instance.name}0"
