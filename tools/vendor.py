@@ -147,6 +147,7 @@ PACKAGES: tuple[Package, ...] = (
 )
 
 ICONS: tuple[str, ...] = (
+    "upload",
     "activity",
     "accessible",
     "adjustments",

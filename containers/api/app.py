@@ -11,6 +11,7 @@ from . import (
     containers,
     errors,
     files,
+    filing,
     giving,
     images,
     networks,
@@ -36,6 +37,7 @@ api = NinjaAPI(
 for module in (
     containers,
     files,
+    filing,
     schedules,
     trash,
     waiting,

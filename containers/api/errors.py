@@ -22,6 +22,7 @@ STATUS_OF_CODE: Final[dict[str, int]] = {
     "bad-archive": 422,
     "bad-request": 400,
     "busy": 409,
+    "changed": 412,
     "cancelled": 409,
     "forbidden": 403,
     "host-unsupported": 409,

@@ -100,6 +100,7 @@ class ImageServerIn(Body):
 
 
 class UploadIn(Body):
-    """The size of an archive that will be sent in pieces."""
+    """The size of an archive, or of a file for a container, that will be sent in pieces."""
 
     size_bytes: int = Field(ge=1, le=64 * 1024**3)
+    container: str | None = Field(default=None, max_length=63, description="Whose file it will be; none: an archive.")

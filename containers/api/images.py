@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Status
 
-from containers.asking import catalogues, services, uploads
+from containers.asking import catalogues, filing, services, uploads
 from containers.models import Container, Image, local_host
 from containers.showing import present
 
@@ -97,6 +97,8 @@ async def fetch_server(request: HttpRequest, body: ImageServerIn, wait: Wait = 0
 @router.post("/uploads", summary="Begin an upload", response={201: dict[str, Any]})
 def begin_upload(request: HttpRequest, body: UploadIn) -> Status[Any]:
     """Begin to send an archive of this size."""
+    if body.container is not None:
+        return Status(201, {"id": filing.begin_upload(actor(request), body.container, body.size_bytes).id})
     return Status(201, {"id": uploads.begin(actor(request), body.size_bytes).id})
 
 

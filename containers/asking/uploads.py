@@ -1,4 +1,5 @@
-"""Archives that are sent in pieces. They lie in the web's own directory; the worker reads them when it makes an image.
+"""Archives, and files for containers, that are sent in pieces. They lie in the web's own directory: the worker reads an
+archive when it makes an image, the web sends a file into its container.
 
 Each upload is two files: ID.json (who, how large) and ID.part (what has arrived).
 """
@@ -36,12 +37,13 @@ class NoRoom(CoreError):
 
 @dataclass(frozen=True)
 class Upload:
-    """One archive. received_bytes: how much has arrived, without gaps."""
+    """One archive or file. received_bytes: how much has arrived, without gaps. container_id: for whom, or ""."""
 
     id: str
     user_id: int
     size_bytes: int
     directory: Path
+    container_id: str = ""
 
     @property
     def path(self) -> Path:
@@ -75,16 +77,33 @@ def begin(actor: Actor, size_bytes: int) -> Upload:
     """Begin an upload; only who may make images may send archives. Raises Forbidden, SpecError, NoRoom."""
     if not actor.user.host_admin:
         raise Forbidden("Only host administrators make images.")
+    return _begin(Upload(secrets.token_hex(16), actor.user.pk, size_bytes, directory()))
+
+
+def begin_file(actor: Actor, container_id: str, size_bytes: int, *, most_bytes: int) -> Upload:
+    """Begin sending a file for a container, which the actor may write to. most_bytes: of all that he sends at once.
+
+    Raises SpecError, NoRoom.
+    """
     where = directory()
+    mine = sum(one.size_bytes for one in _all(where) if one.user_id == actor.user.pk and one.container_id)
+    if mine + size_bytes > most_bytes:
+        raise SpecError("Finish or delete your other uploads first.", field="size_bytes")
+    return _begin(Upload(secrets.token_hex(16), actor.user.pk, size_bytes, where, container_id))
+
+
+def _begin(upload: Upload) -> Upload:
+    where = upload.directory
     _sweep(where)
-    mine = [upload for upload in _all(where) if upload.user_id == actor.user.pk]
-    if len(mine) >= UNFINISHED_MAX:
+    known = _all(where)
+    if sum(one.user_id == upload.user_id for one in known) >= UNFINISHED_MAX:
         raise SpecError(say("You have %(most)s uploads; delete one first.", most=UNFINISHED_MAX))
-    if shutil.disk_usage(where).free < size_bytes + SPARE_BYTES:
+    # what others have begun to send will take its room, too
+    expected = sum(max(0, one.size_bytes - one.received_bytes) for one in known)
+    if shutil.disk_usage(where).free < upload.size_bytes + expected + SPARE_BYTES:
         raise NoRoom("There is not enough room on the disk for an archive of this size.", field="size_bytes")
-    upload = Upload(secrets.token_hex(16), actor.user.pk, size_bytes, where)
     os.close(os.open(upload.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    about = {"user_id": upload.user_id, "size_bytes": size_bytes}
+    about = {"user_id": upload.user_id, "size_bytes": upload.size_bytes, "container_id": upload.container_id}
     temporary = where / f"{upload.id}.tmp"
     temporary.write_text(json.dumps(about))
     temporary.rename(where / f"{upload.id}.json")
@@ -143,7 +162,7 @@ def _read(where: Path, upload_id: str) -> Upload | None:
         (where / f"{upload_id}.part").stat()
     except FileNotFoundError:
         return None
-    return Upload(upload_id, about["user_id"], about["size_bytes"], where)
+    return Upload(upload_id, about["user_id"], about["size_bytes"], where, about.get("container_id", ""))
 
 
 def _all(where: Path) -> list[Upload]:

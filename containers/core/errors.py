@@ -7,6 +7,7 @@ CoreError
 ├── InvalidTransition    the action does not fit the status
 ├── Busy                 another operation holds the object
 ├── InUse                something depends on the object
+├── Changed              it is not what it was when the caller looked
 ├── PolicyDenied         the host's policy file forbids it
 ├── HostUnsupported      the kernel or the host lacks a feature
 ├── SetupFailed          a step of a multi-step operation failed; names step, path and errno
@@ -85,6 +86,12 @@ class InUse(CoreError):
     """Something depends on the object; details carry ``users``."""
 
     code = "in-use"
+
+
+class Changed(CoreError):
+    """What is to be replaced is not what it was when the caller looked."""
+
+    code = "changed"
 
 
 class PolicyDenied(CoreError):

@@ -196,6 +196,11 @@ class Host:
         return self.run_dir / "reader.sock"
 
     @property
+    def filer_socket(self) -> Path:
+        """Where the web asks for what is in containers now, and has it changed (root:boxroom, 0660)."""
+        return self.run_dir / "filer.sock"
+
+    @property
     def events_socket(self) -> Path:
         """The ticker's datagram socket, where supervisors report what happened (root, 0600)."""
         return self.run_dir / "events.sock"

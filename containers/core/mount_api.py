@@ -30,8 +30,10 @@ _MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
 _STATX_MNT_ID: Final = 0x1000
 _STATX_BYTES: Final = 256
 _STX_MNT_ID_AT: Final = 0x90
+_RENAME_NOREPLACE: Final = 1
 
 _SYS_STATX: Final = {"x86_64": 332, "aarch64": 291}[os.uname().machine]
+_SYS_RENAMEAT2: Final = {"x86_64": 316, "aarch64": 276}[os.uname().machine]
 _SYS_OPEN_TREE: Final = 428
 _SYS_MOVE_MOUNT: Final = 429
 _SYS_OPENAT2: Final = 437
@@ -104,3 +106,9 @@ def mount_id(fd: int) -> int:
     flags = ctypes.c_int(AT_EMPTY_PATH | _AT_STATX_DONT_SYNC)
     _call(_SYS_STATX, ctypes.c_int(fd), b"", flags, ctypes.c_uint(_STATX_MNT_ID), buffer)
     return int.from_bytes(buffer.raw[_STX_MNT_ID_AT : _STX_MNT_ID_AT + 8], "little")
+
+
+def rename_to_free(old_fd: int, old: str, new_fd: int, new: str) -> None:
+    """Rename within one file system, by open directories, and replace nothing: FileExistsError. See renameat2(2)."""
+    names = ctypes.c_int(old_fd), os.fsencode(old), ctypes.c_int(new_fd), os.fsencode(new)
+    _call(_SYS_RENAMEAT2, *names, ctypes.c_uint(_RENAME_NOREPLACE), path=old)

@@ -63,6 +63,17 @@ def resolve(user: str | None, passwd: bytes, group: bytes) -> Account:
     return Account(found.uid, found.gid, groups, found.name, found.home, found.shell)
 
 
+def names(data: bytes) -> dict[int, str]:
+    """Return the names by id of a passwd or group file, which is hostile; the first one of an id counts."""
+    found: dict[int, str] = {}
+    for count in (7, 4):
+        for fields in _lines(data, count):
+            number = _number(fields[2])
+            if number is not None and fields[0]:
+                found.setdefault(number, fields[0].encode(errors="surrogateescape").decode(errors="replace"))
+    return found
+
+
 def _find(name: str, uid: int | None, passwd: bytes) -> Account | None:
     for fields in _lines(passwd, 7):
         number, gid = _number(fields[2]), _number(fields[3])

@@ -13,6 +13,7 @@
     capabilities = []             # what containers may keep beyond the default, such as "sys_time"
     host_network = false          # may containers have the host's network instead of one of their own
     parent_nics = []              # short for [parents.LINK] of every project, for macvlan and ipvlan
+    file_bytes = 17179869184      # how large a file may be that is sent to the files page of a container
 
     [images]
     sources = []                  # private hosts and subnets that images may come from, too
@@ -101,6 +102,7 @@ class Containers:
     capabilities: tuple[str, ...] = ()
     parent_nics: tuple[str, ...] = ()
     host_network: bool = False
+    file_bytes: int = 16 * 1024**3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ from .names import check_name
 from .sentences import say
 from .spec import Spec, build
 
-LockKind = Literal["image", "container", "run", "basket", "layers", "trash"]
+LockKind = Literal["image", "files", "container", "run", "basket", "layers", "trash"]
 """Taken in this order, never the other way."""
 
 _CONTAINER_ID = re.compile(r"[0-9a-f]{12}", re.ASCII)

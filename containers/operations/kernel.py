@@ -322,6 +322,7 @@ class KernelRuntime:
                 "nesting": rules.containers.nesting,
                 "keyctl": rules.containers.keyctl,
                 "ids": rules.containers.ids,
+                "file_bytes": rules.containers.file_bytes,
                 "hooks": {
                     name: {"projects": list(one.projects), "points": list(one.points), "timeout_sec": one.timeout_sec}
                     for name, one in rules.hooks.items()

@@ -7,12 +7,14 @@ the connection itself; this thread only looks who asks, and ends what takes too 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
 import struct
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -33,10 +35,10 @@ LONGEST_SEC: Final = 3600.0
 class Readers(threading.Thread):
     """Serves the reader's socket in a thread of its own, and each question in one more."""
 
-    def __init__(self, host: Host) -> None:
-        super().__init__(name="readers", daemon=True)
+    def __init__(self, host: Host, path: Path | None = None, *, name: str = "readers") -> None:
+        super().__init__(name=name, daemon=True)
         self._host = host
-        self._path: Path = host.reader_socket
+        self._path = path or host.reader_socket
         self._allowed = (0, _web_uid())
         self._listener = _listen(self._path, socket.SOCK_STREAM, 0o660)
         self._listener.settimeout(None)
@@ -70,10 +72,11 @@ class Readers(threading.Thread):
             try:
                 self._answer(connection)
             except CoreError as error:
-                self._refuse(connection, error.code, error.message)
+                self._refused(connection, error)
             except (OSError, ValueError) as error:
                 log.warning("a reader failed: %s", error)
-                self._refuse(connection, "setup-failed", "The files cannot be read; see the ticker's log.")
+                message = "The files cannot be read; see the ticker's log."
+                refuse(connection, {"ok": False, "code": "setup-failed", "message": message})
 
     def _answer(self, connection: socket.socket) -> None:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -82,10 +85,22 @@ class Readers(threading.Thread):
         stall = struct.pack("ll", STALLED_SEC, 0)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, stall)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, stall)
-        asked = _question(connection)
+        self._work(connection)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for one of the places; raises Busy where none becomes free."""
         if not self._free.acquire(timeout=STALLED_SEC / 2):
             raise Busy("Too many files are being read at once; try again.")
         try:
+            yield
+        finally:
+            self._free.release()
+
+    def _work(self, connection: socket.socket) -> None:
+        """Answer a question of somebody who may ask."""
+        asked = _question(connection)
+        with self._turn():
             process = reading.start(self._host, reading.request(self._host, **asked), connection.fileno())
             self._running.add(process)
             try:
@@ -96,15 +111,15 @@ class Readers(threading.Thread):
                 process.kill()
                 process.wait()
                 self._running.discard(process)
-        finally:
-            self._free.release()
 
-    @staticmethod
-    def _refuse(connection: socket.socket, code: str, message: str) -> None:
-        try:
-            connection.sendall(json.dumps({"ok": False, "code": code, "message": message}).encode() + b"\n")
-        except OSError:
-            return  # who asked has gone
+    def _refused(self, connection: socket.socket, error: CoreError) -> None:
+        refuse(connection, {"ok": False, "code": error.code, "message": error.message})
+
+
+def refuse(connection: socket.socket, answer: dict[str, Any]) -> None:
+    """Tell somebody that nothing comes of it, and why, if he is still there."""
+    with contextlib.suppress(OSError):
+        connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def _question(connection: socket.socket) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ..core.errors import CoreError
 from ..core.host import Host
 from .chores import Chore, Chores
 from .disk import DiskMeter
+from .filing import Filers
 from .reading import Readers
 from .sampling import Samples, SamplingThread, Tick
 from .server import Server
@@ -59,18 +60,18 @@ class Ticker:
             audit=audit,
         )
         self._sampling = SamplingThread(self.samples.tick)
-        self._readers = Readers(host)
+        self._readers, self._filers = Readers(host), Filers(host)
 
     def start(self) -> None:
         """Start every thread."""
-        for thread in (self._server, self._sampling, self._disk, self._chores, self._readers):
+        for thread in (self._server, self._sampling, self._disk, self._chores, self._readers, self._filers):
             thread.start()
 
     def stop(self, timeout_sec: float = 5.0) -> None:
         """End the threads; a chore that takes longer than timeout_sec ends with the process."""
-        for thread in (self._readers, self._chores, self._disk, self._sampling, self._server):
+        for thread in (self._filers, self._readers, self._chores, self._disk, self._sampling, self._server):
             thread.stop()
-        for thread in (self._readers, self._sampling, self._server, self._disk, self._chores):
+        for thread in (self._filers, self._readers, self._sampling, self._server, self._disk, self._chores):
             thread.join(timeout_sec)
         self.samples.close()
 

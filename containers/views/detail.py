@@ -29,6 +29,7 @@ TABS = (
     ("terminal", gettext_lazy("Terminal")),
     ("graphs", gettext_lazy("Graphs")),
     ("snapshots", gettext_lazy("Snapshots")),
+    ("files", gettext_lazy("Files")),
     ("network", gettext_lazy("Network")),
     ("settings", gettext_lazy("Settings")),
     ("log", gettext_lazy("Log")),

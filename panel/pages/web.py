@@ -34,9 +34,12 @@ STATUS_OF = {
     "invalid-value": 422,
     "already-exists": 409,
     "busy": 409,
+    "changed": 412,
     "invalid-transition": 409,
     "in-use": 409,
     "timed-out": 409,
+    "storage-full": 409,
+    "setup-failed": 409,
 }
 
 

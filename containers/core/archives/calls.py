@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from typing import Final
 
 from ..libseccomp import ACT_ALLOW, CMP_MASKED_EQ, Filter, act_errno
@@ -26,14 +27,15 @@ _PROGRAM: Final = """
 _CLONE_THREAD: Final = 0x00010000
 
 
-def compile_list(*, program: bool) -> bytes:
+def compile_list(*, program: bool, more: Iterable[str] = ()) -> bytes:
     """Return the filter, as syscalls.load_seccomp takes it: a program of the host's, or the maker of a tree.
 
+    more: names of calls that are allowed besides.
     A program may make threads, no process. Raises OSError where libseccomp is missing.
     """
     with Filter(act_errno(errno.ENOSYS)) as found:
         found.optimize()
-        for name in (*_BOTH, *(_PROGRAM if program else _TREE)):
+        for name in (*_BOTH, *(_PROGRAM if program else _TREE), *more):
             if name != "clone":
                 found.add(ACT_ALLOW, name)
         if program:

@@ -103,7 +103,7 @@ def content(top: Sequence[int], path: str, begin: Callable[[dict[str, Any]], Non
         with _refusing(), entry.opened() as fd:
             size = os.fstat(fd).st_size
             begin({"size_bytes": size, "name": shown(entry.name)})
-            _copy(fd, size, write)
+            copy(fd, size, write)
 
 
 @contextlib.contextmanager
@@ -114,7 +114,7 @@ def _refusing() -> Iterator[None]:
         raise Refused("not-found", "It is gone.") from None
 
 
-def _copy(fd: int, size: int, write: Write) -> None:
+def copy(fd: int, size: int, write: Write) -> None:
     """Write exactly size bytes: what a file that shrinks meanwhile lacks is NUL."""
     left = size
     while left:
@@ -123,10 +123,18 @@ def _copy(fd: int, size: int, write: Write) -> None:
         left -= len(data)
 
 
-def archive(top: Sequence[int], path: str, begin: Callable[[dict[str, Any]], None], write: Write) -> None:
+def archive(
+    top: Sequence[int],
+    path: str,
+    begin: Callable[[dict[str, Any]], None],
+    write: Write,
+    *,
+    one_file_system: bool = False,
+) -> None:
     """Write a file or a directory with all in it as a tar archive (pax): owners, modes, times, links, devices, xattrs.
 
-    Names begin with the last name of the path. Raises Refused.
+    Names begin with the last name of the path. one_file_system: of one layer; what is mounted below stays empty.
+    Raises Refused.
     """
     tree = Merged(top)
     with _found(tree, path) as (level, entry):
@@ -135,7 +143,10 @@ def archive(top: Sequence[int], path: str, begin: Callable[[dict[str, Any]], Non
         out = tarfile.open(
             fileobj=_Sink(write), mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
         )
-        packer = _Packer(tree, out)
+        device = None
+        if one_file_system:
+            device = os.fstat(top[0]).st_dev if entry is None else entry.status.st_dev
+        packer = _Packer(tree, out, device)
         if entry is None:
             packer.inside(level, ".", 0)
         else:
@@ -160,8 +171,8 @@ class _Sink(io.RawIOBase):
 
 
 class _Packer:
-    def __init__(self, tree: Merged, out: tarfile.TarFile) -> None:
-        self._tree, self._out = tree, out
+    def __init__(self, tree: Merged, out: tarfile.TarFile, device: int | None = None) -> None:
+        self._tree, self._out, self._device = tree, out, device
         self._links: dict[tuple[int, int], str] = {}
 
     def entry(self, level: Level, entry: Entry, name: str, depth: int) -> None:
@@ -183,7 +194,7 @@ class _Packer:
         if info.type == tarfile.AREGTYPE:
             return  # a socket: no archive holds one
         self._out.addfile(info)
-        if entry.is_directory and depth < DEPTH_MAX:
+        if entry.is_directory and depth < DEPTH_MAX and self._device in (None, status.st_dev):
             with self._tree.below(level, entry.name) as inner:
                 self.inside(inner, name, depth + 1)
 

@@ -1,0 +1,144 @@
+"""The web's side of the filers' socket: a container's files as they are now, and changes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+
+from ..core.errors import (
+    AlreadyExists,
+    Busy,
+    Changed,
+    InUse,
+    InvalidTransition,
+    NotFound,
+    PolicyDenied,
+    SetupFailed,
+    SpecError,
+    StorageFull,
+)
+from ..core.sentences import restored
+from .reading import ANSWER_MAX_BYTES, ANSWER_SEC, CHUNK_BYTES, ReaderUnavailable, Stream
+from .ticker_client import _check_peer
+
+WRITE_SEC: Final = 600.0
+"""How long a file may take to be put on the disk after it was sent."""
+_KINDS: Final = (
+    AlreadyExists,
+    Busy,
+    Changed,
+    InUse,
+    InvalidTransition,
+    NotFound,
+    PolicyDenied,
+    SpecError,
+)
+
+
+def socket_path() -> Path:
+    """Return where the ticker takes requests about containers' files."""
+    return Path(settings.BOXROOM_RUN_DIR) / "filer.sock"
+
+
+def _request(container_id: str, verb: str, snapshot: str, asked: dict[str, Any]) -> bytes:
+    said = {"container": container_id, "verb": verb, "snapshot": snapshot, "asked": asked}
+    return json.dumps(said).encode() + b"\n"
+
+
+def ask(container_id: str, verb: str, asked: dict[str, Any], *, snapshot: str = "") -> dict[str, Any]:
+    """Return the answer to a request without bytes: list, entry, text, make, rename, remove, attributes.
+
+    Raises NotFound, SpecError, AlreadyExists, Busy, Changed, InUse, InvalidTransition, StorageFull, SetupFailed,
+    ReaderUnavailable.
+    """
+    try:
+        with _connected() as link:
+            link.sendall(_request(container_id, verb, snapshot, asked))
+            return _answer(_line(link))
+    except (OSError, TimeoutError) as error:
+        raise ReaderUnavailable from error
+
+
+def write(container_id: str, asked: dict[str, Any], pieces: Iterable[bytes]) -> dict[str, Any]:
+    """Send a file of asked["size"] bytes; returns {"entry", "etag"}. Raises as ask does, and PolicyDenied."""
+    try:
+        with _connected() as link:
+            link.sendall(_request(container_id, "write", "", asked))
+            first = _line(link)
+            if "go" not in json.loads(first or b"{}"):
+                return _answer(first)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it says why it takes no more
+                for piece in pieces:
+                    link.sendall(piece)
+                link.shutdown(socket.SHUT_WR)
+            link.settimeout(WRITE_SEC)
+            return _answer(_line(link))
+    except (OSError, TimeoutError) as error:
+        raise ReaderUnavailable from error
+
+
+@contextlib.contextmanager
+def _connected() -> Any:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
+        link.settimeout(ANSWER_SEC)
+        link.connect(str(socket_path()))
+        _check_peer(link)
+        yield link
+
+
+def _line(link: socket.socket) -> bytes:
+    """Return one line; what comes without an end is what there was of it."""
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        piece = link.recv(CHUNK_BYTES)
+        data += piece
+        if not piece or len(data) > ANSWER_MAX_BYTES:
+            break
+    return bytes(data)
+
+
+def _answer(line: bytes) -> dict[str, Any]:
+    if not line:
+        # killed with the container, or for its memory
+        raise SetupFailed("The process that works on files ended early.", step="files")
+    try:
+        answer: dict[str, Any] = json.loads(line)
+    except ValueError:
+        raise ReaderUnavailable from None
+    if answer.pop("ok", False):
+        return answer
+    code, message = answer.get("code"), restored(answer)
+    for kind in _KINDS:
+        if kind.code == code:
+            raise kind(message, field=answer.get("field") or "path")
+    if code == "storage-full":
+        raise StorageFull(message, step="files")
+    if code == "setup-failed":
+        raise SetupFailed(message, step="files")
+    raise ReaderUnavailable
+
+
+async def stream(container_id: str, verb: str, path: str, *, snapshot: str = "") -> Stream:
+    """Begin the answer to content or archive; raises as ask does."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(socket_path()), limit=1 << 20)
+    except OSError as error:
+        raise ReaderUnavailable from error
+    with contextlib.ExitStack() as undo:
+        undo.callback(writer.close)
+        try:
+            _check_peer(writer.get_extra_info("socket"))
+            writer.write(_request(container_id, verb, snapshot, {"path": path}))
+            line = await asyncio.wait_for(reader.readline(), ANSWER_SEC)
+        except (OSError, TimeoutError) as error:
+            raise ReaderUnavailable from error
+        head = _answer(line)
+        undo.pop_all()
+    return Stream(head, reader, writer)
