@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from containers.core.errors import SpecError
@@ -167,7 +167,6 @@ LINES = st.lists(st.tuples(NAMES, VALUES).map(lambda pair: f"{pair[0]} = {pair[1
 
 
 @pytest.mark.lxc("What is in force says the same when it is written and read again", "L#694")
-@settings(deadline=None)
 @given(LINES)
 def test_what_is_in_force_says_the_same_when_it_is_written_and_read_again(content: list[str]) -> None:
     first = config("\n".join(content))
@@ -178,7 +177,6 @@ def test_what_is_in_force_says_the_same_when_it_is_written_and_read_again(conten
     assert len(scalars) == len(set(scalars))
 
 
-@settings(deadline=None)
 @given(LINES, LINES)
 def test_an_include_says_what_its_lines_would_say(before: list[str], included: list[str]) -> None:
     flat = config("\n".join([*before, *included]))
@@ -186,7 +184,6 @@ def test_an_include_says_what_its_lines_would_say(before: list[str], included: l
     assert pairs(nested) == pairs(flat)
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_nothing_that_is_written_breaks_it(text: str) -> None:
     for entry in config(text).entries:

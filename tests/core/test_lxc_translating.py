@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from containers.core.attachments import Device, Mount, check_all
@@ -398,7 +398,6 @@ VALUE = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(KEYS), VALUE), max_size=20))
 def test_every_setting_has_one_outcome_and_what_comes_of_it_is_acceptable(content: list[tuple[str, str]]) -> None:
     config = reading.parse("/config", lambda _path: "\n".join(f"{key} = {value}" for key, value in content))

@@ -81,7 +81,7 @@ fields = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(fields, moments, zones)
 def test_a_run_is_later_the_earliest_and_does_not_depend_on_who_asks_when(texts, after, where):
     when = parse(" ".join(texts))
@@ -112,7 +112,6 @@ keeps = st.builds(Keep, last=rule, hourly=rule, daily=rule, weekly=rule, monthly
 lists = st.lists(moments, max_size=60, unique=True).map(lambda found: [(f"s{n}", at) for n, at in enumerate(found)])
 
 
-@settings(deadline=None)
 @given(keeps, lists, zones)
 def test_what_is_kept(keep, taken, where):
     stay = kept(keep, taken, where)
@@ -134,7 +133,6 @@ def test_what_is_kept(keep, taken, where):
     assert kept(keep, taken[::-1], where) == stay
 
 
-@settings(deadline=None)
 @given(keeps, lists, zones, moments)
 def test_a_new_snapshot_takes_nobody_s_place_but_one_of_its_own_period(keep, taken, where, at):
     newer = [*taken, ("new", max([at, *(when for _, when in taken)]) + dt.timedelta(microseconds=1))]

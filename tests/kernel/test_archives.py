@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from containers.core import capabilities
@@ -466,7 +466,7 @@ TARGETS = NAMES | st.sampled_from(["/etc/passwd", "../../../../canary", "/", "a"
 ENTRIES = st.lists(st.tuples(NAMES, KINDS, TARGETS, st.integers(-1, 70000)), max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(entries=ENTRIES, layer=st.booleans())
 def test_whatever_an_archive_holds_nothing_outside_its_tree_is_touched(entries, layer):
     """Without the confinement: names alone already lead nowhere else."""
