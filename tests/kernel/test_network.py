@@ -10,6 +10,8 @@ import secrets
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -457,6 +459,58 @@ def test_a_host_without_ipv6_works(lan: Lan) -> None:
     assert f"{ipv4(spec)}/" in inside.run("ip -4 addr show eth0")
     assert spec.nics[0].ipv6 is None
     assert "default" not in inside.run("ip -6 route")
+
+
+WITHOUT_IPV6 = """
+import os, socket, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from containers.core import libseccomp, syscalls
+from containers.core.host import Host
+from containers.core.mount_flags import MS_PRIVATE, MS_REC
+from containers.core.network import networks
+from containers.core.network.base import NetworkConfig
+from containers.core.spec import Spec
+
+# as a kernel with ipv6.disable=1 is: no settings, and no socket of that family
+syscalls.unshare(syscalls.CLONE_NEWNS)
+syscalls.mount(None, "/", None, MS_REC | MS_PRIVATE)
+syscalls.mount("tmpfs", "/proc/sys/net/ipv6", "tmpfs", 0, None)
+with libseccomp.Filter(libseccomp.ACT_ALLOW) as rules:
+    rules.add(libseccomp.act_errno(97), "socket", (0, libseccomp.CMP_EQ, socket.AF_INET6, 0))
+    syscalls.load_seccomp(syscalls.pack_filters([rules.export()]))
+host = Host(Path(sys.argv[2]), sys.argv[3])
+config = NetworkConfig(name="default", number=0, ipv4=sys.argv[4], ipv6=sys.argv[5])
+networks.ensure_all(host, [config], [])
+for path, pid in zip(sys.argv[6::2], sys.argv[7::2]):
+    spec = Spec.from_json(Path(path).read_text())
+    networks.register(host, spec)
+    networks.attach(host, spec, os.open(f"/proc/{pid}/ns/net", os.O_RDONLY))
+"""
+
+
+def test_networks_with_ipv6_addresses_serve_ipv4_on_a_host_that_was_booted_without_ipv6(
+    host: Host, place: Callable[[], Place]
+) -> None:
+    config = network(host)
+    leased = container(host, config, 1)
+    asked = container(host, config, 2, (ipv4(leased),))
+    nic = dataclasses.replace(asked.nics[0], static=True, ipv6_gateway=plain(config.ipv6 or ""))
+    insides, words = [], []
+    for spec in (leased, dataclasses.replace(asked, nics=(nic,))):
+        insides.append(place())
+        file = host.state_dir / spec.id
+        file.write_text(spec.to_json())
+        words += [str(file), str(insides[-1].process.pid)]
+    program = [sys.executable, "-B", "-c", WITHOUT_IPV6, str(Path(__file__).resolve().parents[2])]
+    subprocess.run(
+        [*program, str(host.state_dir), host.instance, str(config.ipv4), str(config.ipv6), *words], check=True
+    )
+    insides[0].run("ip link set eth0 up")
+    Lan(host, place, config).lease(insides[0])
+    for spec, inside in zip((leased, asked), insides, strict=True):
+        assert f"{ipv4(spec)}/" in inside.run("ip -4 addr show eth0")
+    assert ipv6(asked) not in insides[1].run("ip -6 addr show eth0")
 
 
 # -- frames -----------------------------------------------------------------------------------------------------------

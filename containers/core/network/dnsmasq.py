@@ -26,7 +26,7 @@ from ..host import Host
 from ..pids import start_time
 from ..sentences import say
 from ..spec import Spec
-from . import leasing
+from . import leasing, sysctls
 from .base import DOMAIN, NetworkConfig, bridged, plain
 
 LEASE_SEC: Final = 3600
@@ -43,8 +43,11 @@ def directory(host: Host) -> Path:
     return host.run_dir / "dnsmasq"
 
 
-def render(host: Host, configs: Sequence[NetworkConfig], user: str) -> str:
-    """Return the configuration file. Pure: made of validated names, numbers and addresses only."""
+def render(host: Host, configs: Sequence[NetworkConfig], user: str, *, ipv6: bool) -> str:
+    """Return the configuration file. Pure: made of validated names, numbers and addresses only.
+
+    ipv6: whether the host speaks it; dnsmasq does not start where it is to advertise routers and cannot.
+    """
     here = directory(host)
     lines = [
         f"pid-file={here}/dnsmasq.pid",
@@ -70,14 +73,14 @@ def render(host: Host, configs: Sequence[NetworkConfig], user: str) -> str:
         "quiet-dhcp6",
         "quiet-ra",
     ]
-    if any(config.ipv6 for config in configs):
+    if ipv6 and any(config.ipv6 for config in configs):
         lines.append("enable-ra")
     for config in sorted(configs, key=lambda config: config.number):
         tag = f"n{config.number}"
         if config.ipv4:
             network = ipaddress.IPv4Interface(config.ipv4).network
             lines.append(f"dhcp-range=set:{tag},{network.network_address},static,{network.netmask},{LEASE_SEC}")
-        if config.ipv6:
+        if ipv6 and config.ipv6:
             subnet = ipaddress.IPv6Interface(config.ipv6).network
             lines.append(f"dhcp-range=set:{tag},{subnet.network_address},static,slaac,64,{LEASE_SEC}")
             lines.append(f"dhcp-option=tag:{tag},option6:dns-server,[{plain(config.ipv6)}]")
@@ -117,7 +120,7 @@ def ensure(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) 
     user = _user()
     _make_directories(host)
     changed = _write_all(host, specs)
-    text = render(host, configs, user)
+    text = render(host, configs, user, ipv6=sysctls.has_ipv6())
     _write(directory(host) / "dnsmasq.conf", text)
     if pid := running(host, configuration=_digest(text)):
         if changed:

@@ -13,6 +13,7 @@ from typing import Final
 from .. import rtnetlink
 from ..errors import SetupFailed
 from ..nics import Nic
+from . import sysctls
 
 ROUTED_GATEWAYS: Final = {4: "169.254.0.1", 6: "fe80::1"}
 """What the host is called by the other end of a routed pair."""
@@ -33,17 +34,20 @@ def has_addresses(nic: Nic) -> bool:
 def configure(sock: socket.socket, nic: Nic, index: int) -> None:
     """Make a link be as the NIC wants it, and up; twice is once. sock: of the container's namespace.
 
-    Raises SetupFailed. Addresses that are not the NIC's stay: they are the container's own.
+    Raises SetupFailed. Addresses that are not the NIC's stay: they are the container's own. On a host that does not
+    speak IPv6 those of IPv6 are left out.
     """
+    spoken = (4, 6) if sysctls.has_ipv6() else (4,)
     try:
         if nic.mtu is not None:
             rtnetlink.change(sock, index, mtu=nic.mtu)
         rtnetlink.change(sock, index, up=True)
         if has_addresses(nic):
             for text in nic.addresses:
-                rtnetlink.add_address(sock, index, text)
+                if ipaddress.ip_interface(text).version in spoken:
+                    rtnetlink.add_address(sock, index, text)
             for version, gateway in ((4, nic.ipv4_gateway), (6, nic.ipv6_gateway)):
-                if gateway and (nic.ipv4, nic.ipv6)[version == 6]:
+                if version in spoken and gateway and (nic.ipv4, nic.ipv6)[version == 6]:
                     _default_route(sock, index, version, gateway, routed=nic.type == "routed")
     except OSError as error:
         raise SetupFailed.from_oserror(f"configure the network interface {nic.name}", error) from error
