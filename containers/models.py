@@ -15,6 +15,7 @@ from panel.accounts.models import Project, User, validate_name
 
 from .core import restarts
 from .core.states import Status
+from .keeping_models import Backup as Backup
 from .keeping_models import Schedule as Schedule
 from .keeping_models import Trashed as Trashed
 from .rights.querysets import ContainerQuerySet, ImageQuerySet, NetworkQuerySet, OperationQuerySet
@@ -258,7 +259,8 @@ class Operation(models.Model):
     action = models.CharField(max_length=32)
     """create start stop restart freeze unfreeze update rename snapshot snapshot-change snapshot-delete restore clone
     delete;
-    image-build image-delete; network-create network-delete."""
+    image-build image-delete; network-create network-delete; backup-export backup-verify backup-delete backup-import
+    backup-restore backup-scan."""
     container = models.ForeignKey(Container, models.SET_NULL, null=True, blank=True, related_name="operations")
     container_name = models.CharField(max_length=63, blank=True)
     target = models.ForeignKey(Container, models.SET_NULL, null=True, blank=True, related_name="clone_operations")

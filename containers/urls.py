@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .views import acting, creating, detail, filing, giving, listing, nics, points
+from .views import acting, backing, creating, detail, filing, giving, listing, nics, points
 
 app_name = "containers"
 urlpatterns = [
@@ -19,6 +19,8 @@ urlpatterns = [
     path("<slug:name>/files", filing.files, name="files"),
     path("<slug:name>/files/edit", filing.editor, name="edit-file"),
     path("<slug:name>/_files/<slug:action>", filing.dialog_either, name="files-dialog"),
+    path("<slug:name>/backups", backing.backups, name="backups"),
+    path("<slug:name>/_backup", backing.backup_now, name="backup-now"),
     path("<slug:name>/network", detail.network, name="network"),
     path("<slug:name>/settings", detail.settings, name="settings"),
     path("<slug:name>/log", detail.log, name="log"),

@@ -7,6 +7,7 @@ from ninja import NinjaAPI
 
 from . import (
     audit,
+    backups,
     commands,
     containers,
     errors,
@@ -39,6 +40,7 @@ for module in (
     files,
     filing,
     schedules,
+    backups,
     trash,
     waiting,
     commands,

@@ -41,6 +41,8 @@ class ScheduleChanges(Body):
     timezone: Annotated[Text, Field(max_length=64)] | None = None
     keep: KeepIn | None = None
     enabled: bool | None = None
+    destination: Annotated[Text, Field(max_length=63)] | None = None
+    snapshots: bool | None = None
 
 
 class ScheduleIn(ScheduleChanges):

@@ -106,16 +106,13 @@ def restore(actor: Actor | None, container: Container, arguments: dict[str, Any]
         raise SpecError("This point holds the configuration only.", field="what")
     if what != "files":
         _check_configuration(container, found)
-    until = timezone.now() + dt.timedelta(days=SAFETY_DAYS)
     nics = interfaces.restored(actor, container, found.spec) if actor and what != "files" else None
     return {
         "arguments": {
             **({"nics": nics} if nics is not None else {}),
             "snapshot": found.name,
             "what": what,
-            "safety": _safety_name(container),
-            "safety_note": f"→ {found.name}",
-            "safety_until": until.isoformat(timespec="seconds"),
+            **safety(container, found.name),
         }
     }
 
@@ -126,6 +123,16 @@ def _check_configuration(container: Container, found: Snapshot) -> None:
     requests.check_limits(columns["limits"], container.host)
     if columns["privileged"] and not container.privileged:
         requests.check_privileged(container.host)
+
+
+def safety(container: Container, name: str) -> dict[str, Any]:
+    """Return the arguments of the safety point of a restore to something of that name, which is reserved by them."""
+    until = timezone.now() + dt.timedelta(days=SAFETY_DAYS)
+    return {
+        "safety": _safety_name(container),
+        "safety_note": f"→ {name}",
+        "safety_until": until.isoformat(timespec="seconds"),
+    }
 
 
 def _safety_name(container: Container) -> str:

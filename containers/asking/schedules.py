@@ -18,14 +18,26 @@ from ..core import schedules as core
 from ..core.errors import AlreadyExists, NotFound, SpecError
 from ..core.names import check_name
 from ..core.sentences import say
-from ..models import Container, Schedule, Snapshot
+from ..models import Backup, Container, Schedule, Snapshot, local_host
+from . import backups
 from .access import find_container, find_project
 
 ACTION: Final = "schedule"
 NAME_MAX: Final = 40
 """A snapshot's name is the schedule's and a time."""
 RUNS_TOLD: Final = 5
-FIELDS: Final = ("name", "project", "container", "tag", "when", "timezone", "keep", "enabled")
+FIELDS: Final = (
+    "name",
+    "project",
+    "container",
+    "tag",
+    "when",
+    "timezone",
+    "keep",
+    "enabled",
+    "destination",
+    "snapshots",
+)
 
 
 def visible(actor: Actor) -> QuerySet[Schedule]:
@@ -65,6 +77,8 @@ def change(actor: Actor, schedule_id: int, values: dict[str, Any]) -> Schedule:
         "timezone": present.zone,
         "keep": present.keep,
         "enabled": present.enabled,
+        "destination": present.destination,
+        "snapshots": present.with_snapshots,
     }
     row = checked(actor, present, {**whole, **values, "project": present.project.name})
     with transaction.atomic():
@@ -110,6 +124,10 @@ def checked(actor: Actor, row: Schedule, values: dict[str, Any]) -> Schedule:
     row.when = " ".join(str(values.get("when") or "").split())
     row.zone = str(values.get("timezone") or "UTC")
     row.keep = core.Keep.from_dict(values.get("keep") or {}).given()
+    row.destination = str(values.get("destination") or "")
+    if row.destination:
+        backups.check_destination(local_host(), row.destination)
+    row.with_snapshots = bool(row.destination and values.get("snapshots", False))
     row.enabled = bool(values.get("enabled", True))
     row.next_at = next_of(row, timezone.now()) if row.enabled else None
     return row
@@ -153,17 +171,35 @@ def pruned(
     return [one for one in own if one.name not in stay]
 
 
+def pruned_backups(row: Schedule, container: Container, more: Iterable[tuple[str, dt.datetime]] = ()) -> list[Backup]:
+    """Return which of the backups that a schedule made of a container do not stay. more: as of pruned.
+
+    One that was damaged when it was last read takes no other's place.
+    """
+    rows = Backup.objects.filter(container_id=container.pk, project=row.project, schedule=row.name)
+    own = list(rows.filter(destination=row.destination, problem=""))
+    stay = core.kept(
+        core.Keep.from_dict(row.keep), [*((one.pk, one.created_at) for one in own), *more], core.zone(row.zone)
+    )
+    return [one for one in own if one.pk not in stay]
+
+
+def doomed(row: Schedule, container: Container, at: dt.datetime) -> list[str]:
+    """Return the names of what is removed of a container when a schedule has run at a time."""
+    more = [(snapshot_name(row, at), at)]
+    if row.destination:
+        return sorted(one.file for one in pruned_backups(row, container, more))
+    return sorted(one.name for one in pruned(row, container.snapshots.all(), more))
+
+
 def preview(row: Schedule) -> dict[str, Any]:
     """Return the next runs, and what is pruned after the first of them: {"next", "containers", "prune"}."""
     when, where = core.parse(row.when), core.zone(row.zone)
     runs = core.next_runs(when, timezone.now(), where, RUNS_TOLD)
     found = targets(row)
-    doomed = []
-    for container in found:
-        names = pruned(row, container.snapshots.all(), [(snapshot_name(row, runs[0]), runs[0])])
-        if names:
-            doomed.append({"container": container.name, "snapshots": sorted(one.name for one in names)})
-    return {"next": runs, "containers": [one.name for one in found], "prune": doomed}
+    told = [(container.name, doomed(row, container, runs[0])) for container in found]
+    prune = [{"container": name, "snapshots": names} for name, names in told if names]
+    return {"next": runs, "containers": [one.name for one in found], "prune": prune}
 
 
 def preview_of(actor: Actor, values: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from panel.accounts.actor import Actor, Forbidden
 
 from ..core.errors import CoreError, NotFound, SpecError
 from ..core.sentences import say
+from ..rights.permissions import roles_that_may
 
 PIECE_MAX_BYTES: Final = 8 * 1024**2
 UNFINISHED_MAX: Final = 8
@@ -74,9 +75,9 @@ def directory() -> Path:
 
 
 def begin(actor: Actor, size_bytes: int) -> Upload:
-    """Begin an upload; only who may make images may send archives. Raises Forbidden, SpecError, NoRoom."""
-    if not actor.user.host_admin:
-        raise Forbidden("Only host administrators make images.")
+    """Begin an upload; who may make images or containers may. Raises Forbidden, SpecError, NoRoom."""
+    if not (actor.user.host_admin or actor.user.memberships.filter(role__in=roles_that_may("backup-import")).exists()):
+        raise Forbidden("Only administrators send archives.")
     return _begin(Upload(secrets.token_hex(16), actor.user.pk, size_bytes, directory()))
 
 

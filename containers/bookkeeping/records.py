@@ -32,6 +32,12 @@ AUDIT_ACTIONS: Final[dict[str, str]] = {
     "restore": "snapshot.restore",
     "trash-restore": "trash.restore",
     "trash-purge": "trash.purge",
+    "backup-export": "backup.export",
+    "backup-verify": "backup.verify",
+    "backup-delete": "backup.delete",
+    "backup-import": "backup.import",
+    "backup-restore": "backup.restore",
+    "backup-scan": "backup.scan",
     "image-build": "image.build",
     "image-catalogue": "image.catalogue",
     "image-delete": "image.delete",
@@ -47,7 +53,7 @@ def audit_action(action: str) -> str:
 
 def audit_object(action: str) -> str:
     """Return the kind of object that an operation's action is about."""
-    return action.partition("-")[0] if action.startswith(("image-", "network-", "trash-")) else "container"
+    return action.partition("-")[0] if action.startswith(("image-", "network-", "trash-", "backup-")) else "container"
 
 
 # operations
@@ -129,7 +135,7 @@ def tell_of(operation: Operation) -> None:
 def undo_reservation(operation: Operation) -> None:
     """Remove the rows that an operation had reserved for what it did not make."""
     with transaction.atomic():
-        made = operation.action in ("create", "import") or (
+        made = operation.action in ("create", "import", "backup-import") or (
             operation.action == "trash-restore" and operation.arguments.get("kind") == "container"
         )
         if made and operation.container_id:

@@ -97,15 +97,20 @@ class Stream:
 
 async def stream(container_id: str, verb: Verb, *, after: str, path: str) -> Stream:
     """Begin the answer to content or archive; raises as ask does."""
+    return await begun(socket_path(), _question(container_id, verb, after, "", path))
+
+
+async def begun(place: Path, question: bytes) -> Stream:
+    """Begin the answer to a question, asked at a socket of the ticker's; raises as ask does."""
     try:
-        reader, writer = await asyncio.open_unix_connection(str(socket_path()), limit=1 << 20)
+        reader, writer = await asyncio.open_unix_connection(str(place), limit=1 << 20)
     except OSError as error:
         raise ReaderUnavailable from error
     with contextlib.ExitStack() as undo:
         undo.callback(writer.close)
         try:
             _check_peer(writer.get_extra_info("socket"))
-            writer.write(_question(container_id, verb, after, "", path))
+            writer.write(question)
             line = await asyncio.wait_for(reader.readline(), ANSWER_SEC)
         except (OSError, TimeoutError) as error:
             raise ReaderUnavailable from error

@@ -201,6 +201,11 @@ class Host:
         return self.run_dir / "filer.sock"
 
     @property
+    def backup_socket(self) -> Path:
+        """Where the ticker hands out the bytes of backups."""
+        return self.run_dir / "backup.sock"
+
+    @property
     def events_socket(self) -> Path:
         """The ticker's datagram socket, where supervisors report what happened (root, 0600)."""
         return self.run_dir / "events.sock"

@@ -96,6 +96,12 @@ class KernelRuntime:
         networks.register(self.host, made)
         return made
 
+    def take_in(self, spec: Spec, make: Callable[[], Spec]) -> None:
+        with _CEILINGS:
+            self.check_policy(spec)
+            made = make()
+        networks.register(self.host, made)
+
     def register(self, spec: Spec) -> None:
         networks.register(self.host, spec)
 
@@ -334,6 +340,7 @@ class KernelRuntime:
                 "sources": list(rules.images.sources),
                 "insecure": list(rules.images.insecure),
                 "directories": sorted(rules.images.directories),
+                "backups": [*(["local"] if rules.backups.local else []), *sorted(rules.backups.directories)],
                 # of shares no path: where they are is the host's business
                 "host_network": rules.containers.host_network,
                 "parents": {

@@ -22,7 +22,7 @@ from ..core.host import Host
 from ..core.sentences import say
 from ..models import Container, Network, Operation
 from ..rights.permissions import roles_that_may
-from . import basket, catalogues, clone, create, images, importing, lifecycle, networks, snapshots, update
+from . import backups, basket, catalogues, clone, create, images, importing, lifecycle, networks, snapshots, update
 from .job import Job
 from .owner import this_process
 from .runtime import Runtime
@@ -59,6 +59,12 @@ HANDLERS: Final[dict[str, Handler]] = {
     "snapshot-delete": Handler(snapshots.remove),
     "restore": Handler(snapshots.restore, snapshots.undo_restore),
     "clone": Handler(clone.run, clone.undo),
+    "backup-export": Handler(backups.export, backups.undo_export),
+    "backup-verify": Handler(backups.verify),
+    "backup-delete": Handler(backups.delete),
+    "backup-scan": Handler(backups.scan),
+    "backup-import": Handler(backups.take_in, backups.undo_take_in),
+    "backup-restore": Handler(backups.put_back, backups.undo_put_back),
     "trash-restore": Handler(basket.restore, basket.undo_restore),
     "trash-purge": Handler(basket.purge),
     "image-catalogue": Handler(catalogues.fetch),

@@ -182,6 +182,13 @@ class Runtime(Protocol):
         """
         ...
 
+    def take_in(self, spec: Spec, make: Callable[[], Spec]) -> None:
+        """Make a container by make(), which returns its spec, and let the network know it.
+
+        Raises PolicyDenied where the host's policy, or a ceiling of the project, forbids the spec.
+        """
+        ...
+
     def end_import(self, container_id: str) -> str:
         """Remove LXC's container if it was to be moved; return what could not be removed. Twice is once."""
         ...

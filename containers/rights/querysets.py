@@ -16,7 +16,7 @@ from .permissions import roles_that_may
 if TYPE_CHECKING:
     from panel.accounts.models import User
 
-    from ..keeping_models import Schedule, Trashed  # noqa: F401  named in bases, as text
+    from ..keeping_models import Backup, Schedule, Trashed  # noqa: F401  named in bases, as text
     from ..models import Container, Image, Network, Operation  # noqa: F401  named in bases, as text
 
 _M = TypeVar("_M", bound=models.Model)
@@ -64,6 +64,10 @@ class ScheduleQuerySet(_Visible["Schedule"]):
 
 class TrashQuerySet(_Visible["Trashed"]):
     """What was deleted, seen through its project; images by host administrators only."""
+
+
+class BackupQuerySet(_Visible["Backup"]):
+    """Backups, seen through their projects; those of no project by host administrators only."""
 
 
 class ImageQuerySet(models.QuerySet["Image"]):

@@ -16,7 +16,7 @@ from ..core.behaviour import Boot, Consoles, Init
 from ..core.host import Host as CoreHost
 from ..core.security import Security
 from ..core.states import Status
-from ..models import Container, Event, Image, Network, Operation, Schedule, Snapshot, Trashed
+from ..models import Backup, Container, Event, Image, Network, Operation, Schedule, Snapshot, Trashed
 
 LIMITS: Final = (
     "memory_bytes",
@@ -188,6 +188,8 @@ def schedule(row: Schedule) -> dict[str, Any]:
         "timezone": row.zone,
         "keep": row.keep,
         "enabled": row.enabled,
+        "destination": row.destination or None,
+        "snapshots": row.with_snapshots,
         "next_at": time(row.next_at),
         "last_at": time(row.last_at),
         "created_by": row.created_by,
@@ -206,6 +208,27 @@ def trashed(row: Trashed) -> dict[str, Any]:
         "deleted_at": time(row.deleted_at),
         "deleted_by": row.deleted_by,
         "expires_at": time(row.expires_at),
+    }
+
+
+def backup(row: Backup) -> dict[str, Any]:
+    """Return a backup. problem: what was wrong when it was last read, None for nothing."""
+    return {
+        "id": row.pk,
+        "container": row.container,
+        "project": row.project.name if row.project else None,
+        "destination": row.destination,
+        "file": row.file,
+        "size_bytes": row.size_bytes,
+        "restored_bytes": row.plain_bytes,
+        "sha256": row.sha256 or None,
+        "snapshots": row.points,
+        "schedule": row.schedule or None,
+        "created_at": time(row.created_at),
+        "created_by": row.created_by or None,
+        "verified_at": time(row.verified_at),
+        "verified_by": row.verified_by or None,
+        "problem": row.problem or None,
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..core import cgroups, consolelog, store
 from ..core.errors import CoreError
 from ..core.host import Host
+from .backups import BackupStreams
 from .chores import Chore, Chores
 from .disk import DiskMeter
 from .filing import Filers
@@ -61,17 +62,19 @@ class Ticker:
         )
         self._sampling = SamplingThread(self.samples.tick)
         self._readers, self._filers = Readers(host), Filers(host)
+        self._backups = BackupStreams(host)
+        self._asked = (self._backups, self._filers, self._readers)
 
     def start(self) -> None:
         """Start every thread."""
-        for thread in (self._server, self._sampling, self._disk, self._chores, self._readers, self._filers):
+        for thread in (self._server, self._sampling, self._disk, self._chores, *self._asked):
             thread.start()
 
     def stop(self, timeout_sec: float = 5.0) -> None:
         """End the threads; a chore that takes longer than timeout_sec ends with the process."""
-        for thread in (self._filers, self._readers, self._chores, self._disk, self._sampling, self._server):
+        for thread in (*self._asked, self._chores, self._disk, self._sampling, self._server):
             thread.stop()
-        for thread in (self._filers, self._readers, self._sampling, self._server, self._disk, self._chores):
+        for thread in (*self._asked, self._sampling, self._server, self._disk, self._chores):
             thread.join(timeout_sec)
         self.samples.close()
 

@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from django.utils import timezone
 
-from ..asking import basket, queue, schedules, services
+from ..asking import backups, basket, queue, schedules, services
 from ..core.errors import AlreadyExists, CoreError
 from ..models import Container, Operation, Schedule, Snapshot, Trashed
 
 STEP_SEC: Final = 60.0
 DOUBT_SEC: Final = 86400.0
 PURGED_AT_ONCE: Final = 20
+TRIED_AGAIN_SEC: Final = 3600.0
 MISSED_SEC: Final = 600.0
 """So long a container that is busy when its time has come is asked again."""
 
@@ -97,7 +98,11 @@ class Scheduler:
                 del self._due[schedule_id, container_id]
             elif queue.unfinished(container) is None:
                 del self._due[schedule_id, container_id]
-                asked += _request(container, "snapshot", {"name": name, "kind": "schedule"})
+                row = Schedule.objects.filter(pk=schedule_id).first()
+                if row is not None and row.destination:
+                    asked += _back_up(row, container)
+                else:
+                    asked += _request(container, "snapshot", {"name": name, "kind": "schedule"})
         return asked
 
 
@@ -105,6 +110,8 @@ def _prune(row: Schedule) -> int:
     """Ask for one deletion in each container that has more than is kept, the oldest first."""
     if not row.keep:
         return 0
+    if row.destination:
+        return _prune_backups(row)
     asked = 0
     for container in schedules.targets(row):
         doomed = schedules.pruned(row, container.snapshots.all())
@@ -112,6 +119,43 @@ def _prune(row: Schedule) -> int:
             oldest = min(doomed, key=lambda one: one.created_at)
             asked += _request(container, "snapshot-delete", {"snapshot": oldest.name})
     return asked
+
+
+def _back_up(row: Schedule, container: Container) -> int:
+    """Ask for a backup, unless the one before is still being written."""
+    if _asked("backup-export", status__in=Operation.UNFINISHED, container=container.pk, schedule=row.name):
+        log.warning("schedule %s: the backup of %s before this one is not finished", row.name, container.name)
+        return 0
+    try:
+        backups.export_by_schedule(container, row.destination, with_snapshots=row.with_snapshots, schedule=row.name)
+    except CoreError as error:
+        log.info("backup of %s: %s", container.name, error.message)
+        return 0
+    return 1
+
+
+def _prune_backups(row: Schedule) -> int:
+    """Ask for one deletion of each container's backups that are more than is kept, the oldest first."""
+    asked = 0
+    for container in schedules.targets(row):
+        doomed = schedules.pruned_backups(row, container)
+        if doomed:
+            oldest = min(doomed, key=lambda one: one.created_at)
+            # a place that cannot be reached is not asked at every turn
+            tried = timezone.now() - dt.timedelta(seconds=TRIED_AGAIN_SEC)
+            if backups.unfinished(oldest) is None and not _asked("backup-delete", tried, backup=oldest.pk):
+                backups.delete(None, oldest)
+                asked += 1
+    return asked
+
+
+def _asked(action: str, since: dt.datetime | None = None, **arguments: Any) -> bool:
+    """Tell whether an operation with these arguments was asked for, since a time, or with these fields."""
+    fields = {name: arguments.pop(name) for name in ("status__in",) if name in arguments}
+    if since is not None:
+        fields["created_at__gte"] = since
+    found = {f"arguments__{name}": value for name, value in arguments.items()}
+    return Operation.objects.filter(action=action, **fields, **found).exists()
 
 
 def expire(now: dt.datetime) -> int:

@@ -30,6 +30,7 @@ TABS = (
     ("graphs", gettext_lazy("Graphs")),
     ("snapshots", gettext_lazy("Snapshots")),
     ("files", gettext_lazy("Files")),
+    ("backups", gettext_lazy("Backups")),
     ("network", gettext_lazy("Network")),
     ("settings", gettext_lazy("Settings")),
     ("log", gettext_lazy("Log")),

@@ -9,8 +9,9 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from containers.asking import schedules as asking
+from containers.asking.backups import destinations
 from containers.core.errors import CoreError
-from containers.models import Container, Schedule
+from containers.models import Container, Schedule, local_host
 from containers.rights.permissions import roles_that_may
 from containers.showing.sentences import translated
 from containers.views.listing import projects_of
@@ -40,6 +41,7 @@ def schedules(request: HttpRequest) -> HttpResponse:
     usable = Container.objects.visible_to(user, asking.ACTION).order_by("name")
     context["containers"] = usable.values_list("name", flat=True)
     context |= {"projects": sorted(may), "may_make": bool(may), "keeps": KEEPS, "examples": EXAMPLES}
+    context["destinations"] = destinations(local_host())
     return render(request, "pages/schedules.html", context, status=status)
 
 
@@ -61,6 +63,8 @@ def _values(request: HttpRequest) -> dict[str, Any]:
         values["container"] = name
     elif kind == "project":
         values["project"] = name
+    values["destination"] = form.get("destination", "")
+    values["snapshots"] = bool(form.get("snapshots"))
     keep = {name: form.get(f"keep-{name}", "").strip() for name in KEEPS}
     values["keep"] = {name: int(text) if text.isdecimal() else text for name, text in keep.items() if text}
     return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import household, imaging, keeping, people, trash, views
+from . import backing, household, imaging, keeping, people, trash, views
 
 app_name = "pages"
 urlpatterns = [
@@ -19,6 +19,10 @@ urlpatterns = [
     path("schedules/", keeping.schedules, name="schedules"),
     path("schedules/_preview", keeping.schedule_preview, name="schedule-preview"),
     path("schedules/<int:schedule_id>/<slug:action>", keeping.schedule_action, name="schedule-action"),
+    path("backups/", backing.backups, name="backups"),
+    path("backups/_scan", backing.backup_scan, name="backup-scan"),
+    path("backups/<slug:backup_id>", backing.backup, name="backup"),
+    path("backups/<slug:backup_id>/<slug:action>", backing.backup_action, name="backup-action"),
     path("trash/", trash.trash, name="trash"),
     path("trash/<slug:entry_id>/<slug:action>", trash.trash_action, name="trash-action"),
     path("operations/", views.operations, name="operations"),

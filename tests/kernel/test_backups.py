@@ -32,7 +32,12 @@ def local(host) -> places.Directory:
 
 
 def exported(host, spec, *, with_points: bool = True) -> backing.Exported:
-    return backing.export(host, spec.id, local(host), with_points=with_points, watcher=WATCHER)
+    return export(host, spec, WATCHER, with_points=with_points)
+
+
+def export(host, spec, watcher: backing.Watcher, *, with_points: bool = True) -> backing.Exported:
+    file = backing.free_name(local(host), spec.name)
+    return backing.export(host, spec.id, local(host), file=file, with_points=with_points, watcher=watcher)
 
 
 def imported(host, spec, file: str, *, devices: bool = True, watcher=WATCHER):
@@ -184,7 +189,7 @@ def test_who_deletes_collects_or_cancels_meanwhile_takes_nothing_away(host, cont
             stored.delete(host, spec.id)
             stored.collect(host)
 
-    made = backing.export(host, spec.id, local(host), with_points=True, watcher=backing.Watcher(progress=gone))
+    made = export(host, spec, backing.Watcher(progress=gone))
     assert not store.exists(host, spec.id)
     new = imported(host, spec, made.file)
     assert but_its_own(fingerprint(host, new.id)) == but_its_own(before)
@@ -193,7 +198,7 @@ def test_who_deletes_collects_or_cancels_meanwhile_takes_nothing_away(host, cont
         raise Cancelled("stop")
 
     with pytest.raises(Cancelled):
-        backing.export(host, new.id, local(host), with_points=True, watcher=backing.Watcher(check_cancelled=stop))
+        export(host, new, backing.Watcher(check_cancelled=stop))
     with pytest.raises(Cancelled):
         imported(host, spec, made.file, watcher=backing.Watcher(check_cancelled=stop))
     assert [one.name for one in local(host).listed()] == [made.file]

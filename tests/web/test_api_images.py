@@ -105,10 +105,10 @@ def test_a_piece_over_8_mib_is_413(root, web_dir):
     assert api.put(f"/uploads/{upload_id}", raw=b"x" * (8 * MIB))[0] == 200
 
 
-def test_uploads_are_ones_own(root, alice, web_dir):
+def test_uploads_are_ones_own(root, alice, olga, web_dir):
     upload_id = Api(root).post("/uploads", {"size_bytes": 10})[1]["id"]
     assert_error(Api(alice).put(f"/uploads/{upload_id}", raw=b"x"), 404, "not-found")
-    assert_error(Api(alice).post("/uploads", {"size_bytes": 1}), 403, "forbidden")
+    assert_error(Api(olga).post("/uploads", {"size_bytes": 1}), 403, "forbidden")
     assert_error(Api(root).put("/uploads/..%2F..%2Fx", raw=b"x"), 404, "not-found")
     assert_error(Api(root).put(f"/uploads/{'a' * 32}", raw=b"x"), 404, "not-found")
     assert_error(Api(root).put(f"/uploads/{upload_id}?offset=-1", raw=b"x"), 422, "invalid-value", "offset")

@@ -232,6 +232,13 @@ class FakeRuntime:
         commit()
         return self.create(dataclasses.replace(spec, layers=("imported",)), progress)
 
+    def take_in(self, spec: Spec, make: Callable[[], Spec]) -> None:
+        self._call("take_in", spec.name)
+        self.check_policy(spec)
+        made = make()
+        self.specs[spec.id] = made
+        self.seen[spec.id] = Observed(status=Status.STOPPED)
+
     def end_import(self, container_id: str) -> str:
         self._call("end_import", container_id)
         return self.left_of_import

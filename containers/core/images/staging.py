@@ -71,6 +71,15 @@ def require_room(directory: Path, size_bytes: int) -> None:
 
 
 @contextlib.contextmanager
+def opened_upload(host: Host, upload: str) -> Iterator[int]:
+    """Yield a descriptor of an upload, which the web may change while it is read; raises SpecError."""
+    with _upload(host, {"upload": upload}, "upload", "upload") as file_fd:
+        if not stat.S_ISREG(os.fstat(file_fd).st_mode):
+            raise SpecError("This is not a file.", field="upload")
+        yield file_fd
+
+
+@contextlib.contextmanager
 def _upload(host: Host, source: dict[str, Any], name: str, field: str) -> Iterator[int]:
     upload = str(source[name])
     if not _UPLOAD.fullmatch(upload):

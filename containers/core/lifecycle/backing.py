@@ -67,16 +67,24 @@ class Point:
     id_base: int
 
 
-def export(host: Host, container_id: str, place: Place, *, with_points: bool, watcher: Watcher) -> Exported:
-    """Back a container up to a place, as it is now, with its snapshots or without; nothing is left where that fails.
+def name_now(container: str) -> str:
+    """Return what a backup of a container that is made now is called."""
+    return form.file_name(container, dt.datetime.now(dt.UTC))
+
+
+def free_name(place: Place, container: str) -> str:
+    """Return the name of a container's next backup in a place."""
+    there = {one.name for one in place.listed()}
+    now = dt.datetime.now(dt.UTC)
+    return next(one for number in range(1000) if (one := form.file_name(container, now, number)) not in there)
+
+
+def export(host: Host, container_id: str, place: Place, *, file: str, with_points: bool, watcher: Watcher) -> Exported:
+    """Back a container up to a file in a place, as it is now, with its snapshots or without; or leave nothing.
 
     Raises NotFound, Busy, TimedOut, StorageFull, SetupFailed, HostUnsupported, and what the watcher raises.
     """
-    now = dt.datetime.now(dt.UTC)
     with point(host, container_id, with_points=with_points) as taken:
-        name = taken.manifest.name
-        there = {one.name for one in place.listed()}
-        file = next(one for number in range(1000) if (one := form.file_name(name, now, number)) not in there)
         with place.writing(file) as sink, writing.compressed(sink) as output:
             plain = stream(host, taken, output, watcher)
         watcher.progress(100, "Written")

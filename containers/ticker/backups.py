@@ -1,0 +1,73 @@
+"""Hands the bytes of backups to the web: of those that lie in a place, and of containers that are backed up just now.
+
+A connection to host.backup_socket is one question, a line of JSON: ``{"destination", "file"}`` or ``{"container",
+"with_snapshots"}``. Its answer is a line of JSON, and the bytes behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import Any, Final
+
+from ..core.backups import places, writing
+from ..core.errors import Busy, SpecError
+from ..core.host import Host
+from ..core.lifecycle import backing
+from .reading import QUESTION_MAX_BYTES, Readers
+
+_CHUNK_BYTES: Final = 8 << 20
+
+
+class BackupStreams(Readers):
+    """Serves the backups' socket in a thread of its own, and each download in one more."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host, host.backup_socket, name="backups")
+
+    def _work(self, connection: socket.socket) -> None:
+        asked = _question(connection)
+        with self._turn():
+            if "file" in asked:
+                self._stored(connection, str(asked["destination"]), str(asked["file"]))
+            else:
+                self._made(connection, str(asked["container"]), with_points=asked["with_snapshots"] is True)
+
+    def _stored(self, connection: socket.socket, destination: str, file: str) -> None:
+        with places.of(self._host, destination).reading(file) as fd:
+            size = os.fstat(fd).st_size
+            _begin(connection, {"name": file, "size_bytes": size})
+            sent = 0
+            while sent < size and not self._stopping:
+                count = os.sendfile(connection.fileno(), fd, sent, min(_CHUNK_BYTES, size - sent))
+                if not count:
+                    return
+                sent += count
+
+    def _made(self, connection: socket.socket, container_id: str, *, with_points: bool) -> None:
+        def check() -> None:
+            if self._stopping:
+                raise Busy("The panel stops.")
+
+        with backing.point(self._host, container_id, with_points=with_points) as taken:
+            _begin(connection, {"name": backing.name_now(taken.manifest.name)})
+            with writing.compressed(connection.sendall) as output:
+                backing.stream(self._host, taken, output, backing.Watcher(check_cancelled=check))
+
+
+def _begin(connection: socket.socket, head: dict[str, Any]) -> None:
+    connection.sendall(json.dumps({"ok": True, **head}).encode() + b"\n")
+
+
+def _question(connection: socket.socket) -> dict[str, Any]:
+    data = b""
+    while not data.endswith(b"\n"):
+        piece = connection.recv(QUESTION_MAX_BYTES)
+        data += piece
+        if not piece or len(data) > QUESTION_MAX_BYTES:
+            raise SpecError("This is no question.")
+    asked = json.loads(data)
+    if not isinstance(asked, dict) or set(asked) not in ({"destination", "file"}, {"container", "with_snapshots"}):
+        raise SpecError("This is no question.")
+    return asked

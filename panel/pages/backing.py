@@ -1,0 +1,107 @@
+"""Backups: the list, one of them, having a container back, and what is sent from elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from containers.asking import backups as asking
+from containers.core.errors import CoreError
+from containers.models import Container, Network, Operation, local_host
+from containers.showing import backups as table
+from containers.showing.sentences import translated
+from panel.accounts.models import User
+from panel.pages.web import actor_of, changes, done, go, page, unknown, user_of
+
+
+def _form(user: User) -> dict[str, Any]:
+    """Return what the forms that restore offer."""
+    projects = sorted(table.may(user, "backup-import"))
+    networks = Network.objects.visible_to(user, "use").order_by("name").values_list("name", flat=True)
+    targets = Container.objects.visible_to(user, "backup-restore").order_by("name").values_list("name", flat=True)
+    return {"projects": projects, "networks": list(networks), "targets": list(targets), "may_import": bool(projects)}
+
+
+@page
+def backups(request: HttpRequest) -> HttpResponse:
+    """Show the backups, or restore one that was sent from elsewhere."""
+    user, who = user_of(request), actor_of(request)
+    context: dict[str, Any] = {"values": request.POST}
+    status = 200
+    if request.method == "POST":
+        try:
+            asked = _restored(request, {"upload": request.POST.get("upload", "")})
+            return go(request, reverse("pages:operation", args=[asked.pk]))
+        except CoreError as error:
+            context |= {"error": translated(error.message), "field": error.field or "all"}
+            status = 422
+    rows = asking.visible(who)
+    if wanted := request.GET.get("container", "")[:63]:
+        rows = rows.filter(container=wanted)
+    context |= {
+        "rows": table.rows_of(user, list(rows[: table.SHOWN])),
+        "size": asking.size(who),
+        "container": wanted,
+        "making": table.making(user),
+        "suggested": "",
+        "destinations": asking.destinations(local_host()),
+        **_form(user),
+    }
+    return render(request, "pages/backups.html", context, status=status)
+
+
+def _restored(request: HttpRequest, source: dict[str, str]) -> Operation:
+    """Ask for what a form that restores says."""
+    form, who = request.POST, actor_of(request)
+    if form.get("how") == "in-place":
+        return asking.put_back(who, form.get("target", ""), source)
+    return asking.take_in(
+        who,
+        source,
+        form.get("name", "").strip(),
+        project=form.get("project", "default"),
+        network=form.get("network", "default"),
+        start=bool(form.get("start")),
+    )
+
+
+@page
+def backup(request: HttpRequest, backup_id: str) -> HttpResponse:
+    """Show one backup, and what can be done with it."""
+    user = user_of(request)
+    row = asking.find(actor_of(request), backup_id)
+    context: dict[str, Any] = {"values": request.POST}
+    status = 200
+    if request.method == "POST":
+        try:
+            return go(request, reverse("pages:operation", args=[_restored(request, {"backup": row.pk}).pk]))
+        except CoreError as error:
+            context |= {"error": translated(error.message), "field": error.field or "all"}
+            status = 422
+    context |= {"one": table.rows_of(user, [row])[0], "backup": row, "suggested": row.container, **_form(user)}
+    context["suggested_project"] = row.project.name if row.project else "default"
+    return render(request, "pages/backup.html", context, status=status)
+
+
+@changes
+def backup_action(request: HttpRequest, backup_id: str, action: str) -> HttpResponse:
+    """Verify a backup, or delete it."""
+    who = actor_of(request)
+    if action == "verify":
+        asking.verify(who, asking.find(who, backup_id, "backup-verify"))
+        return done(request, reverse("pages:backups"), text=_("It is being read to its end."), backups="")
+    if action == "delete":
+        asking.delete(who, asking.find(who, backup_id, "backup-delete"))
+        return done(request, reverse("pages:backups"), backups="")
+    raise unknown()
+
+
+@changes
+def backup_scan(request: HttpRequest) -> HttpResponse:
+    """List anew what lies in a place."""
+    asked = asking.scan(actor_of(request), request.POST.get("destination", ""))
+    return go(request, reverse("pages:operation", args=[asked.pk]))
