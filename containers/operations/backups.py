@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from django.db import transaction
 from django.utils import timezone
@@ -29,7 +29,9 @@ from . import lifecycle, snapshots
 from .create import take_layers
 from .job import Job
 
-STOP_BEFORE_SEC = snapshots.STOP_BEFORE_RESTORE_SEC
+STOP_BEFORE_SEC: Final = snapshots.STOP_BEFORE_RESTORE_SEC
+GONE: Final = "It is not there any more."
+"""A place may be a directory that is not mounted now."""
 
 
 def export(job: Job) -> None:
@@ -47,19 +49,22 @@ def export(job: Job) -> None:
         job.host, container.pk, place, file=file, with_points=bool(asked["with_snapshots"]), watcher=_watcher(job)
     )
     with transaction.atomic():
-        Backup.objects.create(
+        # somebody who looks for backups may have found it already
+        Backup.objects.update_or_create(
             host=job.operation.host,
-            project=job.operation.project,
             destination=place.name,
             file=file,
-            container=container.name,
-            container_id=container.pk,
-            size_bytes=made.size_bytes,
-            sha256=made.sha256,
-            points=made.points,
-            plain_bytes=made.plain_bytes,
-            schedule=asked.get("schedule", ""),
-            created_by=job.operation.actor_name,
+            defaults={
+                "project": job.operation.project,
+                "container": container.name,
+                "container_id": container.pk,
+                "size_bytes": made.size_bytes,
+                "sha256": made.sha256,
+                "points": made.points,
+                "plain_bytes": made.plain_bytes,
+                "schedule": asked.get("schedule", ""),
+                "created_by": job.operation.actor_name,
+            },
         )
         records.add_event(container, "backup", reason=file, operation=job.operation)
     job.message = f"Written to {place.name}: {file}."
@@ -102,19 +107,21 @@ def delete(job: Job) -> None:
 
 
 def scan(job: Job) -> None:
-    """Bring rows and a place together: what is found gets a row of no project's, what is gone loses its own."""
+    """Bring rows and a place together: what is found gets a row of no project's; of what is gone the row says so."""
     place = places.of(job.host, job.arguments["destination"])
     host = job.operation.host
     there = {one.name: one for one in place.listed()}
     known = {row.file: row for row in Backup.objects.filter(host=host, destination=place.name)}
-    for file in known.keys() - there.keys():
-        known[file].delete()
+    gone = [row.pk for file, row in known.items() if file not in there]
+    Backup.objects.filter(pk__in=gone).update(problem=GONE)
+    back = [row.pk for file, row in known.items() if file in there and row.problem == GONE]
+    Backup.objects.filter(pk__in=back).update(problem="")
     fresh = sorted(there.keys() - known.keys())
     for number, file in enumerate(fresh):
         job.refuse_if_cancelled()
         job.progress(100 * number // len(fresh), file)
         _found(job, place, there[file])
-    job.message = f"{len(fresh)} found, {len(known.keys() - there.keys())} gone."
+    job.message = f"{len(fresh)} found, {len(gone)} gone."
 
 
 def _found(job: Job, place: places.Directory, one: places.File) -> None:

@@ -13,6 +13,7 @@ from containers.asking import backups as asking
 from containers.core.errors import CoreError
 from containers.models import Container, Network, Operation, local_host
 from containers.showing import backups as table
+from containers.showing.forms import suggested_name
 from containers.showing.sentences import translated
 from panel.accounts.models import User
 from panel.pages.web import actor_of, changes, done, go, page, unknown, user_of
@@ -82,7 +83,9 @@ def backup(request: HttpRequest, backup_id: str) -> HttpResponse:
         except CoreError as error:
             context |= {"error": translated(error.message), "field": error.field or "all"}
             status = 422
-    context |= {"one": table.rows_of(user, [row])[0], "backup": row, "suggested": row.container, **_form(user)}
+    context |= {"one": table.rows_of(user, [row])[0], "backup": row, **_form(user)}
+    taken = Container.objects.filter(name=row.container).exists()
+    context["suggested"] = suggested_name(row.container) if taken else row.container
     context["suggested_project"] = row.project.name if row.project else "default"
     return render(request, "pages/backup.html", context, status=status)
 

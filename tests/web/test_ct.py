@@ -13,7 +13,7 @@ from containers.asking import services
 from containers.bookkeeping import records
 from containers.core.errors import SetupFailed
 from containers.management.ct import base, inside, keeping, looking
-from containers.models import Container, Event, Operation
+from containers.models import Backup, Container, Event, Operation, local_host
 from containers.operations import runner
 from panel.accounts.models import AuditRecord
 from tests.web.world import CORE_HOST, FakeRuntime, make_container, make_host
@@ -253,3 +253,30 @@ def test_a_panel_that_does_not_run_is_told(ct, team, runtime, monkeypatch):
     status, _out, told = ct("start", "web-1")
     assert status == 1
     assert "The panel does not run" in told
+
+
+def test_backups_are_listed_asked_for_and_restored(ct, team, runtime, monkeypatch):
+    make(team, runtime)
+    done = []
+
+    def follow(operation, _options):
+        done.append((operation.action, operation.arguments))
+        Operation.objects.filter(pk=operation.pk).update(status="succeeded", journal={"file": "f"})
+        return Operation.objects.get(pk=operation.pk)
+
+    monkeypatch.setattr(base, "follow", follow)
+    assert ct("export", "web-1", "--no-snapshots") == (0, "f\n", "")
+    assert done[-1][0] == "backup-export"
+    assert done[-1][1]["with_snapshots"] is False
+    assert ct("export", "web-1", "--to", "nas")[0] == 1
+    file = "web-1_20260102T030405Z.boxroom.tar.zst"
+    Backup.objects.create(host=local_host(), project=team, destination="local", file=file, container="web-1")
+    status, output, _told = ct("backups")
+    assert (status, file in output) == (0, True)
+    assert ct("backups", "other")[1] == ""
+    assert json.loads(ct("backups", "--json")[1])[0]["container"] == "web-1"
+    assert ct("verify", file)[0] == 0
+    assert ct("import", file, "web-2", "--project", "team")[0] == 0
+    assert ct("import", file, "web-1", "--in-place")[0] == 0
+    assert [action for action, _arguments in done[1:]] == ["backup-verify", "backup-import", "backup-restore"]
+    assert ct("import", "nothing", "web-3")[0] == 1

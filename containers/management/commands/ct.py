@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from containers.core.errors import CoreError
-from containers.management.ct import acting, base, inside, keeping, looking
+from containers.management.ct import acting, backing, base, inside, keeping, looking
 
 
 class Command(BaseCommand):
@@ -25,7 +25,7 @@ class Command(BaseCommand):
         parser.add_argument("--quiet", action="store_true", help="do not tell what is being done meanwhile")
         # the verbs' own parsers are plain ones: Django's have options of their own, which are this command's
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
-        for module in (looking, acting, keeping, inside):
+        for module in (looking, acting, keeping, backing, inside):
             module.register(verbs)
 
     def handle(self, *_args: Any, **options: Any) -> None:
