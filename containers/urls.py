@@ -21,6 +21,7 @@ urlpatterns = [
     path("<slug:name>/_files/<slug:action>", filing.dialog_either, name="files-dialog"),
     path("<slug:name>/backups", backing.backups, name="backups"),
     path("<slug:name>/_backup", backing.backup_now, name="backup-now"),
+    path("<slug:name>/_put-back/<slug:snapshot>", filing.put_back_either, name="put-back"),
     path("<slug:name>/network", detail.network, name="network"),
     path("<slug:name>/settings", detail.settings, name="settings"),
     path("<slug:name>/log", detail.log, name="log"),

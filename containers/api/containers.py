@@ -27,6 +27,7 @@ from .schemas import (
     ContainerChanges,
     ContainerIn,
     Nothing,
+    PutBackIn,
     RestartIn,
     RestoreIn,
     SnapshotChanges,
@@ -178,6 +179,17 @@ async def restore_snapshot(
     """
     given = {"snapshot": snapshot, **(body or RestoreIn()).given()}
     return await _act(request, name, "restore", given, wait, key)
+
+
+@router.post("/containers/{name}/snapshots/{snapshot}/put-back", summary="Put files back")
+async def put_back(
+    request: HttpRequest, name: str, snapshot: str, body: PutBackIn, wait: Wait = 0, key: Key = None
+) -> HttpResponse:
+    """Put files and directories of a snapshot back where they were, in a container that runs or does not.
+
+    A safety point is made first, which is a snapshot as well: files come back from it in the same way.
+    """
+    return await _act(request, name, "put-back", {"snapshot": snapshot, **body.given()}, wait, key)
 
 
 @router.patch("/containers/{name}/snapshots/{snapshot}", summary="Change a snapshot")

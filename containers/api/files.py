@@ -39,6 +39,12 @@ def get_restore_changes(request: HttpRequest, name: str, snapshot: str) -> dict[
     return asking.changes(actor(request), name, "", snapshot)
 
 
+@router.get("/containers/{name}/snapshots/{snapshot}/put-back/changes", summary="What putting a file back changes")
+def get_put_back(request: HttpRequest, name: str, snapshot: str, path: Where, *, exact: bool = False) -> dict[str, Any]:
+    """The files that putting `path` back will add and change; `exact`: and remove."""
+    return asking.put_back_changes(actor(request), name, snapshot, path, exact=exact)
+
+
 @router.get("/containers/{name}/snapshots/{snapshot}/files", summary="A directory of a snapshot")
 def list_files(request: HttpRequest, name: str, snapshot: str, path: Where) -> dict[str, Any]:
     """The entries of a directory, by name."""

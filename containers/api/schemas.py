@@ -160,6 +160,13 @@ class RestoreIn(Body):
     what: Literal["all", "files", "configuration"] | None = None
 
 
+class PutBackIn(Body):
+    """Which files and directories of a snapshot are put back; exact: what is in a directory and was not then goes."""
+
+    paths: Annotated[list[Annotated[str, Field(max_length=20000)]], Field(min_length=1, max_length=1000)]
+    exact: bool = False
+
+
 def _absolute(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError("Give an absolute path.")

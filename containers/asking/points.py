@@ -11,7 +11,8 @@ from django.utils import timezone
 from panel.accounts.actor import Actor
 
 from ..bookkeeping import points
-from ..core.errors import AlreadyExists, InUse, NotFound, SpecError
+from ..core.errors import AlreadyExists, InUse, InvalidTransition, NotFound, SpecError
+from ..core.filenames import parsed, shown, written
 from ..core.names import check_name
 from ..core.sentences import say
 from ..core.spec import check_text
@@ -23,6 +24,8 @@ SAFETY_DAYS: Final = 7
 """So long the state before a restore is kept."""
 SAFETY: Final = "undo"
 RESTORES: Final = ("all", "files", "configuration")
+PATHS_MAX: Final = 1000
+"""How many files and directories are put back at once."""
 EXPIRY_MAX: Final = dt.timedelta(days=36500)
 
 
@@ -113,6 +116,34 @@ def restore(actor: Actor | None, container: Container, arguments: dict[str, Any]
             "snapshot": found.name,
             "what": what,
             **safety(container, found.name),
+        }
+    }
+
+
+def put_back(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Prepare putting files back: {"snapshot", "paths", "exact"?}; reserves a name for the safety point."""
+    found = find(container, arguments.get("snapshot"))
+    fits(container, Action.PUT_BACK)
+    if found.holds == "configuration":
+        raise SpecError("This point holds the configuration only.", field="snapshot")
+    if container.privileged and container.status != Status.STOPPED:
+        raise InvalidTransition(
+            "The files of a privileged container can be changed while it is stopped, or in its terminal."
+        )
+    paths = [parsed(str(path), field="paths") for path in arguments.get("paths") or ()]
+    if not 1 <= len(paths) <= PATHS_MAX:
+        raise SpecError(say("Name 1 to %(most)s files or directories.", most=PATHS_MAX), field="paths")
+    if "/" in paths:
+        raise SpecError("To take all of it back, restore the snapshot.", field="paths")
+    until = timezone.now() + dt.timedelta(days=SAFETY_DAYS)
+    return {
+        "arguments": {
+            "snapshot": found.name,
+            "paths": [written(path) for path in paths],
+            "exact": bool(arguments.get("exact", False)),
+            "safety": _safety_name(container),
+            "safety_note": f"→ {found.name}: {shown(paths[0])}{' …' if len(paths) > 1 else ''}"[: requests.NOTE_MAX],
+            "safety_until": until.isoformat(timespec="seconds"),
         }
     }
 

@@ -82,6 +82,7 @@ PREPARE: Final[dict[str, Callable[[Actor | None, Container, dict[str, Any]], dic
     "snapshot-change": points.change,
     "snapshot-delete": points.delete,
     "restore": points.restore,
+    "put-back": points.put_back,
     "clone": cloning.prepare,
     "delete": _prepare_delete,
 }

@@ -15,6 +15,7 @@ from ..bookkeeping import points, specs
 from ..clients import reading
 from ..core.differences import differences
 from ..core.errors import SpecError
+from ..core.filenames import parsed
 from ..core.host import Host
 from ..models import Container, Snapshot
 from .access import find_container
@@ -60,6 +61,20 @@ def _configuration(container: Container, row: Snapshot | None) -> dict[str, Any]
     host = Host(settings.STATE_DIR, settings.BOXROOM_INSTANCE)
     spec = dataclasses.asdict(specs.spec_of(container, host))
     return points.configuration(json.loads(json.dumps(spec)))
+
+
+def put_back_changes(actor: Actor, name: str, snapshot: str, path: str, *, exact: bool) -> dict[str, Any]:
+    """Return what putting a file or directory of a snapshot back changes, as `changes` tells of files.
+
+    exact: what is there now and was not then is removed; it stays otherwise, and is not told.
+    """
+    container = find_container(actor, name, ACTION)
+    _with_files(container, snapshot)
+    found = reading.ask(container.pk, "changes", before="", after=snapshot, path=parsed(path))
+    if not exact:
+        found["items"] = [item for item in found["items"] if item["change"] != "removed"]
+        found["removed"] = {"count": 0, "size_bytes": 0}
+    return found
 
 
 def text(actor: Actor, name: str, before: str, after: str, path: str) -> dict[str, Any]:

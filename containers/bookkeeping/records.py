@@ -30,6 +30,7 @@ AUDIT_ACTIONS: Final[dict[str, str]] = {
     "snapshot-change": "snapshot.change",
     "snapshot-delete": "snapshot.delete",
     "restore": "snapshot.restore",
+    "put-back": "file.put-back",
     "trash-restore": "trash.restore",
     "trash-purge": "trash.purge",
     "backup-export": "backup.export",

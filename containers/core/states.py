@@ -35,6 +35,7 @@ class Action(enum.StrEnum):
     SNAPSHOT_CHANGE = "snapshot-change"
     SNAPSHOT_DELETE = "snapshot-delete"
     RESTORE = "restore"
+    PUT_BACK = "put-back"
     CLONE = "clone"
     DELETE = "delete"
     EXEC = "exec"
@@ -68,6 +69,7 @@ TRANSITIONS: dict[tuple[Status, Action], Status] = {
             Action.SNAPSHOT_CHANGE,
             Action.SNAPSHOT_DELETE,
             Action.RESTORE,
+            Action.PUT_BACK,
             Action.CLONE,
         )
     },

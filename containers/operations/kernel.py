@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..core import basket, images, more_ids, points, policy, policy_file, store
+from ..core import basket, filenames, images, more_ids, points, policy, policy_file, store
 from ..core.basket import Entry
 from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
@@ -22,6 +22,7 @@ from ..core.images import base, downloading, simplestreams, staging
 from ..core.lifecycle import (
     attaching,
     discarding,
+    filing,
     granting,
     hooking,
     importing,
@@ -225,6 +226,12 @@ class KernelRuntime:
         )
         networks.register(self.host, made)
         return made
+
+    def put_back(
+        self, container_id: str, name: str, paths: Sequence[str], *, exact: bool, tell: Callable[[int, int], None]
+    ) -> dict[str, Any]:
+        plain = [filenames.parsed(path) for path in paths]
+        return filing.put_back(self.host, container_id, name, plain, exact=exact, tell=tell)
 
     def clone(self, source_id: str, spec: Spec, origin: Origin, progress: Progress) -> Spec:
         named = store.load_snapshot(self.host, source_id, origin.snapshot).layers if origin.snapshot else None

@@ -58,6 +58,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "snapshot-change": Handler(snapshots.change),
     "snapshot-delete": Handler(snapshots.remove),
     "restore": Handler(snapshots.restore, snapshots.undo_restore),
+    "put-back": Handler(snapshots.put_back),
     "clone": Handler(clone.run, clone.undo),
     "backup-export": Handler(backups.export, backups.undo_export),
     "backup-verify": Handler(backups.verify),

@@ -171,6 +171,15 @@ class Runtime(Protocol):
         """
         ...
 
+    def put_back(
+        self, container_id: str, name: str, paths: Sequence[str], *, exact: bool, tell: Callable[[int, int], None]
+    ) -> dict[str, Any]:
+        """Put files and directories of a snapshot back; return how many, as core.lifecycle.filing tells it.
+
+        paths: as calls carry them. tell: called with the entries and bytes so far.
+        """
+        ...
+
     def clone(self, source_id: str, spec: Spec, origin: Origin, progress: Progress) -> Spec:
         """Make a container of another's present state, or of a snapshot of it; return its spec, with its layers."""
         ...

@@ -141,6 +141,34 @@ def _configure(job: Job, columns: dict[str, Any]) -> frozenset[str]:
     return frozenset(changed)
 
 
+def put_back(job: Job) -> None:
+    """Put files of a snapshot back where they were, running or stopped, after a safety point was made."""
+    container, asked = job.container, job.arguments
+    name, safety = asked["snapshot"], _safety(job)
+    _found(job, name)
+    if safety.name not in job.runtime.snapshots(container.pk):
+        job.progress(10, "Keeping what is there now")
+        job.runtime.snapshot(container.pk, safety)
+    _mirror(job, safety.name)
+    _stands(container, _found(job, safety.name))
+    notify("container", container.pk)
+
+    def tell(entries: int, size: int) -> None:
+        job.progress(50, f"Putting files back: {entries}, {size >> 20} MiB")
+
+    job.progress(30, "Putting files back")
+    try:
+        done = job.runtime.put_back(container.pk, name, asked["paths"], exact=asked["exact"], tell=tell)
+    except CoreError as error:
+        error.message = say("%(why)s %(safety)s has what was there before.", why=error.message, safety=safety.name)
+        raise
+    records.add_event(container, "put-back", reason=name, operation=job.operation)
+    for path in done["skipped"]:
+        job.log(f"left out, a device node or the like: {path}\n")
+    count, removed = done["put_back"], done["removed"]
+    job.message = f"{count} put back, {removed} removed; {safety.name} has what was there before."
+
+
 def undo_restore(job: Job) -> None:
     """Leave it as it was, if it could not be restored; started again, if it ran before."""
     if job.journal.get("restored") or job.operation.container is None:

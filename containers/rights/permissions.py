@@ -29,6 +29,7 @@ LEAST_ROLE: Final[dict[str, str]] = {
     "backup-import": ADMINISTRATOR,
     "backup-restore": ADMINISTRATOR,
     "files": OPERATOR,
+    "put-back": OPERATOR,
     "schedule": OPERATOR,
     "exec": OPERATOR,
     "cgroup": OPERATOR,

@@ -11,7 +11,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from containers.asking import filing
+from containers.asking import filing, reading, services
 from containers.core.errors import CoreError, NotFound, SpecError
 from containers.core.filenames import parsed, shown, written
 from containers.core.states import Status
@@ -229,6 +229,40 @@ def _typed_path(text: str, old: str) -> str:
     if not text or "/" in text or text in (".", ".."):
         raise SpecError("Give a name, or a whole path.", field="to")
     return f"{_place(old)['above'].rstrip('/')}/{text}"
+
+
+@page
+def put_back(request: HttpRequest, name: str, snapshot: str) -> HttpResponse:
+    """Show the dialog that goes before files are put back, and in it what will change."""
+    row = the_row(user_of(request), name)
+    path = _asked_path(request)
+    context: dict[str, Any] = {"row": row, "snapshot": snapshot, "reason": row.reason("put-back"), **_place(path)}
+    if "part" not in request.GET:
+        return render(request, "containers/dialog_put_back.html", context)
+    exact = bool(request.GET.get("exact"))
+    context |= {"name": name, "before": "", "after": snapshot}
+    try:
+        found = reading.put_back_changes(actor_of(request), name, snapshot, context["path"], exact=exact)
+        context |= changed.context({"files": found, "configuration": None})
+    except CoreError as error:
+        context["error"] = translated(error.message)
+    return render(request, "containers/changes.html", context)
+
+
+@changes
+def put_back_done(request: HttpRequest, name: str, snapshot: str) -> HttpResponse:
+    """Ask for files to be put back."""
+    asked = {"snapshot": snapshot, "paths": [request.POST.get("path", "")], "exact": bool(request.POST.get("exact"))}
+    try:
+        services.act(actor_of(request), name, "put-back", asked)
+    except CoreError as error:
+        return in_dialog(request, error)
+    return done(request, reverse("containers:files", args=[name]), container=name, files=name)
+
+
+def put_back_either(request: HttpRequest, name: str, snapshot: str) -> HttpResponse:
+    """Show the dialog, or do what it asked for."""
+    return (put_back_done if request.method == "POST" else put_back)(request, name, snapshot)
 
 
 def dialog_either(request: HttpRequest, name: str, action: str) -> HttpResponse:

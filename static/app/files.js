@@ -73,8 +73,11 @@ async function write(file, path, replace, told, signal) {
   sessionStorage.removeItem(key(file, path));
 }
 
-const escaped = (name) => name.replaceAll("\\", "\\\\").replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (char) =>
+const escaped = (name) => name.replaceAll("\\", "\\\\").replace(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, (char) =>
   [...new TextEncoder().encode(char)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join(""));
+
+/** The longest part of a name that is shown as it is: what its directory is searched for. */
+const shownName = (name) => name.split(/[\p{C}\p{Z}]/u).sort((one, other) => other.length - one.length)[0];
 
 function row(file) {
   const made = document.getElementById("upload-row").content.firstElementChild.cloneNode(true);
@@ -110,10 +113,11 @@ async function one(file, directory) {
   try {
     if (file.size > Number(place.dataset.most)) throw new Error(say("tooLarge", bytes(Number(place.dataset.most))));
     // asked before anything is sent: what is there, is not replaced unasked
-    const there = await call("GET", `/containers/${place.dataset.files}/files/entry?path=${encodeURIComponent(path)}`, undefined, stop.signal)
-      .catch((error) => { if (error.status === 404) return null; throw error; });
+    const query = new URLSearchParams({ path: directory, q: shownName(file.name), limit: "1000" });
+    const named = await call("GET", `/containers/${place.dataset.files}/files?${query}`, undefined, stop.signal);
+    const there = named.items.some((item) => item.path === path);
     if (there && !(await choice(file))) { line.remove(); return; }
-    await write(file, path, there !== null, told, stop.signal);
+    await write(file, path, there, told, stop.signal);
     meter.value = 100;
     words.textContent = say("ready");
     refresh(`files:${place.dataset.files}`);

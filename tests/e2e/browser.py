@@ -41,7 +41,7 @@ _NOISE: Final = re.compile(
     r"GL Driver Message"  # what software rendering says of itself
     r"|task queue exceeded"  # xterm.js on a busy machine
     r"|WebSocket connection to .* failed"  # a panel that was killed on purpose; the page comes back by itself
-    r"|Failed to load resource: (net::ERR_|the server responded with a status of (422|503))"
+    r"|Failed to load resource: (net::ERR_|the server responded with a status of (412|422|503))"
 )
 
 

@@ -377,3 +377,99 @@ def test_nobody_else_asks_and_one_container_does_not_hold_up_another(host, conta
         for thread in threads:
             thread.join(20)
     assert names(spec)["x"]["size_bytes"] == 1
+
+
+# put back
+
+
+def put_back(host, spec, *paths: str, exact: bool = False) -> dict:
+    told: list[tuple[int, int]] = []
+    done = filing.put_back(host, spec.id, "a", paths, exact=exact, tell=lambda *one: told.append(one))
+    assert all(entries >= 0 for entries, _size in told)
+    return done
+
+
+def test_files_of_a_snapshot_come_back_as_they_were_and_no_other_changes(host, spec, filers):
+    tree = upper(host, spec) / "data"
+    tree.mkdir()
+    (tree / "f").write_bytes(b"then\n" * 1000)
+    os.chown(tree / "f", 1000, 1001)
+    (tree / "f").chmod(0o4750)
+    os.setxattr(tree / "f", "user.note", b"kept")
+    os.utime(tree / "f", ns=(1_000_000_000, 1_234_567_890_123_456_789))
+    os.link(tree / "f", tree / "g")
+    (tree / "link").symlink_to("f")
+    (tree / "dir").mkdir()
+    (tree / "dir").chmod(0o2711)
+    (tree / "dir/in").write_text("in")
+    (tree / "gone").mkdir()
+    (tree / "gone/x").write_text("x")
+    os.mkfifo(tree / "pipe")
+    (tree / "hole").write_bytes(b"")
+    os.truncate(tree / "hole", 1 << 20)
+    stored.snapshot(host, spec.id, "a")
+    client.ask(spec.id, "remove", {"path": "/data/gone", "recursive": True})
+    client.ask(spec.id, "remove", {"path": "/data/dir", "recursive": True})
+    write(spec, "/data/dir", b"a file instead")
+    write(spec, "/data/f", b"now\n")
+    client.ask(spec.id, "make", {"path": "/data/new", "mode": None})
+    write(spec, "/data/new/y", b"y")
+    before = names(spec, "/data")
+    assert put_back(host, spec, "/data/f")["put_back"] == 1
+    one = names(spec, "/data")["f"]
+    assert (one["uid"], one["gid"], one["mode"], one["size_bytes"]) == (1000, 1001, "4750", 5000)
+    assert one["modified_at"] == pytest.approx(1234567890.123456789)
+    assert {name: item for name, item in names(spec, "/data").items() if name != "f"} == {
+        name: item for name, item in before.items() if name != "f"
+    }
+    done = put_back(host, spec, "/data", exact=True)
+    assert (done["removed"], done["skipped"]) == (2, [])
+    now, then = names(spec, "/data"), names(spec, "/data", snapshot="a")
+    assert now == then
+    assert (now["f"]["links"], now["dir"]["mode"], now["pipe"]["kind"]) == (2, "2711", "fifo")
+    assert names(spec, "/data/gone") == names(spec, "/data/gone", snapshot="a")
+    assert text(spec, "/data/dir/in")["text"] == "in"
+    again = put_back(host, spec, "/data", "/data/dir/in")
+    assert again["put_back"] <= 2  # files of several names are not compared
+    assert not [name for name in names(spec, "/data") if name.startswith(".boxroom")]
+    with pytest.raises(NotFound):
+        put_back(host, spec, "/data/new")
+    with pytest.raises(SpecError, match="restore the snapshot"):
+        put_back(host, spec, "/")
+
+
+def test_putting_back_follows_no_link_out_and_a_killed_one_leaves_old_or_new(host, container, filers, tmp_path):
+    (tmp_path / "f").write_text("host")
+    spec = container()
+    tree = upper(host, spec) / "d"
+    tree.mkdir()
+    for number in range(40):
+        (tree / f"f{number}").write_text("then")
+    stored.snapshot(host, spec.id, "a")
+    # the directory is a link now, to a place that is there on the host only
+    here = upper(host, spec)
+    client.ask(spec.id, "remove", {"path": "/d", "recursive": True})
+    (here / "d").unlink()  # overlay's mark that it is gone
+    (here / "d").symlink_to(tmp_path)
+    with pytest.raises(NotFound):
+        put_back(host, spec, "/d/f1")
+    assert sorted(os.listdir(tmp_path)) == ["f"]
+    assert put_back(host, spec, "/d")["put_back"] == 1
+    for number in range(40):
+        write_there = store.rootfs(host, store.load_root(host, spec.id).writable) / f"d/f{number}"
+        write_there.write_text("now!")
+    asked = {"path": "/", "paths": ["/d"], "exact": False}
+    read_fd, write_fd = os.pipe()
+    with filing.prepared(host, spec.id, "put-back", asked, snapshot="a") as ready:
+        process = filing.start(host, ready, write_fd)
+        os.close(write_fd)
+        first = write_there.parent / "f0"
+        wait_until(lambda: first.read_text() == "then" or process.poll() is not None, what="it is at work")
+        process.kill()
+        process.wait()
+    os.close(read_fd)
+    found = {text(spec, f"/d/f{number}")["text"] for number in (0, 1, 20, 38, 39)}
+    assert found <= {"then", "now!"}
+    put_back(host, spec, "/d")
+    assert set(names(spec, "/d", match="f")) == {f"f{number}" for number in range(40)}
+    assert text(spec, "/d/f39")["text"] == "then"

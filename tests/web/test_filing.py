@@ -7,11 +7,14 @@ import itertools
 import pytest
 from django.test import Client
 
+from containers.asking import services
 from containers.clients import filing as client
-from containers.core.errors import Changed, NotFound
+from containers.core.errors import Changed, NotFound, StorageFull
+from containers.models import Operation
+from containers.operations import runner
 from panel.accounts.models import AuditRecord
 from tests.web.api import Api, assert_error
-from tests.web.world import make_container, make_host
+from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
 
 pytestmark = pytest.mark.django_db
 FILES = "/containers/web-1/files"
@@ -237,3 +240,64 @@ def test_nothing_changes_without_a_csrf_token(team, alice, asked):
     assert strict.delete(f"/api/v1{FILES}?path=/a").status_code == 403
     assert strict.post("/containers/web-1/_files/delete", {"path": "/a"}).status_code == 403
     assert asked == []
+
+
+def test_files_are_put_back_after_a_safety_point_and_by_whoever_is_resumed(team, alice, olga, bob):
+    runtime = FakeRuntime()
+    row = make_container(team, runtime=runtime, status="running")
+    act = services.act(actor(olga), "web-1", "snapshot", {"name": "a"})
+    assert runner.run(act.pk, runtime, CORE_HOST)
+    api, path = Api(olga), "/containers/web-1/snapshots/a/put-back"
+    status, operation = api.post(path, {"paths": ["/etc/motd", r"/bad\xff"], "exact": True})
+    assert (status, operation["action"]) == (202, "put-back")
+    runtime.calls.clear()
+    runner.run(operation["id"], runtime, CORE_HOST)
+    done = Operation.objects.get(pk=operation["id"])
+    assert (done.status, done.message) == ("succeeded", "2 put back, 1 removed; undo0 has what was there before.")
+    assert runtime.put == [("a", ["/etc/motd", r"/bad\xff"], True)]
+    assert [verb for verb, _ in runtime.calls if verb in ("snapshot", "put_back", "stop")] == ["snapshot", "put_back"]
+    undo = row.snapshots.get(name="undo0")
+    assert (undo.kind, undo.note) == ("safety", "→ a: /etc/motd …")
+    assert "null" in done.log
+    assert AuditRecord.objects.get(action="file.put-back").outcome == "succeeded"
+    # what fails says where the state before is, and a resumed one does not make a second safety point
+
+    def full() -> None:
+        raise StorageFull("The disk is full. Nothing was changed.", step="files")
+
+    runtime.before["put_back"] = full
+    status, operation = api.post(path, {"paths": ["/a"]})
+    runner.run(operation["id"], runtime, CORE_HOST)
+    failed = Operation.objects.get(pk=operation["id"])
+    assert (failed.status, failed.error["code"]) == ("failed", "storage-full")
+    assert "undo1 has what was there before." in failed.message
+    for paths, code in ((["/"], 422), (["../x"], 422), ([], 422), (["/a/../b"], 422)):
+        assert api.post(path, {"paths": paths})[0] == code, paths
+    assert Api(bob).post(path, {"paths": ["/a"]})[0] == 403
+    assert Api(bob).get(f"{path}/changes?path=/a")[0] == 403
+    assert_error(api.post("/containers/web-1/snapshots/none/put-back", {"paths": ["/a"]}), 404, "not-found", "snapshot")
+
+
+def test_what_putting_back_changes_is_shown_first(team, alice, browser, monkeypatch):
+    runtime = FakeRuntime()
+    make_container(team, runtime=runtime)
+    assert runner.run(services.act(actor(alice), "web-1", "snapshot", {"name": "a"}).pk, runtime, CORE_HOST)
+    both = [{"path": f"/d/{name}", "change": change, "kind": "file", "before_bytes": 1, "after_bytes": 2, "what": []}
+            for name, change in (("x", "changed"), ("y", "removed"))]  # fmt: skip
+    count = {"count": 1, "size_bytes": 2}
+    told = {"items": both, "added": {"count": 0, "size_bytes": 0}, "changed": count, "removed": count}
+    asked = []
+
+    def ask(container_id, verb, **more):
+        asked.append((verb, more))
+        return {**told, "complete": True, "all_listed": True}
+
+    monkeypatch.setattr("containers.clients.reading.ask", ask)
+    page = browser.get("/containers/web-1/_put-back/a?path=/d")
+    assert "Put d back?" in page.content.decode()
+    shown = browser.get("/containers/web-1/_put-back/a?path=/d&part=1").content.decode()
+    assert ("/d/x" in shown, "/d/y" in shown) == (True, False)
+    assert "/d/y" in browser.get("/containers/web-1/_put-back/a?path=/d&part=1&exact=1").content.decode()
+    assert asked[0] == ("changes", {"before": "", "after": "a", "path": "/d"})
+    browser.post("/containers/web-1/_put-back/a", {"path": "/d", "exact": "1"})
+    assert Operation.objects.get(action="put-back").arguments["exact"] is True

@@ -57,6 +57,7 @@ class FakeRuntime:
         self.bridges_gone = False
         self.registered: set[str] = set()
         self.origins: list[Origin] = []
+        self.put: list[tuple[str, list[str], bool]] = []
         self.thrown: dict[str, Entry] = {}
         self.kept: dict[str, Any] = {}
         self.calls: list[tuple[str, str]] = []
@@ -217,6 +218,12 @@ class FakeRuntime:
         if "restored" in self.before:
             self.before["restored"]()
         return self.specs[container_id]
+
+    def put_back(self, container_id: str, name: str, paths: Any, *, exact: bool, tell: Any) -> dict[str, Any]:
+        self._call("put_back", container_id)
+        self.put.append((name, list(paths), exact))
+        tell(1, 4096)
+        return {"put_back": len(paths), "removed": int(exact), "same": 0, "size_bytes": 4096, "skipped": ["null"]}
 
     def clone(self, source_id: str, spec: Spec, origin: Origin, progress: Progress) -> Spec:
         self._call("clone", source_id)

@@ -9,6 +9,7 @@ import stat
 from typing import Any, Final
 
 from .. import mount_api
+from .copying import Copier
 from .looking import Names, entry
 from .places import Place, Refused, directory, open_there, own, pinned, place
 from .writing import new_name
@@ -57,8 +58,6 @@ def rename(root_fd: int, path: str, to: str) -> dict[str, Any]:
 
 def _copy_away(old: Place, new: Place) -> None:
     """Move what a rename cannot: a directory of an image's layer, or into another file system."""
-    from .copying import Copier  # beside: it is needed for little else
-
     if new.status is not None:
         raise Refused("already-exists", "There is something of this name already.")
     temporary = new_name()

@@ -29,7 +29,7 @@ if __name__ == "__main__":
 from containers.core import mount_api, syscalls
 from containers.core.archives.calls import compile_list
 from containers.core.capabilities import NAMES
-from containers.core.filing import changing, copying, looking, places, writing
+from containers.core.filing import changing, looking, places, putting_back, writing
 from containers.core.mount_flags import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC
 
 CPU_SEC: Final = 600
@@ -145,7 +145,8 @@ def _answered(verb: str, asked: dict[str, Any], roots: list[int], stream: _Strea
         case "attributes":
             return changing.attributes(root_fd, path, asked)
         case "put-back":
-            return copying.PutBack(exact=asked["exact"], tell=_teller(stream)).run(roots[0], root_fd, asked["paths"])
+            putting = putting_back.PutBack(exact=asked["exact"], tell=_teller(stream))
+            return putting.run(roots[0], root_fd, asked["paths"])
         case _:
             raise places.Refused("invalid-value", "There is no such verb.")
     return None

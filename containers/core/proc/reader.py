@@ -81,7 +81,7 @@ def _answer(request: dict[str, Any], trees: list[int], begin: Any, write: Any) -
     before = [trees[index] for index in request["before"]]
     verb, path = request["verb"], request.get("path", "/")
     if verb == "changes":
-        begin(verbs.compared(before, after, request["shared"]))
+        begin(verbs.compared(before, after, request["shared"], path))
     elif verb == "text":
         begin(verbs.text(before, after, path))
     elif verb == "list":

@@ -68,19 +68,22 @@ def shown(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def changes(before: Sequence[int], after: Sequence[int], shared: int) -> Changes:
+def changes(before: Sequence[int], after: Sequence[int], shared: int, path: str = "/") -> Changes:
     """Return what is to be done to one tree to have the other. shared: how many layers, from the bottom, are the same.
+
+    path: to that alone, and to all in it; of names alone, no link is followed.
 
     before, after: open directories of the layers, uppermost first.
     """
-    walk = _Walk(before, after, shared)
+    walk = _Walk(before, after, shared, path)
     with contextlib.suppress(_Full):
         walk.directory(walk.old.top, walk.new.top, "", 0)
     return walk.found
 
 
 class _Walk:
-    def __init__(self, before: Sequence[int], after: Sequence[int], shared: int) -> None:
+    def __init__(self, before: Sequence[int], after: Sequence[int], shared: int, path: str = "/") -> None:
+        self._way = [name for name in path.split("/") if name]
         self.old, self.new = Merged(before), Merged(after)
         self._own = (len(before) - shared, len(after) - shared)
         self.found = Changes()
@@ -90,7 +93,7 @@ class _Walk:
         if depth > DEPTH_MAX:
             self.found.complete = False
             return
-        for name in self._names(old, new):
+        for name in self._way[depth : depth + 1] or self._names(old, new):
             self._entry(old, new, name, f"{path}/{name}", depth)
 
     def _names(self, old: Level, new: Level) -> list[str]:
@@ -132,12 +135,14 @@ class _Walk:
             self.found.complete = False
             return
         with tree.below(level, entry.name) as inner:
-            for name in tree.names(inner):
+            for name in self._way[depth + 1 : depth + 2] or tree.names(inner):
                 child = tree.look(inner, name)
                 if child is not None:
                     self._whole(tree, inner, child, f"{path}/{name}", change, depth + 1)
 
     def _tell(self, change: Change) -> None:
+        if change.path.count("/") < len(self._way):
+            return  # a directory on the way to what was asked for
         self.found.add(change)
         if sum(self.found.counts.values()) >= COUNTED_MAX:
             self.found.complete = False

@@ -35,9 +35,9 @@ class Refused(Exception):
         self.code = code
 
 
-def compared(before: Sequence[int], after: Sequence[int], shared: int) -> dict[str, Any]:
+def compared(before: Sequence[int], after: Sequence[int], shared: int, path: str = "/") -> dict[str, Any]:
     """Return what differs between two stacks, as core.reading.compare tells it."""
-    return changes(before, after, shared).as_json()
+    return changes(before, after, shared, path).as_json()
 
 
 def listing(top: Sequence[int], path: str) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""The files of a container in a browser: looked through, sent, edited, taken, and put back from a snapshot."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from .browser import PATIENCE_MS, People, axe, chromium
+from .instance import Instance, call
+from .test_main_job import run
+
+pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+expect.set_options(timeout=PATIENCE_MS)
+
+
+def test_browse_send_edit_take_and_put_back(instance: Instance, api: httpx.Client, name: str, tmp_path: Path) -> None:
+    call(api, "POST", "/containers", {"name": name, "image": "busybox", "start": True})
+    script = (
+        "mkdir -p /srv/www; printf 'listen 80\\n' > /srv/www/conf; chown 1000:1000 /srv/www; chmod 640 /srv/www/conf"
+    )
+    assert run(api, name, "sh", "-c", script)["exit_code"] == 0
+    call(api, "POST", f"/containers/{name}/snapshots", {"name": "before"})
+    sent = tmp_path / "große datei.bin"
+    sent.write_bytes(bytes(range(256)) * 40_000)
+    with chromium() as browser:
+        people = People(instance, browser)
+        page = people.page()
+        page.goto(f"/containers/{name}/files")
+        page.get_by_role("link", name="srv", exact=True).click()
+        page.get_by_role("link", name="www", exact=True).click()
+        files = page.locator("#files")
+        expect(files.get_by_role("link", name="conf")).to_be_visible()
+        page.set_input_files("[data-files-input]", sent)
+        expect(files.get_by_role("link", name=sent.name)).to_be_visible()
+        expect(files.locator("tr", has_text=sent.name)).to_contain_text("9.8 MiB")
+        assert axe(page) == []
+        # edited by somebody else meanwhile: nothing is overwritten silently
+        files.get_by_role("link", name="conf").click()
+        editor = page.get_by_role("textbox", name="/srv/www/conf")
+        editor.fill("listen 8080\n")
+        run(api, name, "sh", "-c", "echo 'listen 443' > /srv/www/conf")
+        page.keyboard.press("Control+s")
+        expect(page.get_by_role("alert")).to_contain_text("has changed meanwhile")
+        page.get_by_role("button", name="Overwrite it").click()
+        expect(page.locator("#edit-state")).to_have_text("Saved")
+        assert axe(page) == []
+        assert run(api, name, "cat", "/srv/www/conf")["stdout"] == "listen 8080\n"
+        page.get_by_role("link", name="Back to the directory").click()
+        row = files.locator("tr", has_text=sent.name)
+        row.locator("summary").click()
+        with page.expect_download() as taking:
+            row.get_by_role("link", name="Download", exact=True).click()
+        assert Path(taking.value.path()).read_bytes() == sent.read_bytes()
+        # and back to what it was
+        page.get_by_label("As of").select_option("before")
+        expect(page).to_have_url(re.compile("snapshot=before"))
+        expect(files.get_by_role("link", name=sent.name)).to_have_count(0)
+        row = files.locator("tr", has_text="conf")
+        row.locator("summary").click()
+        row.get_by_role("button", name="Put back…").click()
+        expect(page.locator("#put-back-changes")).to_contain_text("/srv/www/conf")
+        page.get_by_role("button", name="Put back", exact=True).click()
+        expect(page.get_by_role("link", name="Snapshots 2")).to_be_visible()
+        last = api.get(f"/operations?container={name}").json()["items"][0]
+        done = api.get(f"/operations/{last['id']}?wait=30").json()
+        assert (done["action"], done["status"]) == ("put-back", "succeeded"), done
+        told = run(api, name, "sh", "-c", "cat /srv/www/conf; stat -c '%a %u' /srv/www/conf; ls /srv/www | wc -l")
+        assert told["stdout"].split() == ["listen", "80", "640", "0", "2"]
+        people.leave()
