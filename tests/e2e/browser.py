@@ -21,6 +21,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from ..kernel.patience import patient
 from .instance import Instance
 
 CHROMIUM: Final = "/usr/bin/chromium"
@@ -33,7 +34,7 @@ ARGUMENTS: Final = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE_MS: Final = 30_000
+PATIENCE_MS: Final = int(patient(30.0) * 1000)
 """How long a condition may take before a test gives up; a busy machine is no defect."""
 PASSWORD: Final = "a horse, a battery, 1 staple"
 AXE: Final = Path(__file__).resolve().parents[1] / "vendor" / "axe" / "4.14.1" / "axe.min.js"

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 import httpx
 
+from ..kernel.patience import patient
+
 PROJECT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -30,12 +32,12 @@ def free_port() -> int:
 
 def wait_until(condition: Callable[[], Any], timeout_sec: float, what: str) -> Any:
     """Return the condition's first true value; fails after timeout_sec."""
-    deadline = time.monotonic() + timeout_sec
+    deadline = time.monotonic() + patient(timeout_sec)
     while time.monotonic() < deadline:
         if value := condition():
             return value
         time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {timeout_sec} s")
+    raise AssertionError(f"{what}: not within {patient(timeout_sec)} s")
 
 
 @dataclass

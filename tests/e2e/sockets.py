@@ -11,6 +11,7 @@ from typing import Any, Self
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from ..kernel.patience import patient
 from .instance import Instance
 
 Message = dict[str, Any]
@@ -53,7 +54,7 @@ class Socket:
 
     def until(self, condition: Callable[[], Any], timeout_sec: float = 15.0) -> Any:
         """Take frames until the condition holds; return its value."""
-        deadline = time.monotonic() + timeout_sec
+        deadline = time.monotonic() + patient(timeout_sec)
         while not (value := condition()):
             left = deadline - time.monotonic()
             assert left > 0, f"not in time; messages {self.messages[-20:]}, data {self.data[-500:]!r}"
@@ -71,7 +72,7 @@ class Socket:
 
     def closing(self, timeout_sec: float = 15.0) -> tuple[str, int]:
         """Read to the end; return the code of the error that was told, and the close code."""
-        deadline = time.monotonic() + timeout_sec
+        deadline = time.monotonic() + patient(timeout_sec)
         try:
             while (left := deadline - time.monotonic()) > 0:
                 self.pump(left)

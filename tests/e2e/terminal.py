@@ -10,6 +10,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
+from ..kernel.patience import patient
 from .instance import Instance
 
 
@@ -26,7 +27,7 @@ class Terminal:
 
     def open(self, *, timeout_sec: float = 10.0, **more: Any) -> None:
         """Open a session, or come back to the one there is; tries again while the panel does not answer."""
-        deadline = time.monotonic() + timeout_sec
+        deadline = time.monotonic() + patient(timeout_sec)
         while True:
             try:
                 self.close()
@@ -56,7 +57,7 @@ class Terminal:
     def expect(self, text: str, *, timeout_sec: float = 10.0) -> None:
         """Read until the text has been seen; fails where the socket closes first."""
         assert self._socket is not None
-        deadline = time.monotonic() + timeout_sec
+        deadline = time.monotonic() + patient(timeout_sec)
         while text.encode() not in self.seen:
             left = deadline - time.monotonic()
             assert left > 0, f"{text!r} not seen in {self.seen[-2000:]!r}"
