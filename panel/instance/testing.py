@@ -3,9 +3,10 @@
 `manage.py test --distributions`: every system that containers are known to run, here and in the emulated machine; takes
 two hours, and as much room as their images.
 
-The tests run in a state directory of their own. Beside them run those of the kernel once more in an emulated machine
-with cgroup v2, and then those of the web on a PostgreSQL that is started for it (as the user postgres, on a unix
-socket, without TCP) and removed afterwards.
+The whole suite is cut into parts, each a pytest with a state directory of its own, and they run beside each other: the
+kernel's tests in an emulated machine with cgroup v2 compute, whole instances mostly wait, and those of the kernel do
+both. The web's tests run twice: on SQLite, and on a PostgreSQL that is started for them (as the user postgres, on a
+unix socket, without TCP) and removed afterwards. What a part printed is shown when it has ended.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
-WEB_TESTS = "tests/web"
+E2E_TESTS = "tests/e2e"
+KERNEL_TESTS = "tests/kernel"
 VM_TESTS = "tests/vm"
+WEB_TESTS = "tests/web"
 SYSTEMS_TESTS = ("tests/kernel/test_distributions.py", f"{VM_TESTS}/test_cgroup2.py", "-k", "not kernel_tests_pass")
 
 
@@ -46,56 +51,91 @@ def run(project: Path, arguments: list[str]) -> int:
             return _pytest(project, ["-v", "-m", "distributions or not distributions", *SYSTEMS_TESTS], environment)
         if arguments:
             return _pytest(project, arguments, environment)
-        with _beside(project, Path(scratch), environment) as others:
-            status = _pytest(project, ["tests", f"--ignore={VM_TESTS}"], environment)
-            again = others()
-        return status or again
+        return _whole(project, Path(scratch), environment)
 
 
-@contextlib.contextmanager
-def _beside(project: Path, scratch: Path, environment: dict[str, str]) -> Iterator[Callable[[], int]]:
-    """Run what needs little of this machine beside everything else: the emulated one, then the web on PostgreSQL.
+@dataclass(frozen=True)
+class Part:
+    """What one pytest runs. what: a line above what it printed. postgresql: with a server of its own."""
 
-    Yields what waits for its end, shows what it printed, and returns its exit status.
+    name: str
+    what: str
+    words: tuple[str, ...]
+    postgresql: bool = False
+
+
+_ALONE = (
+    Part("vm", "The kernel's tests on cgroup v2, in a machine of their own", (VM_TESTS,)),
+    Part("e2e", "Whole instances", (E2E_TESTS,)),
+    Part("kernel", "The kernel's tests", (KERNEL_TESTS,)),
+)
+PARTS = (
+    *_ALONE,
+    Part("rest", "Everything else", ("tests", *(f"--ignore={part.words[0]}" for part in _ALONE))),
+    Part("postgresql", "The web's tests once more, on PostgreSQL", (WEB_TESTS,), postgresql=True),
+)
+"""The longest first."""
+MORE_THAN_CORES = 1
+"""How many parts are under way beyond one for each core: while some wait, the others compute."""
+PATIENCE = "4"
+"""By how much deadlines are stretched where so much runs at once: tests/kernel/patience.py."""
+
+
+def _whole(project: Path, scratch: Path, environment: dict[str, str]) -> int:
+    """Run every part; returns the exit status of one that failed, or 0.
+
+    Told to end, it has the parts clear away what they made.
     """
-    log = scratch / "beside.log"
-    script = [sys.executable, "-m", __name__, str(project), str(scratch)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(script, cwd=project, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    environment = {"BOXROOM_TEST_SLOW": PATIENCE, **environment}
+    status, running = 0, set[subprocess.Popen[bytes]]()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) + MORE_THAN_CORES) as pool:
+        parts = [pool.submit(_run_part, project, scratch, part, environment, running) for part in PARTS]
+        try:
+            for done in as_completed(parts):
+                part, its_status, seconds = done.result()
+                sys.stdout.write(f"\n{part.what} ({seconds:.0f} s):\n")
+                sys.stdout.write((scratch / f"{part.name}.log").read_text(errors="replace"))
+                sys.stdout.flush()
+                status = status or its_status
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.send_signal(signal.SIGINT)
+            raise
+    return status
 
-    def wait() -> int:
-        status = process.wait()
-        sys.stdout.write(log.read_text(errors="replace"))
-        return status
 
-    try:
-        yield wait
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-
-
-def _main(project: Path, scratch: Path) -> int:
-    environment = dict(os.environ)
-    sys.stdout.write("\nThe kernel's tests on cgroup v2, in a machine of their own:\n")
-    sys.stdout.flush()
-    state_dir = scratch / "vm"
+def _run_part(
+    project: Path, scratch: Path, part: Part, environment: dict[str, str], running: set[subprocess.Popen[bytes]]
+) -> tuple[Part, int, float]:
+    """Run one part into a log of its own; returns it, its exit status, and how long it took in seconds."""
+    state_dir, began = scratch / f"state-{part.name}", time.monotonic()
     state_dir.mkdir(mode=0o711)
-    status = _pytest(project, [VM_TESTS], {**environment, "BOXROOM_STATE_DIR": str(state_dir)})
-    with _postgresql(scratch) as url:
-        sys.stdout.write("\nThe web's tests once more, on PostgreSQL:\n")
-        sys.stdout.flush()
-        state_dir = scratch / "web"
-        state_dir.mkdir(mode=0o711)
-        more = {"BOXROOM_STATE_DIR": str(state_dir), "DATABASE_URL": url}
-        again = _pytest(project, [WEB_TESTS], {**environment, **more})
-    return status or again
+    values = {**environment, "BOXROOM_STATE_DIR": str(state_dir)}
+    with contextlib.ExitStack() as stack:
+        if part.postgresql:
+            values["DATABASE_URL"] = stack.enter_context(_postgresql(scratch))
+        output = stack.enter_context((scratch / f"{part.name}.log").open("wb"))
+        # a group of its own: what is typed at the terminal reaches it once, from here
+        process = subprocess.Popen(
+            _command(part.words), cwd=project, env=values, stdout=output, stderr=subprocess.STDOUT, process_group=0
+        )
+        running.add(process)
+        try:
+            status = process.wait()
+        finally:
+            running.discard(process)
+    return part, status, time.monotonic() - began
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-q", *words]
 
 
 def _pytest(project: Path, arguments: list[str], environment: dict[str, str]) -> int:
-    command = [sys.executable, "-m", "pytest", "-q", *arguments]
-    return subprocess.run(command, cwd=project, env=environment, check=False).returncode
+    return subprocess.run(_command(arguments), cwd=project, env=environment, check=False).returncode
 
 
 @contextlib.contextmanager
@@ -128,7 +168,3 @@ def _postgresql(scratch: Path) -> Iterator[str]:
         server.terminate()
         server.wait(30)
         shutil.rmtree(data, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    sys.exit(_main(Path(sys.argv[1]), Path(sys.argv[2])))

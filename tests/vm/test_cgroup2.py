@@ -59,7 +59,7 @@ def run(pytest_words: str, slow: int, *names: str, timeout_sec: float) -> str:
     cd {machine.shell(PROJECT)}
     {machine.shell(sys.executable)} -m pytest -v --tb=short --color=no -p no:cacheprovider {pytest_words}
     """
-    status, output = machine.run(command, timeout_sec=timeout_sec, files=kept)
+    status, output = machine.run(command, timeout_sec=timeout_sec, files=kept, tests=pytest_words)
     assert status == 0, output[-12000:]
     return output
 
