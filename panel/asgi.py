@@ -7,15 +7,16 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "panel.settings")
 
-from django.core.asgi import get_asgi_application
+from panel.handler import get_application
 
-django_application: Any = get_asgi_application()
+django_application: Any = get_application()
 
 # what follows reads models, so Django must be up
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
 from panel import bodies, sockets  # noqa: E402
 from panel.routing import websocket_urlpatterns  # noqa: E402
+from panel.static_serving import Static  # noqa: E402
 
 
 class FixedRoot:
@@ -35,7 +36,7 @@ sockets.install()
 application = FixedRoot(
     ProtocolTypeRouter(
         {
-            "http": bodies.BodyLimit(django_application),
+            "http": Static(bodies.BodyLimit(django_application)),
             "websocket": URLRouter(websocket_urlpatterns),
         }
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction
@@ -12,6 +12,8 @@ from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
 from containers.api.errors import error_response
+
+from . import styles
 
 GetResponse = Callable[[HttpRequest], Any]
 
@@ -25,13 +27,17 @@ PERMISSIONS_POLICY: Final = (
 )
 
 
-def content_security_policy() -> str:
-    """Return the policy: nothing inline, nothing from elsewhere, nobody frames us."""
+def content_security_policy(inline_styles: Sequence[str] = ()) -> str:
+    """Return the policy: nothing from elsewhere, nobody frames us, and nothing inline but the style sheets named.
+
+    inline_styles: source expressions of what the answer has in place, 'sha256-…'.
+    """
     # older browsers do not count a WebSocket to the same origin as 'self'
     sockets = [origin.replace("http", "ws", 1) for origin in settings.BOXROOM_ORIGINS]
     return "; ".join(
         (
             "default-src 'self'",
+            *([f"style-src 'self' {' '.join(inline_styles)}"] if inline_styles else []),
             f"connect-src 'self' {' '.join(sockets)}".rstrip(),
             "img-src 'self' data:",  # the QR code of a second factor
             "object-src 'none'",
@@ -54,8 +60,8 @@ def ContentSecurityPolicy(get_response: GetResponse) -> GetResponse:
             return error_response(403, message="Another site's page asked for this.")
         return HttpResponse("Another site's page asked for this.\n", status=403, content_type="text/plain")
 
-    def after(response: HttpResponseBase) -> HttpResponseBase:
-        response.setdefault("Content-Security-Policy", content_security_policy())
+    def after(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        response.setdefault("Content-Security-Policy", content_security_policy(styles.allowed(request)))
         response.setdefault("Permissions-Policy", PERMISSIONS_POLICY)
         return response
 
@@ -91,17 +97,17 @@ def ApiErrors(get_response: GetResponse) -> GetResponse:
 def _wrap(
     get_response: GetResponse,
     before: Callable[[HttpRequest], HttpResponse | None],
-    after: Callable[[HttpResponseBase], HttpResponseBase],
+    after: Callable[[HttpRequest, HttpResponseBase], HttpResponseBase],
 ) -> GetResponse:
     """Return a middleware of the same kind, sync or async, as what it wraps."""
     if iscoroutinefunction(get_response):
 
         async def asynchronous(request: HttpRequest) -> HttpResponseBase:
-            return after(before(request) or await get_response(request))
+            return after(request, before(request) or await get_response(request))
 
         return asynchronous
 
     def synchronous(request: HttpRequest) -> HttpResponseBase:
-        return after(before(request) or get_response(request))
+        return after(request, before(request) or get_response(request))
 
     return synchronous

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 from django.core.exceptions import ValidationError
 from django.db import DataError
@@ -23,7 +24,8 @@ ROLE_KINDS: Final = ("user", "project")
 class EventsConsumer(Consumer):
     """Reads each changed row again under the viewer's own rights, and tells what the API would.
 
-    A notice may be lost, so after a loss of Redis the page gets {"type": "resync"} and reads everything again.
+    A notice may be lost, so after a loss of Redis the page gets {"type": "resync"} and reads everything again. What was
+    told since the page was made (?since=POSITION) comes first.
     """
 
     async def opened(self) -> None:
@@ -31,7 +33,8 @@ class EventsConsumer(Consumer):
         self.beside(self._listen())
 
     async def _listen(self) -> None:
-        with notices.hub().subscribe() as subscription:
+        since = parse_qs(self.scope["query_string"].decode("latin-1")).get("since", [""])[0]
+        with notices.hub().subscribe(since) as subscription:
             async for notice in subscription:
                 if notice["kind"] in ROLE_KINDS:
                     await self._rights_changed(notice)

@@ -13,7 +13,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from functools import cache, partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 import redis
@@ -23,6 +23,7 @@ from django.db import transaction
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from .heard import Heard
 from .outbox import Outbox
 
 CHANNEL: Final = "boxroom.notices"
@@ -110,29 +111,52 @@ class Subscription:
 
 
 class Hub:
-    """Hears the channel once for a whole process, and passes on what it hears. Starts with its first subscriber."""
+    """Hears the channel once for a whole process, and passes on what it hears. Once begun it goes on listening."""
+
+    newest: ClassVar[Hub | None] = None
+    """The one that was made last: the web process has one."""
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
         self._listener: asyncio.Task[None] | None = None
+        self.heard = Heard()
+        Hub.newest = self
 
-    @contextlib.contextmanager
-    def subscribe(self) -> Iterator[Subscription]:
-        """Give a queue of everything told from now on. Use it within the loop that the hub belongs to."""
-        subscription = Subscription()
-        self._subscriptions.add(subscription)
+    def listen(self) -> None:
+        """Begin to listen, unless that was done already. Use it within the loop that the hub belongs to."""
         if settings.REDIS_URL and (self._listener is None or self._listener.done()):
             self._listener = asyncio.get_running_loop().create_task(self._listen(), name="notices")
+
+    async def close(self) -> None:
+        """Listen no more."""
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait([self._listener])
+            self._listener = None
+
+    @contextlib.contextmanager
+    def subscribe(self, since: str = "") -> Iterator[Subscription]:
+        """Give a queue of everything told from now on. Use it within the loop that the hub belongs to.
+
+        since: a position; what was told after it comes first. Where that is not known any more, and where nothing is
+        asked for and nobody else is there, a resync does.
+        """
+        subscription = Subscription()
+        missed = self.heard.since(since)
+        if missed is None and (since or not self._subscriptions):
+            missed = [RESYNC] if self.heard.position else []  # whoever begins to listen tells one by itself
+        for notice in missed or ():
+            subscription.put(notice)
+        self._subscriptions.add(subscription)
+        self.listen()
         try:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
-            if not self._subscriptions and self._listener is not None:
-                self._listener.cancel()
-                self._listener = None
 
     def tell(self, notice: Notice) -> None:
         """Give a notice to every subscriber of this process."""
+        self.heard.add(notice)
         for subscription in self._subscriptions:
             subscription.put(notice)
 
@@ -148,11 +172,13 @@ class Hub:
                     failures = 0
                     # what was told while nobody listened is lost: let everybody look again
                     self.tell(RESYNC)
+                    self.heard.begin()
                     await self._pass_on(channel)
             except (redis.RedisError, OSError, TimeoutError) as error:
                 if failures == 0:
                     log.warning("notices: %s: %s", type(error).__name__, error)
             finally:
+                self.heard.end()
                 with contextlib.suppress(redis.RedisError, OSError):
                     await client.aclose()
             await asyncio.sleep(RECONNECT_SEC[min(failures, len(RECONNECT_SEC) - 1)])
@@ -193,9 +219,18 @@ def _parse(data: bytes) -> Notice | None:
     return notice if good else None
 
 
+def position() -> str:
+    """Return where the web process's listening is now; empty where it does not listen. Any thread may ask."""
+    return Hub.newest.heard.position if Hub.newest else ""
+
+
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
 
 
 def hub() -> Hub:
     """Return the hub of the running event loop: one per process in the web server."""
-    return _hubs.setdefault(asyncio.get_running_loop(), Hub())
+    loop = asyncio.get_running_loop()
+    found = _hubs.get(loop)
+    if found is None:
+        found = _hubs[loop] = Hub()
+    return found

@@ -16,6 +16,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 
 from containers.core.errors import CoreError, NotFound
+from containers.messaging import notices
 from containers.showing.sentences import translated
 from panel.accounts.actor import Actor, Forbidden
 from panel.accounts.addresses import source_ip
@@ -63,6 +64,7 @@ def page(view: View[P]) -> View[P]:
 
     @wraps(view)
     def checked(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        vars(request)["heard"] = notices.position()  # before anything is read
         try:
             return view(request, *args, **kwargs)
         except NotFound as error:

@@ -12,7 +12,7 @@ from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.formats import date_format, get_format
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
@@ -20,6 +20,7 @@ from containers.core.units import format_bytes
 from containers.models import Container, Operation
 from containers.showing import words
 from containers.showing.sentences import explain, translated
+from panel import styles
 from panel.accounts.models import Project
 
 register = template.Library()
@@ -33,6 +34,17 @@ def icon(name: str, extra: str = "") -> SafeString:
     return format_html(
         '<svg class="icon {}" aria-hidden="true"><use href="{}#{}"></use></svg>', extra, static(SPRITE), name
     )
+
+
+@register.simple_tag(takes_context=True)
+def style(context: dict[str, Any], name: str) -> SafeString:
+    """Return one of the panel's own style sheets in place; by its address where only a part of the page is wanted."""
+    request: HttpRequest | None = context.get("request")
+    if request is None or "HX-Request" in request.headers:
+        return format_html('<link rel="stylesheet" href="{}">', static(name))
+    found = styles.sheet(name)
+    styles.allow(request, found.source)
+    return mark_safe(f"<style>{found.text}</style>")  # a file of ours; a test sees that it does not end the element
 
 
 @register.filter

@@ -176,4 +176,9 @@ document.querySelectorAll(".log").forEach((log) => { log.scrollTop = log.scrollH
 const tab = document.querySelector(".tabs [aria-current]");
 if (tab) tab.parentElement.scrollLeft = tab.offsetLeft - (tab.parentElement.clientWidth - tab.offsetWidth) / 2;
 
-connect();
+/** Do it when the page has been painted: what comes without being asked for makes nobody wait. */
+export function afterPaint(go) {
+  if (document.hidden) go(); // is not painted
+  else requestAnimationFrame(() => setTimeout(go));
+}
+afterPaint(connect);

@@ -11,12 +11,13 @@ let lostAt = 0;
 export function connect() {
   if (!document.body.dataset.user) return;
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  socket = new WebSocket(`${scheme}//${location.host}/ws/events`);
+  const since = lostAt ? "" : document.body.dataset.heard; // what was told since the page was made comes first
+  socket = new WebSocket(`${scheme}//${location.host}/ws/events${since ? `?since=${since}` : ""}`);
   socket.onopen = () => {
     attempt = 0;
     document.getElementById("connection").hidden = true;
-    // what ended between the page's making and now was told to nobody here
-    if (lostAt || document.querySelector("[data-topic] .state-working, [data-topic] progress")) catchUp();
+    // a page that does not say where it began: what ended since was told to nobody here
+    if (lostAt || (!since && document.querySelector("[data-topic] .state-working, [data-topic] progress"))) catchUp();
     lostAt = 0;
   };
   socket.onmessage = (message) => take(JSON.parse(message.data));

@@ -1,6 +1,6 @@
 /** The list of containers: blocks of rows that are there only while in view, filters in the address bar, a narrow
  *  panel beside it, a bulk bar, and keys. */
-import { typing } from "./app.js";
+import { afterPaint, typing } from "./app.js";
 import { morph } from "./refresh.js";
 import { draw, watch } from "./sparkline.js";
 import { word } from "./text.js";
@@ -12,9 +12,7 @@ let all = false;
 let current = null;
 
 function start() {
-  look();
-  listen();
-  draw();
+  afterPaint(() => { look(); listen(); draw(); });
   const panel = document.getElementById("panel");
   current = new URLSearchParams(location.search).get("panel");
   if (!panel.hidden) mark();

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from containers.messaging import notices
+from containers.messaging.heard import KEPT_MAX, Heard
 from containers.messaging.outbox import Outbox
 
 
@@ -58,13 +59,6 @@ def tell(kind, object_id, **more):
     notices._post({"kind": kind, "id": str(object_id), **more})
 
 
-async def closed(hub):
-    """Let the hub's listener end."""
-    await asyncio.sleep(0)
-    await asyncio.sleep(0.05)
-    assert hub._listener is None
-
-
 async def test_what_is_told_arrives_after_a_first_resync(redis_server):
     hub = notices.hub()
     with hub.subscribe() as one, hub.subscribe() as two:
@@ -74,7 +68,7 @@ async def test_what_is_told_arrives_after_a_first_resync(redis_server):
         tell("container", "abc")
         assert await next_of(one, "container") == {"kind": "container", "id": "abc"}
         assert await next_of(two, "container") == {"kind": "container", "id": "abc"}
-    await closed(hub)
+    await hub.close()
 
 
 async def test_a_lost_redis_is_a_resync_and_all_is_well_again(redis_server):
@@ -87,7 +81,59 @@ async def test_a_lost_redis_is_a_resync_and_all_is_well_again(redis_server):
         await next_of(subscription, "resync")
         tell("operation", "1")
         assert (await next_of(subscription, "operation"))["id"] == "1"
-    await closed(hub)
+    await hub.close()
+
+
+async def test_a_page_hears_what_was_told_since_it_was_made(redis_server):
+    hub = notices.hub()
+    assert notices.position() == ""
+    with hub.subscribe() as first:
+        await next_of(first, "resync")
+        tell("container", "before")
+        await next_of(first, "container")
+        assert notices.hub() is hub
+        made = notices.position()
+        tell("container", "one")
+        tell("operation", "two")
+        assert [(await next_of(first, kind))["id"] for kind in ("container", "operation")] == ["one", "two"]
+    with hub.subscribe(made) as page:  # the hub goes on listening when nobody is there
+        assert [(await page.get())["id"] for _each in range(2)] == ["one", "two"]
+        tell("container", "three")
+        assert (await page.get())["id"] == "three"
+    with hub.subscribe(notices.position()) as current:
+        tell("container", "four")
+        assert (await current.get())["id"] == "four"
+    for unknown in ("", "nonsense", "0-0", f"{made.partition('-')[0]}-99", f"{made}x"):
+        with hub.subscribe(unknown) as lost:
+            assert (await lost.get())["kind"] == "resync"
+    redis_server.kill()
+    with hub.subscribe(made) as page:
+        await next_of(page, "container")  # it was not noticed yet
+        redis_server.start()
+        await next_of(page, "resync")
+    with hub.subscribe(made) as page:
+        assert (await page.get())["kind"] == "resync"
+    await hub.close()
+    assert notices.position() == ""
+
+
+def test_only_the_newest_notices_are_kept():
+    heard = Heard()
+    heard.add({"kind": "container", "id": "nobody listens"})
+    assert (heard.position, heard.since("")) == ("", None)
+    heard.begin()
+    start = heard.position
+    for number in range(KEPT_MAX):
+        heard.add({"kind": "container", "id": str(number)})
+    assert [notice["id"] for notice in heard.since(start) or ()] == [str(n) for n in range(KEPT_MAX)]
+    assert heard.since(heard.position) == []
+    heard.add({"kind": "container", "id": "one too many"})
+    assert heard.since(start) is None
+    before = heard.position
+    heard.end()
+    assert (heard.position, heard.since(before)) == ("", None)
+    heard.begin()
+    assert heard.since(before) is None
 
 
 async def test_what_is_no_notice_is_dropped(redis_server):
@@ -98,7 +144,7 @@ async def test_what_is_no_notice_is_dropped(redis_server):
             notices._publish(text)
         tell("container", "good")
         assert (await next_of(subscription, "container"))["id"] == "good"
-    await closed(hub)
+    await hub.close()
 
 
 async def test_a_burst_about_one_object_waits_once():

@@ -1,0 +1,42 @@
+"""Django's entry for HTTP, with all of a request in one thread.
+
+Django's own entry calls the middlewares from the event loop, and those that are written for threads, which is most of
+them, each go to a thread and back twice: sixteen changes of threads for a page, some of its time. Here the request
+goes to its thread once. What waits for long in an async view still waits in the event loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIHandler
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from containers.messaging import notices
+
+
+class Handler(ASGIHandler):
+    """An ASGI handler whose chain of middlewares is synchronous."""
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Answer a request. From the first one on, the process hears what changes: pages tell where they began."""
+        notices.hub().listen()
+        await super().__call__(scope, receive, send)
+
+    def load_middleware(self, is_async: bool = False) -> None:  # noqa: FBT001, FBT002 - Django's signature
+        """Load the middlewares for a thread, whatever is asked for."""
+        super().load_middleware(is_async=False)
+
+    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        """Have the request answered in its thread."""
+        answer: Any = await sync_to_async(self.get_response, thread_sensitive=True)(request)
+        return answer  # type: ignore[no-any-return]
+
+
+def get_application() -> Handler:
+    """Set Django up and return the handler."""
+    django.setup(set_prefix=False)
+    return Handler()
