@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from containers.models import Image, Network
 from containers.showing.rowhtml import COLUMNS, SHOWN, RowWriter
-from containers.showing.rows import ICONS, LABELS, SORTS, Filters, Row, counts, listed, row_of, rows_of
+from containers.showing.rows import ICONS, LABELS, SORTS, Filters, Row, counts, light, listed, row_of, rows_of
 from panel.accounts.models import Project, User
 from panel.pages.web import page, unknown, user_of, whole_number
 
@@ -79,7 +79,7 @@ def html_of(rows: list[Row], writer: RowWriter) -> SafeString:
 def list_context(user: User, filters: Filters, wanted: set[int], columns: tuple[str, ...]) -> dict[str, Any]:
     """Return what the list's template needs, with the wanted blocks filled."""
     writer = RowWriter(columns, show_project=not filters.project and len(projects_of(user)) > 1)
-    rows = filters.apply(listed(user)).order_by(*SORTS[filters.sort])
+    rows = filters.apply(light(listed(user))).order_by(*SORTS[filters.sort])
     by_status = counts(user, filters)
     total = by_status.get(filters.status, 0) if filters.status else by_status["all"]
     number_of_blocks = -(-total // BLOCK)
@@ -114,7 +114,7 @@ def some_rows(request: HttpRequest) -> HttpResponse:
     if "names" in request.GET:
         names = request.GET["names"].split(",")[:200]
         context = list_context(user, filters, set(), columns_of(request))
-        found = filters.apply(listed(user)).filter(name__in=names)
+        found = filters.apply(light(listed(user))).filter(name__in=names)
         context["html"] = html_of(rows_of(user, found), context["writer"])
     else:
         number = whole_number(request.GET.get("block"), 0, least=0, most=10_000)

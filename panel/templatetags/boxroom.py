@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import cache
 from typing import Any
 
 from django import template
 from django.conf import settings
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.formats import date_format, get_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.timesince import timesince
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 from containers.core.units import format_bytes
@@ -31,9 +34,23 @@ SPRITE = "vendor/tabler-icons/3.51.0/sprite.svg"
 @register.simple_tag
 def icon(name: str, extra: str = "") -> SafeString:
     """Return one icon of the sprite; it is decoration, the word stands beside it or in aria-label."""
-    return format_html(
-        '<svg class="icon {}" aria-hidden="true"><use href="{}#{}"></use></svg>', extra, static(SPRITE), name
-    )
+    return _icon(static(SPRITE), name, extra)
+
+
+@cache
+def _icon(sprite: str, name: str, extra: str) -> SafeString:
+    return format_html('<svg class="icon {}" aria-hidden="true"><use href="{}#{}"></use></svg>', extra, sprite, name)
+
+
+@register.simple_tag
+def fixed(name: str) -> SafeString:
+    """Return a template that shows the same to everybody, rendered once for each language."""
+    return _fixed(name, get_language())
+
+
+@cache
+def _fixed(name: str, _language: str) -> SafeString:
+    return mark_safe(render_to_string(name))  # a template's output, escaped where it was made
 
 
 @register.simple_tag(takes_context=True)

@@ -17,7 +17,8 @@ from panel import styles
 from .world import make_container, make_host
 
 pytestmark = pytest.mark.django_db
-OWN = ("vendor/tabler/1.6.1/tokens.css", "app/boxroom.css", "app/containers.css", "app/graphs.css", "app/terminal.css")
+SHEETS = ("boxroom", "containers", "graphs", "terminal", "files")
+OWN = ("vendor/tabler/1.6.1/tokens.css", *(f"app/{name}.css" for name in SHEETS))
 
 
 @pytest.fixture
