@@ -203,8 +203,8 @@ def library() -> Path:
 def _scratch_disk(target: Path, files: Mapping[str, Path], tests: str) -> None:
     """Make the disk that takes every write, with a copy of the project in it, and of files below /tmp.
 
-    The copy is compiled here, as pytest does it where tests are named: in there, where every process of the suite would
-    compile anew what it imports, that took longer than the tests.
+    The copy is compiled here, as pytest does it where tests are named: a fresh clone holds nothing compiled, and in
+    there every launcher and program of a test would compile for itself what it imports.
     """
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         for place, tree in files.items():
