@@ -30,7 +30,6 @@ urlpatterns = [
     path("<slug:name>/_changes", points.changes, name="changes"),
     path("<slug:name>/_changes/text", points.text, name="text"),
     path("<slug:name>/compare", points.compare, name="compare"),
-    path("<slug:name>/browse/<slug:snapshot>", points.browse, name="browse"),
     path("<slug:name>/_nics", nics.interfaces, name="nics"),
     path("<slug:name>/_mounts", giving.mounts, name="mounts"),
     path("<slug:name>/_devices", giving.devices, name="devices"),

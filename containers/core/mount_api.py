@@ -31,6 +31,7 @@ _STATX_MNT_ID: Final = 0x1000
 _STATX_BYTES: Final = 256
 _STX_MNT_ID_AT: Final = 0x90
 _RENAME_NOREPLACE: Final = 1
+_RENAME_EXCHANGE: Final = 2
 
 _SYS_STATX: Final = {"x86_64": 332, "aarch64": 291}[os.uname().machine]
 _SYS_RENAMEAT2: Final = {"x86_64": 316, "aarch64": 276}[os.uname().machine]
@@ -112,3 +113,9 @@ def rename_to_free(old_fd: int, old: str, new_fd: int, new: str) -> None:
     """Rename within one file system, by open directories, and replace nothing: FileExistsError. See renameat2(2)."""
     names = ctypes.c_int(old_fd), os.fsencode(old), ctypes.c_int(new_fd), os.fsencode(new)
     _call(_SYS_RENAMEAT2, *names, ctypes.c_uint(_RENAME_NOREPLACE), path=old)
+
+
+def exchange(dir_fd: int, one: str, other: str) -> None:
+    """Have two names of an open directory change places, at one stroke. See renameat2(2)."""
+    names = ctypes.c_int(dir_fd), os.fsencode(one), ctypes.c_int(dir_fd), os.fsencode(other)
+    _call(_SYS_RENAMEAT2, *names, ctypes.c_uint(_RENAME_EXCHANGE), path=other)

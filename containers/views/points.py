@@ -1,8 +1,7 @@
-"""Snapshots looked into: what a restore changes, what differs between two of them, and the files that they hold."""
+"""Snapshots looked into: what a restore changes, and what differs between two of them."""
 
 from __future__ import annotations
 
-import posixpath
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -12,7 +11,7 @@ from containers.asking import reading
 from containers.core.errors import CoreError, NotFound
 from containers.showing import changed
 from containers.showing.sentences import translated
-from panel.pages.web import actor_of, page, unknown, user_of
+from panel.pages.web import actor_of, page, user_of
 
 from .detail import TABS, the_row
 
@@ -56,26 +55,3 @@ def compare(request: HttpRequest, name: str) -> HttpResponse:
     snapshots = row.container.snapshots.all()
     context = {"row": row, "tabs": TABS, "tab": "snapshots", "snapshots": snapshots, "before": before, "after": after}
     return render(request, "containers/compare.html", context)
-
-
-@page
-def browse(request: HttpRequest, name: str, snapshot: str) -> HttpResponse:
-    """Show a directory of a snapshot."""
-    row = the_row(user_of(request), name)
-    path = posixpath.normpath("/" + request.GET.get("path", "/").lstrip("/"))
-    context: dict[str, Any] = {"row": row, "tabs": TABS, "tab": "snapshots", "path": path, "snapshot": snapshot}
-    try:
-        found = reading.listing(actor_of(request), name, snapshot, path)
-    except NotFound as error:
-        if path == "/":
-            raise unknown() from error
-        found, context["error"] = {"items": [], "complete": True}, translated(error.message)
-    except CoreError as error:
-        found, context["error"] = {"items": [], "complete": True}, translated(error.message)
-    # directories first
-    items = sorted(found["items"], key=lambda item: (item["kind"] != "directory", item["name"]))
-    context["items"] = [{**item, "path": posixpath.join(path, item["name"])} for item in items]
-    context["kinds"], context["complete"] = changed.KINDS, found["complete"]
-    parts = [part for part in path.split("/") if part]
-    context["crumbs"] = [(part, "/" + "/".join(parts[: place + 1])) for place, part in enumerate(parts)]
-    return render(request, "containers/browse.html", context)

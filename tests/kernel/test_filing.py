@@ -22,6 +22,7 @@ from containers.core.cgroups import detect
 from containers.core.errors import (
     AlreadyExists,
     Busy,
+    Cancelled,
     Changed,
     InUse,
     InvalidTransition,
@@ -471,5 +472,35 @@ def test_putting_back_follows_no_link_out_and_a_killed_one_leaves_old_or_new(hos
     found = {text(spec, f"/d/f{number}")["text"] for number in (0, 1, 20, 38, 39)}
     assert found <= {"then", "now!"}
     put_back(host, spec, "/d")
-    assert set(names(spec, "/d", match="f")) == {f"f{number}" for number in range(40)}
+    assert set(names(spec, "/d")) == {f"f{number}" for number in range(40)}
     assert text(spec, "/d/f39")["text"] == "then"
+
+
+def test_kinds_that_have_changed_are_put_back_and_who_is_cancelled_leaves_nothing_half_done(host, container, filers):
+    spec = container()
+    here = upper(host, spec)
+    (here / "d").mkdir()
+    (here / "d/file").write_text("was a file")
+    (here / "d/tree").mkdir()
+    (here / "d/tree/leaf").write_text("was in a directory")
+    stored.snapshot(host, spec.id, "a")
+    client.ask(spec.id, "remove", {"path": "/d/file", "recursive": False})
+    client.ask(spec.id, "make", {"path": "/d/file", "mode": None})
+    client.ask(spec.id, "make", {"path": "/d/file/inner", "mode": None})
+    client.ask(spec.id, "remove", {"path": "/d/tree", "recursive": True})
+    client.ask(spec.id, "make", {"path": "/d/tree", "mode": None})
+    # what is in the way lies in a layer below now, where overlay moves no directory
+    stored.snapshot(host, spec.id, "b")
+    put_back(host, spec, "/d")
+    assert text(spec, "/d/file")["text"] == "was a file"
+    assert text(spec, "/d/tree/leaf")["text"] == "was in a directory"
+
+    def cancelled(_entries: int, _size: int) -> None:
+        raise Cancelled("enough")
+
+    (upper(host, spec) / "d/big").write_bytes(b"x" * (40 << 20))
+    stored.snapshot(host, spec.id, "c")
+    client.ask(spec.id, "remove", {"path": "/d/big", "recursive": False})
+    with pytest.raises(Cancelled):
+        filing.put_back(host, spec.id, "c", ["/d"], exact=False, tell=cancelled)
+    assert names(spec, "/d").keys() <= {"file", "tree", "big"}

@@ -25,6 +25,9 @@ from typing import Final
 
 CACHE: Final = Path("/var/cache/boxroom-tests")
 EXIT_MARK: Final = "boxroom-vm-exit"
+BEGIN_MARK: Final = "boxroom-vm-begins"
+BOOTS: Final = 3
+"""How often it is tried: on a busy host the emulated timer may miss the kernel's check of it, which is a panic."""
 DISK_BYTES: Final = 8 * 1024**3
 LIBRARY_BYTES: Final = 2 * 1024**3
 PROJECT: Final = Path(__file__).resolve().parents[2]
@@ -75,6 +78,7 @@ ip link set lo up
 hostname boxroom-vm
 cp /command /new/run/command
 cat > /new/run/start <<END
+echo boxroom-vm-begins
 # where systemd boots a host, the nodes of these are there before anybody asks
 /run/modprobe -a fuse tun
 /bin/sh /run/command
@@ -272,17 +276,29 @@ def run(
             "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
         ]  # fmt: skip
         console = Path(scratch) / "console"
-        late = False
-        with console.open("wb") as log:
-            try:
-                subprocess.run(qemu, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=timeout_sec, check=False)
-            except subprocess.TimeoutExpired:
-                late = True
-        printed = console.read_text(errors="replace")
+        for _boot in range(BOOTS):
+            late, printed = _boot_once(qemu, console, timeout_sec)
+            if late or BEGIN_MARK in printed:
+                break
     said = re.search(rf"{EXIT_MARK} (\d+)", printed)
     if said:
         return int(said[1]), printed
     return (-2 if late else -1), printed
+
+
+def _boot_once(qemu: list[str], console: Path, timeout_sec: float) -> tuple[bool, str]:
+    """Run the machine to its end; returns whether the time was over, and what it printed."""
+    late = False
+    with console.open("wb") as log:
+        try:
+            # it ends with this process, however that ends
+            subprocess.run(
+                ["setpriv", "--pdeathsig", "KILL", *qemu],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=timeout_sec, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            late = True
+    return late, console.read_text(errors="replace")
 
 
 def shell(*words: str | Path) -> str:

@@ -1,18 +1,25 @@
-"""Files of a snapshot put back where they were: each in place by one rename, what is alike already left as it is."""
+"""Files of a snapshot put back where they were: each in place by one rename, what is alike already left as it is.
+
+What is copied has a name beside its place until then, the same in every directory: who is killed in the midst leaves
+one such entry, and the next who puts something back there takes it away first.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from .. import mount_api
 from .changing import remove_there
 from .copying import DEPTH_MAX, Copier, attributes, dress
 from .places import Place, Refused, directory, open_there, place
-from .writing import new_name
+from .writing import TEMPORARY
 
+BESIDE: Final = f"{TEMPORARY}put-back"
 _TOLD_MAX: Final = 20
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -38,6 +45,7 @@ class PutBack:
                     _ = old.present
                     self._parents(point_fd, root_fd, path.rpartition("/")[0])
                     with directory(root_fd, path.rpartition("/")[0] or "/") as parent_fd:
+                        _forget(parent_fd, BESIDE)
                         self._entry(old.parent_fd, parent_fd, old.name, 0)
                         os.fsync(parent_fd)
         finally:
@@ -77,26 +85,29 @@ class PutBack:
         if now is not None and was.st_nlink == 1 and _same(old_fd, new_fd, name, was, now):
             self.same += 1
             return
-        temporary = new_name()
         try:
-            if not self._copier.between(old_fd, name, new_fd, temporary, depth):
+            if not self._copier.between(old_fd, name, new_fd, BESIDE, depth):
                 return
-            self._in_place(new_fd, temporary, name, now)
+            self._in_place(new_fd, name, now)
         except BaseException:
-            _forget(new_fd, temporary)
+            _forget(new_fd, BESIDE)
             raise
         self.replaced += 1
 
-    def _in_place(self, fd: int, temporary: str, name: str, now: os.stat_result | None) -> None:
+    def _in_place(self, fd: int, name: str, now: os.stat_result | None) -> None:
         """Give what was copied its name; a directory that is in its way goes, with all in it."""
-        made = os.stat(temporary, dir_fd=fd, follow_symlinks=False)
-        if now is None or not (stat.S_ISDIR(now.st_mode) or stat.S_ISDIR(made.st_mode)):
-            os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
-            return
-        aside = new_name()
-        os.rename(name, aside, src_dir_fd=fd, dst_dir_fd=fd)
-        os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
-        self._remove(fd, aside)
+        made = os.stat(BESIDE, dir_fd=fd, follow_symlinks=False)
+        if now is not None and (stat.S_ISDIR(now.st_mode) or stat.S_ISDIR(made.st_mode)):
+            try:
+                mount_api.exchange(fd, BESIDE, name)
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # a directory of a layer below, which overlay does not move
+                    raise
+                self._remove(fd, name)
+            else:
+                self._remove(fd, BESIDE)
+                return
+        os.rename(BESIDE, name, src_dir_fd=fd, dst_dir_fd=fd)
 
     def _merge(self, old_fd: int, new_fd: int, name: str, depth: int) -> None:
         with contextlib.ExitStack() as undo:
@@ -105,7 +116,8 @@ class PutBack:
             to_fd = open_there(new_fd, name, directory=True)
             undo.callback(os.close, to_fd)
             status = os.fstat(from_fd)
-            wanted = set(os.listdir(from_fd))
+            _forget(to_fd, BESIDE)
+            wanted = set(os.listdir(from_fd)) - {BESIDE}
             for child in sorted(wanted):
                 self._entry(from_fd, to_fd, child, depth + 1)
             if self._exact:

@@ -40,6 +40,7 @@ from . import runs
 READING: Final = ("list", "entry", "text", "content", "archive")
 CHANGING: Final = ("write", "make", "rename", "remove", "attributes", "put-back")
 WAIT_SEC: Final = 5.0
+END_SEC: Final = 5.0
 _FILER: Final = Path(__file__).resolve().parents[1] / "proc" / "filer.py"
 
 
@@ -187,9 +188,18 @@ def put_back(
                 if "ok" not in answer:
                     tell(answer["entries"], answer["size_bytes"])
         finally:
-            process.kill()
-            process.wait()
+            _end(process)
     return checked(answer)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a filer that puts files back; it takes away what is not in its place yet, if it can."""
+    process.terminate()
+    try:
+        process.wait(END_SEC)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 _ERRORS: Final = {

@@ -145,6 +145,7 @@ def _answered(verb: str, asked: dict[str, Any], roots: list[int], stream: _Strea
         case "attributes":
             return changing.attributes(root_fd, path, asked)
         case "put-back":
+            signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
             putting = putting_back.PutBack(exact=asked["exact"], tell=_teller(stream))
             return putting.run(roots[0], root_fd, asked["paths"])
         case _:
