@@ -54,7 +54,8 @@ def given(number: int, status: str, age_sec: float) -> Choice:
     sure: init blocks or catches it now, or had the time to. Else the kernel may drop it, as init has not come that far.
     What waits by sigtimedwait(2) shows neither; it gets the signal again only while it is young.
     """
-    heard = _has(_mask(status, "SigBlk") | _mask(status, "SigCgt"), number)
+    blocked = 0 if _forking(status) else _mask(status, "SigBlk")
+    heard = _has(blocked | _mask(status, "SigCgt"), number)
     return Choice(number, sure=heard or age_sec > YOUNG_SEC)
 
 
@@ -78,6 +79,8 @@ def choose(status: str, program: str) -> Choice | None:
     has not installed its handlers yet has to be asked later. busybox init takes SIGUSR2 as poweroff (init/init.c), by
     sigtimedwait(2), during which the kernel shows nothing as blocked: it cannot be seen whether it listens yet.
     """
+    if _forking(status):
+        return None
     blocked, caught = _mask(status, "SigBlk"), _mask(status, "SigCgt")
     if _has(blocked, _SYSTEMD):
         return Choice(_SYSTEMD, sure=True)
@@ -95,6 +98,8 @@ def choose_reboot(status: str, program: str) -> Choice | None:
     As in choose(). systemd reads SIGRTMIN+5 from a signalfd (systemd(1)); busybox init takes SIGTERM as reboot;
     sysvinit and openrc-init catch SIGINT, which the kernel sends for ctrl-alt-del.
     """
+    if _forking(status):
+        return None
     blocked, caught = _mask(status, "SigBlk"), _mask(status, "SigCgt")
     if _has(blocked, _SYSTEMD_REBOOT):
         return Choice(_SYSTEMD_REBOOT, sure=True)
@@ -115,6 +120,14 @@ def choose_for(pid: int, *, reboot: bool = False) -> Choice | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return (choose_reboot if reboot else choose)(status, program)
+
+
+def _forking(status: str) -> bool:
+    """Tell whether it is in the midst of a fork or spawn, for which the C library blocks every signal for a moment.
+
+    Nobody else blocks SIGSEGV, so what is blocked now says nothing of what it waits for.
+    """
+    return _has(_mask(status, "SigBlk"), signal.SIGSEGV)
 
 
 def _field(status: str, field: str) -> str:

@@ -75,14 +75,12 @@ PARTS = (
     Part("postgresql", "The web's tests once more, on PostgreSQL", (WEB_TESTS,), postgresql=True),
 )
 """The longest first."""
-MORE_THAN_CORES = 1
-"""How many parts are under way beyond one for each core: while some wait, the others compute."""
 PATIENCE = "4"
 """By how much deadlines are stretched where so much runs at once: tests/kernel/patience.py."""
 
 
 def _whole(project: Path, scratch: Path, environment: dict[str, str]) -> int:
-    """Run every part; returns the exit status of one that failed, or 0.
+    """Run every part, one for each core at a time; returns the exit status of one that failed, or 0.
 
     Told to end, it has the parts clear away what they made.
     """
@@ -90,7 +88,7 @@ def _whole(project: Path, scratch: Path, environment: dict[str, str]) -> int:
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     environment = {"BOXROOM_TEST_SLOW": PATIENCE, **environment}
     status, running = 0, set[subprocess.Popen[bytes]]()
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) + MORE_THAN_CORES) as pool:
+    with ThreadPoolExecutor(max(2, len(os.sched_getaffinity(0)))) as pool:
         parts = [pool.submit(_run_part, project, scratch, part, environment, running) for part in PARTS]
         try:
             for done in as_completed(parts):

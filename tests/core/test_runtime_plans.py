@@ -107,6 +107,8 @@ def status_of(*, name="init", blocked=(), caught=()):
         (status_of(name="sh", caught=[signal.SIGTERM]), "busybox", (signal.SIGTERM, True)),
         (status_of(caught=[signal.SIGPWR, signal.SIGTERM]), "init", (signal.SIGPWR, True)),
         (status_of(name="app"), "app", None),
+        # in the midst of a fork: everything is blocked, and says nothing
+        (status_of(blocked=range(1, 65), caught=[signal.SIGPWR]), "init", None),
     ],
 )
 def test_the_halt_signal_fits_the_init(status, program, choice):
@@ -140,6 +142,7 @@ def test_a_privileged_container_has_fewer_capabilities():
         ("SigBlk:\t0000000000000002\nSigCgt:\t0000000000000000\n", 0.1, True),
         ("SigBlk:\t0000000000000000\nSigCgt:\t0000000000000000\n", 0.1, False),
         ("SigBlk:\t0000000000000000\nSigCgt:\t0000000000000000\n", 11.0, True),
+        ("SigBlk:\tfffffffe7ffbfeff\nSigCgt:\t0000000000000000\n", 0.1, False),
     ],
 )
 def test_a_configured_signal_is_sure_where_init_hears_it_or_is_old_enough(status, age_sec, sure):

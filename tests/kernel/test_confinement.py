@@ -65,6 +65,19 @@ def says(spec: Spec, *command: str) -> str:
     return done.stdout.decode().strip()
 
 
+def written(spec: Spec, path: str) -> str:
+    """Return what init has written into a file, once there is a whole line of it."""
+    found = b""
+
+    def whole() -> bool:
+        nonlocal found
+        found = bytes(execute(spec.id, ["cat", path]).stdout)
+        return found.endswith(b"\n")
+
+    wait_until(whole, what=f"init has written {path}")
+    return found.decode().strip()
+
+
 def status(spec: Spec, *command: str) -> int:
     code = execute(spec.id, list(command)).exit_code
     assert code is not None
@@ -193,8 +206,7 @@ def test_keys_of_the_hosts_are_not_found_inside(host: Host, confined: Start, pri
         "script": b"#!/bin/sh\n/find\necho $? >/found\nexec /sbin/idle\n",
     }
     spec = confined(Security(keyctl=True), put=put, privileged=privileged, init_command=("/script",), name="keys")
-    wait_until(lambda: says(spec, "cat", "/found") != "", what="init has looked")
-    assert int(says(spec, "cat", "/found")) == errno.ENOKEY
+    assert int(written(spec, "/found")) == errno.ENOKEY
     assert status(spec, "/find") == errno.ENOKEY
     assert status(spec, "/add") == 0
 
@@ -232,7 +244,7 @@ def test_clocks_are_offset_for_init_for_what_is_started_later_and_after_a_reboot
     inside = uptime(says(spec, "cat", "/proc/uptime"))
     here = uptime(Path("/proc/uptime").read_text())
     assert 0 <= here + 86400 * 365 - inside < 30
-    assert abs(uptime(says(spec, "cat", "/of-init")) - inside) < 30
+    assert abs(uptime(written(spec, "/of-init")) - inside) < 30
     assert (
         says(spec, "cat", "/proc/self/timens_offsets").split() == "monotonic 7200 500000000 boottime 31536000 0".split()
     )
@@ -263,8 +275,7 @@ def test_a_container_without_offsets_has_the_hosts_clock(running_container: Spec
 def test_a_personality_is_inits_and_of_what_is_started_later(confined: Start) -> None:
     script = b"#!/bin/sh\nuname -m >/of-init\nexec /sbin/idle\n"
     spec = confined(Security(personality="linux32"), put={"script": script}, init_command=("/script",))
-    wait_until(lambda: says(spec, "cat", "/of-init") != "", what="init has looked")
-    assert says(spec, "cat", "/of-init") == says(spec, "uname", "-m") == "i686"
+    assert written(spec, "/of-init") == says(spec, "uname", "-m") == "i686"
     assert platform.machine() == "x86_64"
 
 

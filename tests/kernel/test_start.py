@@ -49,7 +49,7 @@ def ignores_term(pid):
     return int(ignored[1], 16) >> (signal.SIGTERM - 1) & 1
 
 
-IGNORES_TERM = "trap '' TERM; while :; do sleep 1; done"
+IGNORES_TERM = "trap '' INT PWR TERM; while :; do sleep 1; done"
 
 
 def sh(script):
