@@ -7,7 +7,8 @@ const save = document.getElementById("save");
 const lines = document.getElementById("editor-lines");
 const state = document.getElementById("edit-state");
 const conflict = document.getElementById("edit-conflict");
-let saved = area?.value ?? "", etag = area?.dataset.etag ?? "", busy = false, counted = 0;
+// what the server wrote, not what is there now: somebody may have typed before this ran
+let saved = area?.defaultValue ?? "", etag = area?.dataset.etag ?? "", busy = false, counted = 0;
 
 function number() {
   const count = area.value.split("\n").length;
@@ -68,6 +69,7 @@ function indent(out) {
 
 if (area) {
   number();
+  show();
   area.addEventListener("input", () => { number(); show(); });
   area.addEventListener("scroll", () => { lines.scrollTop = area.scrollTop; });
   let leave = false; // Escape lets the next Tab leave the text, for who has no mouse

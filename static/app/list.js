@@ -163,6 +163,7 @@ search?.addEventListener("input", () => {
   clearTimeout(searching);
   searching = setTimeout(() => go((query) => { if (search.value) query.set("q", search.value); else query.delete("q"); }), 150);
 });
+if (search && search.value !== search.defaultValue) search.dispatchEvent(new Event("input")); // typed before this ran
 document.querySelector("[data-filter]")?.addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("click", (event) => {
   const chip = event.target.closest?.("[data-chip]");

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from .browser import PATIENCE_MS, People, axe, chromium
 from .instance import Instance, call
@@ -39,9 +39,13 @@ def test_browse_send_edit_take_and_put_back(instance: Instance, api: httpx.Clien
         expect(files.locator("tr", has_text=sent.name)).to_contain_text("9.8 MiB")
         assert axe(page) == []
         # edited by somebody else meanwhile: nothing is overwritten silently
-        files.get_by_role("link", name="conf").click()
+        held: list[Route] = []
+        page.route(re.compile(r"/editor[^/]*\.js"), lambda route: held.append(route))
+        files.get_by_role("link", name="conf").click(no_wait_after=True)
         editor = page.get_by_role("textbox", name="/srv/www/conf")
-        editor.fill("listen 8080\n")
+        editor.fill("listen 8080\n")  # before the page's script has come
+        held[0].continue_()
+        expect(page.get_by_role("button", name="Save")).to_be_enabled()
         run(api, name, "sh", "-c", "echo 'listen 443' > /srv/www/conf")
         page.keyboard.press("Control+s")
         expect(page.get_by_role("alert")).to_contain_text("has changed meanwhile")
