@@ -8,6 +8,7 @@ Source: include/uapi/linux/{mount,sched,prctl,close_range}.h, arch/x86/entry/sys
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import struct
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWPID: Final = 0x20000000
 CLONE_NEWTIME: Final = 0x00000080
 CLONE_NEWUSER: Final = 0x10000000
+CLONE_PARENT: Final = 0x00008000
 CLONE_NEWUTS: Final = 0x04000000
 CLONE_PIDFD: Final = 0x00001000
 
@@ -304,19 +306,25 @@ def load_seccomp(packed: bytes) -> None:
         _check(_syscall(number, ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(0), ctypes.byref(program)))
 
 
+@functools.cache
+def argument_area() -> tuple[int, int]:
+    """Return where this process's arguments begin and end in memory, which is the same in all that it forks."""
+    with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    # fields[0] is field 3 of proc(5): arg_start and arg_end are fields 48 and 49
+    return int(fields[45]), int(fields[46])
+
+
 def overwrite_cmdline(title: str) -> None:
     """Write what ps shows as this process's command line over its arguments in memory, and over nothing else.
 
     What does not fit is cut off: whoever starts the process makes room by a long argument (start_plan.TITLE_ROOM).
     Source: kernel fs/proc/base.c, get_mm_cmdline.
     """
-    with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
-        fields = file.read().rpartition(")")[2].split()
-    # fields[0] is field 3 of proc(5): arg_start and arg_end are fields 48 and 49
-    arg_start, arg_end = (int(value) for value in fields[45:47])
-    text = os.fsencode(title)[: arg_end - arg_start - 1]
-    ctypes.memset(arg_start, 0, arg_end - arg_start)
-    ctypes.memmove(arg_start, text, len(text))
-    if len(text) + 1 < arg_end - arg_start:
+    start, end = argument_area()
+    size = end - start
+    text = os.fsencode(title)[: size - 1].ljust(size, b"\0")
+    if text.endswith(b"\0\0"):
         # an argument area that does not end in NUL is shown up to its first NUL: no tail of empty arguments
-        ctypes.memset(arg_end - 1, 1, 1)
+        text = text[:-1] + b"\1"
+    ctypes.memmove(start, text, size)

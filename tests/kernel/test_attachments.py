@@ -417,6 +417,7 @@ class _Owner:
     def __init__(self, given: Inside) -> None:
         run = RunFile.read(given.host.run_path(given.spec.id))
         assert run is not None
+        self.id = given.spec.id
         self.plan = StartPlan(
             state_dir=str(given.host.state_dir),
             instance=given.host.instance,

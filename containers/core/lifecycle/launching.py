@@ -1,4 +1,4 @@
-"""The worker's conversation with the launcher and the supervisor that answers for it: one start."""
+"""The worker's conversation with the starter that answers for the launcher: one start."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def launch(plan: StartPlan, network: NetworkPort, progress: Progress, cancelled:
         try:
             return _follow(connection, plan.spec, network, progress, cancelled)
         except BaseException:
-            # the supervisor sees the closed connection and takes everything back; what it made is gone when it is
+            # the starter sees the closed connection and takes everything back; what it made is gone when it is
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_WR)
             _await_close(connection)

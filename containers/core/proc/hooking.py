@@ -1,4 +1,4 @@
-"""Runs a container's hooks: those of the host as their supervisor's children, that of the container inside.
+"""Runs a container's hooks: those of the host as children of its starter or supervisor, that of the container inside.
 
 A hook has a cgroup of its own, so that it can be ended with all that it started, when its time is up or when it has
 ended: it leaves no process behind. At the points between, when the container's file systems are being mounted, it is
@@ -41,13 +41,13 @@ class Inside(Protocol):
 
 
 def points_between(calls: Iterable[Call]) -> tuple[str, ...]:
-    """Return the points at which a child waits for its supervisor."""
+    """Return the points at which a child waits for its starter."""
     wanted = {call.point for call in calls}
     return tuple(point for point in MOUNTING if point in wanted)
 
 
 class Hooks:
-    """The hooks of one container, as its supervisor runs them."""
+    """The hooks of one container, as its starter and its supervisor run them."""
 
     def __init__(self, plan: StartPlan, cgroups: Cgroups) -> None:
         self._plan = plan

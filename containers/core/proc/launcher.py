@@ -42,8 +42,8 @@ if __name__ == "__main__":
 from containers.core.cgroups import Cgroups  # noqa: E402
 from containers.core.errors import CoreError  # noqa: E402
 from containers.core.host import Host  # noqa: E402
-from containers.core.proc import seccomp_files, supervisor  # noqa: E402
-from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl  # noqa: E402
+from containers.core.proc import seccomp_files, serving, starting, supervisor  # noqa: E402
+from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, argument_area, prctl  # noqa: E402
 
 BACKLOG: Final = 128
 DESCRIPTORS: Final = 1024
@@ -125,6 +125,12 @@ class Launcher:
     def __init__(self, host: Host, listener: socket.socket) -> None:
         self.host = host
         self.listener = listener
+        self.cgroups: Cgroups | CoreError | OSError = OSError()
+        self.own_procs = ""
+        self._settle()
+        # looked up once for all that are forked
+        serving.web_ids()
+        argument_area()
         self.spare_pid = 0
         self.stopping = False
         # a byte for every child that has been given work, and one for every signal
@@ -149,6 +155,13 @@ class Launcher:
             poll.poll(left * 1000)
             self._woken()
 
+    def _settle(self) -> None:
+        try:
+            self.cgroups = starting.settle(self.host)
+            self.own_procs = self.cgroups.supervisor_procs()[-1]
+        except (CoreError, OSError) as error:
+            self.cgroups = error
+
     def _stop(self, _number: int, _frame: object) -> None:
         self.stopping = True
 
@@ -164,6 +177,8 @@ class Launcher:
             self._fork_spare()
 
     def _fork_spare(self) -> None:
+        if isinstance(self.cgroups, Exception):
+            self._settle()
         launcher_pid = os.getpid()
         pid = os.fork()
         if pid:
@@ -178,7 +193,7 @@ class Launcher:
         os._exit(status)
 
     def _wait_for_work(self, launcher_pid: int) -> None:
-        """Be the spare child: accept one connection of root's, and be its supervisor."""
+        """Be the spare: wait until a child of one's own has started a container, and be its supervisor."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -187,23 +202,54 @@ class Launcher:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != launcher_pid:
             return
-        warmed: Cgroups | CoreError | OSError
-        try:
-            warmed = supervisor.warm(self.host)
-        except (CoreError, OSError) as error:
-            warmed = error
+        os.setsid()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        spare_pid = os.getpid()
+        starter_pid = os.fork()
+        if starter_pid == 0:
+            ours.close()
+            status = 0
+            try:
+                self._start(spare_pid, theirs)
+            except BaseException:  # noqa: BLE001 - the fork's last frame
+                sys.excepthook(*sys.exc_info())
+                status = 1
+            os._exit(status)
+        _keep_only(ours)
+        if ours.recv(1) and not isinstance(self.cgroups, Exception):
+            # it has work: from here on neither of both depends on the launcher
+            prctl(PR_SET_PDEATHSIG, 0)
+            supervisor.main(self.host, self.cgroups, self.own_procs, ours, starter_pid)
+        else:
+            os.waitpid(starter_pid, 0)
+
+    def _start(self, spare_pid: int, keeper: socket.socket) -> None:
+        """Be the spare's child: accept one connection of root's, and start what it asks for."""
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != spare_pid:
+            return
+        starting.warm(self.host)
         try:
             connection, _ = self.listener.accept()
         except OSError:
             # the launcher ends
             return
+        # from here on it does not end with the supervisor, but takes back what it has done
         prctl(PR_SET_PDEATHSIG, 0)
+        keeper.send(b".")
         os.write(self._wake_write_fd, bytes((TAKEN,)))
-        fd = connection.fileno()
-        os.closerange(3, fd)
-        os.closerange(fd + 1, DESCRIPTORS)
+        _keep_only(connection, keeper)
         if peer_is_root(connection):
-            supervisor.main(connection, warmed)
+            starting.main(connection, self.cgroups, keeper)
+
+
+def _keep_only(*sockets: socket.socket) -> None:
+    """Close every descriptor but the first three and these."""
+    first = 3
+    for fd in sorted(one.fileno() for one in sockets):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, DESCRIPTORS)
 
 
 def main(state_dir: str) -> None:

@@ -22,7 +22,7 @@ from . import carrying, setup
 from .carrying import Errand, Held
 from .clients import Client
 from .loop import Loop
-from .spawn import Child
+from .spawn import Init
 
 CHANGE_SEC: Final = 10.0
 """How long a change may take in a running container, whose own file systems may be slow on purpose."""
@@ -36,9 +36,10 @@ class Owner(Protocol):
     """What it needs of its supervisor."""
 
     plan: StartPlan
+    id: str
     cgroups: Cgroups
     loop: Loop
-    child: Child | None
+    child: Init | None
 
 
 class Luggage:
@@ -46,7 +47,7 @@ class Luggage:
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._id = owner.plan.spec.id
+        self._id = owner.id
         self.held: tuple[Held, ...] = ()
         self._busy = False
 
@@ -58,23 +59,36 @@ class Luggage:
     def _want(self, wanted: Attachments) -> None:
         self._owner.plan = dataclasses.replace(self._owner.plan, attachments=wanted)
 
+    def numbered(self) -> list[tuple[int, int]]:
+        """Return what is attached as numbers among what is wanted, with the mount ids."""
+        wanted = tuple(self.wanted)
+        return [(wanted.index(held.what), held.mount_id) for held in self.held]
+
+    def take_over(self, numbered: list[tuple[int, int]]) -> None:
+        """Keep account of what somebody else has attached; as numbered() tells it."""
+        wanted = tuple(self.wanted)
+        self.held = tuple(Held(wanted[number], mount_id) for number, mount_id in numbered)
+
     # -- at start -----------------------------------------------------------------------------------------------------
 
-    def bring(self, child: Child) -> None:
+    def bring(self, child: Init) -> None:
         """Attach everything to a child that has its root and runs nothing yet. Raises SetupFailed, TimedOut."""
         self.held = ()
         bring = tuple(self.wanted)
         self._allow(self.wanted)
         errand = _Errand(self._errand(child, (), bring))
+        patience_sec = _END_SEC
         try:
             said = errand.wait(HANDSHAKE_SEC)
+            # it has done its work: nobody would reap one that outlives this process
+            patience_sec = HANDSHAKE_SEC
         finally:
-            errand.close(self._owner.loop)
+            errand.close(self._owner.loop, patience_sec)
         self._note(said, bring)
         if said["type"] == "error":
             raise _failure(said)
 
-    def _errand(self, child: Child, take: tuple[Held, ...], bring: tuple[Bind | Node, ...]) -> Errand:
+    def _errand(self, child: Init, take: tuple[Held, ...], bring: tuple[Bind | Node, ...]) -> Errand:
         plan = self._owner.plan
         scratch = str(plan.host.run_dir)
         return Errand(
@@ -251,14 +265,14 @@ class _Errand:
         """Return the mount ids of what is there so far, None for what is not."""
         return self._attached
 
-    def close(self, loop: Loop) -> None:
+    def close(self, loop: Loop, patience_sec: float = _END_SEC) -> None:
         """Let go of it. One that waits in the kernel for a file system of the container's is reaped when it ends."""
         self._connection.close()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
-        if poll.poll(_END_SEC * 1000):
+        if poll.poll(patience_sec * 1000):
             self._reap()
             return
 

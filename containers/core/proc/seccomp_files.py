@@ -1,4 +1,4 @@
-"""The compiled system call filters of an instance: made once, read by every supervisor."""
+"""The compiled system call filters of an instance: made once, read by every start."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def write(target: Path, data: bytes) -> None:
     os.replace(temporary, target)
 
 
-def read(host: Host, *, nesting: bool, keyctl: bool = False, custom: str = "") -> bytes:
-    """Return a list, as load_seccomp takes it; custom: what lifecycle.profiles made. Raises FileNotFoundError."""
-    return (host.run_dir / custom if custom else path(host, nesting=nesting, keyctl=keyctl)).read_bytes()
+def open_list(host: Host, *, nesting: bool, keyctl: bool = False, custom: str = "") -> int:
+    """Open a list, for the caller; custom: what lifecycle.profiles made. Raises FileNotFoundError."""
+    place = host.run_dir / custom if custom else path(host, nesting=nesting, keyctl=keyctl)
+    return os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def contents(list_fd: int) -> bytes:
+    """Return an open list, as load_seccomp takes it."""
+    return os.pread(list_fd, os.fstat(list_fd).st_size, 0)

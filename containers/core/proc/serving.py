@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from .. import passwd
+from ..behaviour import Consoles
 from ..cgroups.base import Cgroups, Joined
 from ..exits import Reason
-from ..host import WEB_USER
+from ..host import WEB_USER, Host
 from ..start_plan import StartPlan, environment
 from . import confining, rights
 from .attach import Target
@@ -17,7 +19,7 @@ from .clients import Client
 from .loop import Loop
 from .luggage import Luggage
 from .sessions import SessionServer
-from .spawn import Child, kept, last_capability
+from .spawn import Init, kept, last_capability
 
 _REASONS: tuple[Reason, ...] = ("stopped", "killed")
 
@@ -25,12 +27,21 @@ _REASONS: tuple[Reason, ...] = ("stopped", "killed")
 class Owner(Protocol):
     """What the socket needs of its supervisor."""
 
-    plan: StartPlan
+    @property
+    def plan(self) -> StartPlan:
+        """What the container was started from."""
+
+    id: str
+    host: Host
+    consoles: Consoles
     cgroups: Cgroups
     loop: Loop
-    bpf: bytes
     expected: Reason | None
     luggage: Luggage
+
+    @property
+    def bpf(self) -> bytes:
+        """The system call filter of those who enter."""
 
     def status(self) -> dict[str, Any]:
         """Return the answer to a status question."""
@@ -67,8 +78,7 @@ def make(owner: Owner) -> SessionServer:
         client.tell(type="ok")
         client.close_when_sent()
 
-    uid, gid = _web_ids()
-    host = owner.plan.host
+    uid, gid = web_ids()
     return SessionServer(
         owner.loop,
         None,
@@ -81,12 +91,12 @@ def make(owner: Owner) -> SessionServer:
         },
         web_uid=uid,
         web_gid=gid,
-        log_path=host.container_dir(owner.plan.spec.id) / "console.log",
-        consoles=owner.plan.spec.console,
+        log_path=owner.host.container_dir(owner.id) / "console.log",
+        consoles=owner.consoles,
     )
 
 
-def target(owner: Owner, child: Child, joined: Joined) -> Target:
+def target(owner: Owner, child: Init, joined: Joined) -> Target:
     """Describe a running container to those who enter it."""
     spec = owner.plan.spec
     return Target(
@@ -117,8 +127,9 @@ def _root_only(answer: Callable[[dict[str, Any], Client], None]) -> Callable[[di
     return checked
 
 
-def _web_ids() -> tuple[int | None, int | None]:
-    """Return the web user's ids from the host's own file: NSS would bring libraries into this process."""
+@functools.cache
+def web_ids() -> tuple[int | None, int | None]:
+    """Return the web user's ids from the host's own file, looked up once: NSS would bring libraries in."""
     try:
         account = passwd.resolve(WEB_USER, Path("/etc/passwd").read_bytes(), b"")
     except passwd.UnknownUser:

@@ -14,7 +14,6 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,15 +44,15 @@ Answer = Callable[[dict[str, Any], Client], None]
 class SessionServer:
     """Listens on a supervisor's socket and serves its clients.
 
-    container: who is entered; None while there is nobody to enter (between two runs). commands: the supervisor's own
-    answers to {"cmd": NAME}. web_uid, web_gid: the web's user. log_path: the console's log, None for none. consoles:
-    their settings.
+    container: tells who is entered; None while there is nobody to enter (between two runs). commands: the supervisor's
+    own answers to {"cmd": NAME}. web_uid, web_gid: the web's user. log_path: the console's log, None for none.
+    consoles: their settings.
     """
 
     def __init__(
         self,
         loop: Loop,
-        container: attach.Target | None,
+        container: Callable[[], attach.Target] | None,
         *,
         commands: dict[str, Answer] | None = None,
         web_uid: int | None = None,
@@ -283,10 +282,11 @@ class SessionServer:
         if self.container is None:
             client.refuse("invalid-transition", "The container is not running.")
             return None
-        if self.container.frozen():
+        container = self.container()
+        if container.frozen():
             client.refuse("invalid-transition", "The container is frozen; unfreeze it first.")
             return None
-        return replace(self.container)
+        return container
 
 
 def exec_request(message: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The child's half of a start: from the clone to the exec of init. Nothing here returns to the supervisor's code.
+"""The child's half of a start: from the clone to the exec of init. Nothing here returns to the starter's code.
 
-    supervisor                                    child (root of its own namespaces)
+    starter                                       child (root of its own namespaces)
       writes the id maps, makes the mounts
       ── mounts + [detached mounts] ───────────▶  becomes id 0, mounts root, /dev, /proc, /sys
       ◀── console + [pty master, slave, …] ──────  opens its consoles, pivot_root
@@ -121,7 +121,7 @@ def run(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         _report(connection, failed.step, failed.error)
     except OSError as error:
         _report(connection, "set up the container", error)
-    except BaseException as error:  # noqa: BLE001 - the child's last frame: everything must reach the supervisor
+    except BaseException as error:  # noqa: BLE001 - the child's last frame: everything must reach the starter
         _report(connection, "set up the container", OSError(0, repr(error)))
     os._exit(1)
 
@@ -156,13 +156,13 @@ def _report(connection: socket.socket, step: str, error: OSError) -> None:
 def _expect(connection: socket.socket, kind: str, *, fds_max: int = 0) -> list[int]:
     message, fds = receive(connection, fds_max=fds_max)
     if message is None or message["type"] != kind:
-        # the supervisor gave up, or died before the parent-death signal was set
+        # the starter gave up, or died; or the supervisor did, before the parent-death signal was set
         os._exit(1)
     return fds
 
 
 def _pause(plan: ChildPlan, connection: socket.socket, point: str) -> None:
-    """Wait while the supervisor runs the hooks of a point, where there are any."""
+    """Wait while the starter runs the hooks of a point, where there are any."""
     if point in hooking.points_between(plan.hooks):
         send(connection, {"type": "hook", "point": point})
         _expect(connection, "go")

@@ -1,4 +1,4 @@
-"""The supervisor's half of a start: makes the child with its namespaces, and feeds it (see core.proc.setup).
+"""The starter's half of a start: makes the child with its namespaces, and feeds it (see core.proc.setup).
 
 The child is cloned by a process whose effective ids are the container's own base for that moment: the kernel charges
 namespaces, inotify watches and the like to the creator of the user namespace in every ancestor, and so each container
@@ -8,17 +8,15 @@ has counters of its own. Source: kernel Documentation/admin-guide/sysctl/user.rs
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from .. import capabilities, mount_plan
-from ..cgroups.base import join
 from ..errors import SetupFailed, TimedOut
 from ..host import IDS_PER_CONTAINER
 from ..idmap import IdMap, for_container
@@ -32,6 +30,7 @@ from ..syscalls import (
     CLONE_NEWPID,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
+    CLONE_PARENT,
     clone3,
     open_tree,
     set_mount_idmap,
@@ -42,31 +41,20 @@ from . import confining, rights, setup
 _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
 
 
-@dataclass(slots=True)
-class Child:
-    """A container's init, on its way or running. Owns its descriptors; close() frees them.
+@dataclass(slots=True, kw_only=True)
+class Init:
+    """A container's init. Owns its descriptors; close() frees them.
 
-    consoles: master and slave of /dev/console, /dev/tty1 and so on; none before the child has made them. hook: runs the
-    hooks of a point at which the child waits. patience_sec: what its own hooks may take beside the usual.
+    consoles: master and slave of /dev/console, /dev/tty1 and so on; none before it has made them.
     """
 
     pid: int
     pidfd: int
-    connection: socket.socket
     netns_fd: int = -1
     consoles: tuple[tuple[int, int], ...] = ()
-    hook: Callable[[str], None] | None = None
-    patience_sec: float = 0.0
-
-    def kill(self) -> int:
-        """Kill and reap the child; returns its wait status."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        return os.waitpid(self.pid, 0)[1]
 
     def close(self) -> None:
-        """Close everything that belongs to the child."""
-        self.connection.close()
+        """Close everything that belongs to it."""
         for fd in (self.pidfd, self.netns_fd, *(fd for pair in self.consoles for fd in pair)):
             if fd >= 0:
                 os.close(fd)
@@ -74,63 +62,29 @@ class Child:
         self.consoles = ()
 
 
-class Joining:
-    """Moves a process into its cgroups beside other work: a helper process, there before the process is.
+@dataclass(slots=True, kw_only=True)
+class Child(Init):
+    """One that is being started: it is told what to do, and tells how it goes, over its connection.
 
-    The first move after a quiet while waits 10 ms and more for an RCU grace period (cgroup_threadgroup_rwsem): the
-    helper begins with one that changes nothing. Not a thread: a clone made meanwhile could take over the interpreter's
-    lock in the thread's hands, and wait for ever.
+    hook: runs the hooks of a point at which it waits. patience_sec: what its own hooks may take beside the usual.
     """
 
-    def __init__(self, own_procs: str) -> None:
-        """Fork the helper. own_procs: a cgroup.procs file of the cgroup where this process is. Raises SetupFailed."""
-        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        try:
-            self._helper = os.fork()
-            if self._helper == 0:
-                self._connection.close()
-                _help(theirs, own_procs)
-        except OSError as error:
-            self._connection.close()
-            raise SetupFailed.from_oserror("join the cgroups", error) from error
-        finally:
-            theirs.close()
+    connection: socket.socket
+    hook: Callable[[str], None] | None = None
+    patience_sec: float = 0.0
 
-    def begin(self, pid: int, procs: tuple[str, ...]) -> None:
-        """Have a process moved; procs as in cgroups.base.join."""
-        with contextlib.suppress(OSError):
-            setup.send(self._connection, {"pid": pid, "procs": procs})
-
-    def wait(self) -> None:
-        """Wait until the process is where it belongs; raises SetupFailed."""
-        said = setup.receive(self._connection)[0] or {"type": "error", "errno": errno.ECHILD, "path": None}
-        self.close()
-        if said["type"] == "error":
-            error = OSError(said["errno"], os.strerror(said["errno"]), said["path"])
-            raise SetupFailed.from_oserror("join the cgroups", error)
+    def kill(self) -> None:
+        """Kill the child and wait for its end; its parent reaps it."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        poll.poll()
 
     def close(self) -> None:
-        """Let go of the helper; the second time there is nothing to do."""
-        if self._helper:
-            self._connection.close()
-            os.waitpid(self._helper, 0)
-            self._helper = 0
-
-
-def _help(connection: socket.socket, own_procs: str) -> NoReturn:
-    """Be the helper."""
-    with contextlib.suppress(OSError):
-        join(0, (own_procs,))
-    try:
-        message, _ = setup.receive(connection)
-        if message is not None:
-            join(message["pid"], message["procs"])
-            setup.send(connection, {"type": "joined"})
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            setup.send(connection, {"type": "error", "errno": error.errno or errno.EIO, "path": error.filename})
-    finally:
-        os._exit(0)
+        """Close everything that belongs to it."""
+        self.connection.close()
+        Init.close(self)
 
 
 def last_capability() -> int:
@@ -194,7 +148,7 @@ def _ttys(spec: Spec) -> dict[str, str]:
 def clone(plan: setup.ChildPlan, id_base: int | None) -> Child:
     """Make the child, which waits for its mounts. id_base: None for a privileged container.
 
-    The caller must be single-threaded root, and owns the result.
+    The caller must be single-threaded root, and owns the result; the child is its parent's child.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     flags = _NAMESPACES | (CLONE_NEWUSER if id_base is not None else 0)
@@ -202,7 +156,7 @@ def clone(plan: setup.ChildPlan, id_base: int | None) -> Child:
         flags &= ~CLONE_NEWNET
     try:
         with _effective_ids(id_base):
-            pid, pidfd = clone3(flags, exit_signal=signal.SIGCHLD)
+            pid, pidfd = clone3(flags | CLONE_PARENT, exit_signal=0)
             if pid == 0:
                 ours.close()
                 setup.run(plan, theirs)
@@ -211,7 +165,7 @@ def clone(plan: setup.ChildPlan, id_base: int | None) -> Child:
         raise SetupFailed.from_oserror("make the namespaces", error) from error
     finally:
         theirs.close()
-    return Child(pid, pidfd, ours)
+    return Child(pid=pid, pidfd=pidfd, connection=ours)
 
 
 @contextlib.contextmanager

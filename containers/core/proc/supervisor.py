@@ -1,47 +1,41 @@
-"""One running container's supervisor: makes its init, keeps its console and sessions, and knows how it ended.
+"""One running container's supervisor: keeps its console and sessions, and knows how it ended.
 
 Forked by the launcher, standard library only; it outlives the panel. Its life::
 
-    start: cgroups, child, id maps, layers ──▶ "namespaces" to the worker, which attaches the network
-           "network-ready" ──▶ run file, exec ──▶ "running" to the worker
+    wait:  a child of its own starts the container (core.proc.starting), and hands over init, consoles, namespaces
     serve: console, sessions, stop requests, until init ends
-    end:   reboot(2) inside ──▶ a new init with new namespaces, the NICs moved over
+    end:   reboot(2) inside ──▶ another child starts a new init in new namespaces, the NICs moved over
            anything else ──▶ last_exit.json, links and cgroups removed, run file removed last
+
+It touches as little memory as it can before somebody asks for something: there are as many as containers.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-import select
 import signal
 import socket
 import sys
 import time
-from contextlib import ExitStack
 from typing import Any, Final
 
 from .. import halt
-from ..cgroups import detect
-from ..cgroups.base import Cgroups, join
-from ..errors import CoreError, NotFound, SetupFailed, TimedOut
+from ..cgroups.base import Cgroups
+from ..errors import CoreError, NotFound, SetupFailed
 from ..exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
 from ..host import Host
-from ..nics import build_nic, host_network
-from ..pids import boot_id
-from ..spec import Spec
-from ..start_plan import NETWORK_SEC, StartPlan
+from ..start_plan import StartPlan
 from ..syscalls import overwrite_cmdline, set_process_name, signal_fd
-from . import attach, hooking, records, rtnl, seccomp_files, serving, setup, spawn
+from . import attach, handing, hooking, rebooting, records, rtnl, seccomp_files, serving, spawn
 from .clients import Client
 from .console import CONSOLE
+from .handing import Run
 from .loop import Loop
 from .luggage import Luggage
-from .records import Process, RunFile
+from .starting import remove_cgroups, take_nics
 from .telling import freezes_told
 
-OOM_SCORE_ADJ: Final = -900
 HOST_SHUTDOWN_SEC: Final = 60.0
 """How long a container may take to halt when the host does; systemd then waits 90 s for what is left."""
 _ASK_AGAIN_SEC: Final = 1.0
@@ -50,136 +44,74 @@ _SIGNALFD_BYTES: Final = 128
 
 
 class Supervisor:
-    """The process around one container. plan: what the worker asked for."""
+    """The process around one container. run: what a starter handed over."""
 
-    def __init__(self, plan: StartPlan, cgroups: Cgroups) -> None:
-        self.plan = plan
-        self.host = plan.host
-        self.id = plan.spec.id
+    def __init__(self, host: Host, cgroups: Cgroups, run: Run) -> None:
+        """Let clients in. Raises OSError; SIGTERM must be blocked."""
+        self.host = host
+        self.id = run.id
+        self.consoles = run.consoles
         self.cgroups = cgroups
-        security = plan.spec.security
-        self.bpf = seccomp_files.read(
-            self.host, nesting=security.nesting, keyctl=security.keyctl, custom=plan.extras.seccomp
-        )
         self.loop = Loop()
         self.expected: Reason | None = None
-        self.child: spawn.Child | None = None
-        self.started_at = ""
-        self._oom_kills = 0
-        self._released = 0.0
-        self._listening = False
+        self.child: spawn.Init | None = None
         self.placed: dict[int, int] = {}
+        self._run = run
+        self._plan: StartPlan | None = None
         self.luggage = Luggage(self)
-        self.hooks = hooking.Hooks(plan, cgroups)
         self.server = serving.make(self)
-        # ignored and blocked: kept for the descriptor, and ignored by children, which unblock everything
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         self._shutdown_fd = signal_fd({signal.SIGTERM})
         self.loop.watch(self._shutdown_fd, read=self._host_goes_down)
+        self._take(run)
+        self.server.listen(host.supervisor_socket(self.id))
 
-    # -- start ------------------------------------------------------------------------------------------------------
+    @property
+    def plan(self) -> StartPlan:
+        """What the container was started from. Most never need it again: it is read when somebody asks."""
+        if self._plan is None:
+            self._plan = StartPlan.from_json(self._run.plan)
+        return self._plan
 
-    def start(self, worker: socket.socket) -> None:
-        """Start the container for a worker at the other end; raises CoreError with nothing left behind."""
-        with ExitStack() as undo:
-            undo.callback(self.hooks.end, None, "post-stop", "stop")
-            self.hooks.run("pre-start")
-            joining = self._joining(undo)
-            undo.callback(self._remove_cgroups)
-            child = self._clone(undo)
-            undo.callback(lambda: self._delete_links(child.netns_fd))
-            # the child's mounts and the worker's links are made while the child is moved into its cgroups
-            setup.send(worker, {"type": "namespaces", "pid": child.pid}, (child.netns_fd,))
-            spec = self.plan.spec
-            joined = self.cgroups.create(
-                self.id, limits=spec.limits, owner_uid=self.plan.id_base or 0, privileged=spec.privileged
-            )
-            joining.begin(child.pid, joined.init_procs)
-            self._release(child, joining, worker)
-            undo.pop_all()
-        with contextlib.suppress(OSError):
-            # a worker that has gone meanwhile finds the container running
-            setup.send(worker, {"type": "running", "pid": child.pid, "started_at": self.started_at})
-        records.notify(self.host, self.id, "started")
+    @plan.setter
+    def plan(self, plan: StartPlan) -> None:
+        self._plan = plan
 
-    def _clone(self, undo: ExitStack) -> spawn.Child:
-        child = spawn.clone(spawn.child_plan(self.plan, self.bpf), self.plan.id_base)
-        undo.callback(child.close)
-        undo.callback(child.kill)
-        child.hook = lambda point: self.hooks.run(point, child)
-        child.patience_sec = self.hooks.patience_sec()
-        spawn.equip(child, self.plan)
-        self.child = child
-        return child
-
-    def _joining(self, undo: ExitStack) -> spawn.Joining:
-        joining = spawn.Joining(self.cgroups.supervisor_procs()[-1])
-        undo.callback(joining.close)
-        return joining
-
-    def _release(self, child: spawn.Child, joining: spawn.Joining, worker: socket.socket | None) -> None:
-        """Let the child exec once it is where it belongs; raises CoreError, with the console's last lines."""
-        try:
-            spawn.await_consoles(child, len(self.server.consoles))
-            if self.luggage.wanted:
-                spawn.await_root(child)
-                self.luggage.bring(child)
-            joining.wait()
-            if worker is not None:
-                self.take_nics(_await_network(worker))
-            self.started_at = records.now()
-            self._released = time.monotonic()
-            self._oom_kills = self.cgroups.oom_kills(self.id)
-            RunFile(
-                id=self.id,
-                name=self.plan.spec.name,
-                instance=self.plan.instance,
-                boot_id=boot_id(),
-                supervisor=Process.of(os.getpid()),
-                init=Process.of(child.pid),
-                started_at=self.started_at,
-            ).write(self.host)
-            self.hooks.run("start-host", child)
-            spawn.finish(child)
-            self._serve(child)
-        except OSError as error:
-            failed = spawn.report(child) or SetupFailed.from_oserror("release the container's init", error)
-            failed.details["console"] = self._console_tail(child)
-            self.host.run_path(self.id).unlink(missing_ok=True)
-            raise failed from error
-        except CoreError as error:
-            if isinstance(error, SetupFailed):
-                error.details["console"] = self._console_tail(child)
-            self.host.run_path(self.id).unlink(missing_ok=True)
-            raise
-
-    def take_nics(self, message: dict[str, Any]) -> None:
-        """Take over what the worker attached: {"nics": with what "auto" came to, "placed": [[NIC, link inside]]}."""
-        if "nics" in message:
-            nics = tuple(build_nic(values) for values in message["nics"])
-            self.plan = dataclasses.replace(self.plan, spec=dataclasses.replace(self.plan.spec, nics=nics))
-        if "placed" in message:
-            self.placed = {nic: index for nic, index in message["placed"] if index}
+    @property
+    def bpf(self) -> bytes:
+        """The system call filter of those who enter."""
+        return seccomp_files.contents(self._run.filter_fd)
 
     def change_nics(self, message: dict[str, Any], client: Client) -> None:
         """Take over what a client of root's has changed in the container that it names by its init's pid."""
         if self.child is None or self.child.pid != message.get("init_pid"):
             client.refuse(NotFound.code, "The container is being started or stopped: try again.")
             return
-        self.take_nics(message)
+        self.plan, self.placed = take_nics(self.plan, self.placed, message)
         client.tell(type="ok", placed=list(self.placed.items()))
         client.close_when_sent()
 
     # -- serve ------------------------------------------------------------------------------------------------------
 
-    def _serve(self, child: spawn.Child) -> None:
-        """Let clients in; what they may enter, and the console, are the new child's."""
-        self.server.container = serving.target(self, child, self.cgroups.joined(self.id))
+    def _take(self, run: Run) -> None:
+        """Keep a run from here on: what clients may enter, and the consoles, are its. Raises OSError."""
+        child = run.child
+        self._run, self._plan, self.child, self.placed = run, None, child, run.placed
+        if run.held or self.luggage.held:
+            self.luggage.take_over(run.held)
+        self.server.container = lambda: serving.target(self, child, self.cgroups.joined(self.id))
         for console, pty in zip(self.server.consoles.values(), child.consoles, strict=True):
             console.attach(*pty)
-        if not self._listening:
-            self.server.listen(self.host.supervisor_socket(self.id))
-            self._listening = True
+
+    def reap(self, starter: socket.socket, pid: int) -> None:
+        """Wait, beside everything else, for the end of the starter at the other end."""
+
+        def ended() -> None:
+            self.loop.forget(starter.fileno())
+            starter.close()
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+        self.loop.watch(starter.fileno(), read=ended)
 
     def serve(self) -> None:
         """Look after the container until it has ended for good."""
@@ -193,7 +125,7 @@ class Supervisor:
             self.server.container = None
             self._ended(child)
 
-    def _console_tail(self, child: spawn.Child) -> str | None:
+    def _console_tail(self, child: spawn.Init) -> str | None:
         """Let go of the child's consoles; returns the last lines that /dev/console showed."""
         console = self.server.consoles[CONSOLE]
         if console.master_fd < 0 and child.consoles:
@@ -208,9 +140,9 @@ class Supervisor:
         return {
             "type": "status",
             "id": self.id,
-            "name": self.plan.spec.name,
+            "name": self._run.name,
             "init_pid": child.pid if child else None,
-            "started_at": self.started_at,
+            "started_at": self._run.started_at,
             "expected": self.expected,
         }
 
@@ -249,19 +181,20 @@ class Supervisor:
 
     # -- end --------------------------------------------------------------------------------------------------------
 
-    def _ended(self, child: spawn.Child) -> None:
+    def _ended(self, child: spawn.Init) -> None:
         status = os.waitpid(child.pid, 0)[1]
-        ran_sec = round(time.monotonic() - self._released, 3)
+        ran_sec = round(time.monotonic() - self._run.released, 3)
         console = self._console_tail(child)
-        oom = self.cgroups.oom_kills(self.id) > self._oom_kills
+        oom = self.cgroups.oom_kills(self.id) > self._run.oom_kills
         expected = self.expected or records.expected(self.host, self.id)
         reason, code, number = classify(
             status, expected=expected, oom_killed=oom, application=self.plan.spec.init.application
         )
-        self.hooks.end(child, "stop", "reboot" if reason == "reboot" else "stop")
+        hooks = hooking.Hooks(self.plan, self.cgroups)
+        hooks.end(child, "stop", "reboot" if reason == "reboot" else "stop")
         if reason == "reboot":
             try:
-                if not self.hooks.end(child, "post-stop", "reboot"):
+                if not hooks.end(child, "post-stop", "reboot"):
                     raise SetupFailed("A hook (post-stop) failed: it is not started again.", step="reboot")
                 self._reboot(child)
             except CoreError as error:
@@ -274,10 +207,10 @@ class Supervisor:
             at=records.now(), reason=reason, exit_code=code, signal=number, console=console, ran_sec=ran_sec
         )
         records.write_last_exit(self.host, self.id, last)
-        self._remove_cgroups()
-        self._delete_links(child.netns_fd)
+        remove_cgroups(self.cgroups, self.id)
+        rtnl.clear_away(self.host, self.id, self.plan.spec.nics, self.placed, child.netns_fd)
         if reason != "reboot":
-            self.hooks.end(child, "post-stop", "stop")
+            hooks.end(child, "post-stop", "stop")
         child.close()
         self.server.finish()
         records.expect(self.host, self.id, None)
@@ -285,100 +218,54 @@ class Supervisor:
         # last: who hears it looks at once
         records.notify(self.host, self.id, "oom" if reason == "oom" else "stopped")
 
-    def _reboot(self, old: spawn.Child) -> None:
+    def _reboot(self, old: spawn.Init) -> None:
         """Start a new init in new namespaces; the limits stay, or follow the spec where it was changed meanwhile."""
         # an init that reboots at once must not keep a core busy
-        time.sleep(max(0.0, self._released + _CRASH_LOOP_SEC - time.monotonic()))
+        time.sleep(max(0.0, self._run.released + _CRASH_LOOP_SEC - time.monotonic()))
         self.cgroups.kill(self.id)
         self.cgroups.wait_empty(self.id, 5.0)
         self.cgroups.clean(self.id, owner_uid=self.plan.id_base or 0)
-        with ExitStack() as undo:
-            undo.callback(setattr, self, "child", None)
-            self.hooks.run("pre-start")
-            joining = self._joining(undo)
-            child = self._clone(undo)
-            joining.begin(child.pid, self.cgroups.joined(self.id).init_procs)
-            if not host_network(self.plan.spec.nics):
-                self.placed = rtnl.move_over(self.plan, self.placed, old.netns_fd, child.netns_fd)
-            self._release(child, joining, None)
-            undo.pop_all()
+        run = rebooting.restart(self.plan, self.cgroups, old.netns_fd, self.placed)
+        os.close(self._run.filter_fd)
         old.close()
-
-    def _remove_cgroups(self) -> None:
-        self.cgroups.kill(self.id)
         try:
-            self.cgroups.remove(self.id)
-        except (TimedOut, OSError) as error:
-            print(f"cgroups of {self.id} stay: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
-
-    def _delete_links(self, netns_fd: int = -1) -> None:
-        rtnl.clear_away(self.host, self.id, self.plan.spec.nics, self.placed, netns_fd)
+            self._take(run)
+        except OSError as error:
+            self.child = None
+            raise SetupFailed.from_oserror("serve it again", error) from error
 
 
-def warm(host: Host) -> Cgroups:
-    """Do beforehand what every start needs: move this process to where supervisors are, touch what will be used.
+def main(host: Host, cgroups: Cgroups, own_procs: str, starter: socket.socket, starter_pid: int) -> None:
+    """Take over what a starter starts; returns when the container has ended, or nothing was started.
 
-    A process that waits for its request has the pages to itself then. Returns what main() wants; raises CoreError,
-    OSError.
+    own_procs: as handing.receive() takes it.
     """
-    cgroups = detect.open(host)
-    join(os.getpid(), cgroups.supervisor_procs())
-    seccomp_files.read(host, nesting=False)
-    spawn.last_capability()
-    Process.of(os.getpid())
-    return cgroups
-
-
-def main(connection: socket.socket, warmed: Cgroups | CoreError | OSError) -> None:
-    """Serve the one request of an accepted connection; returns when the container has ended.
-
-    warmed: what warm() returned, or raised: then this process cannot be a supervisor, and that is the answer.
-    """
-    message, fds = setup.receive(connection, fds_max=1)
-    if message is None or not fds:
+    # ignored and blocked: kept for the descriptor, and ignored by children, which unblock everything
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    run = handing.receive(starter, own_procs)
+    if not isinstance(run, Run):
+        # it has ended, or is about to
+        os.waitpid(starter_pid, 0)
         return
-    with open(fds[0], "rb") as file:
-        plan = StartPlan.from_json(file.read())
-    _become_supervisor(plan.instance, plan.spec)
-    supervisor = None
     try:
-        if isinstance(warmed, Exception):
-            raise warmed
-        supervisor = Supervisor(plan, warmed)
-        supervisor.start(connection)
-    except CoreError as error:
-        if supervisor is not None:
-            supervisor.host.supervisor_socket(plan.spec.id).unlink(missing_ok=True)
-            supervisor.host.run_path(plan.spec.id).unlink(missing_ok=True)
+        _become_supervisor(host.instance, run.name, run.id)
+        supervisor = Supervisor(host, cgroups, run)
+    except (CoreError, OSError) as error:
         with contextlib.suppress(OSError):
-            setup.send(connection, {"type": "error", **error.kept()})
+            starter.send(str(error).encode(errors="replace")[:1024])
+        # it takes everything back, the container's init first, which would be killed by our end
+        os.waitpid(starter_pid, 0)
         return
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            failed = SetupFailed.from_oserror("start", error)
-            setup.send(connection, {"type": "error", **failed.kept()})
-        return
-    finally:
-        connection.close()
+    with contextlib.suppress(OSError):
+        # one that was killed meanwhile has done its work
+        starter.send(handing.SERVING)
+    run.tell()
+    records.notify(host, run.id, "started")
+    supervisor.reap(starter, starter_pid)
     supervisor.serve()
 
 
-def _become_supervisor(instance: str, spec: Spec) -> None:
-    os.setsid()
+def _become_supervisor(instance: str, name: str, container_id: str) -> None:
     attach.become_reaper()
-    overwrite_cmdline(f"supervisor {instance} {spec.name} {spec.id}")
+    overwrite_cmdline(f"supervisor {instance} {name} {container_id}")
     set_process_name("boxroom-superv")
-    # lowering it needs CAP_SYS_RESOURCE, which some hosts withhold
-    with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write(str(OOM_SCORE_ADJ))
-
-
-def _await_network(worker: socket.socket) -> dict[str, Any]:
-    poll = select.poll()
-    poll.register(worker, select.POLLIN)
-    if not poll.poll(NETWORK_SEC * 1000):
-        raise TimedOut("The network was not attached in time.", step="attach the network")
-    message, _ = setup.receive(worker)
-    if message is None or message.get("cmd") != "network-ready":
-        raise NotFound("The worker went away before the network was attached.")
-    return message

@@ -1,0 +1,256 @@
+"""The start of a container, in a process that ends with it (see core.proc.supervisor).
+
+A start touches much of the interpreter's memory, and a page that is touched after a fork is a process's own. So it is
+a child of the supervisor's that starts, and hands over what is to be kept: descriptors and a few numbers. The
+container's init is the supervisor's child all the same, by CLONE_PARENT (clone(2)).
+
+    worker        starter (warm, waits in accept)       supervisor (waits for the starter)
+    plan ──────▶  cgroups, child, id maps, layers
+    network  ◀──  "namespaces"
+    ready ─────▶  run file, exec; the run ───────────▶  takes over: consoles, socket
+                  leaves  ◀─────────────────────────── "serving"
+             ◀──────────────────────────────────────── "running"
+
+Either may be killed at any time. Before the run is handed over, a starter that is left takes everything back, and a
+supervisor that is left ends, and init with it (PR_SET_PDEATHSIG); from then on the supervisor is all that it takes, and
+so it is the one that tells the worker. What remains of a start whose run file was written is lifecycle.runs.bury()'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import select
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from typing import Any, Final
+
+from ..cgroups import detect
+from ..cgroups.base import Cgroups, join
+from ..errors import CoreError, NotFound, SetupFailed, TimedOut
+from ..exits import CONSOLE_TAIL_BYTES
+from ..host import Host
+from ..nics import build_nic, host_network
+from ..pids import boot_id
+from ..start_plan import NETWORK_SEC, StartPlan
+from . import hooking, records, rights, rtnl, seccomp_files, setup, spawn
+from .console import CONSOLE, Console
+from .handing import Keeper, Run
+from .loop import Loop
+from .luggage import Luggage
+from .records import Process, RunFile
+
+OOM_SCORE_ADJ: Final = -900
+
+
+class Starter:
+    """Starts a container. keeper: this process's parent."""
+
+    def __init__(self, plan: StartPlan, cgroups: Cgroups, keeper: Keeper) -> None:
+        self.plan = plan
+        self.host = plan.host
+        self.id = plan.spec.id
+        self.cgroups = cgroups
+        self.loop = Loop()
+        self.child: spawn.Init | None = None
+        self.placed: dict[int, int] = {}
+        self.luggage = Luggage(self)
+        self.hooks = hooking.Hooks(plan, cgroups)
+        self._keeper = keeper
+        security = plan.spec.security
+        self._filter_fd = seccomp_files.open_list(
+            self.host, nesting=security.nesting, keyctl=security.keyctl, custom=plan.extras.seccomp
+        )
+
+    def start(self, worker: socket.socket) -> None:
+        """Start the container for a worker at the other end; raises CoreError with nothing left behind."""
+        with ExitStack() as undo:
+            undo.callback(self.hooks.end, None, "post-stop", "stop")
+            self.hooks.run("pre-start")
+            undo.callback(remove_cgroups, self.cgroups, self.id)
+            child = self._clone(undo)
+            undo.callback(lambda: self._delete_links(child.netns_fd))
+            # the child's mounts and the worker's links are made while the child is moved into its cgroups
+            setup.send(worker, {"type": "namespaces", "pid": child.pid}, (child.netns_fd,))
+            spec = self.plan.spec
+            joined = self.cgroups.create(
+                self.id, limits=spec.limits, owner_uid=self.plan.id_base or 0, privileged=spec.privileged
+            )
+            self._keeper.move(child.pid, joined.init_procs)
+            undo.callback(self._forget_run)
+            self._release(child, worker)
+            undo.pop_all()
+
+    def again(self, old_netns_fd: int, placed: dict[int, int]) -> None:
+        """Start a new init for one that has rebooted, in the cgroups that are there; the NICs are moved over.
+
+        Raises CoreError with the new init ended; the rest is the supervisor's to take away.
+        """
+        self.placed = placed
+        with ExitStack() as undo:
+            self.hooks.run("pre-start")
+            child = self._clone(undo)
+            self._keeper.move(child.pid, self.cgroups.joined(self.id).init_procs)
+            if not host_network(self.plan.spec.nics):
+                self.placed = rtnl.move_over(self.plan, placed, old_netns_fd, child.netns_fd)
+            self._release(child, None)
+            undo.pop_all()
+
+    def _clone(self, undo: ExitStack) -> spawn.Child:
+        bpf = seccomp_files.contents(self._filter_fd)
+        child = spawn.clone(spawn.child_plan(self.plan, bpf), self.plan.id_base)
+        undo.callback(child.close)
+        undo.callback(child.kill)
+        child.hook = lambda point: self.hooks.run(point, child)
+        child.patience_sec = self.hooks.patience_sec()
+        spawn.equip(child, self.plan)
+        self.child = child
+        return child
+
+    def _release(self, child: spawn.Child, worker: socket.socket | None) -> None:
+        """Let the child exec once it is where it belongs; raises CoreError, with the console's last lines."""
+        try:
+            spawn.await_consoles(child, 1 + self.plan.spec.console.ttys)
+            if self.luggage.wanted:
+                spawn.await_root(child)
+                self.luggage.bring(child)
+            self._keeper.wait_moved()
+            if worker is not None:
+                self.plan, self.placed = take_nics(self.plan, self.placed, _await_network(worker))
+            started_at = records.now()
+            released = time.monotonic()
+            oom_kills = self.cgroups.oom_kills(self.id)
+            RunFile(
+                id=self.id,
+                name=self.plan.spec.name,
+                instance=self.plan.instance,
+                boot_id=boot_id(),
+                supervisor=Process.of(self._keeper.pid),
+                init=Process.of(child.pid),
+                started_at=started_at,
+            ).write(self.host)
+            self.hooks.run("start-host", child)
+            spawn.finish(child)
+            self._hand_over(
+                Run(
+                    id=self.id,
+                    name=self.plan.spec.name,
+                    child=child,
+                    filter_fd=self._filter_fd,
+                    started_at=started_at,
+                    released=released,
+                    oom_kills=oom_kills,
+                    placed=self.placed,
+                    held=self.luggage.numbered(),
+                    consoles=self.plan.spec.console,
+                    plan=self.plan.to_json(),
+                ),
+                worker,
+            )
+        except OSError as error:
+            failed = spawn.report(child) or SetupFailed.from_oserror("release the container's init", error)
+            failed.details["console"] = self._console_tail(child)
+            raise failed from error
+        except SetupFailed as error:
+            error.details["console"] = self._console_tail(child)
+            raise
+
+    def _hand_over(self, run: Run, worker: socket.socket | None) -> None:
+        if worker is not None:
+            news = {"type": "running", "pid": run.child.pid, "started_at": run.started_at}
+            run.news, run.worker_fd = json.dumps(news).encode(), worker.fileno()
+        self._keeper.hand_over(run)
+
+    def _console_tail(self, child: spawn.Child) -> str | None:
+        """Return the last lines that /dev/console showed, and write them to its log."""
+        if not child.consoles:
+            return None
+        path = self.host.container_dir(self.id) / "console.log"
+        console = Console(self.loop, CONSOLE, self.plan.spec.console, path)
+        console.attach(*child.consoles[0])
+        console.detach()
+        tail = console.tail(CONSOLE_TAIL_BYTES)
+        console.close()
+        return tail or None
+
+    def _forget_run(self) -> None:
+        self.host.supervisor_socket(self.id).unlink(missing_ok=True)
+        self.host.run_path(self.id).unlink(missing_ok=True)
+
+    def _delete_links(self, netns_fd: int) -> None:
+        rtnl.clear_away(self.host, self.id, self.plan.spec.nics, self.placed, netns_fd)
+
+
+def take_nics(plan: StartPlan, placed: dict[int, int], message: dict[str, Any]) -> tuple[StartPlan, dict[int, int]]:
+    """Return plan and links with what was attached: {"nics": what "auto" came to, "placed": [[NIC, link inside]]}."""
+    if "nics" in message:
+        nics = tuple(build_nic(values) for values in message["nics"])
+        plan = dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, nics=nics))
+    if "placed" in message:
+        placed = {nic: index for nic, index in message["placed"] if index}
+    return plan, placed
+
+
+def remove_cgroups(cgroups: Cgroups, container_id: str) -> None:
+    """End what is left of a container, and take its cgroups away; where they stay, the log says so."""
+    cgroups.kill(container_id)
+    try:
+        cgroups.remove(container_id)
+    except (TimedOut, OSError) as error:
+        print(f"cgroups of {container_id} stay: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+
+
+def settle(host: Host) -> Cgroups:
+    """Move this process to where supervisors are, as all that it forks will be. Raises CoreError, OSError."""
+    cgroups = detect.open(host)
+    join(os.getpid(), cgroups.supervisor_procs())
+    # lowering it needs CAP_SYS_RESOURCE, which some hosts withhold
+    with contextlib.suppress(PermissionError):
+        rights.set_oom_score(os.getpid(), OOM_SCORE_ADJ)
+    return cgroups
+
+
+def warm(host: Host) -> None:
+    """Touch beforehand what every start needs: a process that waits for its request has the pages to itself then."""
+    with contextlib.suppress(OSError):
+        list_fd = seccomp_files.open_list(host, nesting=False)
+        seccomp_files.contents(list_fd)
+        os.close(list_fd)
+        spawn.last_capability()
+        Process.of(os.getpid())
+
+
+def main(worker: socket.socket, cgroups: Cgroups | CoreError | OSError, keeper: socket.socket) -> None:
+    """Serve the one request of a worker's connection; returns when the supervisor has taken over, or nothing is left.
+
+    cgroups: what settle() returned, or raised: then nothing can be started from here, and that is the answer.
+    keeper: the connection to the supervisor to be, this process's parent.
+    """
+    message, fds = setup.receive(worker, fds_max=1)
+    if message is None or not fds:
+        return
+    with open(fds[0], "rb") as file:
+        plan = StartPlan.from_json(file.read())
+    try:
+        if isinstance(cgroups, Exception):
+            raise cgroups
+        Starter(plan, cgroups, Keeper(keeper, os.getppid())).start(worker)
+    except (CoreError, OSError) as error:
+        failed = error if isinstance(error, CoreError) else SetupFailed.from_oserror("start", error)
+        with contextlib.suppress(OSError):
+            setup.send(worker, {"type": "error", **failed.kept()})
+
+
+def _await_network(worker: socket.socket) -> dict[str, Any]:
+    poll = select.poll()
+    poll.register(worker, select.POLLIN)
+    if not poll.poll(NETWORK_SEC * 1000):
+        raise TimedOut("The network was not attached in time.", step="attach the network")
+    message, _ = setup.receive(worker)
+    if message is None or message.get("cmd") != "network-ready":
+        raise NotFound("The worker went away before the network was attached.")
+    return message

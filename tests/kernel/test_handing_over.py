@@ -1,0 +1,153 @@
+"""A start's two processes, either of which is killed at each step: what remains is what the documentation says."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from containers.core import leaks
+from containers.core.cgroups import detect
+from containers.core.errors import CoreError
+from containers.core.host import Host
+from containers.core.lifecycle import running
+from containers.core.network.plugging import Placed
+from containers.core.proc.records import RunFile
+from containers.core.spec import Spec
+from containers.core.states import Status
+
+from .conftest import NoNetwork
+from .patience import wait_until
+
+_SYS_PIDFD_GETFD = 438
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
+@contextlib.contextmanager
+def socket_of(pid: int) -> Iterator[int]:
+    """Give a copy of the one socket that a supervisor has before it serves."""
+    found = [int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir() if os.readlink(link).startswith("socket:")]
+    assert len(found) == 1, found
+    pidfd = os.pidfd_open(pid)
+    copy = ctypes.CDLL(None, use_errno=True).syscall(_SYS_PIDFD_GETFD, pidfd, found[0], 0)
+    os.close(pidfd)
+    assert copy >= 0, os.strerror(ctypes.get_errno())
+    try:
+        yield copy
+    finally:
+        os.close(copy)
+
+
+class Meddling(NoNetwork):
+    """A port that knows the processes of the start, and does something to them once the namespaces are there."""
+
+    def __init__(self, host: Host, act: Callable[[Meddling], None]) -> None:
+        self.launcher = host.__dict__["test_launcher"].process.pid
+        self.act = act
+        self.init = self.starter = self.supervisor = 0
+
+    def attach(self, spec: Spec, netns_fd: int) -> list[Placed]:
+        """Find out who is who."""
+        wanted = os.fstat(netns_fd).st_ino
+        for supervisor in children(self.launcher):
+            for child in children(supervisor):
+                with contextlib.suppress(FileNotFoundError):
+                    if os.stat(f"/proc/{child}/ns/net").st_ino == wanted:
+                        self.init, self.supervisor = child, supervisor
+        (self.starter,) = set(children(self.supervisor)) - {self.init}
+        self.act(self)
+        return []
+
+
+def assert_nothing_left(host: Host, spec: Spec, port: Meddling, *, cgroups: bool = False) -> None:
+    wait_until(
+        lambda: all(state_of(pid) in "ZX" for pid in (port.init, port.starter, port.supervisor)),
+        what="its processes are gone",
+    )
+    assert not host.run_path(spec.id).exists()
+    assert not host.supervisor_socket(spec.id).exists()
+    groups = detect.open(host)
+    if cgroups:
+        leaks.repair(host, leaks.find(host))
+    assert spec.id not in groups.ids()
+    assert running.observe(host)[spec.id].status is Status.STOPPED
+    running.start(host, spec, network=NoNetwork())
+    assert running.observe(host)[spec.id].status is Status.RUNNING
+
+
+def test_a_starter_that_is_killed_takes_its_container_along(host: Host, container: Callable[..., Spec]) -> None:
+    spec = container()
+    port = Meddling(host, lambda found: os.kill(found.starter, signal.SIGKILL))
+    with pytest.raises(CoreError):
+        running.start(host, spec, network=port)
+    assert_nothing_left(host, spec, port, cgroups=True)
+
+
+def test_a_supervisor_that_is_killed_during_the_start_leaves_nothing(
+    host: Host, container: Callable[..., Spec]
+) -> None:
+    spec = container()
+    port = Meddling(host, lambda found: os.kill(found.supervisor, signal.SIGKILL))
+    with pytest.raises(CoreError):
+        running.start(host, spec, network=port)
+    assert_nothing_left(host, spec, port)
+
+
+@pytest.mark.parametrize("killed", ["starter", "supervisor"])
+def test_killed_while_the_run_is_handed_over(host: Host, container: Callable[..., Spec], killed: str) -> None:
+    """The supervisor is held, when it has moved init, until init runs and what it is to take over waits for it."""
+    spec = container()
+    tree = f"/{host.cgroup_name}/c-{spec.id}/ns"
+
+    def kill_later(found: Meddling) -> None:
+        wait_until(lambda: tree in Path(f"/proc/{found.init}/cgroup").read_text(), what="init is moved")
+        wait_until(lambda: state_of(found.supervisor) == "S", what="the supervisor waits")
+        os.kill(found.supervisor, signal.SIGSTOP)
+
+        def wait_and_kill() -> None:
+            try:
+                with socket_of(found.supervisor) as fd:
+                    poll = select.poll()
+                    poll.register(fd, select.POLLIN)
+                    wait_until(lambda: poll.poll(0), what="the run is handed over")
+            finally:
+                os.kill(found.starter if killed == "starter" else found.supervisor, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(found.supervisor, signal.SIGCONT)
+
+        thread.append(threading.Thread(target=wait_and_kill))
+        thread[0].start()
+
+    thread: list[threading.Thread] = []
+    port = Meddling(host, kill_later)
+    if killed == "supervisor":
+        with pytest.raises(CoreError):
+            running.start(host, spec, network=port)
+        thread[0].join()
+        assert_nothing_left(host, spec, port)
+        return
+    state = running.start(host, spec, network=port)
+    thread[0].join()
+    assert state.init_pid == port.init
+    run = RunFile.read(host.run_path(spec.id))
+    assert run is not None
+    assert (run.supervisor.pid, run.init.pid) == (port.supervisor, port.init)
+    assert running.observe(host)[spec.id].status is Status.RUNNING
+    wait_until(lambda: children(port.supervisor) == [port.init], what="the starter is reaped")
