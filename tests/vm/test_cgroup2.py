@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 TIMEOUT_SEC = 2400
 SYSTEMS_TIMEOUT_SEC = 5400
 SYSTEMS = "tests/kernel/test_distributions.py"
-WHOLE = "attachments cgroups rights security start stats systemd"
+WHOLE = "attachments cgroups handing_over reboot rights security start stats systemd"
 """The files that have to do with cgroups and processes; storage, images and networks are the same on both versions."""
 
 SOME = {
