@@ -151,11 +151,13 @@ def present_limits(paths: StatPaths) -> dict[str, float | None]:
 class Sampler:
     """Samples every running container. paths: from an id to its files. links: from an id to its host links.
 
+    inside: from an id to (received, sent) bytes of its links that have no side on the host.
     Not thread-safe: one thread samples.
     """
 
     paths: Callable[[str], StatPaths]
     links: Callable[[str], Collection[str]]
+    inside: Callable[[str], tuple[int, int]] = lambda _id: (0, 0)
     _readers: dict[str, Reader] = field(default_factory=dict)
     _skip: frozenset[str] = frozenset()
     _skip_at: float = float("-inf")
@@ -176,7 +178,9 @@ class Sampler:
                     reader = self._readers.get(container_id)
                     if reader is None:
                         reader = self._readers[container_id] = Reader(self.paths(container_id))
-                    view = container_view(network, self.links(container_id))
+                    received, sent = container_view(network, self.links(container_id))
+                    more_received, more_sent = self.inside(container_id)
+                    view = (received + more_received, sent + more_sent)
                     found[container_id] = reader.read(at=at, monotonic=monotonic, network=view, skip_disks=self._skip)
                     break
                 except Gone:

@@ -18,6 +18,7 @@ from ..core.nics import MOST
 from ..core.samples import Rates, Sample, public, rates
 from ..core.spec import Spec
 from ..core.stats import Gone, HostSample, Sampler, present_limits, public_host, sample_host
+from .cards import InnerCards
 from .rings import Rings, Values, nothing
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,8 @@ class Samples:
         self._disk_used = disk_used
         self._publish = publish
         self._on_oom = on_oom
-        self._sampler = Sampler(cgroups.stat_paths, self._links_of)
+        self._cards = InnerCards(host)
+        self._sampler = Sampler(cgroups.stat_paths, self._links_of, self._cards.carried)
         self._links: dict[str, tuple[str, ...]] = {}
         self._last: dict[str, Sample] = {}
         self._last_host: HostSample | None = None
@@ -117,6 +119,7 @@ class Samples:
         ids = self._cgroups.running_ids()
         for gone in self._links.keys() - set(ids):
             del self._links[gone]
+        self._cards.forget(ids)
         samples = self._sampler.sample(ids)
         host_sample = sample_host(self._host.state_dir)
         host_public = public_host(self._last_host, host_sample)
@@ -159,7 +162,7 @@ class Samples:
         missing = self.running((wanted or frozenset()) - self._complete)
         if not missing:
             return tick
-        sampler = Sampler(self._cgroups.stat_paths, self._links_of)
+        sampler = Sampler(self._cgroups.stat_paths, self._links_of, InnerCards(self._host).carried)
         try:
             first = sampler.sample(missing)
             time.sleep(_FIRST_SEC)

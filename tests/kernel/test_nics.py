@@ -27,6 +27,7 @@ from containers.core.network.plugging import Placed
 from containers.core.nics import Nic
 from containers.core.proc.records import RunFile
 from containers.core.spec import Spec
+from containers.ticker.cards import InnerCards
 
 from .netns import LEASE_SCRIPT, Place, run, set_netns
 from .patience import patient, wait_until
@@ -337,7 +338,8 @@ def test_macvlan_in_its_modes(host: Host, begin: Begin, mode: str, *, privileged
     spec = begin(macvlan(mode=mode), privileged=privileged)
     assert f"macvlan mode {mode}" in inside(host, spec, "ip -d link show eth0")
     assert "default via 203.0.113.2 dev eth0" in inside(host, spec, "ip route")
-    assert reaches(host, spec, "203.0.113.2")
+    assert reaches(host, spec, "203.0.113.2", "-s", "1000")
+    assert min(InnerCards(host).carried(spec.id)) > 1000
     if mode in ("private", "bridge"):
         other = begin(macvlan(2, mode=mode))
         assert reaches(host, spec, "203.0.113.12") is (mode == "bridge")
@@ -601,8 +603,15 @@ def test_nics_come_and_go_while_it_runs(
 
 def test_a_card_comes_and_goes_while_it_runs(host: Host, begin: Begin) -> None:
     spec = begin()
+    cards = InnerCards(host)
+    assert cards.carried(spec.id) == (0, 0)
     spec = replug(host, spec, phys(name="eth5"))
     assert "eth5" in inside(host, spec, "ip -br link show up")
+    cards.forget(())
+    assert cards.carried(spec.id) == (0, 0)  # what it carried before is not the container's
+    inside(host, spec, "ip addr add 203.0.113.9/24 dev eth5")
+    assert reaches(host, spec, "203.0.113.2", "-s", "1000")
+    assert all(1000 <= bytes_ < 10_000 for bytes_ in cards.carried(spec.id))
     mistreat_name(host, spec)
     spec = replug(host, spec)
     assert card() == AS_IT_WAS
@@ -662,6 +671,7 @@ from containers.core import store
 from containers.core.host import Host
 from containers.core.lifecycle import replugging
 from containers.core.spec import Spec
+from containers.ticker.cards import InnerCards
 host = Host.open(Path({state!r}))
 after = Spec.from_json(Path({after!r}).read_text())
 replugging.change(host, store.load(host, after.id), after, {parents!r})
