@@ -47,13 +47,23 @@ def create_user(actor: Actor, username: str, *, host_admin: bool = False) -> tup
 
 def add_user(username: str, *, host_admin: bool = False) -> tuple[User, str]:
     """Make a user without asking anybody: for the command line. Raises SpecError or AlreadyExists."""
+    user = _create(username, host_admin=host_admin)
+    return user, links.create(user)
+
+
+def add_first(username: str) -> User:
+    """Make the first host administrator, with no way in yet. Raises SpecError or AlreadyExists."""
+    return _create(username, host_admin=True)
+
+
+def _create(username: str, *, host_admin: bool) -> User:
     check_name(username, field="username")
     try:
         with transaction.atomic():
             user = User.objects.create_user(username, host_admin=host_admin)
     except IntegrityError:
         raise AlreadyExists(say("There is a user %(username)s already.", username=username), field="username") from None
-    return user, links.create(user)
+    return user
 
 
 def set_active(actor: Actor, username: str, *, active: bool) -> User:

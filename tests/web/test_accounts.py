@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
+from containers.management.commands import prepare
 from panel.accounts import attempts, links, services, tokens
 from panel.accounts.models import ApiToken, AuditRecord, Membership, SignInLink, User
 
@@ -288,6 +289,20 @@ def test_the_token_command_prints_it_alone_on_the_last_line(root):
     assert tokens.find(out.getvalue().splitlines()[-1]).user == root
     with pytest.raises(CommandError):
         call_command("token", "nobody")
+
+
+def test_the_first_administrator_has_no_link_until_one_is_asked_for(client):
+    admin = prepare.first_administrator()
+    assert admin.host_admin
+    assert not SignInLink.objects.exists(), "a service makes none, and leaves the one that somebody was given"
+    old = prepare.sign_in_path(admin)
+    assert prepare.first_administrator() == admin
+    assert client.get(old).status_code == 200
+    assert prepare.sign_in_path(admin) != old
+    assert client.get(old).status_code == 404
+    admin.set_password("correct horse battery staple")
+    admin.save()
+    assert prepare.first_administrator() is None
 
 
 def test_the_user_command_makes_members_and_links(team, client):

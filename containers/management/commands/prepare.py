@@ -33,6 +33,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="print a report as JSON on the last line")
+        parser.add_argument("--no-link", action="store_true", help="make no sign-in link, and leave those that are")
 
     def handle(self, *_args: Any, **options: Any) -> None:
         if unapplied():
@@ -42,9 +43,10 @@ class Command(BaseCommand):
             row = rebuild.setup(Host.open(settings.STATE_DIR), local_runtime())
         except (CoreError, OSError) as error:
             raise CommandError(str(error)) from error
-        path = sign_in_path()
+        admin = first_administrator()
+        path = sign_in_path(admin) if admin and not options["no_link"] else ""
         if options["json"]:
-            self.stdout.write(json.dumps({"host": row.name, "sign_in_path": path}))
+            self.stdout.write(json.dumps({"host": row.name, "sign_in_path": path, "no_password": admin is not None}))
 
 
 def unapplied() -> bool:
@@ -68,13 +70,14 @@ def collect() -> None:
     stamp.write_text(seen.hexdigest())
 
 
-def sign_in_path() -> str:
-    """Return the path of a fresh sign-in link while the first administrator has no password, else nothing."""
+def first_administrator() -> User | None:
+    """Return the first administrator, made if need be, while there is no password to sign in with."""
     user = User.objects.filter(username=ADMIN).first()
     if user is None:
-        user, secret = services.add_user(ADMIN, host_admin=True)
-    elif user.has_usable_password() or not user.is_active:
-        return ""
-    else:
-        secret = links.create(user)
-    return reverse("account_link", args=[secret])
+        return services.add_first(ADMIN)
+    return None if user.has_usable_password() or not user.is_active else user
+
+
+def sign_in_path(user: User) -> str:
+    """Return the path of a fresh sign-in link; those before it work no longer."""
+    return reverse("account_link", args=[links.create(user)])

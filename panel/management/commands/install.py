@@ -12,7 +12,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 
 from containers.core.host import Host
-from panel.instance import running
+from panel.instance import greeting, running
 from panel.instance.options import DEFAULT_STATE_DIR
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
@@ -29,7 +29,7 @@ RequiresMountsFor={_mounts(project, state_dir)}
 
 [Service]
 Type=exec
-ExecStart={_command(project, ["up", "--state-dir", str(state_dir), *arguments])}
+ExecStart={_command(project, ["up", "--no-link", "--state-dir", str(state_dir), *arguments])}
 Restart=always
 RestartSec=2
 KillMode=process
@@ -119,6 +119,8 @@ class Command(BaseCommand):
         for step in (["daemon-reload"], ["enable", f"{name}.service"], ["restart", f"{name}.service"]):
             subprocess.run(["systemctl", *step], check=True)
         self.stdout.write(f"{UNITS / name}.service is enabled and started. `journalctl -u {name}` shows its log.")
+        self.stdout.write(f"While the administrator has no password, this prints a sign-in link, valid once:\n"
+                          f"  {greeting.link_command(state_dir)}")  # fmt: skip
 
     def _make_room(self, name: str, state_dir: Path) -> None:
         """End an `up` that was started by hand on the same directory: the unit's could only say that it runs."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 
 from containers.core.host import Host
-from panel.instance import code, layout, programs, running
+from panel.instance import code, greeting, layout, programs, running
 from panel.instance.options import DEFAULT_STATE_DIR
 from panel.instance.processes import Watcher, finish
 
@@ -48,6 +48,9 @@ class Command(BaseCommand):
             help=f"run these only, for a panel spread over several machines or containers: {','.join(PARTS)}",
         )  # fmt: skip
         parser.add_argument(
+            "--no-link", action="store_true", help="make no sign-in link, but name the command that does: for services"
+        )
+        parser.add_argument(
             "--origin", action="append", default=[], metavar="URL",
             help="an address under which a reverse proxy serves the panel, such as https://panel.example.org",
         )  # fmt: skip
@@ -59,6 +62,7 @@ class Command(BaseCommand):
         self.parts = [part for part in options["parts"].split(",") if part]
         if unknown := set(self.parts) - set(PARTS):
             raise CommandError(f"--parts: {', '.join(sorted(unknown))} is none of {', '.join(PARTS)}.")
+        self.no_link = options["no_link"] or greeting.read_by_others()
         os.umask(0o022)
         name = "up" if set(self.parts) == set(PARTS) else "up-" + "-".join(sorted(self.parts))
         if self._runs_already(state_dir, name):
@@ -118,11 +122,11 @@ class Command(BaseCommand):
             signal.signal(number, lambda got, _frame: stopping.append(got))
         try:
             name = layout.read_json(host.state_dir / "instance.json")["host"]
-            link = self._start(watcher, host, bind, name, stopping)
+            report = self._start(watcher, host, bind, name, stopping)
             if "web" in self.parts:
                 self._wait_ready(watcher, bind, stopping)
             if not stopping:
-                self._greet(host, bind, link)
+                self._greet(host, bind, report)
                 self._follow(watcher, stopping)
         finally:
             self._say("Stopping the panel; containers run on.")
@@ -162,8 +166,8 @@ class Command(BaseCommand):
             return programs.ticker(host, PROJECT)
         return programs.web(host, PROJECT, bind)
 
-    def _start(self, watcher: Watcher, host: Host, bind: layout.Bind, name: str, stopping: list[int]) -> str:
-        """Start the processes; return a sign-in link's path, or an empty string.
+    def _start(self, watcher: Watcher, host: Host, bind: layout.Bind, name: str, stopping: list[int]) -> dict[str, Any]:
+        """Start the processes; return what `prepare` told, of a sign-in link above all.
 
         Where the database was brought up to date by this very code before, the web and the worker load meanwhile.
         """
@@ -175,7 +179,7 @@ class Command(BaseCommand):
 
         if "worker" not in self.parts:
             start(*PARTS)
-            return ""
+            return {}
         done, now = host.state_dir / "prepared", code.digest(PROJECT) + layout.database_mark(host)
         as_before = done.exists() and done.read_text() == now
         preparing = self._prepare()
@@ -184,18 +188,18 @@ class Command(BaseCommand):
         finally:
             output, errors = finish(preparing, stopping)
         if stopping:
-            return ""
+            return {}
         if preparing.returncode:
             raise CommandError(f"Preparing the database failed:\n{errors[-4000:]}")
         done.write_text(now)
         start("ticker", *(() if as_before else ("worker", "web")))
-        report = json.loads(output.strip().splitlines()[-1])
-        return str(report.get("sign_in_path") or "")
+        return dict(json.loads(output.strip().splitlines()[-1]))
 
     def _prepare(self) -> subprocess.Popen[str]:
         """Begin to bring the database and the static files up to date."""
+        quiet = ["--no-link"] if self.no_link else []
         return subprocess.Popen(
-            [sys.executable, str(PROJECT / "manage.py"), "prepare", "--json"],
+            [sys.executable, str(PROJECT / "manage.py"), "prepare", "--json", *quiet],
             env={**os.environ, "BOXROOM_ROLE": "command"},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -227,19 +231,12 @@ class Command(BaseCommand):
             raise CommandError(f"The panel did not get ready in {READY_SEC:.0f} s; it answered: {answer}. "
                                f"Look into {watcher.host.log_dir}.")  # fmt: skip
 
-    def _greet(self, host: Host, bind: layout.Bind, link: str) -> None:
+    def _greet(self, host: Host, bind: layout.Bind, report: dict[str, Any]) -> None:
         # behind a reverse proxy cookies are taken at its address only
         served = next(iter(layout.read_json(host.panel_dir / "web.json").get("extra_origins", ())), bind.address)
-        self.stdout.write("")
-        self.stdout.write(
-            f"Boxroom is ready: {bind.address}{f', served at {served}' if served != bind.address else ''}"
-        )
-        if link:
-            self.stdout.write("Sign in once with this link, and choose a password (valid for 24 hours):")
-            self.stdout.write(f"  {served}{link}")
-        self.stdout.write("Ctrl-C stops the panel and leaves containers running.")
-        self.stdout.write("")
-        self.stdout.flush()
+        link = str(report.get("sign_in_path") or "")
+        command = greeting.link_command(host.state_dir) if report.get("no_password") else ""
+        greeting.greet(bind.address, served, link, command)
         if ready := os.environ.get("BOXROOM_READY_FD"):
             text = json.dumps({"address": bind.address, "link": f"{served}{link}" if link else ""})
             os.write(int(ready), text.encode())
@@ -281,6 +278,7 @@ class Command(BaseCommand):
         command = [sys.executable, str(PROJECT / "manage.py"), "up", "--state-dir", str(host.state_dir)]
         if set(self.parts) != set(PARTS):
             command += ["--parts", ",".join(self.parts)]
+        command += ["--no-link"] if self.no_link else []
         for origin in options["origin"]:
             command += ["--origin", origin]
         with (host.log_dir / "up.log").open("ab") as log:
@@ -299,5 +297,5 @@ class Command(BaseCommand):
         ready = json.loads(answer)
         self.stdout.write(f"Boxroom is ready: {ready['address']}")
         if ready["link"]:
-            self.stdout.write("Sign in once with this link, and choose a password (valid for 24 hours):")
+            self.stdout.write(greeting.VALID)
             self.stdout.write(f"  {ready['link']}")
