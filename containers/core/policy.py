@@ -26,6 +26,12 @@
     directories = {nas = "/srv/backups"}  # directories of the host that backups may be written to, by name
     max_bytes = 1099511627776     # what one backup may come to, unpacked
 
+    [backups.s3.offsite]          # an S3-compatible store, by the name that backups ask for it by
+    endpoint = "https://s3.example.org"
+    bucket = "backups"
+    prefix = "boxroom/"           # of what is written there
+    region = ""                   # where the store wants one; its keys stand in credentials/offsite.toml
+
     [ceilings]                    # of every project that has no table of its own
     containers = 100
     memory_bytes = 68719476736
@@ -65,13 +71,14 @@ A key that is not known is refused, so that a misspelt rule is not a missing one
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from . import capabilities, grants, lxcfs
+from . import capabilities, grants, lxcfs, object_stores
 from . import policy_tables as toml
 from .attachments import Attachments
 from .errors import PolicyDenied, SpecError
@@ -81,6 +88,7 @@ from .host import IDS_PER_CONTAINER
 from .limits import Limits
 from .names import check_name
 from .nics import Nic, host_network
+from .object_stores import ObjectStore
 from .security import APPARMOR_GENERATED, Security
 from .sentences import say
 from .spec import Spec
@@ -123,12 +131,18 @@ class Images:
 class Backups:
     """Where backups may lie, and how large one may be. local: in the state directory, as the place called local.
 
-    directories: of the host, absolute, by the names that they are asked for by. max_bytes: unpacked.
+    directories: of the host, absolute, by the names that they are asked for by. max_bytes: unpacked. s3: by name, too.
     """
 
     local: bool = True
     directories: Mapping[str, str] = field(default_factory=dict)
     max_bytes: int = 1 << 40
+    s3: Mapping[str, ObjectStore] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """What the places are asked for by."""
+        return [*(["local"] if self.local else []), *sorted([*self.directories, *self.s3])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +212,7 @@ def parse(text: str) -> Policy:
     policy = Policy(
         containers=containers,
         images=toml.build(Images, tables.get("images", {}), "policy.images"),
-        backups=toml.build(Backups, tables.get("backups", {}), "policy.backups"),
+        backups=_backups(toml.table(tables.get("backups", {}), "policy.backups")),
         ceilings=toml.build(Ceilings, tables.get("ceilings", {}), "policy.ceilings"),
         projects=projects,
         shares=_named(Share, tables, "shares"),
@@ -214,6 +228,15 @@ def parse(text: str) -> Policy:
         if "/" in source:
             _subnet(source)
     return policy
+
+
+def _backups(table: Mapping[str, Any]) -> Backups:
+    plain = toml.build(Backups, {name: value for name, value in table.items() if name != "s3"}, "policy.backups")
+    stores = object_stores.parse(table.get("s3", {}), "policy.backups.s3")
+    for name in stores:
+        if name == "local" or name in plain.directories:
+            raise SpecError("There is another place of this name.", field=f"policy.backups.s3.{name}")
+    return dataclasses.replace(plain, s3=stores)
 
 
 def _short_parents(links: Iterable[str]) -> dict[str, Parent]:

@@ -16,6 +16,7 @@ from ..bookkeeping import points, records
 from ..core import store
 from ..core.archives.unpacking import BadArchive
 from ..core.backups import form, places
+from ..core.backups.place import File, Place
 from ..core.errors import CoreError, NotFound
 from ..core.images import staging
 from ..core.lifecycle import backing
@@ -124,7 +125,7 @@ def scan(job: Job) -> None:
     job.message = f"{len(fresh)} found, {len(gone)} gone."
 
 
-def _found(job: Job, place: places.Directory, one: places.File) -> None:
+def _found(job: Job, place: Place, one: File) -> None:
     values: dict[str, Any] = {"container": one.name.partition("_")[0], "problem": ""}
     try:
         with place.reading(one.name) as fd:

@@ -347,7 +347,7 @@ class KernelRuntime:
                 "sources": list(rules.images.sources),
                 "insecure": list(rules.images.insecure),
                 "directories": sorted(rules.images.directories),
-                "backups": [*(["local"] if rules.backups.local else []), *sorted(rules.backups.directories)],
+                "backups": rules.backups.names,
                 # of shares no path: where they are is the host's business
                 "host_network": rules.containers.host_network,
                 "parents": {

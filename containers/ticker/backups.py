@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 from typing import Any, Final
 
 from ..core.backups import places, writing
@@ -35,15 +36,16 @@ class BackupStreams(Readers):
                 self._made(connection, str(asked["container"]), with_points=asked["with_snapshots"] is True)
 
     def _stored(self, connection: socket.socket, destination: str, file: str) -> None:
-        with places.of(self._host, destination).reading(file) as fd:
-            size = os.fstat(fd).st_size
-            _begin(connection, {"name": file, "size_bytes": size})
-            sent = 0
-            while sent < size and not self._stopping:
-                count = os.sendfile(connection.fileno(), fd, sent, min(_CHUNK_BYTES, size - sent))
+        place = places.of(self._host, destination)
+        with place.reading(file) as fd:
+            left = place.size_bytes(file)
+            _begin(connection, {"name": file, "size_bytes": left})
+            move = os.splice if stat.S_ISFIFO(os.fstat(fd).st_mode) else _send_file
+            while left and not self._stopping:
+                count = move(fd, connection.fileno(), min(_CHUNK_BYTES, left))
                 if not count:
                     return
-                sent += count
+                left -= count
 
     def _made(self, connection: socket.socket, container_id: str, *, with_points: bool) -> None:
         def check() -> None:
@@ -54,6 +56,10 @@ class BackupStreams(Readers):
             _begin(connection, {"name": backing.name_now(taken.manifest.name)})
             with writing.compressed(connection.sendall) as output:
                 backing.stream(self._host, taken, output, backing.Watcher(check_cancelled=check))
+
+
+def _send_file(from_fd: int, to_fd: int, count: int) -> int:
+    return os.sendfile(to_fd, from_fd, None, count)
 
 
 def _begin(connection: socket.socket, head: dict[str, Any]) -> None:

@@ -257,3 +257,31 @@ def test_public_sources_and_named_subnets_are_fine() -> None:
     policy.check_source(rules, "mirror", ["10.1.2.3"])
     with pytest.raises(PolicyDenied):
         policy.check_source(rules, "mirror", ["10.1.2.3", "192.168.1.1"])
+
+
+def test_object_stores_for_backups() -> None:
+    store = '[backups.s3.offsite]\nendpoint = "https://s3.example.org:9000"\nbucket = "backups"\nprefix = "one/two/"\n'
+    rules = policy.parse(f'[backups]\ndirectories = {{nas = "/srv/backups"}}\n{store}').backups
+    assert rules.names == ["local", "nas", "offsite"]
+    assert rules.s3["offsite"].prefix == "one/two/"
+
+
+@pytest.mark.parametrize(
+    ("field", "table"),
+    [
+        ("offsite.endpoint", '[backups.s3.offsite]\nbucket = "backups"'),
+        ("offsite.endpoint", '[backups.s3.offsite]\nendpoint = "https://a:b@example.org"\nbucket = "backups"'),
+        ("offsite.endpoint", '[backups.s3.offsite]\nendpoint = "https://example.org/x"\nbucket = "backups"'),
+        ("offsite.endpoint", '[backups.s3.offsite]\nendpoint = "ftp://example.org"\nbucket = "backups"'),
+        ("offsite.bucket", '[backups.s3.offsite]\nendpoint = "https://example.org"\nbucket = "../x"'),
+        ("offsite.prefix", '[backups.s3.offsite]\nendpoint = "https://example.org"\nbucket = "abc"\nprefix = "x"'),
+        ("offsite.prefix", '[backups.s3.offsite]\nendpoint = "https://example.org"\nbucket = "abc"\nprefix = "../"'),
+        ("offsite.secret", '[backups.s3.offsite]\nendpoint = "https://example.org"\nbucket = "abc"\nsecret = "x"'),
+        ("local", '[backups.s3.local]\nendpoint = "https://example.org"\nbucket = "abc"'),
+        ("Offsite", '[backups.s3.Offsite]\nendpoint = "https://example.org"\nbucket = "abc"'),
+    ],
+)
+def test_object_stores_that_are_none(field: str, table: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        policy.parse(table)
+    assert caught.value.field == f"policy.backups.s3.{field}"

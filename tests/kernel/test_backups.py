@@ -16,6 +16,7 @@ import pytest
 from containers.core import failpoints, store
 from containers.core.archives.unpacking import BadArchive
 from containers.core.backups import form, places
+from containers.core.backups.place import Place
 from containers.core.errors import Cancelled, StorageFull
 from containers.core.failpoints import MARKER
 from containers.core.lifecycle import backing, running, snapshots, stored
@@ -27,7 +28,7 @@ from .test_storage import sh, twin_of, upper
 WATCHER = backing.Watcher()
 
 
-def local(host) -> places.Directory:
+def local(host) -> Place:
     return places.of(host, "local")
 
 
@@ -40,10 +41,10 @@ def export(host, spec, watcher: backing.Watcher, *, with_points: bool = True) ->
     return backing.export(host, spec.id, local(host), file=file, with_points=with_points, watcher=watcher)
 
 
-def imported(host, spec, file: str, *, devices: bool = True, watcher=WATCHER):
+def imported(host, spec, file: str, *, devices: bool = True, watcher=WATCHER, place: Place | None = None):
     """Make a container of a backup, with its snapshots; return its spec."""
     with (
-        local(host).reading(file) as fd,
+        (place or local(host)).reading(file) as fd,
         backing.unpacked(host, fd, devices=devices, begin=lambda _told: None, watcher=watcher) as (outcome, layers),
     ):
         manifest = outcome.manifest

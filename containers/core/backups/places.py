@@ -1,179 +1,24 @@
-"""Where backups lie on this host: its own store (the place called local), and directories that the policy names.
-
-A directory that the policy names may be written by others: files are opened below it without following links, and
-whatever is read from one is hostile. A backup has its name when it is whole, by one rename; until then it is
-``.NAME.INSTANCE.part``, locked by whoever writes it.
-"""
+"""Where backups of this host may lie: its own store (the place called local), and what the policy names."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import os
-import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
 
-from .. import files, policy_file
-from ..errors import NotFound, PolicyDenied, SetupFailed, SpecError
-from ..failpoints import failpoint
+from .. import policy_file
+from ..errors import PolicyDenied
 from ..host import Host
 from ..sentences import say
-from . import form
-from .writing import Sink
-
-LOCAL: Final = "local"
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_PART: Final = ".part"
+from .buckets import Bucket
+from .directories import LOCAL, Directory
+from .place import Place
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class File:
-    """A backup in a place. modified_at: seconds since the epoch."""
-
-    name: str
-    size_bytes: int
-    modified_at: float
-
-
-class Place(Protocol):
-    """Somewhere that backups lie. Every call raises SetupFailed or StorageFull where it cannot be reached."""
-
-    @property
-    def name(self) -> str:
-        """What it is asked for by."""
-
-    @contextlib.contextmanager
-    def writing(self, file: str) -> Iterator[Sink]:
-        """Yield what takes a new backup's bytes; it is there, whole, at the end, and not at all where that fails."""
-
-    @contextlib.contextmanager
-    def reading(self, file: str) -> Iterator[int]:
-        """Yield a descriptor of a backup's bytes; raises NotFound."""
-
-    def remove(self, file: str) -> None:
-        """Remove a backup; one that is gone is fine."""
-
-    def listed(self) -> list[File]:
-        """Return the backups that lie there, by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Directory:
-    """A directory of this host."""
-
-    host: Host
-    name: str
-    path: Path
-
-    @contextlib.contextmanager
-    def writing(self, file: str) -> Iterator[Sink]:
-        """Yield what takes a new backup's bytes; it is there, whole, at the end, and not at all where that fails."""
-        part = f".{_checked(file)}.{self.host.instance}{_PART}"
-        with self._opened() as directory_fd:
-            fd = self._new(directory_fd, part)
-            try:
-                yield lambda data: _write(fd, data, self.path / file)
-                os.fsync(fd)
-                failpoint(self.host.state_dir, "export.written")
-                os.rename(part, file, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
-                os.fsync(directory_fd)
-            except OSError as error:
-                raise files.translated(error, "write-backup", self.path / file) from error
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(part, dir_fd=directory_fd)
-                os.close(fd)
-        failpoint(self.host.state_dir, "export.placed")
-
-    def _new(self, directory_fd: int, part: str) -> int:
-        try:
-            fd = os.open(part, _NEW, 0o600, dir_fd=directory_fd)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise files.translated(error, "write-backup", self.path / part) from error
-        return fd
-
-    @contextlib.contextmanager
-    def reading(self, file: str) -> Iterator[int]:
-        """Yield a descriptor of a backup's bytes; raises NotFound."""
-        with self._opened() as directory_fd:
-            try:
-                fd = os.open(_checked(file), _READ, dir_fd=directory_fd)
-            except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
-                    raise NotFound(say("There is no %(file)s in %(place)s.", file=file, place=self.name)) from None
-                raise SetupFailed.from_oserror("read-backup", error) from error
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise NotFound(say("There is no %(file)s in %(place)s.", file=file, place=self.name))
-            yield fd
-        finally:
-            os.close(fd)
-
-    def remove(self, file: str) -> None:
-        """Remove a backup; one that is gone is fine."""
-        with self._opened() as directory_fd:
-            try:
-                os.unlink(_checked(file), dir_fd=directory_fd)
-                os.fsync(directory_fd)
-            except FileNotFoundError:
-                return
-            except OSError as error:
-                raise SetupFailed.from_oserror("remove-backup", error) from error
-
-    def listed(self) -> list[File]:
-        """Return the backups that lie there, by name."""
-        found = []
-        with self._opened() as directory_fd:
-            for name in sorted(filter(form.is_file_name, os.listdir(directory_fd))):
-                with contextlib.suppress(FileNotFoundError):
-                    about = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-                    if stat.S_ISREG(about.st_mode):
-                        found.append(File(name=name, size_bytes=about.st_size, modified_at=about.st_mtime))
-        return found
-
-    def abandoned(self) -> list[str]:
-        """Return what killed writers of this instance left, by name."""
-        end = f".{self.host.instance}{_PART}"
-        found = []
-        with self._opened() as directory_fd:
-            for name in sorted(os.listdir(directory_fd)):
-                if name.startswith(".") and name.endswith(end) and _unlocked(directory_fd, name):
-                    found.append(name)
-        return found
-
-    def sweep(self) -> list[str]:
-        """Remove what killed writers of this instance left; return its names."""
-        found = self.abandoned()
-        with self._opened() as directory_fd:
-            for name in found:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=directory_fd)
-        return found
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[int]:
-        if self.name == LOCAL:
-            self.path.mkdir(mode=0o700, exist_ok=True)
-        try:
-            held = files.opened(self.path)
-            directory_fd = held.__enter__()
-        except OSError as error:
-            raise SetupFailed.from_oserror("open-backups", error) from error
-        try:
-            yield directory_fd
-        finally:
-            held.__exit__(None, None, None)
-
-
-def of(host: Host, name: str) -> Directory:
+def of(host: Host, name: str) -> Place:
     """Return a place by its name; raises PolicyDenied where the host's policy names none such."""
-    found = everywhere(host).get(name)
+    rules = policy_file.load(host).backups
+    if name in rules.s3:
+        return Bucket(host, name, rules.s3[name])
+    found = {place.name: place for place in directories(host)}.get(name)
     if found is None:
         raise PolicyDenied(
             say("This host's policy names no place %(name)s for backups.", name=name), field="destination"
@@ -181,37 +26,8 @@ def of(host: Host, name: str) -> Directory:
     return found
 
 
-def everywhere(host: Host) -> dict[str, Directory]:
-    """Return the places that the host's policy gives, by name."""
+def directories(host: Host) -> list[Directory]:
+    """Return the places that are directories of this host."""
     rules = policy_file.load(host).backups
-    found = {LOCAL: Directory(host, LOCAL, host.backups_dir)} if rules.local else {}
-    return found | {name: Directory(host, name, Path(path)) for name, path in rules.directories.items()}
-
-
-def _checked(file: str) -> str:
-    if not form.is_file_name(file):
-        raise SpecError("This is not the name of a backup.", field="file")
-    return file
-
-
-def _write(fd: int, data: bytes, path: Path) -> None:
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(fd, view) :]
-    except OSError as error:
-        raise files.translated(error, "write-backup", path) from error
-
-
-def _unlocked(directory_fd: int, name: str) -> bool:
-    try:
-        fd = os.open(name, _READ, dir_fd=directory_fd)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+    own = [Directory(host, LOCAL, host.backups_dir)] if rules.local else []
+    return own + [Directory(host, name, Path(path)) for name, path in rules.directories.items()]

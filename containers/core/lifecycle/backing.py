@@ -23,7 +23,7 @@ from typing import Any, Final, cast
 from .. import claims, files, holds, points, policy_file, store
 from ..archives.rules import Limits
 from ..backups import form, taking, writing
-from ..backups.places import Place
+from ..backups.place import Place
 from ..backups.taking import Outcome
 from ..errors import HostUnsupported, NotFound
 from ..failpoints import failpoint
@@ -85,7 +85,7 @@ def export(host: Host, container_id: str, place: Place, *, file: str, with_point
     Raises NotFound, Busy, TimedOut, StorageFull, SetupFailed, HostUnsupported, and what the watcher raises.
     """
     with point(host, container_id, with_points=with_points) as taken:
-        with place.writing(file) as sink, writing.compressed(sink) as output:
+        with place.writing(file, about_bytes=taken.manifest.size_bytes) as sink, writing.compressed(sink) as output:
             plain = stream(host, taken, output, watcher)
         watcher.progress(100, "Written")
         return Exported(

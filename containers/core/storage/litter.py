@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import basket, files, holds, store
 from ..backups import places
+from ..backups.directories import Directory
 from ..errors import Busy, NotFound, SetupFailed, SpecError
 from ..failpoints import failpoint
 from ..host import Host
@@ -141,10 +142,10 @@ def _entries(directory: Path, why: str, *, but: Iterable[str] = ()) -> list[Orph
     return [Orphan(path=str(directory / name), why=why) for name in names]
 
 
-def _places(host: Host) -> list[places.Directory]:
+def _places(host: Host) -> list[Directory]:
     """Return the directories that backups lie in; none while the policy cannot be read, as the doctor says."""
     try:
-        return list(places.everywhere(host).values())
+        return places.directories(host)
     except SpecError:
         return []
 
