@@ -6,17 +6,22 @@ A connection to host.backup_socket is one question, a line of JSON: ``{"destinat
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ..core.backups import places, writing
-from ..core.errors import Busy, SpecError
+from ..core.errors import Busy, CoreError, SpecError
 from ..core.host import Host
 from ..core.lifecycle import backing
 from .reading import QUESTION_MAX_BYTES, Readers
+
+log = logging.getLogger(__name__)
 
 _CHUNK_BYTES: Final = 8 << 20
 
@@ -37,15 +42,17 @@ class BackupStreams(Readers):
 
     def _stored(self, connection: socket.socket, destination: str, file: str) -> None:
         place = places.of(self._host, destination)
-        with place.reading(file) as fd:
+        with contextlib.ExitStack() as held:
+            fd = held.enter_context(place.reading(file))
             left = place.size_bytes(file)
-            _begin(connection, {"name": file, "size_bytes": left})
-            move = os.splice if stat.S_ISFIFO(os.fstat(fd).st_mode) else _send_file
-            while left and not self._stopping:
-                count = move(fd, connection.fileno(), min(_CHUNK_BYTES, left))
-                if not count:
-                    return
-                left -= count
+            with _body(connection, {"name": file, "size_bytes": left}):
+                move = os.splice if stat.S_ISFIFO(os.fstat(fd).st_mode) else _send_file
+                while left and not self._stopping:
+                    count = move(fd, connection.fileno(), min(_CHUNK_BYTES, left))
+                    if not count:
+                        break
+                    left -= count
+                held.close()
 
     def _made(self, connection: socket.socket, container_id: str, *, with_points: bool) -> None:
         def check() -> None:
@@ -53,8 +60,10 @@ class BackupStreams(Readers):
                 raise Busy("The panel stops.")
 
         with backing.point(self._host, container_id, with_points=with_points) as taken:
-            _begin(connection, {"name": backing.name_now(taken.manifest.name)})
-            with writing.compressed(connection.sendall) as output:
+            with (
+                _body(connection, {"name": backing.name_now(taken.manifest.name)}),
+                writing.compressed(connection.sendall) as output,
+            ):
                 backing.stream(self._host, taken, output, backing.Watcher(check_cancelled=check))
 
 
@@ -62,8 +71,14 @@ def _send_file(from_fd: int, to_fd: int, count: int) -> int:
     return os.sendfile(to_fd, from_fd, None, count)
 
 
-def _begin(connection: socket.socket, head: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def _body(connection: socket.socket, head: dict[str, Any]) -> Iterator[None]:
+    """Send the line that bytes follow. What fails then is not told among them: they end early."""
     connection.sendall(json.dumps({"ok": True, **head}).encode() + b"\n")
+    try:
+        yield
+    except (CoreError, OSError, ValueError) as error:
+        log.warning("%s was not sent to its end: %s", head["name"], error)
 
 
 def _question(connection: socket.socket) -> dict[str, Any]:

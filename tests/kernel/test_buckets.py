@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -19,6 +20,7 @@ from containers.core.errors import NotFound, SetupFailed
 from containers.core.host import Host
 from containers.core.lifecycle import backing
 from containers.core.storage import litter
+from containers.ticker.backups import BackupStreams
 
 from .test_backups import WATCHER, imported
 from .test_exactness import but_its_own, fill, fingerprint
@@ -77,6 +79,24 @@ def named(host: Host, endpoint: str, bucket: str) -> Bucket:
 def read(place: Bucket, file: str) -> bytes:
     with place.reading(file) as fd, open(fd, "rb", closefd=False) as pipe:
         return pipe.read()
+
+
+def downloaded(host: Host, file: str) -> bytes:
+    """Return what the web gets of a backup."""
+    streams = BackupStreams(host)
+    streams.start()
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(host.backup_socket))
+            connection.sendall(json.dumps({"destination": "offsite", "file": file}).encode() + b"\n")
+            with connection.makefile("rb") as answer:
+                head = json.loads(answer.readline())
+                assert (head["ok"], head["name"]) == (True, file)
+                data = answer.read()
+    finally:
+        streams.stop()
+        streams.join()
+    return data
 
 
 def unfinished(store) -> list[str]:
@@ -146,13 +166,17 @@ def test_a_container_there_and_back(host: Host, bucket: Bucket, endpoint: str, c
         assert backing.look(host, fd).name == spec.name
     with bucket.reading(file) as fd:
         backing.verify(host, fd, WATCHER)
+    assert downloaded(host, file) == read(bucket, file)
     new = imported(host, spec, file, place=bucket)
     assert but_its_own(fingerprint(host, new.id)) == but_its_own(before)
     # a connection that breaks is told as that, and not as a backup that is damaged
-    with _Cutting(endpoint, after_bytes=1 << 20) as relay:
+    with _Cutting(endpoint, after_bytes=5 << 19) as relay:
         broken = named(host, relay.endpoint, bucket.store.bucket)
         with pytest.raises(SetupFailed, match="offsite cannot be reached"), broken.reading(file) as fd:
             backing.verify(host, fd, WATCHER)
+        data = downloaded(host, file)
+        assert 0 < len(data) < made.size_bytes
+        assert read(bucket, file).startswith(data)
     nobody = named(host, relay.endpoint, bucket.store.bucket)
     with pytest.raises(SetupFailed, match="offsite cannot be reached"):
         nobody.size_bytes(file)
