@@ -56,8 +56,24 @@ SECCOMP_SET_MODE_FILTER: Final = 1
 
 # the calls newer than 2019 have one number on every architecture; the older ones are listed per machine
 _SYS: Final = {
-    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, "setresuid": 117, "setresgid": 119, "keyctl": 250},
-    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, "setresuid": 147, "setresgid": 149, "keyctl": 219},
+    "x86_64": {
+        "pivot_root": 155,
+        "capset": 126,
+        "seccomp": 317,
+        "setresuid": 117,
+        "setresgid": 119,
+        "keyctl": 250,
+        "setfsuid": 122,
+    },
+    "aarch64": {
+        "pivot_root": 41,
+        "capset": 91,
+        "seccomp": 277,
+        "setresuid": 147,
+        "setresgid": 149,
+        "keyctl": 219,
+        "setfsuid": 151,
+    },
 }[os.uname().machine]
 _SYS_CLOSE_RANGE: Final = 436
 _SYS_CLONE3: Final = 435
@@ -158,11 +174,14 @@ def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> tup
 def set_thread_effective_ids(uid: int, gid: int) -> None:
     """Set the effective ids of this thread alone, root's to come back to: libc would change every thread's.
 
-    Source: nptl(7), "Nonconformances". The order keeps the right to do the second while the first is done.
+    Files, cgroups among them, stay root's to open. The order keeps the right to do the second while the first is done.
+    Sources: nptl(7), "Nonconformances"; setfsuid(2).
     """
     keep = _long(-1)
     for name, number in (("setresgid", gid), ("setresuid", uid)) if uid else (("setresuid", uid), ("setresgid", gid)):
         _check(_syscall(_long(_SYS[name]), keep, _long(number), _long(0)))
+    if uid:
+        _syscall(_long(_SYS["setfsuid"]), _long(0))
 
 
 def unshare(flags: int) -> None:

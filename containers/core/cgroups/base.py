@@ -23,61 +23,21 @@ import select
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..cgroup_files import DELEGATE, TREE_BOUNDS, parse_keyed
+from ..cgroup_files import TREE_BOUNDS, parse_keyed
 from ..devices import DeviceRule
 from ..errors import AlreadyExists, NotFound, SetupFailed, TimedOut
 from ..samples import StatPaths
 from ..sentences import say
 from ..spec import Limits
 from .frozen import FrozenWatch
+from .places import Birth, Joined, delegate, read_file, remove_tree, write_file
 
 CONTAINER_PREFIX: Final = "c-"
 SUPERVISORS: Final = "supervisors"
 REMOVE_TIMEOUT_SEC: Final = 5.0
-_DELEGATE_LIST: Final = "/sys/kernel/cgroup/delegate"
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The cgroup.procs files that put a process where it belongs; a pid is written to each, in order.
-
-    init_procs: the container's first process, before its namespaces are made. attach_procs: a process that joins a
-    running container. supervisor_procs: its supervisor (or the launcher, whose children inherit the place).
-    """
-
-    init_procs: tuple[str, ...]
-    attach_procs: tuple[str, ...]
-    supervisor_procs: tuple[str, ...]
-
-
-def write_file(path: str, value: str) -> None:
-    """Write value to a cgroup file in one write(2); raises OSError naming the file, with the value as a note."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
-    except OSError as error:
-        located = OSError(error.errno, os.strerror(error.errno or 0), path)
-        located.add_note(f"writing {value!r} to {path}")
-        raise located from None
-
-
-def read_file(path: str) -> str:
-    """Return a cgroup file's text; raises OSError naming the file."""
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read()
-
-
-def join(pid: int, procs: Iterable[str]) -> None:
-    """Move a process (all its threads) into cgroups; procs: files of Joined."""
-    for path in procs:
-        write_file(path, str(pid))
 
 
 class Cgroups(ABC):
@@ -100,8 +60,16 @@ class Cgroups(ABC):
         """Make the instance's directories so that containers' may be made in them."""
 
     @abstractmethod
-    def _make(self, container_id: str, limits: Limits, owner_uid: int, *, privileged: bool) -> None:
-        """Make a container's directories, set limits and device rules."""
+    def _make_birthplace(self, container_id: str, limits: Limits, owner_uid: int) -> None:
+        """Make a container's directories in the cgroup2 tree, with what limits there are in that."""
+
+    @abstractmethod
+    def _make_others(self, container_id: str, limits: Limits, *, privileged: bool) -> None:
+        """Make a container's other directories, set limits and device rules."""
+
+    @abstractmethod
+    def birth(self, container_id: str, *, privileged: bool) -> Birth:
+        """Return how the container's first process comes to where it belongs."""
 
     @abstractmethod
     def apply(self, container_id: str, limits: Limits) -> None:
@@ -143,6 +111,17 @@ class Cgroups(ABC):
         owner_uid: the host's id of the container's root, who gets the delegated files of ns. What an earlier run
         left empty is removed first. Raises AlreadyExists while processes are in there, SetupFailed with the path.
         """
+        self.begin(container_id, limits=limits, owner_uid=owner_uid)
+        try:
+            self.complete(container_id, limits=limits, privileged=privileged)
+        except BaseException:
+            with contextlib.suppress(TimedOut):
+                self.remove(container_id)
+            raise
+        return self.joined(container_id)
+
+    def begin(self, container_id: str, *, limits: Limits, owner_uid: int) -> None:
+        """Do the first part of create(): make where the container's first process is born, and raise what it does."""
         try:
             self.prepare()
             if any((base / f"{CONTAINER_PREFIX}{container_id}").exists() for base in self._instance_dirs()):
@@ -152,14 +131,20 @@ class Cgroups(ABC):
                     )
                 self.remove(container_id)
             try:
-                self._make(container_id, limits, owner_uid, privileged=privileged)
-            except BaseException as error:
+                self._make_birthplace(container_id, limits, owner_uid)
+            except BaseException:
                 with contextlib.suppress(TimedOut):
                     self.remove(container_id)
-                raise error
+                raise
         except OSError as error:
             raise SetupFailed.from_oserror("cgroups", error) from error
-        return self.joined(container_id)
+
+    def complete(self, container_id: str, *, limits: Limits, privileged: bool) -> None:
+        """Do the rest of create(): all limits are in force. Raises SetupFailed; what is there is the caller's then."""
+        try:
+            self._make_others(container_id, limits, privileged=privileged)
+        except OSError as error:
+            raise SetupFailed.from_oserror("cgroups", error) from error
 
     def supervisor_procs(self) -> tuple[str, ...]:
         """Return the files that put the launcher or a supervisor beside, not into, the panel's own cgroup."""
@@ -277,7 +262,7 @@ class Cgroups(ABC):
         path = self.container_tree(container_id)
         deadline = time.monotonic() + REMOVE_TIMEOUT_SEC
         for child in ("ns", "attach"):
-            _remove_tree(path / child, deadline)
+            remove_tree(path / child, deadline)
         self._make_tree_leaves(path, owner_uid)
 
     def remove(self, container_id: str) -> None:
@@ -288,7 +273,7 @@ class Cgroups(ABC):
         """
         deadline = time.monotonic() + REMOVE_TIMEOUT_SEC
         for base in reversed(self._instance_dirs()):
-            _remove_tree(base / f"{CONTAINER_PREFIX}{container_id}", deadline)
+            remove_tree(base / f"{CONTAINER_PREFIX}{container_id}", deadline)
 
     def remove_instance(self) -> None:
         """Remove the instance's own directories where no container and no supervisor is left in them."""
@@ -357,38 +342,3 @@ class Cgroups(ABC):
                 poll.poll(min(left, 0.5) * 1000)
         finally:
             os.close(fd)
-
-
-def delegate(path: Path, owner_uid: int) -> None:
-    """Give a cgroup2 directory to a user as the kernel means it: who may make cgroups below, not who sets limits."""
-    names = set(DELEGATE)
-    with contextlib.suppress(FileNotFoundError):
-        names.update(read_file(_DELEGATE_LIST).split())
-    os.chown(path, owner_uid, owner_uid)
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            os.chown(path / name, owner_uid, owner_uid)
-
-
-def _remove_tree(path: Path, deadline: float) -> None:
-    """Remove a cgroup directory and all below it, deepest first; deadline: monotonic seconds."""
-    while True:
-        try:
-            with os.scandir(path) as entries:
-                children = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-            for child in children:
-                _remove_tree(Path(child), deadline)
-            path.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            # ENOTEMPTY: the container made one more while we looked
-            if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-                raise
-            if time.monotonic() >= deadline:
-                raise TimedOut(
-                    "Processes that do not end hold the container's cgroup.", step="remove cgroup", path=str(path)
-                ) from error
-            time.sleep(0.005)
-        else:
-            return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..cgroup_files import Write
 from ..errors import SpecError
-from .base import read_file, write_file
+from .places import read_file, write_file
 
 
 def page_sizes(path: Path) -> tuple[str, ...]:

@@ -21,9 +21,10 @@ from ..errors import InUse, NotFound
 from ..samples import StatPaths
 from ..sentences import say
 from ..spec import Limits
-from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups, Joined, read_file, write_file
+from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups
 from .blockdev import throttled_device
 from .chosen import page_sizes, write_raw
+from .places import Birth, Joined, read_file, write_file
 from .v2 import no_cpuset, refused
 
 
@@ -55,10 +56,12 @@ class CgroupsV1(Cgroups):
     def _container_dir(self, controller: str, container_id: str) -> Path:
         return self._controllers[controller] / f"{CONTAINER_PREFIX}{container_id}"
 
-    def _make(self, container_id: str, limits: Limits, owner_uid: int, *, privileged: bool) -> None:
-        for base in self._hierarchies:
-            (base / f"{CONTAINER_PREFIX}{container_id}").mkdir(mode=0o755)
+    def _make_birthplace(self, container_id: str, limits: Limits, owner_uid: int) -> None:
         self._make_tree_leaves(self._make_tree(container_id), owner_uid)
+
+    def _make_others(self, container_id: str, limits: Limits, *, privileged: bool) -> None:
+        for base in self._hierarchies:
+            os.mkdir(f"{base}/{CONTAINER_PREFIX}{container_id}", 0o755)
         if "devices" in self._controllers:
             path = self._container_dir("devices", container_id)
             for file, value in devices.v1_writes():
@@ -162,6 +165,12 @@ class CgroupsV1(Cgroups):
     def places(self, container_id: str, controller: str) -> tuple[Path, ...]:
         tree = self.container_tree(container_id)  # pressure, freezing and what all of it is named for: cgroup.*
         return (self._container_dir(controller, container_id), tree) if controller in self._controllers else (tree,)
+
+    def birth(self, container_id: str, *, privileged: bool) -> Birth:
+        inner = f"{CONTAINER_PREFIX}{container_id}{'/ns' if privileged else ''}"
+        return Birth(
+            f"{self.container_tree(container_id)}/ns", tuple(f"{base}/{inner}/tasks" for base in self._hierarchies)
+        )
 
     def joined(self, container_id: str) -> Joined:
         tree = self.container_tree(container_id)

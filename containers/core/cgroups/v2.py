@@ -18,9 +18,10 @@ from ..samples import StatPaths
 from ..sentences import say
 from ..spec import Limits
 from ..units import format_bytes
-from .base import SUPERVISORS, Cgroups, Joined, read_file, write_file
+from .base import SUPERVISORS, Cgroups
 from .blockdev import throttled_device
 from .chosen import page_sizes, write_raw
+from .places import Birth, Joined, read_file, write_file
 
 _POSSIBLE_CPUS = "/sys/devices/system/cpu/possible"
 
@@ -48,7 +49,13 @@ class CgroupsV2(Cgroups):
         write_file(f"{self.tree}/cgroup.subtree_control", wanted)
         (self.tree / SUPERVISORS).mkdir(mode=0o755, exist_ok=True)
 
-    def _make(self, container_id: str, limits: Limits, owner_uid: int, *, privileged: bool) -> None:
+    def _make_others(self, container_id: str, limits: Limits, *, privileged: bool) -> None:
+        """All is made where it is born."""
+
+    def birth(self, container_id: str, *, privileged: bool) -> Birth:
+        return Birth(f"{self.container_tree(container_id)}/ns")
+
+    def _make_birthplace(self, container_id: str, limits: Limits, owner_uid: int) -> None:
         path = self._make_tree(container_id)
         self._attach_device_rules(path)
         for write in self._plan(path, limits, fresh=True):

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ..cgroups.base import write_file
+from ..cgroups.places import write_file
 from ..syscalls import PR_SET_CHILD_SUBREAPER, prctl
 from . import confining, entering, rights, setup
 from .loop import Loop

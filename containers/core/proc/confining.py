@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from ..cgroups.base import write_file
+from ..cgroups.places import write_file
 from ..security import Security
 from ..syscalls import CLONE_NEWTIME, PR_SET_DUMPABLE, new_session_keyring, personality, prctl, setns, unshare
 

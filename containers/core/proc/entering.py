@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .. import passwd
 from ..capabilities import NAMES
-from ..cgroups.base import write_file
+from ..cgroups.places import write_file
 from ..syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,

@@ -1,8 +1,6 @@
-"""Between a starter and its supervisor (see core.proc.starting): moving init into its cgroups, handing the run over.
+"""Between a starter and its supervisor (see core.proc.starting): handing the run over.
 
 starter                                     supervisor
-  ── pid, cgroup.procs files ────────────▶  moves it there, beside the starter's other work
-  ◀── joined, or errno and path ──────────
   ── the run, with its descriptors ──────▶  takes over
   ◀── serving, or why it does not ────────
 """
@@ -11,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import marshal
 import os
 import socket
@@ -19,13 +16,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..behaviour import Consoles
-from ..cgroups.base import join
 from ..errors import SetupFailed
 from .spawn import Init
 
 SERVING: Final = b"serving"
-_JOINED: Final = b"joined"
-_MOVE: Final = b"m"
 _WORDS: Final = b"!"
 _FDS_MAX: Final = 253
 """What one message can carry (SCM_MAX_FD); used are five, and two of each console."""
@@ -76,18 +70,6 @@ class Keeper:
         self._connection = connection
         self.pid = pid
 
-    def move(self, pid: int, procs: tuple[str, ...]) -> None:
-        """Have a process moved into cgroups, meanwhile; procs as in cgroups.base.join."""
-        with contextlib.suppress(OSError):
-            self._connection.send(_MOVE + marshal.dumps((pid, procs)))
-
-    def wait_moved(self) -> None:
-        """Wait until the process is where it belongs; raises SetupFailed, OSError."""
-        answer = self._connection.recv(_WORDS_BYTES)
-        if answer != _JOINED:
-            number, path = marshal.loads(answer) if answer else (errno.ECHILD, None)
-            raise SetupFailed.from_oserror("join the cgroups", OSError(number, os.strerror(number), path))
-
     def hand_over(self, run: Run) -> None:
         """Hand the run over, and wait until it is served. Raises SetupFailed where it is not, OSError."""
         child = run.child
@@ -118,29 +100,10 @@ class Keeper:
             self._connection.send(_WORDS + words.encode(errors="replace")[: _WORDS_BYTES // 2])
 
 
-def receive(connection: socket.socket, own_procs: str) -> Run | str:
-    """Return the run that a starter hands over, or why there is none; empty where it has ended. Raises OSError.
-
-    own_procs: a cgroup.procs file of the cgroup where this process is.
-    """
-    # the first move after a quiet while waits 10 ms and more for an RCU grace period (cgroup_threadgroup_rwsem): this
-    # one changes nothing, and waits while the starter has other work
-    with contextlib.suppress(OSError):
-        join(0, (own_procs,))
-    while True:
-        data, fds, _, _ = socket.recv_fds(connection, _WORDS_BYTES, _FDS_MAX, socket.MSG_CMSG_CLOEXEC)
-        if fds:
-            return _run(data, fds)
-        if not data.startswith(_MOVE):
-            return data.removeprefix(_WORDS).decode(errors="replace")
-        pid, procs = marshal.loads(data.removeprefix(_MOVE))
-        answer = _JOINED
-        try:
-            join(pid, procs)
-        except OSError as error:
-            answer = marshal.dumps((error.errno or errno.EIO, error.filename))
-        with contextlib.suppress(OSError):
-            connection.send(answer)
+def receive(connection: socket.socket) -> Run | str:
+    """Return the run that a starter hands over, or why there is none; empty where it has ended. Raises OSError."""
+    data, fds, _, _ = socket.recv_fds(connection, _WORDS_BYTES, _FDS_MAX, socket.MSG_CMSG_CLOEXEC)
+    return _run(data, fds) if fds else data.removeprefix(_WORDS).decode(errors="replace")
 
 
 def _run(kind: bytes, fds: list[int]) -> Run:

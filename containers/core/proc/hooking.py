@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
-from ..cgroups.base import Cgroups, write_file
+from ..cgroups.base import Cgroups
+from ..cgroups.places import write_file
 from ..errors import CoreError, SetupFailed
 from ..hooks import ENDING, MOUNTING, OUTPUT_BYTES, START, Call, environment
 from ..rootfiles import open_own

@@ -126,7 +126,6 @@ class Launcher:
         self.host = host
         self.listener = listener
         self.cgroups: Cgroups | CoreError | OSError = OSError()
-        self.own_procs = ""
         self._settle()
         # looked up once for all that are forked
         serving.web_ids()
@@ -158,7 +157,6 @@ class Launcher:
     def _settle(self) -> None:
         try:
             self.cgroups = starting.settle(self.host)
-            self.own_procs = self.cgroups.supervisor_procs()[-1]
         except (CoreError, OSError) as error:
             self.cgroups = error
 
@@ -219,7 +217,7 @@ class Launcher:
         if ours.recv(1) and not isinstance(self.cgroups, Exception):
             # it has work: from here on neither of both depends on the launcher
             prctl(PR_SET_PDEATHSIG, 0)
-            supervisor.main(self.host, self.cgroups, self.own_procs, ours, starter_pid)
+            supervisor.main(self.host, self.cgroups, ours, starter_pid)
         else:
             os.waitpid(starter_pid, 0)
 

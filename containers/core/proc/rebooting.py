@@ -37,7 +37,7 @@ def restart(plan: StartPlan, cgroups: Cgroups, old_netns_fd: int, placed: dict[i
         _be_restarter(plan, cgroups, old_netns_fd, placed, Keeper(theirs, keeper_pid))
     theirs.close()
     try:
-        run = handing.receive(ours, cgroups.supervisor_procs()[-1])
+        run = handing.receive(ours)
         if isinstance(run, Run):
             with contextlib.suppress(OSError):
                 ours.send(handing.SERVING)

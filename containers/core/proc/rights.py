@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from ..cgroups.base import write_file
+from ..cgroups.places import write_file
 from ..security import UNLIMITED, Bound, Prlimit
 from ..syscalls import CLONE_NEWIPC, CLONE_NEWUTS, setns
 

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from .. import passwd
 from ..behaviour import Consoles
-from ..cgroups.base import Cgroups, Joined
+from ..cgroups.base import Cgroups
+from ..cgroups.places import Joined
 from ..exits import Reason
 from ..host import WEB_USER, Host
 from ..start_plan import StartPlan, environment

@@ -4,8 +4,9 @@
       writes the id maps, makes the mounts
       ── mounts + [detached mounts] ───────────▶  becomes id 0, mounts root, /dev, /proc, /sys
       ◀── console + [pty master, slave, …] ──────  opens its consoles, pivot_root
-      joins the cgroups, waits for the network
-      ── finish ───────────────────────────────▶  cgroup namespace, links up, drops rights
+      ── join + [tasks files] ─────────────────▶  joins the cgroups, makes a cgroup namespace
+      waits for the network
+      ── finish ───────────────────────────────▶  links up, drops rights
       ◀── end of file: the exec succeeded ───────  exec
       ◀── error {step, path, errno, message} ────  or, from anywhere above
 
@@ -77,7 +78,8 @@ class ChildPlan:
     """What the child does, complete before the clone. scratch: a host directory that the child mounts over.
 
     capabilities: the bounding set. last_capability: the highest that the kernel knows. links: NICs to bring up; None
-    in the host's network. limits: instead of those that every container has. sysctls: of the network namespace.
+    in the host's network. limits: instead of those that every container has. sysctls: of the network namespace. tasks:
+    as in cgroups.places.Birth.
     """
 
     before: tuple[mount_plan.Operation, ...]
@@ -100,6 +102,7 @@ class ChildPlan:
     name: str = ""
     hooks: tuple[Call, ...] = ()
     tells_root: bool = False
+    tasks: tuple[str, ...] = ()
 
 
 def send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
@@ -193,6 +196,7 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
     if plan.tells_root:
         send(connection, {"type": "rooted"})
     _set_limits(kind for kind, _, _ in plan.limits)
+    _join(plan, connection)
     _expect(connection, "finish")
     _settle_in(plan)
     account = program.look_up(plan.init)
@@ -245,11 +249,24 @@ def _make_root(plan: ChildPlan, connection: socket.socket, mount_fds: list[int])
     return slave_fd
 
 
-def _settle_in(plan: ChildPlan) -> None:
-    """Do what waits for the cgroups and the links."""
+def _join(plan: ChildPlan, connection: socket.socket) -> None:
+    """Join the cgroups, and do what waits for that."""
+    for path, fd in zip(plan.tasks, _expect(connection, "join", fds_max=len(plan.tasks)), strict=True):
+        with _Step("join the cgroups"):
+            try:
+                os.write(fd, b"0")
+            except OSError as error:
+                error.filename = path
+                raise
+            finally:
+                os.close(fd)
     with _Step("make a cgroup namespace"):
         unshare(CLONE_NEWCGROUP)
     execute(plan.after)
+
+
+def _settle_in(plan: ChildPlan) -> None:
+    """Do what waits for the links."""
     with _Step("set its clocks"):
         confining.set_clocks(plan.confinement)
     with _Step("share the mount tree"):

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,8 +101,8 @@ def kept(spec: Spec) -> int:
     )
 
 
-def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
-    """Return what the child will do. bpf: the system call filter."""
+def child_plan(plan: StartPlan, bpf: bytes, tasks: tuple[str, ...]) -> setup.ChildPlan:
+    """Return what the child will do. bpf: the system call filter. tasks: as in cgroups.places.Birth."""
     spec = plan.spec
     own = os.path.commonpath((plan.upper, plan.work))
     return setup.ChildPlan(
@@ -133,6 +133,7 @@ def child_plan(plan: StartPlan, bpf: bytes) -> setup.ChildPlan:
         name=spec.name,
         hooks=plan.extras.hooks,
         tells_root=bool(plan.attachments),
+        tasks=tasks,
     )
 
 
@@ -145,8 +146,8 @@ def _ttys(spec: Spec) -> dict[str, str]:
     return {"container_ttys": " ".join(f"pts/{number}" for number in numbers)} if numbers else {}
 
 
-def clone(plan: setup.ChildPlan, id_base: int | None) -> Child:
-    """Make the child, which waits for its mounts. id_base: None for a privileged container.
+def clone(plan: setup.ChildPlan, id_base: int | None, tree: str) -> Child:
+    """Make the child, which waits for its mounts. id_base: None for a privileged container. tree: its cgroup2 place.
 
     The caller must be single-threaded root, and owns the result; the child is its parent's child.
     """
@@ -154,17 +155,22 @@ def clone(plan: setup.ChildPlan, id_base: int | None) -> Child:
     flags = _NAMESPACES | (CLONE_NEWUSER if id_base is not None else 0)
     if plan.links is None:
         flags &= ~CLONE_NEWNET
+    tree_fd = -1
     try:
+        tree_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with _effective_ids(id_base):
-            pid, pidfd = clone3(flags | CLONE_PARENT, exit_signal=0)
+            pid, pidfd = clone3(flags | CLONE_PARENT, exit_signal=0, cgroup_fd=tree_fd)
             if pid == 0:
                 ours.close()
+                os.close(tree_fd)
                 setup.run(plan, theirs)
     except OSError as error:
         ours.close()
         raise SetupFailed.from_oserror("make the namespaces", error) from error
     finally:
         theirs.close()
+        if tree_fd >= 0:
+            os.close(tree_fd)
     return Child(pid=pid, pidfd=pidfd, connection=ours)
 
 
@@ -243,6 +249,21 @@ def await_consoles(child: Child, count: int) -> None:
     """Wait until the child has mounted everything and opened its consoles. Raises SetupFailed, TimedOut."""
     _, fds = _receive(child, "console", fds_max=2 * count)
     child.consoles = tuple(zip(fds[::2], fds[1::2], strict=True))
+
+
+def join(child: Child, tasks: Sequence[str]) -> None:
+    """Have the child move itself into its cgroups, which are all there; tasks as in its plan. Raises SetupFailed."""
+    fds: list[int] = []
+    try:
+        for path in tasks:
+            fds.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+        setup.send(child.connection, {"type": "join"}, tuple(fds))
+    except OSError as error:
+        # what has ended meanwhile has told why
+        raise report(child) or SetupFailed.from_oserror("join the cgroups", error) from error
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def await_root(child: Child) -> None:

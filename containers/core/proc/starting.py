@@ -30,7 +30,8 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from ..cgroups import detect
-from ..cgroups.base import Cgroups, join
+from ..cgroups.base import Cgroups
+from ..cgroups.places import join
 from ..errors import CoreError, NotFound, SetupFailed, TimedOut
 from ..exits import CONSOLE_TAIL_BYTES
 from ..host import Host
@@ -72,15 +73,13 @@ class Starter:
             undo.callback(self.hooks.end, None, "post-stop", "stop")
             self.hooks.run("pre-start")
             undo.callback(remove_cgroups, self.cgroups, self.id)
+            spec = self.plan.spec
+            self.cgroups.begin(self.id, limits=spec.limits, owner_uid=self.plan.id_base or 0)
             child = self._clone(undo)
             undo.callback(lambda: self._delete_links(child.netns_fd))
-            # the child's mounts and the worker's links are made while the child is moved into its cgroups
+            # the child's mounts and the worker's links are made while the rest of its cgroups is
             setup.send(worker, {"type": "namespaces", "pid": child.pid}, (child.netns_fd,))
-            spec = self.plan.spec
-            joined = self.cgroups.create(
-                self.id, limits=spec.limits, owner_uid=self.plan.id_base or 0, privileged=spec.privileged
-            )
-            self._keeper.move(child.pid, joined.init_procs)
+            self.cgroups.complete(self.id, limits=spec.limits, privileged=spec.privileged)
             undo.callback(self._forget_run)
             self._release(child, worker)
             undo.pop_all()
@@ -94,7 +93,6 @@ class Starter:
         with ExitStack() as undo:
             self.hooks.run("pre-start")
             child = self._clone(undo)
-            self._keeper.move(child.pid, self.cgroups.joined(self.id).init_procs)
             if not host_network(self.plan.spec.nics):
                 self.placed = rtnl.move_over(self.plan, placed, old_netns_fd, child.netns_fd)
             self._release(child, None)
@@ -102,7 +100,8 @@ class Starter:
 
     def _clone(self, undo: ExitStack) -> spawn.Child:
         bpf = seccomp_files.contents(self._filter_fd)
-        child = spawn.clone(spawn.child_plan(self.plan, bpf), self.plan.id_base)
+        birth = self.cgroups.birth(self.id, privileged=self.plan.spec.privileged)
+        child = spawn.clone(spawn.child_plan(self.plan, bpf, birth.tasks), self.plan.id_base, birth.tree)
         undo.callback(child.close)
         undo.callback(child.kill)
         child.hook = lambda point: self.hooks.run(point, child)
@@ -118,7 +117,7 @@ class Starter:
             if self.luggage.wanted:
                 spawn.await_root(child)
                 self.luggage.bring(child)
-            self._keeper.wait_moved()
+            spawn.join(child, self.cgroups.birth(self.id, privileged=self.plan.spec.privileged).tasks)
             if worker is not None:
                 self.plan, self.placed = take_nics(self.plan, self.placed, _await_network(worker))
             started_at = records.now()

@@ -235,14 +235,11 @@ class Supervisor:
             raise SetupFailed.from_oserror("serve it again", error) from error
 
 
-def main(host: Host, cgroups: Cgroups, own_procs: str, starter: socket.socket, starter_pid: int) -> None:
-    """Take over what a starter starts; returns when the container has ended, or nothing was started.
-
-    own_procs: as handing.receive() takes it.
-    """
+def main(host: Host, cgroups: Cgroups, starter: socket.socket, starter_pid: int) -> None:
+    """Take over what a starter starts; returns when the container has ended, or nothing was started."""
     # ignored and blocked: kept for the descriptor, and ignored by children, which unblock everything
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    run = handing.receive(starter, own_procs)
+    run = handing.receive(starter)
     if not isinstance(run, Run):
         # it has ended, or is about to
         os.waitpid(starter_pid, 0)
