@@ -17,24 +17,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from .netlink import ACK, CREATE, EXCL, NESTED, ask, attribute, attributes, dump
 from .syscalls import CLONE_NEWNET, setns
 
 IFF_UP: Final = 1
 _TIMEOUT_SEC: Final = 10.0
-_READ_BYTES: Final = 1 << 16
-_HEADER: Final = struct.Struct("=IHHII")
 _IFINFO: Final = struct.Struct("=BxHiII")
 _IFADDR: Final = struct.Struct("=BBBBI")
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")
 _NDMSG: Final = struct.Struct("=BxxxiHBB")
-_ATTRIBUTE: Final = struct.Struct("=HH")
 
-_REQUEST, _ACK, _DUMP, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
+NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE = 24, 25
-_NEWNEIGH, _DELNEIGH = 28, 29
+NEWNEIGH, _DELNEIGH = 28, 29
 _NEWLINKPROP, _DELLINKPROP = 108, 109
 _IFLA = {
     "address": 1,
@@ -50,7 +46,6 @@ _IFLA = {
 }
 _IFLA_PERM_ADDRESS: Final = 54
 _IFLA_PARENT_DEV_NAME: Final = 56
-_NESTED: Final = 0x8000
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD: Final = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
@@ -116,9 +111,9 @@ def connect(netns_fd: int | None = None) -> socket.socket:
 
 def find(sock: socket.socket, name: str = "", *, index: int = 0) -> Link | None:
     """Return a link by its name or its index; None where there is none."""
-    attributes = _text("ifname", name) if name else b""
+    attributes = text_of("ifname", name) if name else b""
     try:
-        reply = _ask(sock, _GETLINK, 0, _ifinfo(index) + attributes)
+        reply = ask(sock, _GETLINK, 0, ifinfo(index) + attributes)
     except OSError as error:
         if error.errno == errno.ENODEV:
             return None
@@ -128,7 +123,7 @@ def find(sock: socket.socket, name: str = "", *, index: int = 0) -> Link | None:
 
 def links(sock: socket.socket) -> list[Link]:
     """Return every link."""
-    return [_link(payload) for payload in _dump(sock, _GETLINK, _ifinfo(0))]
+    return [_link(payload) for payload in dump(sock, _GETLINK, ifinfo(0))]
 
 
 def change(
@@ -146,24 +141,24 @@ def change(
 
     new_index: the number that it is to have in the other namespace.
     """
-    body = _ifinfo(index, flags=IFF_UP if up else 0, change=0 if up is None else IFF_UP)
+    body = ifinfo(index, flags=IFF_UP if up else 0, change=0 if up is None else IFF_UP)
     if netns_fd is not None:
-        body += _attribute(_IFLA["netns"], struct.pack("=I", netns_fd))
+        body += attribute(_IFLA["netns"], struct.pack("=I", netns_fd))
     if new_index:
-        body += _attribute(_IFLA["new_index"], struct.pack("=i", new_index))
+        body += attribute(_IFLA["new_index"], struct.pack("=i", new_index))
     if name:
-        body += _text("ifname", name)
+        body += text_of("ifname", name)
     if mtu is not None:
-        body += _attribute(_IFLA["mtu"], struct.pack("=I", mtu))
+        body += attribute(_IFLA["mtu"], struct.pack("=I", mtu))
     if mac:
-        body += _attribute(_IFLA["address"], bytes.fromhex(mac.replace(":", "")))
-    _ask(sock, _NEWLINK, _ACK, body)
+        body += attribute(_IFLA["address"], bytes.fromhex(mac.replace(":", "")))
+    ask(sock, NEWLINK, ACK, body)
 
 
 def delete(sock: socket.socket, name: str = "", *, index: int = 0) -> bool:
     """Delete a link; returns False where there is none. Takes about 20 ms (a grace period of the kernel)."""
     try:
-        _ask(sock, _DELLINK, _ACK, _ifinfo(index) + (_text("ifname", name) if name else b""))
+        ask(sock, _DELLINK, ACK, ifinfo(index) + (text_of("ifname", name) if name else b""))
     except OSError as error:
         if error.errno == errno.ENODEV:
             return False
@@ -175,20 +170,20 @@ def delete(sock: socket.socket, name: str = "", *, index: int = 0) -> bool:
 def set_altnames(sock: socket.socket, link: Link, wanted: tuple[str, ...]) -> None:
     """Give a link these other names and no more; one that another link has by now is left out."""
     for kind, flags, names in (
-        (_DELLINKPROP, _ACK, set(link.altnames) - set(wanted)),
-        (_NEWLINKPROP, _ACK | _CREATE | _EXCL, set(wanted) - set(link.altnames)),
+        (_DELLINKPROP, ACK, set(link.altnames) - set(wanted)),
+        (_NEWLINKPROP, ACK | CREATE | EXCL, set(wanted) - set(link.altnames)),
     ):
         for name in sorted(names):
-            listed = _attribute(_IFLA["props"] | _NESTED, _text("altname", name))
+            listed = attribute(_IFLA["props"] | NESTED, text_of("altname", name))
             with contextlib.suppress(FileExistsError):
-                _ask(sock, kind, flags, _ifinfo(link.index) + listed)
+                ask(sock, kind, flags, ifinfo(link.index) + listed)
 
 
 def _link(payload: bytes) -> Link:
     _family, _type, index, flags, _change = _IFINFO.unpack_from(payload)
-    values = dict(_attributes(payload[_IFINFO.size :]))
-    altnames = [_string(value) for kind, value in _attributes(values.get(_IFLA["props"], b"")) if kind == 53]
-    info = dict(_attributes(values.get(_IFLA["linkinfo"], b"")))
+    values = dict(attributes(payload[_IFINFO.size :]))
+    altnames = [_string(value) for kind, value in attributes(values.get(_IFLA["props"], b"")) if kind == 53]
+    info = dict(attributes(values.get(_IFLA["linkinfo"], b"")))
     return Link(
         index=index,
         name=_string(values.get(_IFLA["ifname"], b"")),
@@ -210,9 +205,9 @@ def _link(payload: bytes) -> Link:
 def addresses(sock: socket.socket, index: int) -> list[str]:
     """Return a link's addresses with prefix lengths, but for link-local ones."""
     found = []
-    for payload in _dump(sock, _GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
+    for payload in dump(sock, _GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
         _family, prefix, _flags, scope, owner = _IFADDR.unpack_from(payload)
-        values = dict(_attributes(payload[_IFADDR.size :]))
+        values = dict(attributes(payload[_IFADDR.size :]))
         raw = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
         if owner == index and raw and scope == _SCOPE_UNIVERSE:
             found.append(f"{ipaddress.ip_address(raw)}/{prefix}")
@@ -225,20 +220,20 @@ def add_address(sock: socket.socket, index: int, text: str) -> None:
     packed = interface.ip.packed
     flags = _IFA_F_NODAD if interface.version == 6 else 0
     body = _IFADDR.pack(_family(interface), interface.network.prefixlen, flags, _SCOPE_UNIVERSE, index)
-    body += _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+    body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
     if interface.version == 4 and interface.network.prefixlen < 31:
-        body += _attribute(_IFA_BROADCAST, interface.network.broadcast_address.packed)
+        body += attribute(_IFA_BROADCAST, interface.network.broadcast_address.packed)
     with contextlib.suppress(FileExistsError):
-        _ask(sock, _NEWADDR, _ACK | _CREATE | _EXCL, body)
+        ask(sock, _NEWADDR, ACK | CREATE | EXCL, body)
 
 
 def remove_address(sock: socket.socket, index: int, text: str) -> None:
     """Take an address from a link; one that it does not have is fine."""
     interface = ipaddress.ip_interface(text)
     body = _IFADDR.pack(_family(interface), interface.network.prefixlen, 0, 0, index)
-    body += _attribute(_IFA_LOCAL, interface.ip.packed) + _attribute(_IFA_ADDRESS, interface.ip.packed)
+    body += attribute(_IFA_LOCAL, interface.ip.packed) + attribute(_IFA_ADDRESS, interface.ip.packed)
     try:
-        _ask(sock, _DELADDR, _ACK, body)
+        ask(sock, _DELADDR, ACK, body)
     except OSError as error:
         if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
             raise
@@ -251,12 +246,12 @@ def route(sock: socket.socket, index: int, destination: str, *, via: str | None 
     kind = _RTN_UNICAST if not remove or network.version == 6 else 0
     body = _RTMSG.pack(_family(network), network.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, scope, kind, 0)
     if network.prefixlen:
-        body += _attribute(_RTA_DST, network.network_address.packed)
-    body += _attribute(_RTA_OIF, struct.pack("=I", index))
+        body += attribute(_RTA_DST, network.network_address.packed)
+    body += attribute(_RTA_OIF, struct.pack("=I", index))
     if via:
-        body += _attribute(_RTA_GATEWAY, ipaddress.ip_address(via).packed)
+        body += attribute(_RTA_GATEWAY, ipaddress.ip_address(via).packed)
     try:
-        _ask(sock, _DELROUTE if remove else _NEWROUTE, _ACK if remove else _ACK | _CREATE | _EXCL, body)
+        ask(sock, _DELROUTE if remove else _NEWROUTE, ACK if remove else ACK | CREATE | EXCL, body)
     except FileExistsError:
         pass
     except OSError as error:
@@ -268,9 +263,9 @@ def proxy(sock: socket.socket, index: int, address: str, *, remove: bool = False
     """Have the host answer for an address on a link (proxy ARP, proxy NDP), or not any more; what is so is fine."""
     one = ipaddress.ip_address(address)
     body = _NDMSG.pack(_family(one), index, 0, _NTF_PROXY, 0)
-    body += _attribute(_NDA_DST, one.packed) + _attribute(_NDA_PROTOCOL, bytes((PROTOCOL,)))
+    body += attribute(_NDA_DST, one.packed) + attribute(_NDA_PROTOCOL, bytes((PROTOCOL,)))
     try:
-        _ask(sock, _DELNEIGH if remove else _NEWNEIGH, _ACK if remove else _ACK | _CREATE, body)
+        ask(sock, _DELNEIGH if remove else NEWNEIGH, ACK if remove else ACK | CREATE, body)
     except OSError as error:
         if not (remove and error.errno in (errno.ENOENT, errno.ENODEV)):
             raise
@@ -281,29 +276,14 @@ def _family(one: ipaddress.IPv4Interface | ipaddress.IPv6Interface | ipaddress.I
     return socket.AF_INET if one.version == 4 else socket.AF_INET6
 
 
-# -- messages --------------------------------------------------------------------------------------------------------
-
-
-def _ifinfo(index: int, *, flags: int = 0, change: int = 0) -> bytes:
+def ifinfo(index: int, *, flags: int = 0, change: int = 0) -> bytes:
+    """Return the head of a message about a link."""
     return _IFINFO.pack(socket.AF_UNSPEC, 0, index, flags, change)
 
 
-def _text(name: str, value: str) -> bytes:
-    return _attribute(_IFLA[name], value.encode() + b"\0")
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    padding = b"\0" * (-len(value) % 4)
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + padding
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data)
-        if length < _ATTRIBUTE.size:
-            return
-        yield kind & 0x3FFF, data[_ATTRIBUTE.size : length]
-        data = data[length + (-length % 4) :]
+def text_of(name: str, value: str) -> bytes:
+    """Return an attribute of a link with text in it."""
+    return attribute(_IFLA[name], value.encode() + b"\0")
 
 
 def _string(value: bytes) -> str:
@@ -312,32 +292,3 @@ def _string(value: bytes) -> str:
 
 def _number(value: bytes | None) -> int:
     return int(struct.unpack("=I", value)[0]) if value else 0
-
-
-def _ask(sock: socket.socket, kind: int, flags: int, body: bytes) -> bytes:
-    """Send one request and return the answer's payload; raises OSError with the kernel's errno."""
-    sock.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags, 1, 0) + body)
-    answer = sock.recv(_READ_BYTES)
-    length, answered, *_ = _HEADER.unpack_from(answer)
-    payload = answer[_HEADER.size : length]
-    if answered == _NLMSG_ERROR:
-        (number,) = struct.unpack_from("=i", payload)
-        if number:
-            raise OSError(-number, os.strerror(-number))
-    return payload
-
-
-def _dump(sock: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
-    """Yield the payloads of everything of a kind."""
-    sock.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _DUMP, 1, 0) + body)
-    while True:
-        data = sock.recv(_READ_BYTES)
-        while data:
-            length, answered, *_ = _HEADER.unpack_from(data)
-            if answered == _NLMSG_DONE:
-                return
-            if answered == _NLMSG_ERROR:
-                (number,) = struct.unpack_from("=i", data, _HEADER.size)
-                raise OSError(-number, os.strerror(-number))
-            yield data[_HEADER.size : length]
-            data = data[length + (-length % 4) :]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import rtnetlink
-from ..errors import PolicyDenied
+from ..errors import PolicyDenied, SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
 from ..nics import ON_PARENT, Nic
@@ -44,43 +44,61 @@ def plug(host: Host, spec: Spec, nics: Sequence[Nic], netns_fd: int, parents: Pa
     """
     pairs = [nic for nic in nics if nic.type in ("bridge", "routed")]
     placed: list[Placed] = []
-    with ExitStack() as undo, bridge.netlink(f"network of {spec.name}") as ip:
-        if pairs:
-            placed += _pairs(host, spec, pairs, netns_fd, parents, ip, undo)
-        for nic in nics:
-            if nic.type in ON_PARENT:
-                placed.append(_on_card(host, spec, nic, netns_fd, parents, ip, undo))
-                failpoint(host.state_dir, "plug.card")
-        _configure(placed, netns_fd)
-        undo.pop_all()
+    step = f"network of {spec.name}"
+    try:
+        with ExitStack() as undo:
+            if pairs:
+                placed += _pairs(host, spec, pairs, netns_fd, parents, undo)
+            if any(nic.type in ON_PARENT or rates.wanted(nic) for nic in nics):
+                with bridge.netlink(step) as ip:
+                    placed += _others(host, spec, nics, netns_fd, parents, ip, undo)
+            _configure(placed, netns_fd)
+            undo.pop_all()
+    except OSError as error:
+        raise SetupFailed.from_oserror(step, error) from error
     return placed
 
 
 def _pairs(
-    host: Host, spec: Spec, pairs: Sequence[Nic], netns_fd: int, parents: Parents, ip: IPRoute, undo: ExitStack
+    host: Host, spec: Spec, pairs: Sequence[Nic], netns_fd: int, parents: Parents, undo: ExitStack
 ) -> list[Placed]:
     # nft, if it must, looks beside us while the links, still down, are made; writing what is there already would cost a
     # grace period
     filters = nft.Look(host)
-    try:
-        indexes = veth.create(ip, host, spec, pairs, netns_fd)
-        for nic in pairs:
-            undo.callback(veth.delete, [nic.host_link])
-    finally:
-        contents = filters.contents()
-    failpoint(host.state_dir, "plug.pairs")
-    if not contents.complete(spec):
-        nft.register(host, spec)
-    on_bridges = [index for nic, index in zip(pairs, indexes, strict=True) if nic.type == "bridge"]
-    veth.bring_up(ip, on_bridges)
+    with rtnetlink.connect() as sock:
+        try:
+            indexes = veth.create(sock, host, spec, pairs, netns_fd)
+            for nic in pairs:
+                undo.callback(veth.delete, [nic.host_link])
+        finally:
+            contents = filters.contents()
+        failpoint(host.state_dir, "plug.pairs")
+        if not contents.complete(spec):
+            nft.register(host, spec)
+        on_bridges = [index for nic, index in zip(pairs, indexes, strict=True) if nic.type == "bridge"]
+        veth.bring_up(sock, on_bridges)
     for nic, index in zip(pairs, indexes, strict=True):
         if nic.type == "routed":
             nft.ensure_routed(host)
             undo.callback(_no_answers, host, spec, nic)
             routed.settle(host, spec, nic, index, _parent(parents, nic) if nic.parent else None)
-        if rates.wanted(nic):
-            rates.set_rates(host, spec, nic, ip, index)
     return [Placed(nic) for nic in pairs]
+
+
+def _others(
+    host: Host, spec: Spec, nics: Sequence[Nic], netns_fd: int, parents: Parents, ip: IPRoute, undo: ExitStack
+) -> list[Placed]:
+    """Hold pairs to their rates, and put in what takes a card of the host's."""
+    placed = []
+    for nic in nics:
+        if nic.type in ON_PARENT:
+            placed.append(_on_card(host, spec, nic, netns_fd, parents, ip, undo))
+            failpoint(host.state_dir, "plug.card")
+        elif rates.wanted(nic):
+            index = bridge.link_index(ip, nic.host_link)
+            if index is not None:
+                rates.set_rates(host, spec, nic, ip, index)
+    return placed
 
 
 def _no_answers(host: Host, spec: Spec, nic: Nic) -> None:

@@ -1,134 +1,140 @@
-"""A container's NIC: a veth pair with one end on the host, on a bridge or not, and one straight in the container."""
+"""A container's NIC: a veth pair with one end on the host, on a bridge or not, and one straight in the container.
+
+Without pyroute2, whose messages cost a start milliseconds: what a pair needs is asked of the kernel in a few messages.
+Sources: include/uapi/linux/{if_link,neighbour,veth}.h.
+"""
 
 from __future__ import annotations
 
-import errno
+import socket
+import struct
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
+from .. import rtnetlink
 from ..errors import SetupFailed
 from ..host import Host
+from ..netlink import ACK, APPEND, CREATE, EXCL, NESTED, ask, ask_all, attribute
 from ..nics import Nic
+from ..rtnetlink import NEWLINK, NEWNEIGH, Link, ifinfo, text_of
 from ..sentences import say
 from ..spec import Spec
-from .bridge import DEFAULT_MTU, link_index, netlink
+from .bridge import DEFAULT_MTU
 from .subnets import host_side_mac
 
-if TYPE_CHECKING:
-    from pyroute2 import IPRoute
-
-
-NTF_MASTER: Final = 0x04
-NUD_NOARP: Final = 0x40
+_NDMSG: Final = struct.Struct("=BxxxiHBB")
+_NTF_MASTER: Final = 0x04
+_NUD_NOARP: Final = 0x40
 """With NTF_MASTER: a static entry of the bridge. (NUD_PERMANENT would mean the host itself.)"""
+_NDA_LLADDR: Final = 2
+_ADDRESS, _MTU, _MASTER, _LINKINFO, _ALIAS, _NETNS_FD = 1, 4, 10, 18, 20, 28
+_KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
+_VETH_PEER: Final = 1
+_PORT: Final = {"guard": (5, 1), "learning": (8, 0), "unicast_flood": (9, 0), "isolated": (33, 0)}
+"""A port's settings. The one known MAC is entered by hand: a container can neither learn its way in nor receive what is
+for others."""
 
 
-def create(ip: IPRoute, host: Host, spec: Spec, nics: Iterable[Nic], netns_fd: int) -> list[int]:
+def create(sock: socket.socket, host: Host, spec: Spec, nics: Iterable[Nic], netns_fd: int) -> list[int]:
     """Make NICs of the container, host sides down and on their bridges; return the host sides' indexes.
 
-    nics: of the types bridge and routed. ip: rtnetlink of the host's namespace. netns_fd: the container's network
+    nics: of the types bridge and routed. sock: rtnetlink of the host's namespace. netns_fd: the container's network
     namespace; borrowed. A leftover link of the same name is deleted first.
-    Raises SetupFailed or NetlinkError, and then leaves no link.
+    Raises SetupFailed or OSError, and then leaves no link.
     """
     made: list[int] = []
     with ExitStack() as undo:
         for nic in nics:
-            made.append(_create(ip, host, spec, nic, netns_fd))
-            undo.callback(_delete, ip, nic.host_link)
+            made.append(_create(sock, host, spec, nic, netns_fd))
+            undo.callback(rtnetlink.delete, sock, nic.host_link)
         undo.pop_all()
     return made
 
 
-def bring_up(ip: IPRoute, indexes: Iterable[int]) -> None:
-    """Let traffic through: call it when the packet filter is in place."""
+def bring_up(sock: socket.socket, indexes: Iterable[int]) -> None:
+    """Let traffic through: call it when the packet filter is in place. Raises OSError."""
     for index in indexes:
-        ip.link("set", index=index, state="up")
+        rtnetlink.change(sock, index, up=True)
 
 
 def delete(names: Iterable[str]) -> None:
     """Delete links by name; what is gone already is fine. Takes about 20 ms each (a grace period of the kernel).
 
-    One that cannot be deleted does not keep the others; then its error is raised at the end.
+    One that cannot be deleted does not keep the others; then its error is raised at the end, as SetupFailed.
     """
-    with netlink("deleting links") as ip, ExitStack() as each:
-        for name in reversed(list(names)):
-            each.callback(_delete, ip, name)
-
-
-def _delete(ip: IPRoute, name: str) -> None:
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    index = link_index(ip, name)
-    if index is None:
-        return
     try:
-        ip.link("del", index=index)
-    except NetlinkError as error:
-        # the kernel's own cleanup of a dead network namespace may have come first
-        if error.code != errno.ENODEV:
-            raise
+        with rtnetlink.connect() as sock, ExitStack() as each:
+            for name in reversed(list(names)):
+                each.callback(rtnetlink.delete, sock, name)
+    except OSError as error:
+        raise SetupFailed.from_oserror("deleting links", error) from error
 
 
-def _create(ip: IPRoute, host: Host, spec: Spec, nic: Nic, netns_fd: int) -> int:
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    bridge = _bridge(ip, nic) if nic.type == "bridge" else None
-    mtu = nic.mtu or (bridge.get("mtu") if bridge else DEFAULT_MTU)
-    request: dict[str, Any] = {
-        "ifname": nic.host_link,
-        "kind": "veth",
-        "address": host_side_mac(nic.mac),
-        **({"master": bridge["index"]} if bridge else {}),
-        "mtu": mtu,
-        "peer": {"ifname": nic.name, "address": nic.mac, "mtu": mtu, "net_ns_fd": netns_fd},
-    }
+def _create(sock: socket.socket, host: Host, spec: Spec, nic: Nic, netns_fd: int) -> int:
+    bridge = _bridge(sock, nic) if nic.type == "bridge" else None
+    body = _pair(nic, bridge, netns_fd)
     try:
-        ip.link("add", **request)
-    except NetlinkError as error:
-        if error.code != errno.EEXIST:
-            raise
-        _delete(ip, nic.host_link)
-        ip.link("add", **request)
-    index = link_index(ip, nic.host_link)
-    if index is None:
+        ask(sock, NEWLINK, ACK | CREATE | EXCL, body)
+    except FileExistsError:
+        rtnetlink.delete(sock, nic.host_link)
+        ask(sock, NEWLINK, ACK | CREATE | EXCL, body)
+    link = rtnetlink.find(sock, nic.host_link)
+    if link is None:
         raise SetupFailed(
             say("The link %(host_link)s went away while it was made.", host_link=nic.host_link),
             step="network",
             path=nic.host_link,
         )
     with ExitStack() as undo:
-        undo.callback(_delete, ip, nic.host_link)
-        _settle(ip, host, spec, nic, index)
+        undo.callback(rtnetlink.delete, sock, nic.host_link)
+        # before it is up, so that the host never speaks IPv6 on it
+        _disable_ipv6(nic.host_link)
+        ask_all(sock, _settings(nic, host.link_alias(spec.id), link.index))
         undo.pop_all()
-    return index
+    return link.index
 
 
-def _bridge(ip: IPRoute, nic: Nic) -> Any:
-    from pyroute2.netlink.exceptions import NetlinkError
+def _pair(nic: Nic, bridge: Link | None, netns_fd: int) -> bytes:
+    mtu = attribute(_MTU, struct.pack("=I", nic.mtu or (bridge.mtu if bridge else DEFAULT_MTU)))
+    inside = ifinfo(0) + text_of("ifname", nic.name) + _mac(nic.mac) + mtu
+    inside += attribute(_NETNS_FD, struct.pack("=I", netns_fd))
+    outside = ifinfo(0) + text_of("ifname", nic.host_link) + _mac(host_side_mac(nic.mac)) + mtu
+    if bridge is not None:
+        outside += attribute(_MASTER, struct.pack("=I", bridge.index))
+    data = attribute(_DATA | NESTED, attribute(_VETH_PEER | NESTED, inside))
+    return outside + attribute(_LINKINFO | NESTED, attribute(_KIND, b"veth\0") + data)
 
-    try:
-        return ip.link("get", ifname=nic.bridge)[0]
-    except NetlinkError as error:
-        if error.code != errno.ENODEV:
-            raise
+
+def _mac(text: str) -> bytes:
+    return attribute(_ADDRESS, bytes.fromhex(text.replace(":", ""))) if text else b""
+
+
+def _settings(nic: Nic, alias: str, index: int) -> list[tuple[int, int, bytes]]:
+    """Return the requests for what a host side is to be before it is up."""
+    body = ifinfo(index) + attribute(_ALIAS, alias.encode())
+    if nic.type != "bridge":
+        return [(NEWLINK, 0, body)]
+    port = b"".join(attribute(number, bytes((value,))) for number, value in _PORT.values())
+    slave = attribute(_SLAVE_KIND, b"bridge\0") + attribute(_SLAVE_DATA | NESTED, port)
+    entry = _NDMSG.pack(socket.AF_BRIDGE, index, _NUD_NOARP, _NTF_MASTER, 0)
+    entry += attribute(_NDA_LLADDR, bytes.fromhex(nic.mac.replace(":", "")))
+    return [
+        (NEWLINK, 0, body + attribute(_LINKINFO | NESTED, slave)),
+        (NEWNEIGH, CREATE | APPEND, entry),
+    ]
+
+
+def _bridge(sock: socket.socket, nic: Nic) -> Link:
+    found = rtnetlink.find(sock, nic.bridge)
+    if found is None:
         raise SetupFailed(
             say("The bridge %(bridge)s of network %(network)s is not there.", bridge=nic.bridge, network=nic.network),
             step="network",
             path=nic.bridge,
-        ) from None
-
-
-def _settle(ip: IPRoute, host: Host, spec: Spec, nic: Nic, index: int) -> None:
-    # before it is up, so that the host never speaks IPv6 on it
-    _disable_ipv6(nic.host_link)
-    ip.link("set", index=index, ifalias=host.link_alias(spec.id))
-    if nic.type != "bridge":
-        return
-    # the one known MAC is entered by hand: a container can neither learn its way in nor receive what is for others
-    ip.brport("set", index=index, learning=0, unicast_flood=0, guard=1, isolated=0)
-    ip.fdb("append", ifindex=index, lladdr=nic.mac, flags=NTF_MASTER, state=NUD_NOARP)
+        )
+    return found
 
 
 def _disable_ipv6(link: str) -> None:
