@@ -10,6 +10,7 @@ Root and the web's user may connect, nobody else. Limits hold for the container 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -87,22 +88,11 @@ class SessionServer:
     # -- the socket --------------------------------------------------------------------------------------------------
 
     def listen(self, path: Path) -> None:
-        """Make the socket (0660, the web's group) and serve it. Raises OSError."""
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            path.unlink(missing_ok=True)
-            previous = os.umask(0o177)
-            try:
-                listening.bind(str(path))
-            finally:
-                os.umask(previous)
-            if self._web_gid is not None:
-                os.chown(path, 0, self._web_gid)
-            path.chmod(0o660)
-            listening.listen(64)
-        except OSError:
-            listening.close()
-            raise
+        """Make the socket and serve it. Raises OSError."""
+        self.take(listen(path, self._web_gid), path)
+
+    def take(self, listening: socket.socket, path: Path) -> None:
+        """Serve a socket that listen() made; from here on it is owned."""
         self._socket, self._path = listening, path
         self._loop.watch(listening.fileno(), read=self._accept)
 
@@ -287,6 +277,28 @@ class SessionServer:
             client.refuse("invalid-transition", "The container is frozen; unfreeze it first.")
             return None
         return container
+
+
+def listen(path: Path, web_gid: int | None) -> socket.socket:
+    """Make a socket that listens (0660, the web's group), in the place of what is there. Raises OSError."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    name = str(path)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        previous = os.umask(0o177)
+        try:
+            listening.bind(name)
+        finally:
+            os.umask(previous)
+        if web_gid is not None:
+            os.chown(name, 0, web_gid)
+        os.chmod(name, 0o660)
+        listening.listen(64)
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 def exec_request(message: dict[str, Any]) -> dict[str, Any]:

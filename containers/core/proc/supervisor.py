@@ -7,13 +7,15 @@ Forked by the launcher, standard library only; it outlives the panel. Its life::
     end:   reboot(2) inside ──▶ another child starts a new init in new namespaces, the NICs moved over
            anything else ──▶ last_exit.json, links and cgroups removed, run file removed last
 
-It touches as little memory as it can before somebody asks for something: there are as many as containers.
+It touches as little memory as it can before somebody asks for something: there are as many as containers. What serves
+clients and consoles is made when the first client comes, or the first output.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import sys
@@ -27,12 +29,13 @@ from ..exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
 from ..host import Host
 from ..start_plan import StartPlan
 from ..syscalls import overwrite_cmdline, set_process_name, signal_fd
-from . import attach, handing, hooking, rebooting, records, rtnl, seccomp_files, serving, spawn
+from . import attach, handing, hooking, rebooting, records, rtnl, seccomp_files, serving, sessions, spawn, terminals
 from .clients import Client
 from .console import CONSOLE
 from .handing import Run
 from .loop import Loop
 from .luggage import Luggage
+from .sessions import SessionServer
 from .starting import remove_cgroups, take_nics
 from .telling import freezes_told
 
@@ -59,11 +62,12 @@ class Supervisor:
         self._run = run
         self._plan: StartPlan | None = None
         self.luggage = Luggage(self)
-        self.server = serving.make(self)
+        self._server: SessionServer | None = None
         self._shutdown_fd = signal_fd({signal.SIGTERM})
         self.loop.watch(self._shutdown_fd, read=self._host_goes_down)
         self._take(run)
-        self.server.listen(host.supervisor_socket(self.id))
+        self._listening = sessions.listen(host.supervisor_socket(self.id), serving.web_ids()[1])
+        self.loop.watch(self._listening.fileno(), read=self._furnish)
 
     @property
     def plan(self) -> StartPlan:
@@ -98,9 +102,26 @@ class Supervisor:
         self._run, self._plan, self.child, self.placed = run, None, child, run.placed
         if run.held or self.luggage.held:
             self.luggage.take_over(run.held)
-        self.server.container = lambda: serving.target(self, child, self.cgroups.joined(self.id))
-        for console, pty in zip(self.server.consoles.values(), child.consoles, strict=True):
+        if self._server is not None:
+            self._let_in(self._server, child)
+            return
+        for master_fd, _ in child.consoles:
+            terminals.check_pty(master_fd)
+            self.loop.watch(master_fd, read=self._furnish)
+
+    def _let_in(self, server: SessionServer, child: spawn.Init) -> None:
+        server.container = lambda: serving.target(self, child, self.cgroups.joined(self.id))
+        for console, pty in zip(server.consoles.values(), child.consoles, strict=True):
             console.attach(*pty)
+
+    def _furnish(self) -> None:
+        """Make what serves clients and consoles, from the next turn of the loop on."""
+        self._server = serving.make(self)
+        for console in self._server.consoles.values():
+            console.created_at = self._run.started_at
+        if self.child is not None:
+            self._let_in(self._server, self.child)
+        self._server.take(self._listening, self.host.supervisor_socket(self.id))
 
     def reap(self, starter: socket.socket, pid: int) -> None:
         """Wait, beside everything else, for the end of the starter at the other end."""
@@ -122,15 +143,23 @@ class Supervisor:
                 self.loop.run()
             self.loop.forget(child.pidfd)
             self.child = None
-            self.server.container = None
+            if self._server is not None:
+                self._server.container = None
             self._ended(child)
 
     def _console_tail(self, child: spawn.Init) -> str | None:
         """Let go of the child's consoles; returns the last lines that /dev/console showed."""
-        console = self.server.consoles[CONSOLE]
+        if self._server is None:
+            for master_fd, _ in child.consoles:
+                self.loop.forget(master_fd)
+            if not (child.consoles and _speaks(child.consoles[0][0])):
+                return None
+            self._furnish()
+        assert self._server is not None
+        console = self._server.consoles[CONSOLE]
         if console.master_fd < 0 and child.consoles:
             console.attach(*child.consoles[0])
-        for one in self.server.consoles.values():
+        for one in self._server.consoles.values():
             one.detach()
         return console.tail(CONSOLE_TAIL_BYTES) or None
 
@@ -212,11 +241,20 @@ class Supervisor:
         if reason != "reboot":
             hooks.end(child, "post-stop", "stop")
         child.close()
-        self.server.finish()
+        self._close()
         records.expect(self.host, self.id, None)
         self.host.run_path(self.id).unlink(missing_ok=True)
         # last: who hears it looks at once
         records.notify(self.host, self.id, "oom" if reason == "oom" else "stopped")
+
+    def _close(self) -> None:
+        """Let nobody in any more."""
+        if self._server is not None:
+            self._server.finish()
+            return
+        self.loop.forget(self._listening.fileno())
+        self._listening.close()
+        self.host.supervisor_socket(self.id).unlink(missing_ok=True)
 
     def _reboot(self, old: spawn.Init) -> None:
         """Start a new init in new namespaces; the limits stay, or follow the spec where it was changed meanwhile."""
@@ -260,6 +298,13 @@ def main(host: Host, cgroups: Cgroups, starter: socket.socket, starter_pid: int)
     records.notify(host, run.id, "started")
     supervisor.reap(starter, starter_pid)
     supervisor.serve()
+
+
+def _speaks(master_fd: int) -> bool:
+    """Whether there is something to be read of a console."""
+    poll = select.poll()
+    poll.register(master_fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _become_supervisor(instance: str, name: str, container_id: str) -> None:

@@ -24,6 +24,12 @@ _HANGUP_SEC: Final = 2.0
 _PTMX: Final = os.makedev(5, 2)
 
 
+def check_pty(master_fd: int) -> None:
+    """Raise OSError where a descriptor that a container gave is not the master of a pty."""
+    if os.fstat(master_fd).st_rdev != _PTMX:
+        raise OSError("what the container gave is not a pty")
+
+
 class Pty(Stream):
     """A stream whose source and sink is the master of a pty. Owns master_fd once attached."""
 
@@ -56,8 +62,7 @@ class Pty(Stream):
                 fcntl.ioctl(self.master_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def _attach(self, master_fd: int) -> None:
-        if os.fstat(master_fd).st_rdev != _PTMX:
-            raise OSError("what the container gave is not a pty")
+        check_pty(master_fd)
         os.set_blocking(master_fd, False)
         self.master_fd = master_fd
         self._watch()
