@@ -2,7 +2,7 @@
 
 Django's own entry calls the middlewares from the event loop, and those that are written for threads, which is most of
 them, each go to a thread and back twice: sixteen changes of threads for a page, some of its time. Here the request
-goes to its thread once. What waits for long in an async view still waits in the event loop.
+goes to its thread once. What waits for long does so in the event loop, after the thread has gone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from containers.messaging import notices
+
+from . import held
 
 
 class Handler(ASGIHandler):
@@ -31,8 +33,11 @@ class Handler(ASGIHandler):
         super().load_middleware(is_async=False)
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
-        """Have the request answered in its thread."""
+        """Have the request answered in its thread; what is held back has none while it waits."""
+        held.promise(request)
         answer: Any = await sync_to_async(self.get_response, thread_sensitive=True)(request)
+        if isinstance(answer, held.Held):
+            await answer.finished()
         return answer  # type: ignore[no-any-return]
 
 

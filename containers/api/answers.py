@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Final
-from uuid import UUID
+from typing import Annotated, Final
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import Header, Query
 from pydantic import AfterValidator
 
-from containers.messaging import notices
+from containers.core.errors import NotFound
 from containers.models import Operation
 from containers.showing import present
 
+from . import holding
+
 WAIT_MAX_SEC: Final = 60.0
-LOOK_EVERY_SEC: Final = 0.5
-"""Notices may be lost, so the row is read again this often anyway."""
 
 
 def _clamp(seconds: float) -> float:
@@ -35,34 +33,32 @@ Key = Annotated[str | None, Header(None, alias="Idempotency-Key")]
 async def operation(request: HttpRequest, wait: float, ask: Callable[[], Operation]) -> HttpResponse:
     """Run `ask` (which makes an operation, or raises) in a thread, wait as asked, and answer."""
     row = await sync_to_async(ask)()
-    if wait and not row.finished:
-        row = await ended(row.pk, wait)
-    shape: dict[str, Any] = await sync_to_async(present.operation)(row)
-    response = JsonResponse(shape, status=200 if wait and row.finished else 202)
-    response["Location"] = f"/api/v1/operations/{row.pk}"
-    return response
+
+    def answer(row: Operation) -> HttpResponse:
+        response = JsonResponse(present.operation(row), status=200 if wait and row.finished else 202)
+        response["Location"] = f"/api/v1/operations/{row.pk}"
+        return response
+
+    return await ended(request, row, wait, answer)
 
 
-async def ended(operation_id: UUID, seconds: float) -> Operation:
-    """Return the operation's row as soon as it has ended, or as it is when the time is up. Holds no thread."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    # listen first, look afterwards: what ends in between is seen
-    with notices.hub().subscribe() as subscription:
-        while True:
-            row: Operation = await sync_to_async(Operation.objects.get)(pk=operation_id)
-            left = deadline - loop.time()
-            if row.finished or left <= 0:
-                return row
-            await news(subscription, str(operation_id), min(left, LOOK_EVERY_SEC))
+async def ended(
+    request: HttpRequest, row: Operation, seconds: float, answer: Callable[[Operation], HttpResponse]
+) -> HttpResponse:
+    """Answer with the operation's row as soon as it has ended, or as it is when the time is up."""
+    if not seconds or row.finished:
+        return answer(row)
+    operation_id = row.pk
 
+    def look() -> tuple[Operation, bool]:
+        try:
+            row = Operation.objects.get(pk=operation_id)
+        except Operation.DoesNotExist:
+            raise NotFound("There is no such operation.") from None
+        return row, row.finished
 
-async def news(subscription: notices.Subscription, object_id: str, seconds: float) -> None:
-    """Return when something was told about an object, at the latest after these seconds."""
-    try:
-        async with asyncio.timeout(seconds):
-            async for notice in subscription:
-                if notice["kind"] == "resync" or notice["id"] == object_id:
-                    return
-    except TimeoutError:
-        return
+    async def finish() -> HttpResponse:
+        key = ("operation", operation_id)
+        return answer(await holding.lookout().until(key, str(operation_id), look, seconds))
+
+    return await holding.hold(request, finish)

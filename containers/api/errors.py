@@ -110,6 +110,17 @@ def of_core_error(error: CoreError) -> JsonResponse:
     return JsonResponse(error.as_dict(), status=STATUS_OF_CODE.get(error.code, 500))
 
 
+def of_exception(request: HttpRequest, error: Exception) -> JsonResponse:
+    """Translate any exception; of what nobody expected the log tells more than the answer."""
+    if isinstance(error, CoreError):
+        return of_core_error(error)
+    if isinstance(error, OperationalError):
+        log.error("database: %s", error)
+        return error_response(503, message=database_message(error))
+    log.error("%s %s", request.method, request.path, exc_info=error)
+    return error_response(500)
+
+
 _WRONG_VALUE: Final = frozenset(
     """
     string_too_short string_too_long string_pattern_mismatch string_unicode
@@ -157,9 +168,8 @@ _MESSAGES: Final = {
 def install(api: NinjaAPI) -> None:
     """Register the handlers of all errors with the API."""
 
-    @api.exception_handler(CoreError)
-    def core_error(_request: HttpRequest, error: CoreError) -> HttpResponse:
-        return of_core_error(error)
+    for kind in (CoreError, OperationalError, Exception):
+        api.exception_handler(kind)(of_exception)
 
     @api.exception_handler(ValidationError)
     def validation_error(_request: HttpRequest, error: ValidationError) -> HttpResponse:
@@ -181,16 +191,6 @@ def install(api: NinjaAPI) -> None:
     @api.exception_handler(RequestDataTooBig)
     def too_large(_request: HttpRequest, _error: RequestDataTooBig) -> HttpResponse:
         return error_response(413)
-
-    @api.exception_handler(OperationalError)
-    def database(_request: HttpRequest, error: OperationalError) -> HttpResponse:
-        log.error("database: %s", error)
-        return error_response(503, message=database_message(error))
-
-    @api.exception_handler(Exception)
-    def anything_else(request: HttpRequest, error: Exception) -> HttpResponse:
-        log.error("%s %s", request.method, request.path, exc_info=error)
-        return error_response(500)
 
 
 @csrf_exempt  # nothing is done here, and an unknown path is 404 for every method

@@ -58,9 +58,7 @@ def list_operations(
 async def get_operation(request: HttpRequest, operation_id: str, wait: Wait = 0) -> HttpResponse:
     """One operation; with `wait`, held until it has ended."""
     row = await sync_to_async(_find)(request, operation_id)
-    if wait and not row.finished:
-        row = await answers.ended(row.pk, wait)
-    return JsonResponse(present.operation(row))
+    return await answers.ended(request, row, wait, lambda row: JsonResponse(present.operation(row)))
 
 
 @router.get("/operations/{operation_id}/log", summary="An operation's log")

@@ -6,16 +6,18 @@ import asyncio
 import threading
 import time
 import uuid
+from collections.abc import Callable
 
 import httpx
 import pytest
-from django.core.asgi import get_asgi_application
 from django.db import connection
 from django.utils import timezone
 
-from containers.api import answers
+from containers.api import answers, holding
 from containers.models import Image, Network, Operation, local_host
 from panel.accounts import tokens
+from panel.handler import get_application
+from tests.kernel.patience import patient
 from tests.web.api import Api, assert_error
 
 pytestmark = pytest.mark.django_db
@@ -130,30 +132,65 @@ def test_wait_is_clamped():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_wait_sees_the_end_and_blocks_nobody(operation, alice):
-    """While twenty requests wait, another is answered; when the operation ends all are answered with it."""
+def test_wait_sees_the_end_and_blocks_nobody(operation, alice, monkeypatch):
+    """While 50 requests wait, none has a thread; who comes past the limit waits for nothing; all hear of the end."""
+    monkeypatch.setattr(holding, "WAITING_MAX", 50)
     _row, secret = tokens.issue(alice, name="t")
     headers = {"Authorization": f"Bearer {secret}"}
     path = f"/api/v1/operations/{operation.pk}"
-
-    go = threading.Event()
+    before = threading.active_count()
 
     def finish() -> None:
-        go.wait(20)
         Operation.objects.filter(pk=operation.pk).update(status="failed", finished_at=timezone.now())
         connection.close()
 
+    async def until(so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(patient(30)):
+            while not so():
+                await asyncio.sleep(0.02)
+
     async def main() -> None:
-        transport = httpx.ASGITransport(app=get_asgi_application())
-        client = httpx.AsyncClient(transport=transport, base_url="http://testserver", timeout=30)
-        waiting = [asyncio.create_task(client.get(f"{path}?wait=30", headers=headers)) for _ in range(20)]
-        await asyncio.sleep(0.1)
-        threading.Thread(target=finish).start()
+        transport = httpx.ASGITransport(app=get_application())
+        client = httpx.AsyncClient(
+            transport=transport, base_url="http://testserver", timeout=patient(60), headers=headers
+        )
+        waiting = [asyncio.create_task(client.get(f"{path}?wait=60")) for _ in range(50)]
+        await until(lambda: holding.lookout().waiting == 50)
+        # one that looks for all, and one of the event loop
+        await until(lambda: threading.active_count() <= before + 4)
         begin = time.monotonic()
-        assert (await client.get(path, headers=headers)).json()["status"] == "queued"
-        go.set()
+        for query in ("", "?wait=60"):
+            assert (await client.get(path + query)).json()["status"] == "queued"
+        assert time.monotonic() - begin < 30
+        await asyncio.to_thread(finish)
         answered = await asyncio.gather(*waiting)
-        assert {(response.status_code, response.json()["status"]) for response in answered} == {(200, "failed")}
-        assert time.monotonic() - begin < 15  # far below the 30 seconds they would have waited
+        assert {(one.status_code, one.json()["status"]) for one in answered} == {(200, "failed")}
+        for header in ("Content-Security-Policy", "X-Frame-Options"):
+            assert header in answered[0].headers
+        assert int(answered[0].headers["Content-Length"]) == len(answered[0].content)
+        assert holding.lookout().waiting == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_waited_for_may_go(operation, alice):
+    """An operation that is not there any more ends the wait, with an error in the API's shape."""
+    _row, secret = tokens.issue(alice, name="t")
+
+    def forget() -> None:
+        Operation.objects.all().delete()
+        connection.close()
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app=get_application())
+        client = httpx.AsyncClient(transport=transport, base_url="http://testserver", timeout=patient(60))
+        path = f"/api/v1/operations/{operation.pk}?wait=60"
+        waiting = asyncio.create_task(client.get(path, headers={"Authorization": f"Bearer {secret}"}))
+        while not holding.lookout().waiting:
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(forget)
+        answer = await waiting
+        assert_error((answer.status_code, answer.json()), 404, "not-found")
 
     asyncio.run(main())
