@@ -303,13 +303,13 @@ class KernelRuntime:
         return chosen.ipv4, chosen.ipv6
 
     def ensure_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
-        networks.ensure(self.host, config, configs, list(self.stored().values()))
+        networks.keep_up(self.host, self.stored, lambda specs: networks.ensure(self.host, config, configs, specs))
 
     def remove_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
-        networks.remove(self.host, config, configs, list(self.stored().values()))
+        networks.keep_up(self.host, self.stored, lambda specs: networks.remove(self.host, config, configs, specs))
 
     def ensure_networks(self, configs: Sequence[NetworkConfig]) -> None:
-        networks.ensure_all(self.host, configs, list(self.stored().values()))
+        networks.keep_up(self.host, self.stored, lambda specs: networks.ensure_all(self.host, configs, specs))
 
     def bridges_there(self, spec: Spec) -> bool:
         return all(Path("/sys/class/net", nic.bridge).exists() for nic in spec.nics if nic.bridge)

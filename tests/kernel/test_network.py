@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -593,3 +593,39 @@ def inject(mac: str, source: str, message: bytes) -> str:
 def raw_frame(frame: bytes) -> str:
     code = 'import socket,sys;s=socket.socket(17,3);s.bind((\\"eth0\\",0));s.send(bytes.fromhex(sys.argv[1]))'
     return f'/usr/bin/python3 -I -S -c "{code}" {frame.hex()}'
+
+
+def test_what_comes_and_goes_while_all_is_ensured_is_known_and_forgotten(lan: Lan) -> None:
+    """Neither does what was read before bring back what was deleted, nor take away what was made since."""
+    old, gone = (lan.add(slot)[0] for slot in (1, 2))
+    new = container(lan.host, lan.config, 3, tuple(ipv4(spec) for spec in lan.specs))
+    lan.lease(lan.places[1])
+    stored = {spec.id: spec for spec in (old, gone)}
+    looks = []
+
+    def ensure(specs: Sequence[Spec]) -> None:
+        looks.append([spec.id for spec in specs])
+        del stored[gone.id]
+        networks.detach(lan.host, gone)
+        networks.unregister(lan.host, gone.id)
+        stored[new.id] = new
+        networks.register(lan.host, new)
+        networks.ensure_all(lan.host, [lan.config], specs)
+        assert dnsmasq.registered(lan.host) == {old.id, gone.id}
+
+    networks.keep_up(lan.host, lambda: dict(stored), ensure)
+    assert looks == [[old.id, gone.id]]
+    assert dnsmasq.registered(lan.host) == {old.id, new.id}
+    assert dnsmasq.leases(lan.host) == []
+    assert all(nft.complete(lan.host, spec) for spec in (old, new))
+    assert not any(gone.nics[0].host_link in element for _name, element in nft.elements(lan.host))
+
+
+def test_a_lease_goes_with_a_reservation_that_another_takes_away(lan: Lan) -> None:
+    spec, inside = lan.add(1)
+    lan.lease(inside)
+    networks.detach(lan.host, spec)
+    networks.ensure_all(lan.host, [lan.config], [])
+    networks.unregister(lan.host, spec.id)
+    assert dnsmasq.registered(lan.host) == set()
+    wait_until(lambda: dnsmasq.leases(lan.host) == [])

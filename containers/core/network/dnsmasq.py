@@ -120,6 +120,7 @@ def ensure(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) 
     user = _user()
     _make_directories(host)
     changed = _write_all(host, specs)
+    _forget(host, registered(host) - {spec.id for spec in specs if spec.nics})
     text = render(host, configs, user, ipv6=sysctls.has_ipv6())
     _write(directory(host) / "dnsmasq.conf", text)
     if pid := running(host, configuration=_digest(text)):
@@ -153,15 +154,21 @@ def register(host: Host, spec: Spec) -> None:
 
 def unregister(host: Host, container_id: str) -> None:
     """Forget a container; twice is once."""
+    _forget(host, [container_id])
+
+
+def _forget(host: Host, container_ids: Iterable[str]) -> None:
+    """Take these containers' reservations and names away, and give back what was leased by them."""
     here = directory(host)
     found = False
     reserved: list[tuple[str, str]] = []
-    with contextlib.suppress(FileNotFoundError):
-        reserved = _reserved((here / "reservations" / container_id).read_text())
-    for path in (here / "reservations" / container_id, here / "names" / container_id):
+    for container_id in container_ids:
         with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-            found = True
+            reserved += _reserved((here / "reservations" / container_id).read_text())
+        for path in (here / "reservations" / container_id, here / "names" / container_id):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+                found = True
     if found:
         reload(host)
         # A request may still wait in dnsmasq's socket, of which nothing is written down yet. What is given back here
@@ -295,10 +302,6 @@ def _write_all(host: Host, specs: Iterable[Spec]) -> bool:
     for spec in known.values():
         changed |= _write(here / "reservations" / spec.id, reservations(spec))
         changed |= _write(here / "names" / spec.id, names(spec))
-    for container_id in registered(host) - set(known):
-        changed = True
-        for name in ("reservations", "names"):
-            (here / name / container_id).unlink(missing_ok=True)
     return changed
 
 

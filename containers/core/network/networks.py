@@ -7,7 +7,7 @@ nothing the second time. Root; the first call loads pyroute2.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -87,6 +87,23 @@ def remove_all(host: Host) -> None:
         rates.remove(host, rates.chains(host))
         nft.remove_tables(host)
         claims.claim_subnets(host, ())
+
+
+def keep_up(host: Host, stored: Callable[[], Mapping[str, Spec]], ensure: Callable[[Sequence[Spec]], object]) -> None:
+    """Do what is done for all containers at once, and then again what came, changed or went in the meantime.
+
+    Containers are registered and unregistered without a lock, after the store says what they are: what was read
+    before may bring back what is gone and take away what is new. stored: reads the specs by id.
+    """
+    before = stored()
+    ensure(list(before.values()))
+    while (now := stored()) != before:
+        for container_id in before.keys() - now.keys():
+            unregister(host, container_id)
+        for container_id, spec in now.items():
+            if before.get(container_id) != spec:
+                register(host, spec)
+        before = now
 
 
 def choose_subnets(host: Host, taken: Iterable[str] = (), seed: str = "") -> subnets.Subnets:

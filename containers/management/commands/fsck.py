@@ -11,9 +11,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from containers.bookkeeping import reservations
-from containers.core import leaks, store
+from containers.core import leaks
 from containers.core.host import Host as CoreHost
-from containers.core.network import networks
 from containers.models import Network, local_host
 from containers.operations import runner
 from containers.upkeep import rebuild, reconcile
@@ -65,8 +64,8 @@ class Command(BaseCommand):
         """Mend what can be; return what is left."""
         configs = _configs()
         leaks.repair(host, leaks.find(host, configs), configs)
-        networks.ensure_all(host, configs, list(store.load_all(host)[0].values()))
         runtime = runner.local_runtime()
+        runtime.ensure_networks(configs)
         rebuild.mend_rows(local_host(), runtime, host)
         reconcile.align_all(local_host(), runtime)
         return self._settled(host)
