@@ -26,7 +26,7 @@ from typing import Any, Final
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from containers.core import syscalls
+from containers.core import syscalls, user_namespaces
 from containers.core.archives import rules, tree
 from containers.core.archives.calls import compile_list
 from containers.core.capabilities import NAMES
@@ -68,7 +68,8 @@ def main(orders: dict[str, Any]) -> int:
     os.umask(0)
     make = orders["role"] == "make"
     filters = compile_list(program=not make)
-    held_fd = _user_namespace() if make else -1
+    # one that has 0..65535 as ids nobody else has, made by one of them
+    held_fd = user_namespaces.made(f"0 {ID_BASE} {IDS}\n", owner_id=ID_BASE) if make else -1
     syscalls.unshare(_NAMESPACES)
     syscalls.mount(None, "/", None, MS_REC | MS_PRIVATE)
     if make:
@@ -145,36 +146,6 @@ def _report(value: dict[str, Any]) -> None:
 
 
 # confinement
-
-
-def _user_namespace() -> int:
-    """Return the descriptor of a user namespace that has 0..65535 as ids nobody else has; made by one of them."""
-    ready_r, ready_w = os.pipe()
-    held_r, held_w = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(held_w)
-            os.setgroups([])
-            os.setresgid(ID_BASE, ID_BASE, ID_BASE)
-            os.setresuid(ID_BASE, ID_BASE, ID_BASE)
-            syscalls.unshare(syscalls.CLONE_NEWUSER)
-            os.write(ready_w, b".")
-            os.read(held_r, 1)
-        finally:
-            os._exit(0)
-    os.close(ready_w)
-    os.close(held_r)
-    try:
-        if os.read(ready_r, 1) != b".":
-            raise OSError(1, "no user namespace could be made")
-        for name in ("uid_map", "gid_map"):
-            Path(f"/proc/{child}/{name}").write_text(f"0 {ID_BASE} {IDS}\n")
-        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(ready_r)
-        os.close(held_w)
-        os.waitpid(child, 0)
 
 
 def _enter_root(directory: str) -> None:

@@ -26,7 +26,7 @@ from typing import Any, Final
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-from containers.core import mount_api, syscalls
+from containers.core import mount_api, syscalls, user_namespaces
 from containers.core.archives.calls import compile_list
 from containers.core.capabilities import NAMES
 from containers.core.filing import changing, looking, places, putting_back, writing
@@ -178,7 +178,7 @@ def _confined(request: dict[str, Any]) -> list[int]:
     places.hold_own()
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     init_fd = request["init_fd"]
-    userns_fd = _user_namespace(request["id_lines"]) if init_fd is None else _of_init(request["init_pid"], init_fd)
+    userns_fd = _own_users(request["id_lines"]) if init_fd is None else _of_init(request["init_pid"], init_fd)
     point = [_layer(path, userns_fd, writes=False) for path in request["point"]]
     layers = [_layer(path, userns_fd, writes=False) for path in request["lowers"]]
     own_fd = None if request["own"] is None else _layer(request["own"], userns_fd, writes=True)
@@ -215,6 +215,13 @@ def _join(path: str) -> None:
         os.write(fd, b"0")
     finally:
         os.close(fd)
+
+
+def _own_users(id_lines: str) -> int:
+    try:
+        return user_namespaces.made(id_lines)
+    except OSError:
+        raise places.Refused("setup-failed", "No user namespace could be made.") from None
 
 
 def _of_init(pid: int, init_fd: int) -> int:
@@ -274,32 +281,6 @@ def _give_up(request: dict[str, Any], filters: bytes) -> None:
     # it is taken away whenever the ids change
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.load_seccomp(filters)
-
-
-def _user_namespace(id_lines: str) -> int:
-    """Return a user namespace with these ids (user_namespaces(7))."""
-    ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-            syscalls.unshare(syscalls.CLONE_NEWUSER)
-            os.write(ready_write, b".")
-            signal.pause()
-        finally:
-            os._exit(1)
-    os.close(ready_write)
-    try:
-        if os.read(ready_read, 1) != b".":
-            raise places.Refused("setup-failed", "No user namespace could be made.")
-        for name in ("uid_map", "gid_map"):
-            with open(f"/proc/{pid}/{name}", "wb", buffering=0) as file:
-                file.write(id_lines.encode())
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(ready_read)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 if __name__ == "__main__":

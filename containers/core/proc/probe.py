@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-from containers.core import syscalls
+from containers.core import syscalls, user_namespaces
 from containers.core.mount_flags import MS_PRIVATE, MS_REC
 from containers.core.proc import probing
 
@@ -73,30 +73,11 @@ def namespace(flag: int) -> Callable[[], None]:
 @contextlib.contextmanager
 def user_namespace(ids: str) -> Iterator[int]:
     """Hold a user namespace with this map, for as long as the block; yields its descriptor."""
-    ready, told = os.pipe2(os.O_CLOEXEC)
-    holder = os.fork()
-    if holder == 0:
-        with contextlib.suppress(OSError):
-            syscalls.unshare(syscalls.CLONE_NEWUSER)
-            os.write(told, b"1")
-            signal.pause()
-        os._exit(1)
-    os.close(told)
+    fd = user_namespaces.made(ids)
     try:
-        if os.read(ready, 1) != b"1":
-            raise OSError("the user namespace was not made")
-        for name in ("uid_map", "gid_map"):
-            with open(f"/proc/{holder}/{name}", "w", encoding="ascii") as file:
-                file.write(ids)
-        fd = os.open(f"/proc/{holder}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+        yield fd
     finally:
-        os.close(ready)
-        os.kill(holder, signal.SIGKILL)
-        os.waitpid(holder, 0)
+        os.close(fd)
 
 
 def id_map() -> None:

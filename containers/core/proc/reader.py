@@ -17,14 +17,13 @@ import codecs
 import json
 import os
 import resource
-import signal
 import sys
 from typing import Any, Final
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-from containers.core import mount_api, syscalls
+from containers.core import mount_api, syscalls, user_namespaces
 from containers.core.idmap import for_container
 from containers.core.mount_flags import (
     MS_NODEV,
@@ -109,7 +108,10 @@ def _pack(tree: int, begin: Any, write: Any) -> None:
 def _confined(request: dict[str, Any]) -> list[int]:
     """Open the layers as the container sees them, and give up everything else; return a directory of each."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
-    userns_fd = _user_namespace(int(request["id_base"]))
+    try:
+        userns_fd = user_namespaces.made(for_container(int(request["id_base"])).line())
+    except OSError:
+        raise verbs.Refused("host-unsupported", "No user namespace could be made.") from None
     trees = []
     for path in request["layers"]:
         mount_fd = syscalls.open_tree(path)
@@ -148,33 +150,6 @@ def _empty_root() -> None:
     syscalls.umount(".", syscalls.MNT_DETACH)
     os.chdir("/")
     syscalls.mount(None, "/", None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-
-
-def _user_namespace(id_base: int) -> int:
-    """Return a user namespace in which the ids from id_base on are 0..65535."""
-    ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-            syscalls.unshare(syscalls.CLONE_NEWUSER)
-            os.write(ready_write, b".")
-            signal.pause()
-        finally:
-            os._exit(1)
-    os.close(ready_write)
-    try:
-        if os.read(ready_read, 1) != b".":
-            raise verbs.Refused("host-unsupported", "No user namespace could be made.")
-        line = for_container(id_base).line().encode()
-        for name in ("uid_map", "gid_map"):
-            with open(f"/proc/{pid}/{name}", "wb", buffering=0) as file:
-                file.write(line)
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(ready_read)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 if __name__ == "__main__":
