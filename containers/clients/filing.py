@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -12,34 +11,13 @@ from typing import Any, Final
 
 from django.conf import settings
 
-from ..core.errors import (
-    AlreadyExists,
-    Busy,
-    Changed,
-    InUse,
-    InvalidTransition,
-    NotFound,
-    PolicyDenied,
-    SetupFailed,
-    SpecError,
-    StorageFull,
-)
+from ..core import filer_answers
 from ..core.sentences import restored
-from .reading import ANSWER_MAX_BYTES, ANSWER_SEC, CHUNK_BYTES, ReaderUnavailable, Stream
+from .reading import ANSWER_MAX_BYTES, ANSWER_SEC, CHUNK_BYTES, ReaderUnavailable, Stream, begun
 from .ticker_client import _check_peer
 
 WRITE_SEC: Final = 600.0
 """How long a file may take to be put on the disk after it was sent."""
-_KINDS: Final = (
-    AlreadyExists,
-    Busy,
-    Changed,
-    InUse,
-    InvalidTransition,
-    NotFound,
-    PolicyDenied,
-    SpecError,
-)
 
 
 def socket_path() -> Path:
@@ -106,39 +84,19 @@ def _line(link: socket.socket) -> bytes:
 
 def _answer(line: bytes) -> dict[str, Any]:
     if not line:
-        # killed with the container, or for its memory
-        raise SetupFailed("The process that works on files ended early.", step="files")
+        raise filer_answers.silence()
     try:
         answer: dict[str, Any] = json.loads(line)
     except ValueError:
         raise ReaderUnavailable from None
     if answer.pop("ok", False):
         return answer
-    code, message = answer.get("code"), restored(answer)
-    for kind in _KINDS:
-        if kind.code == code:
-            raise kind(message, field=answer.get("field") or "path")
-    if code == "storage-full":
-        raise StorageFull(message, step="files")
-    if code == "setup-failed":
-        raise SetupFailed(message, step="files")
-    raise ReaderUnavailable
+    raise (
+        filer_answers.error(str(answer.get("code")), restored(answer), field=answer.get("field") or "path")
+        or ReaderUnavailable()
+    )
 
 
 async def stream(container_id: str, verb: str, path: str, *, snapshot: str = "") -> Stream:
     """Begin the answer to content or archive; raises as ask does."""
-    try:
-        reader, writer = await asyncio.open_unix_connection(str(socket_path()), limit=1 << 20)
-    except OSError as error:
-        raise ReaderUnavailable from error
-    with contextlib.ExitStack() as undo:
-        undo.callback(writer.close)
-        try:
-            _check_peer(writer.get_extra_info("socket"))
-            writer.write(_request(container_id, verb, snapshot, {"path": path}))
-            line = await asyncio.wait_for(reader.readline(), ANSWER_SEC)
-        except (OSError, TimeoutError) as error:
-            raise ReaderUnavailable from error
-        head = _answer(line)
-        undo.pop_all()
-    return Stream(head, reader, writer)
+    return await begun(socket_path(), _request(container_id, verb, snapshot, {"path": path}), _answer)

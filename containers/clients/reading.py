@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -100,8 +100,11 @@ async def stream(container_id: str, verb: Verb, *, after: str, path: str) -> Str
     return await begun(socket_path(), _question(container_id, verb, after, "", path))
 
 
-async def begun(place: Path, question: bytes) -> Stream:
-    """Begin the answer to a question, asked at a socket of the ticker's; raises as ask does."""
+async def begun(place: Path, question: bytes, head_of: Callable[[bytes], dict[str, Any]] | None = None) -> Stream:
+    """Begin the answer to a question, asked at a socket of the ticker's.
+
+    head_of: returns what the answer's first line says, or raises; None: as ask does.
+    """
     try:
         reader, writer = await asyncio.open_unix_connection(str(place), limit=1 << 20)
     except OSError as error:
@@ -114,6 +117,6 @@ async def begun(place: Path, question: bytes) -> Stream:
             line = await asyncio.wait_for(reader.readline(), ANSWER_SEC)
         except (OSError, TimeoutError) as error:
             raise ReaderUnavailable from error
-        head = _head(line)
+        head = (head_of or _head)(line)
         undo.pop_all()
     return Stream(head, reader, writer)

@@ -19,7 +19,7 @@ from ..core.backups import places, writing
 from ..core.errors import Busy, CoreError, SpecError
 from ..core.host import Host
 from ..core.lifecycle import backing
-from .reading import QUESTION_MAX_BYTES, Readers
+from .reading import Readers, asked_on
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +82,7 @@ def _body(connection: socket.socket, head: dict[str, Any]) -> Iterator[None]:
 
 
 def _question(connection: socket.socket) -> dict[str, Any]:
-    data = b""
-    while not data.endswith(b"\n"):
-        piece = connection.recv(QUESTION_MAX_BYTES)
-        data += piece
-        if not piece or len(data) > QUESTION_MAX_BYTES:
-            raise SpecError("This is no question.")
-    asked = json.loads(data)
+    asked = asked_on(connection)
     if not isinstance(asked, dict) or set(asked) not in ({"destination", "file"}, {"container", "with_snapshots"}):
         raise SpecError("This is no question.")
     return asked

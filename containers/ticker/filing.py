@@ -7,19 +7,14 @@ A connection to host.filer_socket is one request: a line of JSON ``{"container",
 from __future__ import annotations
 
 import collections
-import json
-import logging
 import socket
-import subprocess
 import threading
 from typing import Any, Final
 
 from ..core.errors import Busy, CoreError, SpecError
 from ..core.host import Host
 from ..core.lifecycle import filing
-from .reading import AT_ONCE, LONGEST_SEC, QUESTION_MAX_BYTES, Readers, refuse
-
-log = logging.getLogger(__name__)
+from .reading import AT_ONCE, Readers, asked_on, refuse
 
 OF_ONE_AT_ONCE: Final = 4
 """Filers of one container: a file system in it that never answers holds up nobody else."""
@@ -57,16 +52,7 @@ class Filers(Readers):
         if snapshot and verb in filing.CHANGING:
             raise SpecError("What is in a snapshot stays as it is.", field="snapshot")
         with filing.prepared(self._host, container_id, verb, request["asked"], snapshot=snapshot) as ready:
-            process = filing.start(self._host, ready, connection.fileno())
-            self._running.add(process)
-            try:
-                process.wait(LONGEST_SEC)
-            except subprocess.TimeoutExpired:
-                log.warning("a filer took too long")
-            finally:
-                process.kill()
-                process.wait()
-                self._running.discard(process)
+            self._attend(filing.start(self._host, ready, connection.fileno()))
 
     def _refused(self, connection: socket.socket, error: CoreError) -> None:
         refuse(connection, {"ok": False, **error.kept()})
@@ -74,15 +60,7 @@ class Filers(Readers):
 
 def _request(connection: socket.socket) -> dict[str, Any]:
     """Return a request, and nothing of what follows it; raises SpecError for what is none."""
-    data = b""
-    while not data.endswith(b"\n"):
-        ahead = connection.recv(QUESTION_MAX_BYTES, socket.MSG_PEEK)
-        end = ahead.find(b"\n") + 1
-        piece = connection.recv(end or len(ahead) or 1)
-        data += piece
-        if not piece or len(data) > QUESTION_MAX_BYTES:
-            raise SpecError("This is no request.")
-    request = json.loads(data)
+    request = asked_on(connection)
     if not isinstance(request, dict) or request.keys() != {*_STRINGS, "asked"}:
         raise SpecError("This is no request.")
     if not all(isinstance(request[name], str) for name in _STRINGS) or not isinstance(request["asked"], dict):

@@ -101,16 +101,19 @@ class Readers(threading.Thread):
         """Answer a question of somebody who may ask."""
         asked = _question(connection)
         with self._turn():
-            process = reading.start(self._host, reading.request(self._host, **asked), connection.fileno())
-            self._running.add(process)
-            try:
-                process.wait(LONGEST_SEC)
-            except subprocess.TimeoutExpired:
-                log.warning("a reader took too long")
-            finally:
-                process.kill()
-                process.wait()
-                self._running.discard(process)
+            self._attend(reading.start(self._host, reading.request(self._host, **asked), connection.fileno()))
+
+    def _attend(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until a process has answered; it is ended where it takes too long, or the panel stops."""
+        self._running.add(process)
+        try:
+            process.wait(LONGEST_SEC)
+        except subprocess.TimeoutExpired:
+            log.warning("%s: an answer took too long", self.name)
+        finally:
+            process.kill()
+            process.wait()
+            self._running.discard(process)
 
     def _refused(self, connection: socket.socket, error: CoreError) -> None:
         refuse(connection, {"ok": False, "code": error.code, "message": error.message})
@@ -122,15 +125,21 @@ def refuse(connection: socket.socket, answer: dict[str, Any]) -> None:
         connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def _question(connection: socket.socket) -> dict[str, Any]:
-    """Return the arguments of core.lifecycle.reading.request; raises SpecError for what is no question."""
+def asked_on(connection: socket.socket) -> Any:
+    """Return the JSON of a connection's first line, and read nothing that follows it; raises SpecError, ValueError."""
     data = b""
     while not data.endswith(b"\n"):
-        piece = connection.recv(QUESTION_MAX_BYTES)
+        ahead = connection.recv(QUESTION_MAX_BYTES, socket.MSG_PEEK)
+        piece = connection.recv(ahead.find(b"\n") + 1 or len(ahead) or 1)
         data += piece
         if not piece or len(data) > QUESTION_MAX_BYTES:
             raise SpecError("This is no question.")
-    asked = json.loads(data)
+    return json.loads(data)
+
+
+def _question(connection: socket.socket) -> dict[str, Any]:
+    """Return the arguments of core.lifecycle.reading.request; raises SpecError for what is no question."""
+    asked = asked_on(connection)
     fields = {"container", "verb", "after", "before", "path"}
     if not isinstance(asked, dict) or asked.keys() != fields or not all(isinstance(one, str) for one in asked.values()):
         raise SpecError("This is no question.")

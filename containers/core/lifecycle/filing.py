@@ -17,18 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .. import cgroups, claims, more_ids, points, policy_file, store
+from .. import cgroups, claims, filer_answers, more_ids, points, policy_file, store
 from ..errors import (
-    AlreadyExists,
     Busy,
-    Changed,
-    InUse,
     InvalidTransition,
-    NotFound,
     PolicyDenied,
-    SetupFailed,
     SpecError,
-    StorageFull,
 )
 from ..host import IDS_PER_CONTAINER, Host
 from ..idmap import IdMap, for_container
@@ -202,19 +196,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-_ERRORS: Final = {
-    kind.code: kind for kind in (AlreadyExists, Changed, InUse, InvalidTransition, NotFound, PolicyDenied, SpecError)
-}
-
-
 def checked(answer: dict[str, Any]) -> dict[str, Any]:
     """Return what a filer answered; raises what it was refused with, SetupFailed where it said nothing."""
     if answer.pop("ok", False):
         return answer
-    code, message = answer.get("code"), str(answer.get("message") or "")
-    if code == "storage-full":
-        raise StorageFull(message, step="files")
-    kind = _ERRORS.get(str(code))
-    if kind is not None:
-        raise kind(message, field="path")
-    raise SetupFailed(message or "The process that works on files ended early.", step="files")
+    told = str(answer.get("message") or "")
+    raise filer_answers.error(str(answer.get("code")), told) or filer_answers.silence()
