@@ -36,7 +36,7 @@ function lines(figure) {
   });
 }
 
-const percent = (value) => decimal(`${value < 10 ? value.toFixed(1) : Math.round(value)} %`);
+const percent = (value) => decimal(`${value < 10 ? value.toFixed(1) : Math.round(value)}\u00a0%`);
 
 function draw(figure, pointed = null) {
   const canvas = figure.querySelector("canvas");

@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from containers.models import Event
+from containers.models import Event, Operation
 from containers.showing.ending import ending
 from containers.showing.rows import listed, row_of
 from tests.web.world import exited, make_container, make_host
@@ -47,6 +47,17 @@ def test_what_never_ran_says_so(make, bob):
     found = of(bob)
     assert (found.at, found.why, found.who, found.ran) == (None, "It has not run yet.", "", None)
     assert 'data-stat="memory_bytes"' not in page(bob), "no tiles full of dashes"
+
+
+def test_what_is_being_made_says_how_far_it_is_and_leads_to_its_log(make, bob):
+    row = make(status="stopped", last_exit=None)
+    work = Operation.objects.create(
+        host=row.host, project=row.project, container=row, container_name="web-1", object_name="web-1", action="create"
+    )
+    log = f'<a href="/operations/{work.pk}">'
+    assert log not in page(bob), "what is over in a moment moves nothing on the page"
+    Operation.objects.update(status="running", progress_pct=35, message="Extracting bash")
+    assert f"Extracting bash {log}" in page(bob)
 
 
 def test_a_stop_names_who_asked_and_how_long_it_had_run(make, bob):
