@@ -21,6 +21,7 @@ class LimitsIn(Body):
     cpus: float | None = Field(default=None, allow_inf_nan=False)
     pids: int | None = None
     disk_bytes: int | None = None
+    disk_inodes: int | None = None
     io_read_bytes_per_sec: int | None = None
     io_write_bytes_per_sec: int | None = None
     swap_bytes: int | None = None

@@ -46,7 +46,10 @@ def _prepare_update(_actor: Actor | None, container: Container, arguments: dict[
     points.fits(container, Action.UPDATE)
     if (wanted := changes.pop("nics", None)) is not None:
         prepared["nics"] = _nics(_actor, container, wanted)
-    return {"arguments": {"changes": requests.check_changes(changes, container.host, container), **prepared}}
+    checked = requests.check_changes(changes, container.host, container)
+    if container.status in (Status.RUNNING, Status.FROZEN):
+        requests.check_disk_in_use(container, checked.get("limits", container.limits))
+    return {"arguments": {"changes": checked, **prepared}}
 
 
 def _nics(actor: Actor | None, container: Container, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:

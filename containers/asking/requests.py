@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 
 from ..core import grants, policy, recipes
 from ..core.behaviour import Boot, Consoles, Init
-from ..core.errors import PolicyDenied, SpecError
+from ..core.errors import InvalidTransition, PolicyDenied, SpecError
 from ..core.hooks import build_all as build_hooks
 from ..core.hooks import plain_hook
 from ..core.names import check_name
@@ -217,8 +217,24 @@ def check_limits(values: dict[str, Any], host: Host) -> dict[str, Any]:
     limits.check_types()
     policy.check_cgroup(policy.Containers(cgroup_files=tuple(facts.get("policy", {}).get("cgroup_files", ()))), limits)
     if limits.disk_bytes is not None and not facts.get("disk_limits"):
-        raise SpecError("This host's storage cannot hold a container to a size.", field="limits.disk_bytes")
+        raise SpecError("This host cannot hold a container to a size; its doctor says why.", field="limits.disk_bytes")
     return {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
+
+
+def check_disk_in_use(container: Container, wanted: dict[str, Any]) -> None:
+    """Refuse limits of a disk that can only be put in force while the container is stopped: InvalidTransition."""
+    (before, files_before), (after, files_after) = (
+        (limits.get("disk_bytes"), limits.get("disk_inodes")) for limits in (container.limits, wanted)
+    )
+    if (before, files_before) == (after, files_after):
+        return
+    larger = before is not None and after is not None and after > before and files_before == files_after
+    if not (larger and container.host.facts.get("disk_growth")):
+        message = "Stop it first: this takes a copy of what it wrote."
+        if container.host.facts.get("disk_growth"):
+            message = "Stop it first: while it runs a disk limit can only be raised."
+        field = "limits.disk_bytes" if files_before == files_after else "limits.disk_inodes"
+        raise InvalidTransition(message, field=field)
 
 
 def _tags(value: Any) -> list[str]:

@@ -14,6 +14,13 @@ from .sentences import say
 MEMORY_MIN_BYTES: Final = 4 * 1024**2
 CPUS_MIN: Final = 0.01
 PIDS_MIN: Final = 8
+DISK_MIN_BYTES: Final = 16 * 1024**2
+"""Less has no room for a file system's journal."""
+DISK_MAX_BYTES: Final = 2**44
+"""What ext4 holds with blocks of 4 KiB, whatever its features."""
+DISK_INODES_MIN: Final = 64
+DISK_INODE_BYTES: Final = 4096
+"""Of a disk, for each of its inodes at least: they take room themselves."""
 IO_MIN_BYTES_PER_SEC: Final = 64 * 1024
 CPU_WEIGHT_MAX: Final = 10_000
 IO_MIN_OPS_PER_SEC: Final = 10
@@ -49,8 +56,9 @@ class Limits:
     """Ceilings of one container; None means none.
 
     memory_bytes: memory without swap. cpus: cores as a decimal (0.5 = half a core). pids: processes and threads.
-    disk_bytes: the writable layer. io_*: per second, on the device that holds the state directory; io_weight: 1..1000,
-    the share of a disk that is busy, 100 without one.
+    disk_bytes: what it writes, with what the file system needs for it; disk_inodes: how many files and directories of
+    its own, beside disk_bytes, which it needs; None: one for 16 KiB. io_*: per second, on the device that holds the
+    state directory; io_weight: 1..1000, the share of a disk that is busy, 100 without one.
     swap_bytes: beside memory_bytes, which it needs; None with a memory limit is no swap. cpu_weight: 1..10000, the
     share of CPUs that are short; every container has 100. cpuset: the CPUs to run on, as core.cpulist reads them.
     hugepages: bytes by a page's size, as the kernel writes it ("2MB"). cgroup: files of the container's own cgroup, by
@@ -61,6 +69,7 @@ class Limits:
     cpus: float | None = None
     pids: int | None = None
     disk_bytes: int | None = None
+    disk_inodes: int | None = None
     io_read_bytes_per_sec: int | None = None
     io_write_bytes_per_sec: int | None = None
     swap_bytes: int | None = None
@@ -81,6 +90,8 @@ class Limits:
             ("memory_bytes", self.memory_bytes, MEMORY_MIN_BYTES, host_memory_bytes),
             ("cpus", self.cpus, CPUS_MIN, host_cpus),
             ("pids", self.pids, PIDS_MIN, host_pids),
+            ("disk_bytes", self.disk_bytes, DISK_MIN_BYTES, DISK_MAX_BYTES),
+            ("disk_inodes", self.disk_inodes, DISK_INODES_MIN, (self.disk_bytes or 0) // DISK_INODE_BYTES or 2**32),
             ("io_read_bytes_per_sec", self.io_read_bytes_per_sec, IO_MIN_BYTES_PER_SEC, 2**50),
             ("io_write_bytes_per_sec", self.io_write_bytes_per_sec, IO_MIN_BYTES_PER_SEC, 2**50),
             ("swap_bytes", self.swap_bytes, 0, 2**50),
@@ -96,6 +107,10 @@ class Limits:
                     say("%(name)s must be between %(least)s and %(most)s.", name=name, least=least, most=most),
                     field=f"limits.{name}",
                 )
+        if self.disk_inodes is not None and self.disk_bytes is None:
+            raise SpecError(
+                "Files are limited together with the disk: give a disk limit too.", field="limits.disk_inodes"
+            )
         if self.swap_bytes is not None and self.memory_bytes is None:
             raise SpecError("Swap is limited together with memory: give a memory limit too.", field="limits.swap_bytes")
         if missing := self._cpus() - (self._cpus() if host_online is None else cpulist.parse(host_online)):

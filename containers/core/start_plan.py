@@ -28,7 +28,8 @@ class StartPlan:
     """One start.
 
     id_base: first host id of the container's range; None for a privileged container. lowers: read-only layers, top
-    first, absolute. upper, work: in one directory, the container's own. cgroup limits are those of spec.
+    first, absolute. upper, work: in one directory, the container's own; disk: the file whose file system is mounted as
+    that directory, "" where it is there as it stands. cgroup limits are those of spec.
     attachments: what the spec's mounts and devices come to on this host. extras: what else it uses of the host's.
     more_ids: first host id and number of those from 65536 on inside; None where it has no more.
     """
@@ -40,6 +41,7 @@ class StartPlan:
     lowers: tuple[str, ...]
     upper: str
     work: str
+    disk: str = ""
     attachments: Attachments = field(default_factory=Attachments)
     extras: Extras = field(default_factory=Extras)
     more_ids: tuple[int, int] | None = None

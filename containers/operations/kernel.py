@@ -28,6 +28,7 @@ from ..core.lifecycle import (
     importing,
     publishing,
     replugging,
+    resizing,
     running,
     snapshots,
     stored,
@@ -120,7 +121,7 @@ class KernelRuntime:
         with contextlib.suppress(NotFound):
             spec = store.load(self.host, container_id)
             if spec.hooks:
-                hooking.run(self.host, policy_file.load(self.host), spec, "destroy", rootfs=self._own(container_id))
+                hooking.run(self.host, policy_file.load(self.host), spec, "destroy")
             networks.detach(self.host, spec)
         if thrown is not None:
             discarding.throw_container(self.host, thrown)
@@ -153,6 +154,9 @@ class KernelRuntime:
 
     def apply_limits(self, container_id: str, limits: Limits) -> None:
         running.update_limits(self.host, container_id, limits)
+
+    def resize(self, container_id: str, limits: Limits, before: Limits) -> None:
+        resizing.resize(self.host, container_id, before, limits)
 
     def attach(self, spec: Spec, before: Spec) -> None:
         rules = policy_file.load(self.host)
@@ -243,16 +247,11 @@ class KernelRuntime:
         try:
             name = store.load(self.host, source_id).name
             if made.hooks:
-                rules, own = policy_file.load(self.host), self._own(made.id)
-                hooking.run(self.host, rules, made, "clone", rootfs=own, SRC_NAME=name)
+                hooking.run(self.host, policy_file.load(self.host), made, "clone", SRC_NAME=name)
         except CoreError:
             self.delete(made.id)
             raise
         return made
-
-    def _own(self, container_id: str) -> str:
-        """Return the files of a container's own layer."""
-        return str(store.rootfs(self.host, store.load_root(self.host, container_id).writable))
 
     def import_lxc(self, spec: Spec, progress: Progress, cancelled: Cancelled, commit: Callable[[], None]) -> Spec:
         with importing.copied(self.host, spec, progress=progress, cancelled=cancelled) as directory:
@@ -322,14 +321,17 @@ class KernelRuntime:
             rules = policy_file.load(self.host)
         except SpecError:  # the doctor says so, and nothing is started meanwhile
             rules = policy.DEFAULT
+        findings = _findings(self.host)
+        good = {one["id"] for one in findings if one["ok"]}
         return {
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "cpus": os.cpu_count() or 1,
             "online": Path("/sys/devices/system/cpu/online").read_text().strip(),
             "pids": int(Path("/proc/sys/kernel/pid_max").read_text()),
-            "disk_limits": False,
+            "disk_limits": "disk-limits" in good,
+            "disk_growth": "disk-growth" in good,
             "kernel": platform.release(),
-            "doctor": _findings(self.host),
+            "doctor": findings,
             "policy": {
                 "privileged": rules.containers.privileged,
                 "nesting": rules.containers.nesting,

@@ -139,6 +139,10 @@ class Runtime(Protocol):
         """Change the limits of a running container; InUse where it needs more than that."""
         ...
 
+    def resize(self, container_id: str, limits: Limits, before: Limits) -> None:
+        """Hold what a container writes to another size; InvalidTransition where it has to be stopped for it."""
+        ...
+
     def attach(self, spec: Spec, before: Spec) -> None:
         """Change what a running container has of the host's directories and devices; one that is stopped stays so."""
         ...
@@ -257,5 +261,6 @@ class Runtime(Protocol):
         ...
 
     def facts(self) -> dict[str, Any]:
-        """Return what limits and policy are checked against: memory_bytes, cpus, pids, disk_limits, policy."""
+        """Return what limits and policy are checked against: memory_bytes, cpus, pids, disk_limits, disk_growth,
+        policy."""
         ...

@@ -53,6 +53,10 @@ def apply(job: Job, container: Container, before: Spec, old: dict[str, Any], cha
     container.generation += 1
     after = job.final_spec(container, nics)
     with ExitStack() as undo:
+        if _disk(after) != _disk(before):
+            job.runtime.resize(container.pk, after.limits, before.limits)
+            if job.observe(container).status not in lifecycle.LIVE:  # a disk in use never shrinks
+                undo.callback(job.runtime.resize, container.pk, before.limits, after.limits)
         if after.limits != before.limits and job.observe(container).status in lifecycle.LIVE:
             job.runtime.apply_limits(container.pk, after.limits)
             undo.callback(job.runtime.apply_limits, container.pk, before.limits)
@@ -78,6 +82,10 @@ def apply(job: Job, container: Container, before: Spec, old: dict[str, Any], cha
             raise AlreadyExists(say("The name %(name)s is taken.", name=container.name), field="name") from error
         undo.pop_all()
     notify("container", container.pk)
+
+
+def _disk(spec: Spec) -> tuple[int | None, int | None]:
+    return spec.limits.disk_bytes, spec.limits.disk_inodes
 
 
 def _tell(job: Job, container: Container, old: dict[str, Any], changes: dict[str, Any]) -> None:

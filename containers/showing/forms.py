@@ -33,6 +33,7 @@ LIMITS: Final = {
     "cpuset": "cpuset",
     "pids": "pids",
     "disk": "disk_bytes",
+    "disk_inodes": "disk_inodes",
     **limittext.LIMITS,
 }
 FIELDS_OF_LIMITS: Final = {f"limits.{limit}": name for name, limit in LIMITS.items()}
@@ -112,7 +113,8 @@ def parse(name: str, data: Mapping[str, Any]) -> Any:
     text = str(data.get(name, ""))
     parsers: dict[str, Callable[[], Any]] = {
         "memory": lambda: memory_value(text, str(data.get("memory_unit", "MiB"))),
-        "disk": lambda: memory_value(text, str(data.get("disk_unit", "GiB"))),
+        "disk": lambda: memory_value(text, field="limits.disk_bytes"),
+        "disk_inodes": lambda: _number(text, int, "limits.disk_inodes"),
         "swap": lambda: memory_value(text, field="limits.swap_bytes"),
         "cpus": lambda: _number(text, float, "limits.cpus"),
         "cpu_weight": lambda: _number(text, int, "limits.cpu_weight"),

@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.utils.translation import gettext as _
 
 from ..core.errors import SpecError
-from ..core.limits import IO_MIN_BYTES_PER_SEC, IO_MIN_OPS_PER_SEC, IO_WEIGHT_MAX
+from ..core.limits import DISK_INODES_MIN, DISK_MIN_BYTES, IO_MIN_BYTES_PER_SEC, IO_MIN_OPS_PER_SEC, IO_WEIGHT_MAX
 from ..core.units import format_bytes
 
 LIMITS: Final = {
@@ -35,6 +35,24 @@ def pairs(text: str, limit: str) -> dict[str, str]:
                 raise SpecError(_("Write one NAME=value on each line."), field=f"limits.{limit}")
             found[name.strip()] = value.strip()
     return found
+
+
+def disk_rows(limits: Mapping[str, Any], facts: Mapping[str, Any], setting: Setting, none: str) -> list[dict[str, Any]]:
+    """Return the rows for what a container may write. facts: the host's; as rows()."""
+    size, inodes = limits.get("disk_bytes"), limits.get("disk_inodes")
+    help_text = _("from %(least)s; empty for no limit") % {"least": format_bytes(DISK_MIN_BYTES)}
+    if not facts.get("disk_limits"):
+        help_text = _("This host cannot hold a container to a size; its doctor says why.")
+    elif facts.get("disk_growth"):
+        help_text += " " + _("Raised at once; for any other change stop it first.")
+    else:
+        help_text += " " + _("Stop it first to change this.")
+    raw = "" if size is None else f"{size / 1024**2:g}"
+    files = _("files and directories, from %(least)s; empty for one in 16 KiB") % {"least": DISK_INODES_MIN}
+    return [
+        setting("disk", _("Disk space"), format_bytes(size) if size else none, raw, "memory", help_text),
+        setting("disk_inodes", _("Files on the disk"), inodes or none, inodes or "", "number", files),
+    ]
 
 
 def rows(limits: Mapping[str, Any], setting: Setting, none: str) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ LIMITS: Final = (
     "cpuset",
     "pids",
     "disk_bytes",
+    "disk_inodes",
     "io_read_bytes_per_sec",
     "io_write_bytes_per_sec",
     "io_read_ops_per_sec",

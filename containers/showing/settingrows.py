@@ -59,6 +59,7 @@ def _limits(container: Container) -> list[Setting]:
         _setting("cpu_weight", _("CPU weight"), weight or 100, weight or "", "number", allowed["cpu_weight"]),
         _setting("cpuset", _("Which CPUs"), cpuset or _("all"), cpuset or "", "text", allowed["cpuset"]),
         limit("pids", _("Processes"), pids, pids or "", "number"),
+        *limittext.disk_rows(limits, container.host.facts, _setting, none),
         *limittext.rows(limits, _setting, none),
     ]
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..core import cgroups, consolelog, store
 from ..core.errors import CoreError
 from ..core.host import Host
+from ..core.storage import disks
 from .backups import BackupStreams
 from .chores import Chore, Chores
 from .disk import DiskMeter
@@ -90,9 +91,9 @@ class Ticker:
         return {"text": data.decode(errors="replace"), "size_bytes": total}
 
     def _writable_layer(self, container_id: str) -> Path | None:
-        """Return the directory of a container's own layer: only what it wrote, not the image."""
+        """Return the directory, or the disk, of a container's own layer: only what it wrote, not the image."""
         try:
-            return store.rootfs(self._host, store.load_root(self._host, container_id).writable)
+            return disks.source(self._host, store.load_root(self._host, container_id).writable)
         except (CoreError, OSError, ValueError):
             return None
 

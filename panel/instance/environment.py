@@ -32,6 +32,7 @@ PACKAGES: Final[dict[str, str]] = {
     "xz-utils": "archives packed by xz",
     "zstd": "archives packed by zstd",
     "squashfs-tools-ng": "squashfs archives, read without mounting them",
+    "e2fsprogs": "disk limits: file systems in files",
 }
 TEST_PACKAGES: Final[dict[str, str]] = {
     "chromium": "the end-to-end tests",
@@ -42,7 +43,6 @@ TEST_PACKAGES: Final[dict[str, str]] = {
     "cpio": "the test machine's initial file system",
     "iputils-ping": "the network tests",
     "kmod": "the test machine's kernel modules",
-    "e2fsprogs": "the test machine's disk",
     "git": "checking what is in the tree",
     "crun": "a container runtime inside of a container",
     "openssl": "passwords for logins in containers",

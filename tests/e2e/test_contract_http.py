@@ -77,7 +77,7 @@ def test_each_kind_of_refusal_has_its_status(api: httpx.Client, instance: Instan
     ({"memory_bytes": 4 * 1024**2 - 1}, "limits.memory_bytes"), ({"memory_bytes": 2**60}, "limits.memory_bytes"),
     ({"memory_bytes": 0}, "limits.memory_bytes"), ({"memory_bytes": -1}, "limits.memory_bytes"),
     ({"cpus": 0.009}, "limits.cpus"), ({"cpus": 100000}, "limits.cpus"), ({"cpus": 0}, "limits.cpus"),
-    ({"pids": 7}, "limits.pids"), ({"pids": 2**40}, "limits.pids"), ({"disk_bytes": 10**9}, "limits.disk_bytes"),
+    ({"pids": 7}, "limits.pids"), ({"pids": 2**40}, "limits.pids"), ({"disk_bytes": 10**6}, "limits.disk_bytes"),
 ])  # fmt: skip
 def test_a_limit_out_of_bounds_names_itself(limits: dict[str, Any], field: str, api: httpx.Client) -> None:
     refused(

@@ -23,6 +23,7 @@ def leftovers(instance: str, state_dir: Path, id_block: int | None) -> list[str]
     return [
         *_processes(instance, id_block),
         *_mounts(instance, state_dir),
+        *_loops(state_dir),
         *_cgroups(f"boxroom-{instance}", "/c-*"),
         *_links(instance),
     ]
@@ -50,6 +51,16 @@ def _ended(pid: str) -> bool:
 def _mounts(instance: str, state_dir: Path) -> list[str]:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [f"mount {line}" for line in lines if str(state_dir) in line or f"/run/boxroom/{instance}" in line]
+
+
+def _loops(state_dir: Path) -> list[str]:
+    found = []
+    for name in os.listdir("/sys/block"):
+        with contextlib.suppress(FileNotFoundError):
+            behind = Path(f"/sys/block/{name}/loop/backing_file").read_text().strip()
+            if behind.startswith(f"{state_dir}/"):
+                found.append(f"loop device {name} of {behind}")
+    return found
 
 
 def _cgroups(name: str, pattern: str = "") -> list[str]:
@@ -118,7 +129,7 @@ class Watch:
         found += [f"child {pid}" for pid in children() - self.children]
         for host in self.hosts:
             found += _processes(host.instance, self.blocks.get(host.instance), host.state_dir)
-            found += [*_mounts(host.instance, host.state_dir), *_links(host.instance)]
+            found += [*_mounts(host.instance, host.state_dir), *_links(host.instance), *_loops(host.state_dir)]
             found += _cgroups(host.cgroup_name)
             found += [f"directory {path}" for path in (host.state_dir, host.run_dir)
                       if path.exists() and "/pytest-" not in str(path)]  # fmt: skip

@@ -324,7 +324,8 @@ import sys, json
 sys.path.insert(0, sys.argv[1])
 from containers.core.host import Host
 from containers.core import store, images
-from containers.core.lifecycle import snapshots, stored
+from containers.core.lifecycle import resizing, snapshots, stored
+from containers.core.limits import Limits
 from containers.core.spec import Spec
 host = Host.open(sys.argv[2])
 act, *rest = json.loads(sys.argv[3])
@@ -337,6 +338,7 @@ elif act == "restore":
     stored.restore(host, rest[0], tuple(rest[1]), spec=wanted, safety=safety)
 elif act == "change": snapshots.change_snapshot(host, rest[0], "a", new_name="z", note="", pinned=False, expires_at="")
 elif act == "delete": stored.delete(host, rest[0])
+elif act == "resize": resizing.resize(host, rest[0], Limits(), Limits(**rest[1]))
 elif act == "rename": stored.rename(host, rest[0], "renamed")
 elif act == "image": images.build(host, "busybox", {"type": "busybox"})
 """

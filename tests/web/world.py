@@ -52,6 +52,7 @@ class FakeRuntime:
         self.taken: dict[str, dict[str, dict[str, Any]]] = {}
         self.networks: dict[int, NetworkConfig] = {}
         self.limits: dict[str, Limits] = {}
+        self.sizes: dict[str, int | None] = {}
         self.attached: dict[str, Spec] = {}
         self.left_of_import = ""
         self.bridges_gone = False
@@ -148,6 +149,10 @@ class FakeRuntime:
     def apply_limits(self, container_id: str, limits: Limits) -> None:
         self._call("apply_limits", container_id)
         self.limits[container_id] = limits
+
+    def resize(self, container_id: str, limits: Limits, before: Limits) -> None:
+        self._call("resize", container_id)
+        self.sizes[container_id] = limits.disk_bytes
 
     def attach(self, spec: Spec, before: Spec) -> None:
         self._call("attach", spec.id)

@@ -65,6 +65,18 @@ PROBES: Final[dict[str, tuple[Level, str, str, str]]] = {
         "No link in a container leads the host astray.",
         "Use Linux 5.6.",
     ),
+    "disk-limits": (
+        "recommended",
+        "files with file systems of their own",
+        "A container is held to a size, whatever it writes.",
+        "apt install e2fsprogs; modprobe -a loop ext4",
+    ),
+    "disk-growth": (
+        "info",
+        "growing of such a file that is in use",
+        "A disk limit is raised without stopping the container.",
+        "Give Boxroom's root CAP_SYS_RESOURCE.",
+    ),
     "ia32": ("info", "programs of 32 bits", "Containers of 32 bits run.", "Boot with ia32_emulation=1."),
 }
 

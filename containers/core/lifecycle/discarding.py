@@ -18,7 +18,7 @@ from ..host import Host
 from ..names import check_name
 from ..sentences import say
 from ..spec import Spec
-from ..storage import identity
+from ..storage import disks, identity
 from . import holding
 
 
@@ -43,7 +43,7 @@ def throw_container(host: Host, entry: Entry) -> None:
         holding.require_stopped(host, entry.id, "delete")
         store.settle(host, entry.id)
         root = store.load_root(host, entry.id)
-        own = files.disk_bytes(store.rootfs(host, root.writable))
+        own = files.disk_bytes(disks.source(host, root.writable))
         size = own + sum(one.size_bytes for one in points.listed(host, entry.id))
         place = basket.write(host, dataclasses.replace(entry, size_bytes=size))
         failpoint(host.state_dir, "throw.begun")

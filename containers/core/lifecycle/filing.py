@@ -119,9 +119,9 @@ def _now(host: Host, spec: Spec, held: contextlib.ExitStack, *, writes: bool) ->
 def _stopped(host: Host, spec: Spec, *, writes: bool) -> dict[str, Any]:
     root = overlay.plan(host, spec)
     if writes:
-        return {"lowers": list(root.lowers), "own": root.writable}
+        return {"lowers": list(root.lowers), "own": root.disk or root.writable}
     # without a writable layer nothing is in the way of a start meanwhile
-    return {"lowers": [root.upper, *root.lowers]}
+    return {"lowers": [root.disk or root.upper, *root.lowers]}
 
 
 def _running(host: Host, spec: Spec, run: RunFile, held: contextlib.ExitStack, *, writes: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..failpoints import failpoint
 from ..host import Host
 from ..proc.records import RunFile
 from ..sentences import say
-from ..storage import litter, merge, overlay
+from ..storage import disks, litter, merge, overlay
 
 FREEZE_TIMEOUT_SEC: Final = 10.0
 FROZEN_MAX_SEC: Final = 30.0
@@ -31,11 +31,15 @@ def present(host: Host, container_id: str) -> Iterator[tuple[str, ...]]:
 
     The caller holds the container's lock.
     """
-    if alive(host, container_id):
+    running = alive(host, container_id)
+    if running or _limited(host, container_id):
         with store.making(host) as directory:
-            with frozen(host, container_id):
-                failpoint(host.state_dir, "copy.frozen")
-                root = _copied(host, container_id, directory)
+            if running:
+                with frozen(host, container_id):
+                    failpoint(host.state_dir, "copy.frozen")
+                    root = _copied(host, container_id, directory)
+            else:
+                root = overlay.copy(host, container_id, directory, timeout_sec=None)
             files.sync_tree(directory)
             failpoint(host.state_dir, "copy.copied")
             with store.lock(host, "layers", shared=True):
@@ -49,6 +53,12 @@ def present(host: Host, container_id: str) -> Iterator[tuple[str, ...]]:
         if layers != root.layers:
             store.save_root(host, container_id, dataclasses.replace(root, layers=layers))
         yield layers
+
+
+def _limited(host: Host, container_id: str) -> bool:
+    """Tell whether what a stopped container wrote is on a disk of its own: it stays there, and counts on."""
+    root = store.load_root(host, container_id)
+    return disks.there(host, root.writable) and not overlay.untouched(host, root)
 
 
 def _copied(host: Host, container_id: str, directory: Path) -> store.Root:

@@ -16,6 +16,7 @@ from ..proc.hooking import hear, raise_for
 from ..rootfiles import open_own
 from ..spec import Spec
 from ..start_plan import PATH
+from ..storage import disks
 
 
 def ending_sec(host: Host, container_id: str) -> float:
@@ -26,18 +27,17 @@ def ending_sec(host: Host, container_id: str) -> float:
         return 0.0
 
 
-def run(host: Host, rules: Policy, spec: Spec, point: str, *, rootfs: str, **more: object) -> None:
+def run(host: Host, rules: Policy, spec: Spec, point: str, **more: object) -> None:
     """Run a container's hooks of one point, in order; what the policy has withdrawn since is not run.
 
-    rootfs: its own layer's files. more: further variables, without LXC_. Raises SetupFailed (step, path) with the end
-    of what a hook said.
+    more: further variables, without LXC_. Raises SetupFailed (step, path) with the end of what a hook said.
     """
     if not any(hook.point == point for hook in spec.hooks):
         return
-    with contextlib.suppress(PolicyDenied):
+    with contextlib.suppress(PolicyDenied), disks.tree(host, store.load_root(host, spec.id).writable) as own:
         for call in hooks_of(rules, spec):
             if call.point == point:
-                _run(host, spec, call, rootfs, more)
+                _run(host, spec, call, str(own), more)
 
 
 def _run(host: Host, spec: Spec, call: Call, rootfs: str, more: dict[str, object]) -> None:

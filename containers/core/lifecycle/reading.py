@@ -13,6 +13,7 @@ from .. import claims, points, store
 from ..errors import NotFound, SpecError
 from ..host import Host
 from ..sentences import say
+from ..storage import disks
 
 Verb = Literal["changes", "text", "list", "content", "archive"]
 COMPARING: Final = ("changes", "text")
@@ -42,7 +43,7 @@ def request(
     return {
         "verb": verb,
         "path": path,
-        "layers": [str(store.rootfs(host, layer)) for layer in known],
+        "layers": [str(disks.source(host, layer)) for layer in known],
         "before": indices[0] if verb in COMPARING else [],
         "after": indices[-1],
         "shared": shared,

@@ -113,6 +113,7 @@ def start(
             lowers=root.lowers,
             upper=root.upper,
             work=root.work,
+            disk=root.disk,
             attachments=attachments,
             extras=extras,
             more_ids=more_ids.of(host, spec),

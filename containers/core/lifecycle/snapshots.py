@@ -13,7 +13,7 @@ from ..host import Host
 from ..names import check_name
 from ..sentences import say
 from ..spec import Spec, check_text
-from ..storage import identity, overlay
+from ..storage import disks, identity, overlay
 from . import holding
 
 
@@ -170,7 +170,7 @@ def restore(
             failpoint(host.state_dir, "restore.safe")
         wanted = dataclasses.replace(spec or now, layers=layers)
         with store.lock(host, "layers", shared=True):
-            fresh = overlay.fresh(host, layers, made_for=container_id)
+            fresh = overlay.fresh(host, layers, made_for=container_id, size=disks.wanted(wanted.limits))
             root = dataclasses.replace(fresh, lineage=lineage)
             failpoint(host.state_dir, "restore.fresh")
             identity.write(host, wanted, root, twin=False)

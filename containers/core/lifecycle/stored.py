@@ -28,7 +28,7 @@ from ..host import Host
 from ..names import check_name
 from ..sentences import say
 from ..spec import Spec
-from ..storage import identity, litter, merge, overlay
+from ..storage import disks, identity, litter, merge, overlay
 from . import holding
 from .snapshots import SnapshotResult, delete_snapshot, restore, snapshot
 
@@ -216,7 +216,9 @@ def _make_held(
     spec.check()
     if host.container_dir(spec.id).exists():
         raise AlreadyExists(say("The container %(name)s is on this host already.", name=spec.name))
-    root = dataclasses.replace(overlay.fresh(host, spec.layers, made_for=spec.id), lineage=lineage)
+    root = dataclasses.replace(
+        overlay.fresh(host, spec.layers, made_for=spec.id, size=disks.wanted(spec.limits)), lineage=lineage
+    )
     try:
         failpoint(host.state_dir, "create.fresh")
         identity.write(host, spec, root, twin=twin)

@@ -26,7 +26,7 @@ from typing import Any, Final
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-from containers.core import mount_api, syscalls, user_namespaces
+from containers.core import disk_mount, mount_api, syscalls, user_namespaces
 from containers.core.archives.calls import compile_list
 from containers.core.capabilities import NAMES
 from containers.core.filing import changing, looking, places, putting_back, writing
@@ -181,7 +181,7 @@ def _confined(request: dict[str, Any]) -> list[int]:
     userns_fd = _own_users(request["id_lines"]) if init_fd is None else _of_init(request["init_pid"], init_fd)
     point = [_layer(path, userns_fd, writes=False) for path in request["point"]]
     layers = [_layer(path, userns_fd, writes=False) for path in request["lowers"]]
-    own_fd = None if request["own"] is None else _layer(request["own"], userns_fd, writes=True)
+    own_fd = None if request["own"] is None else _layer(request["own"], userns_fd, writes=True)[0]
     syscalls.setns(userns_fd, syscalls.CLONE_NEWUSER)
     os.close(userns_fd)
     os.setgroups([])
@@ -232,23 +232,24 @@ def _of_init(pid: int, init_fd: int) -> int:
     return fd
 
 
-def _layer(path: str, userns_fd: int, *, writes: bool) -> int:
-    """Return a detached mount of a layer, with the owners that the container sees."""
-    mount_fd = syscalls.open_tree(path)
+def _layer(path: str, userns_fd: int, *, writes: bool) -> tuple[int, str]:
+    """Return a detached mount of a layer, with the owners that the container sees, and where in it the tree is."""
+    mount_fd, tree = disk_mount.layer_mount(path)
     mount_api.restrict(mount_fd, read_only=not writes, receives=False, userns_fd=userns_fd)
-    return mount_fd
+    return mount_fd, tree
 
 
-def _root_of(letter: str, layers: list[int], own_fd: int | None) -> int:
+def _root_of(letter: str, layers: list[tuple[int, str]], own_fd: int | None) -> int:
     """Mount layers, uppermost first, as one tree below the working directory; return its open root."""
     names = [f"{letter}{number}" for number in range(len(layers))]
-    for name, mount_fd in zip(names, layers, strict=True):
+    for name, (mount_fd, _tree) in zip(names, layers, strict=True):
         os.mkdir(name)
         syscalls.move_mount(mount_fd, name)
         os.close(mount_fd)
-    place = names[0]
+    trees = [name if tree == "." else f"{name}/{tree}" for name, (_fd, tree) in zip(names, layers, strict=True)]
+    place = trees[0]
     if own_fd is not None or len(names) > 1:
-        place, data = f"{letter}-root", f"lowerdir={':'.join(names)},userxattr"
+        place, data = f"{letter}-root", f"lowerdir={':'.join(trees)},userxattr"
         flags = MS_NOSUID | MS_NODEV
         if own_fd is not None:
             os.mkdir("own")

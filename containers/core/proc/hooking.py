@@ -15,10 +15,11 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
+from .. import disk_mount
 from ..cgroups.base import Cgroups
 from ..cgroups.places import write_file
 from ..errors import CoreError, SetupFailed
@@ -82,14 +83,30 @@ class Hooks:
         return good
 
     def _run(self, call: Call, child: Inside | None, more: dict[str, object]) -> None:
+        inside = child is not None and call.point in MOUNTING
+        with self._own_files(inside=inside) as own:
+            self._run_with(call, child, own, more, inside=inside)
+
+    @contextlib.contextmanager
+    def _own_files(self, *, inside: bool) -> Iterator[str]:
+        """Yield where the container's own layer is for programs of the host."""
+        if inside or not self._plan.disk:
+            yield self._plan.upper
+            return
+        mount_fd = disk_mount.mounted(self._plan.disk)
+        try:
+            yield f"/proc/{os.getpid()}/fd/{mount_fd}/{disk_mount.TREE}"
+        finally:
+            os.close(mount_fd)
+
+    def _run_with(self, call: Call, child: Inside | None, own: str, more: dict[str, object], *, inside: bool) -> None:
         plan = self._plan
         host, spec = plan.host, plan.spec
-        inside = child is not None and call.point in MOUNTING
         values = environment(
             call.point,
             spec.name,
             CONFIG_FILE=host.spec_path(spec.id),
-            ROOTFS_PATH=plan.upper,
+            ROOTFS_PATH=own,
             ROOTFS_MOUNT=host.run_dir / "root" if inside else None,
             CONSOLE_LOGPATH=host.container_dir(spec.id) / "console.log",
             PID=child.pid if child is not None and call.point not in ENDING else None,

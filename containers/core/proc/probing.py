@@ -10,10 +10,14 @@ import ctypes
 import os
 import socket
 import struct
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from containers.core import bpf, devices, mount_api, syscalls
+from containers.core.errors import CoreError
+from containers.core.limits import DISK_MIN_BYTES
 from containers.core.mount_flags import MS_PRIVATE, MS_REC
 
 _NEWLINK: Final = 16
@@ -181,6 +185,34 @@ def programs_of_32_bits() -> None:
         raise OSError("they do not")
 
 
+def _disk(scratch: str) -> Path:
+    from containers.core.storage import disks
+
+    place = Path(tempfile.mkdtemp(dir=scratch)) / disks.NAME
+    try:
+        disks.make(place, disks.Size(size_bytes=DISK_MIN_BYTES))
+        with disks.opened(place) as top:
+            (top / "rootfs").mkdir()
+    except CoreError as error:
+        raise OSError(error.message) from error
+    return place
+
+
+def disk_limits(scratch: str) -> None:
+    """Make a file with a file system in it, and mount it."""
+    _disk(scratch)
+
+
+def disk_growth(scratch: str) -> None:
+    """Make one larger while it is mounted."""
+    from containers.core.storage import disks
+
+    disk = _disk(scratch)
+    with disks.opened(disk):
+        if not disks.grow(disk, disks.Size(size_bytes=2 * DISK_MIN_BYTES)):
+            raise OSError("root has no CAP_SYS_RESOURCE here")
+
+
 def all_of_them(scratch: str) -> dict[str, Callable[[], None]]:
     """Return the probes by name. scratch: a directory on the state directory's file system."""
     inner = os.path.join(scratch, "inner")
@@ -201,5 +233,7 @@ def all_of_them(scratch: str) -> dict[str, Callable[[], None]]:
         "event-files": event_files,
         "device-programs": device_programs,
         "openat2": paths_beneath,
+        "disk-limits": lambda: disk_limits(scratch),
+        "disk-growth": lambda: disk_growth(scratch),
         "ia32": programs_of_32_bits,
     }

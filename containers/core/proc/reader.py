@@ -5,9 +5,9 @@ it where files were asked for::
 
     {"verb", "layers": [PATH, ...], "before": [INDEX, ...], "after": [INDEX, ...], "shared": N, "path", "id_base"}
 
-layers: the trees of layers, each once; before, after: stacks of them, uppermost first. Owners on disk are the
-container's (0..65535); the process lives in a user namespace in which they are its own, at id_base on the host, with
-no right but to read what belongs to it, no network, and an empty root: what it holds of the host is the layers'
+layers: the trees of layers, or their disks, each once; before, after: stacks of them, uppermost first. Owners on disk
+are the container's (0..65535); the process lives in a user namespace in which they are its own, at id_base on the host,
+with no right but to read what belongs to it, no network, and an empty root: what it holds of the host is the layers'
 directories, read-only. Whatever a hostile tree makes of it, it is nobody on the host.
 """
 
@@ -23,7 +23,7 @@ from typing import Any, Final
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-from containers.core import mount_api, syscalls, user_namespaces
+from containers.core import disk_mount, mount_api, syscalls, user_namespaces
 from containers.core.idmap import for_container
 from containers.core.mount_flags import (
     MS_NODEV,
@@ -114,9 +114,9 @@ def _confined(request: dict[str, Any]) -> list[int]:
         raise verbs.Refused("host-unsupported", "No user namespace could be made.") from None
     trees = []
     for path in request["layers"]:
-        mount_fd = syscalls.open_tree(path)
+        mount_fd, tree = disk_mount.layer_mount(path)
         mount_api.restrict(mount_fd, read_only=True, receives=False, userns_fd=userns_fd)
-        trees.append(mount_fd)
+        trees.append((mount_fd, tree))
     syscalls.setns(userns_fd, syscalls.CLONE_NEWUSER)
     os.close(userns_fd)
     syscalls.unshare(_NAMESPACES)
@@ -135,9 +135,9 @@ def _confined(request: dict[str, Any]) -> list[int]:
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     syscalls.set_capabilities(_READ_SEARCH)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    opened = [os.open(".", flags, dir_fd=tree) for tree in trees]
-    for tree in trees:
-        os.close(tree)
+    opened = [os.open(tree, flags, dir_fd=mount_fd) for mount_fd, tree in trees]
+    for mount_fd, _tree in trees:
+        os.close(mount_fd)
     return opened
 
 

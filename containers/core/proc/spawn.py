@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import capabilities, mount_plan
+from .. import capabilities, disk_mount, mount_plan
 from ..errors import SetupFailed, TimedOut
 from ..host import IDS_PER_CONTAINER
 from ..idmap import IdMap, for_container
@@ -202,8 +202,8 @@ def equip(child: Child, plan: StartPlan) -> None:
             fds.append(userns_fd)
         child.netns_fd = os.open(f"/proc/{child.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         mounts = []
-        for path in (*plan.lowers, os.path.commonpath((plan.upper, plan.work))):
-            mounts.append(open_tree(path))
+        for path in (*plan.lowers, plan.disk or os.path.commonpath((plan.upper, plan.work))):
+            mounts.append(disk_mount.mounted(path) if path == plan.disk else open_tree(path))
             fds.append(mounts[-1])
             if userns_fd is not None:
                 _idmap(mounts[-1], userns_fd, path)

@@ -9,6 +9,7 @@ from typing import Protocol
 from ..host import Host
 from ..spec import Spec
 from ..store import Root
+from .disks import Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,13 +17,15 @@ class RootPlan:
     """The directories of a container's root, absolute; owners unshifted (0..65535), to be mounted idmapped.
 
     lowers: read-only trees, top first, as overlay wants them. writable: the directory that holds upper and work, both
-    of which have to be reached through one and the same mount.
+    of which have to be reached through one and the same mount. disk: the file whose file system is to be mounted as
+    that directory first, "" where it is there as it stands.
     """
 
     lowers: tuple[str, ...]
     writable: str
     upper: str
     work: str
+    disk: str = ""
 
     def describe(self) -> str:
         """Return the plan in one line."""
@@ -32,13 +35,10 @@ class RootPlan:
 class Storage(Protocol):
     """A module of this package. The caller holds the container's lock; what is unreferenced afterwards is collected."""
 
-    DISK_LIMIT: bool
-    """Whether limits.disk_bytes can be held."""
-
     def plan(self, host: Host, spec: Spec) -> RootPlan:
         """Return what to mount as the container's root."""
 
-    def fresh(self, host: Host, layers: tuple[str, ...], *, made_for: str) -> Root:
+    def fresh(self, host: Host, layers: tuple[str, ...], *, made_for: str, size: Size | None) -> Root:
         """Make an empty writable layer above layers. The caller holds the layers lock until something refers to it."""
 
     def seal(self, host: Host, container_id: str) -> tuple[str, ...]:

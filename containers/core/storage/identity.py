@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from .. import store
+from .. import files, store
 from ..host import Host
 from ..spec import Spec
 from .stack import Stack
@@ -34,8 +34,15 @@ def write(host: Host, spec: Spec, root: store.Root, *, twin: bool) -> None:
     """Write name and machine id of a stopped or new container into its writable layer, where they differ.
 
     twin: its files come from another container: what only that one may have is removed. Directories that an image does
-    not have are left out, and so is everything that could be reached through a symbolic link only.
+    not have are left out, and so is everything that could be reached through a symbolic link only. Raises StorageFull.
     """
+    try:
+        _write(host, spec, root, twin=twin)
+    except OSError as error:
+        raise files.translated(error, "write", f"{spec.name}/etc") from error
+
+
+def _write(host: Host, spec: Spec, root: store.Root, *, twin: bool) -> None:
     name = spec.hostname or spec.name
     with Stack(host, root) as stack:
         _put(stack, "/etc/hostname", f"{name}\n".encode())

@@ -22,10 +22,10 @@ from ..sentences import say
 from ..spec import Spec
 from ..store import Root
 from ..tree_copy import copy_tree
+from . import disks
 from .base import RootPlan
 from .stack import copy_root_attributes
 
-DISK_LIMIT: Final = False
 LAYERS_MAX: Final = 100
 """A deeper stack is merged at its next snapshot. The kernel's own ceiling is 500 (OVL_MAX_STACK)."""
 
@@ -36,14 +36,18 @@ def plan(host: Host, spec: Spec) -> RootPlan:
     Raises NotFound, or SetupFailed naming the layer that is missing.
     """
     root = store.load_root(host, spec.id)
-    for layer in (*root.layers, root.writable):
+    for layer in root.layers:
         require(host, layer)
+    disk = "" if store.rootfs(host, root.writable).is_dir() else str(disks.path(host, root.writable))
+    if not disk or not disks.there(host, root.writable):
+        require(host, root.writable)
     writable = host.layers_dir / root.writable
     return RootPlan(
         lowers=tuple(str(store.rootfs(host, layer)) for layer in reversed(root.layers)),
         writable=str(writable),
         upper=str(writable / "rootfs"),
         work=str(writable / "work"),
+        disk=disk,
     )
 
 
@@ -56,8 +60,8 @@ def require(host: Host, layer: str) -> None:
         )
 
 
-def fresh(host: Host, layers: tuple[str, ...], *, made_for: str) -> Root:
-    """Make an empty writable layer above layers.
+def fresh(host: Host, layers: tuple[str, ...], *, made_for: str, size: disks.Size | None = None) -> Root:
+    """Make an empty writable layer above layers, which can hold as much as size says; None: as the host can.
 
     Nothing refers to it yet: the caller holds the layers lock (shared) until something does. made_for: its id.
     """
@@ -67,9 +71,14 @@ def fresh(host: Host, layers: tuple[str, ...], *, made_for: str) -> Root:
     directory = host.layers_dir / writable
     directory.mkdir(mode=0o700)
     try:
-        (directory / "work").mkdir(mode=0o700)
-        (directory / "rootfs").mkdir(mode=0o700)
-        copy_root_attributes(store.rootfs(host, layers[-1]), directory / "rootfs")
+        if size is None:
+            _empty(directory, store.rootfs(host, layers[-1]))
+        else:
+            disks.make(directory / disks.NAME, size)
+            failpoint(host.state_dir, "fresh.disk")
+            with disks.opened(directory / disks.NAME) as top:
+                _empty(top, store.rootfs(host, layers[-1]))
+                files.sync_tree(top)
         describe(directory, made_for=made_for, kind="writable")
     except BaseException:
         store.discard(host, directory)
@@ -77,6 +86,12 @@ def fresh(host: Host, layers: tuple[str, ...], *, made_for: str) -> Root:
     files.sync_dir(directory)
     files.sync_dir(host.layers_dir)
     return Root(layers=layers, writable=writable)
+
+
+def _empty(directory: Path, like: Path) -> None:
+    (directory / "work").mkdir(mode=0o700)
+    (directory / "rootfs").mkdir(mode=0o700)
+    copy_root_attributes(like, directory / "rootfs")
 
 
 def describe(directory: Path, *, made_for: str, kind: str) -> None:
@@ -89,10 +104,11 @@ def seal(host: Host, container_id: str) -> tuple[str, ...]:
     """Turn what a stopped container wrote into a read-only layer, and give it an empty writable one: by renames alone.
 
     Returns the container's read-only stack, which is its whole root now. One that wrote nothing is left as it is.
-    The commit point is the rename of root.json. The caller holds the container's lock.
+    The commit point is the rename of root.json. The caller holds the container's lock. One whose writable layer is a
+    disk cannot be sealed: it is copied.
     """
     root = store.load_root(host, container_id)
-    if _untouched(host, root):
+    if untouched(host, root):
         return root.layers
     stack = (*root.layers, root.writable)
     with store.lock(host, "layers", shared=True):
@@ -106,15 +122,16 @@ def seal(host: Host, container_id: str) -> tuple[str, ...]:
     return stack
 
 
-def copy(host: Host, container_id: str, into: Path, *, timeout_sec: float) -> Root:
-    """Copy what a frozen container wrote into an empty directory (of `store.making`), a layer to be published.
+def copy(host: Host, container_id: str, into: Path, *, timeout_sec: float | None) -> Root:
+    """Copy what a container that stands still wrote into an empty directory (of `store.making`), to be published.
 
     Keeps owners, modes, times, ACLs, extended attributes (overlay's marks too), hard links, holes and device nodes
     (whiteouts); shares the data where the file system can. Not on the disk yet, for the container to stand still no
     longer than it must. Returns the root it was made from; raises TimedOut, StorageFull.
     """
     root = store.load_root(host, container_id)
-    copy_tree(store.rootfs(host, root.writable), into / "rootfs", timeout_sec=timeout_sec)
+    with disks.tree(host, root.writable) as tree:
+        copy_tree(tree, into / "rootfs", timeout_sec=timeout_sec)
     describe(into, made_for=container_id, kind="copy")
     return root
 
@@ -129,11 +146,33 @@ def publish(host: Host, directory: Path) -> str:
     return directory.name
 
 
-def _untouched(host: Host, root: Root) -> bool:
+def resized(host: Host, container_id: str, size: disks.Size | None) -> None:
+    """Give a stopped container a writable layer of another size, with what is in its present one: a copy.
+
+    The commit point is the rename of root.json. The caller holds the container's lock. Raises StorageFull where it does
+    not fit; nothing has changed then.
+    """
+    root = store.load_root(host, container_id)
+    with store.lock(host, "layers", shared=True):
+        new = fresh(host, root.layers, made_for=container_id, size=size)
+        try:
+            with disks.tree(host, root.writable) as old, disks.tree(host, new.writable) as tree:
+                copy_tree(old, tree)
+                failpoint(host.state_dir, "resize.copied")
+                files.sync_tree(tree)
+        except BaseException:
+            store.discard(host, host.layers_dir / new.writable)
+            raise
+        store.save_root(host, container_id, dataclasses.replace(new, lineage=root.lineage))
+    failpoint(host.state_dir, "resize.committed")
+
+
+def untouched(host: Host, root: Root) -> bool:
     """Tell whether a writable layer says nothing that the stack below does not."""
-    upper, below = store.rootfs(host, root.writable), store.rootfs(host, root.layers[-1])
-    with os.scandir(upper) as entries:
-        if next(entries, None) is not None:
-            return False
-    mine, theirs = os.stat(upper), os.stat(below)
+    below = store.rootfs(host, root.layers[-1])
+    with disks.tree(host, root.writable) as upper:
+        with os.scandir(upper) as entries:
+            if next(entries, None) is not None:
+                return False
+        mine, theirs = os.stat(upper), os.stat(below)
     return (mine.st_mode, mine.st_uid, mine.st_gid) == (theirs.st_mode, theirs.st_uid, theirs.st_gid)

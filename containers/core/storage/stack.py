@@ -18,6 +18,7 @@ from typing import Final, Self
 
 from .. import files, store
 from ..host import Host
+from . import disks
 from .marks import ORIGIN, OWN_XATTRS, is_opaque, is_whiteout
 
 READ_MAX_BYTES: Final = 64 * 1024
@@ -33,14 +34,15 @@ class Stack:
 
     def __init__(self, host: Host, root: store.Root) -> None:
         self._undo = contextlib.ExitStack()
-        layers = (root.writable, *reversed(root.layers))
-        self._trees = [store.rootfs(host, layer) for layer in layers]
+        self._own_tree = disks.tree(host, root.writable)
+        self._lower_trees = [store.rootfs(host, layer) for layer in reversed(root.layers)]
         self._top: Level = ()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
+            trees = (undo.enter_context(self._own_tree), *self._lower_trees)
             level = []
-            for number, tree in enumerate(self._trees):
+            for number, tree in enumerate(trees):
                 level.append((number, self._own(undo, os.open(tree, _DIRECTORY))))
             self._top = tuple(level)
             self._undo = undo.pop_all()
