@@ -36,13 +36,15 @@ class SimplestreamsSource(Body):
     architecture: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,20}$")] | None = None
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class UrlSource(Body):
     type: Literal["url"]
     url: Url
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Sha256 | None = None
 
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 UploadId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 FilePath = Annotated[Text, Field(min_length=1, max_length=1024)]
 

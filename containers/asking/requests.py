@@ -303,7 +303,7 @@ def _gateway(text: str, where: str, version: int) -> str | None:
 
 
 def check_source(source: dict[str, Any], host: Host) -> dict[str, Any]:
-    """Return an image's source; raises SpecError for a kind that this version does not know.
+    """Return an image's source, of those that builders on the host make; raises SpecError.
 
     Raises PolicyDenied for a local mirror, unless the host's policy, as its worker last told it, names it.
     """
@@ -311,9 +311,7 @@ def check_source(source: dict[str, Any], host: Host) -> dict[str, Any]:
     if kind == "busybox":
         return {"type": "busybox"}
     if kind != "debootstrap":
-        raise SpecError(
-            say("Images cannot be made from %(kind)r yet: use debootstrap.", kind=kind), field="source.type"
-        )
+        raise SpecError(say("Images cannot be made from %(kind)r.", kind=kind), field="source.type")
     recipes.check(source)
     if mirror := source.get("mirror"):
         check_remote(mirror, field="source.mirror", named=tuple(host.facts.get("policy", {}).get("sources", ())))

@@ -46,6 +46,8 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
             raise SpecError(say("There is no project %(project)r.", project=kept["project"]), field="source.project")
     elif kind == "simplestreams":
         check_server(kept["server"], host, field="source.server")
+    elif kind == "url":
+        _check_address(kept["url"], host, field="source.url", wrong="Give an address as https://HOST/FILE.")
     elif kind == "container":
         container = find_container(actor, kept["container"], "clone")
         snapshot = kept.get("snapshot")
@@ -62,18 +64,25 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
 
 def check_server(server: str, host: Host, *, field: str) -> None:
     """Raise SpecError or PolicyDenied unless images may be asked for at this address, as far as the web can tell."""
+    if urlsplit(_check_address(server, host, field=field, wrong="Give the server as https://HOST.")).query:
+        raise SpecError("The server's address may hold no query.", field=field)
+
+
+def _check_address(url: str, host: Host, *, field: str, wrong: str) -> str:
+    """Return an address that may be asked; raises SpecError (with these words where it is none), PolicyDenied."""
     rules: Mapping[str, Any] = host.facts.get("policy", {})
     try:
-        parts = urlsplit(server)
+        parts = urlsplit(url)
     except ValueError:
-        raise SpecError("Give the server as https://HOST.", field=field) from None
+        raise SpecError(wrong, field=field) from None
     insecure = parts.netloc.lower() in rules.get("insecure", ())
     if parts.scheme != "https" and not (insecure and parts.scheme == "http"):
-        raise SpecError("Give the server as https://HOST.", field=field)
-    if parts.username is not None or parts.query or parts.fragment:
-        raise SpecError("The server's address may hold no user, query or fragment.", field=field)
+        raise SpecError(wrong, field=field)
+    if parts.username is not None or parts.fragment:
+        raise SpecError("The address may hold no user and no fragment.", field=field)
     if not insecure:
-        requests.check_remote(server, field=field, named=tuple(rules.get("sources", ())))
+        requests.check_remote(url, field=field, named=tuple(rules.get("sources", ())))
+    return url
 
 
 def _complete(actor: Actor, upload_id: str, field: str) -> None:

@@ -17,6 +17,7 @@ _WORDS = {
     "oci": gettext_lazy("registry"),
     "simplestreams": gettext_lazy("image server"),
     "upload": gettext_lazy("uploaded file"),
+    "url": gettext_lazy("address"),
 }
 _SHOWN = {
     "container": "container",
@@ -24,6 +25,7 @@ _SHOWN = {
     "file": "path",
     "oci": "reference",
     "simplestreams": "alias",
+    "url": "url",
 }
 
 

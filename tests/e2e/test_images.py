@@ -161,7 +161,7 @@ def test_an_image_server_is_asked_what_it_offers_and_for_one_of_it(
 def test_every_form_fits_and_is_accessible(people: People) -> None:
     for width in (390, 1440):
         page = people.page(width=width)
-        for kind in ("debootstrap", "oci", "simplestreams", "upload", "file", "container"):
+        for kind in ("debootstrap", "oci", "simplestreams", "url", "upload", "file", "container"):
             page.goto(f"/images/?type={kind}")
             assert axe(page) == [], kind
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (kind, width)

@@ -8,7 +8,6 @@ import secrets
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 
 import boto3
@@ -22,6 +21,7 @@ from containers.core.lifecycle import backing
 from containers.core.storage import litter
 from containers.ticker.backups import BackupStreams
 
+from .registries import Line
 from .test_backups import WATCHER, imported
 from .test_exactness import but_its_own, fill, fingerprint
 from .test_storage import sh, upper
@@ -170,59 +170,17 @@ def test_a_container_there_and_back(host: Host, bucket: Bucket, endpoint: str, c
     new = imported(host, spec, file, place=bucket)
     assert but_its_own(fingerprint(host, new.id)) == but_its_own(before)
     # a connection that breaks is told as that, and not as a backup that is damaged
-    with _Cutting(endpoint, after_bytes=5 << 19) as relay:
-        broken = named(host, relay.endpoint, bucket.store.bucket)
+    line = Line(endpoint.removeprefix("http://"))
+    try:
+        line.break_after_bytes, line.breaks_left = 5 << 19, 2
+        broken = named(host, f"http://{line.address}", bucket.store.bucket)
         with pytest.raises(SetupFailed, match="offsite cannot be reached"), broken.reading(file) as fd:
             backing.verify(host, fd, WATCHER)
         data = downloaded(host, file)
         assert 0 < len(data) < made.size_bytes
         assert read(bucket, file).startswith(data)
-    nobody = named(host, relay.endpoint, bucket.store.bucket)
+    finally:
+        line.close()
     with pytest.raises(SetupFailed, match="offsite cannot be reached"):
-        nobody.size_bytes(file)
+        broken.size_bytes(file)
     assert litter.orphans(host) == []
-
-
-class _Cutting:
-    """Stands between a client and a server, and ends each connection after so many bytes of the answer."""
-
-    def __init__(self, endpoint: str, *, after_bytes: int) -> None:
-        address, _, port = endpoint.removeprefix("http://").partition(":")
-        self._server, self._after = (address, int(port)), after_bytes
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-
-    def __enter__(self) -> _Cutting:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client = self._listener.accept()[0]
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self._server) as server:
-            threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
-            left = self._after
-            while left and (data := server.recv(min(left, 65536))):
-                client.sendall(data)
-                left -= len(data)
-            client.shutdown(socket.SHUT_RDWR)
-
-    @staticmethod
-    def _forward(client: socket.socket, server: socket.socket) -> None:
-        try:
-            while data := client.recv(65536):
-                server.sendall(data)
-        except OSError:
-            return

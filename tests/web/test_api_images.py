@@ -211,6 +211,33 @@ def test_an_image_of_a_simplestreams_server(more, status, code, field, root):
         assert not Operation.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "status", "code", "field"),
+    [
+        ({}, 202, None, None),
+        ({"url": "https://example.org/a/b.tar.xz?token=x", "sha256": "a" * 64}, 202, None, None),
+        ({"url": "http://example.org/a"}, 422, "invalid-value", "source.url"),
+        ({"url": "https://user:pw@example.org/a"}, 422, "invalid-value", "source.url"),
+        ({"url": "https://example.org/a#b"}, 422, "invalid-value", "source.url"),
+        ({"url": "ftp://example.org/a"}, 422, "invalid-value", "source.url"),
+        ({"url": "https://10.0.0.1/a"}, 403, "policy", "source.url"),
+        ({"url": "https://127.1/a"}, 403, "policy", "source.url"),
+        ({"url": "https://[::1/a"}, 422, "invalid-value", "source.url"),
+        ({"sha256": "A" * 64}, 422, "invalid-value", "source.sha256"),
+        ({"metadata": "x"}, 400, "bad-request", "source.metadata"),
+    ],
+)
+def test_an_image_of_an_address(more, status, code, field, root):
+    source = {"type": "url", "url": "https://example.org/root.tar.xz", **more}
+    got = Api(root).post("/images", {"name": "x", "source": source})
+    if code is None:
+        assert got[0] == status, got
+        assert Image.objects.get(name="x").source == source
+    else:
+        assert_error(got, status, code, field)
+        assert not Operation.objects.exists()
+
+
 def test_a_container_becomes_an_image_and_is_held_meanwhile(root, alice, team):
     api = Api(root)
     make_host()

@@ -46,6 +46,7 @@ def text(client: Client, url: str) -> str:
             {"server": "https://images.example.org", "alias": "alpine/3.22"},
             {"server": "https://images.example.org", "alias": "alpine/3.22"},
         ),
+        ("url", {"url": " https://example.org/a.tar ", "sha256": ""}, {"url": "https://example.org/a.tar"}),
         ("debootstrap", {"suite": "trixie", "packages": "vim, curl"}, {"suite": "trixie", "packages": ["vim", "curl"]}),
     ],
 )

@@ -18,6 +18,7 @@ MAKERS: Final[dict[str, layered.Maker]] = {
     "oci": registry.from_registry,
     "simplestreams": simplestreams.from_server,
     "upload": given.from_file,
+    "url": given.from_url,
 }
 """Those that bring layers of somebody else's, by the source's type."""
 
@@ -37,7 +38,7 @@ def build(
     ``{"type": "debootstrap", "suite", "variant"?, "init"?, "packages"?, "mirror"?}``,
     ``{"type": "oci", "reference", "project"?}``,
     ``{"type": "simplestreams", "server", "alias", "architecture"?}``,
-    ``{"type": "upload", "upload", "metadata"?, "sha256"?}`` or
+    ``{"type": "url", "url", "sha256"?}``, ``{"type": "upload", "upload", "metadata"?, "sha256"?}`` or
     ``{"type": "file", "directory", "path", "metadata"?, "sha256"?}``.
     progress: told percentages and what is done. log: told lines of output. cancelled: asked at least twice a second.
     Raises SpecError naming the field, Busy while the same image is being made, Cancelled, SetupFailed with the step

@@ -55,7 +55,7 @@ class Download:
         remote: Source,
         url: str,
         part: Path,
-        digest: str,
+        digest: str | None,
         wanted: int,
         tell: Callable[[float], None],
         private: Callable[[], Mapping[str, str]],
@@ -71,9 +71,11 @@ class Download:
         self._renew = renew
         self._hash = hashlib.sha256()
         self._have = 0
+        self._whole: int | None = None
+        self._etag = ""
 
-    def run(self, *, exact: bool) -> None:
-        """Download; exact: the size is known, and what is more or less is refused."""
+    def run(self, *, exact: bool) -> str:
+        """Download, and return the sha256 of what came; exact: the size is known, and more or less is refused."""
         deadline = time.monotonic() + TOTAL_SEC
         idle = 0
         with open(self._part, "r+b", buffering=0) as file:
@@ -98,18 +100,20 @@ class Download:
                         step="download",
                         path=urlsplit(self._url).netloc,
                     )
-            if self._hash.hexdigest() != self._digest:
+            found = self._hash.hexdigest()
+            if self._digest is not None and found != self._digest:
                 file.truncate(0)
                 raise BadArchive(
                     say(
                         "What came has the sha256 %(hexdigest)s, not %(digest)s.",
-                        hexdigest=self._hash.hexdigest(),
+                        hexdigest=found,
                         digest=self._digest,
                     ),
                     field=self._remote.field,
                     entry="",
                     limit="",
                 )
+        return found
 
     def _read_again(self, file: Any) -> None:
         """Take into account what an earlier attempt brought."""
@@ -126,7 +130,11 @@ class Download:
 
     def _once(self, file: Any) -> bool:
         """Ask for what is missing and take what comes; returns whether the answer came to its end."""
+        if self._digest is None and not self._etag:
+            self._begin_anew(file)  # nobody could say whether the rest belongs to what is here
         headers = {"Range": f"bytes={self._have}-"} if self._have else {}
+        if headers and self._digest is None:
+            headers["If-Range"] = self._etag
         try:
             with self._remote.get(self._url, headers, private=self._private()) as answer:
                 if answer.status == 200 and self._have:
@@ -150,9 +158,16 @@ class Download:
                         step="download",
                         path=urlsplit(self._url).netloc,
                     )
+                self._look_at(answer)
                 return self._take(answer, file)
         except (HTTPError, Unreachable):
             return False  # the connection broke: the next one goes on
+
+    def _look_at(self, answer: urllib3.BaseHTTPResponse) -> None:
+        """Note how long the whole will be, and what says whether it is still the same (RFC 9110 8.8.3)."""
+        length, etag = answer.headers.get("Content-Length", ""), answer.headers.get("ETag", "")
+        self._whole = self._have + int(length) if length.isascii() and length.isdecimal() else None
+        self._etag = etag if etag.startswith('"') else ""
 
     def _take(self, answer: urllib3.BaseHTTPResponse, file: Any) -> bool:
         while data := answer.read(_CHUNK_BYTES, decode_content=False):
@@ -172,16 +187,21 @@ class Download:
                     view = view[file.write(view) :]
             except OSError as error:
                 raise files.translated(error, "download", self._part) from error
-            self._tell(self._have / max(1, self._wanted))
+            self._tell(self._have / max(1, self._whole or self._wanted))
         return True
 
 
 @contextlib.contextmanager
-def partial(order: Order, digest: str, target: Path) -> Iterator[Path]:
+def partial(order: Order, digest: str | None, target: Path) -> Iterator[Path]:
     """Yield the file that a digest's bytes are collected in, kept from one attempt to the next.
 
-    Where another order downloads the same at this moment, a file beside the target.
+    Where another order downloads the same at this moment, or nobody said a digest, a file beside the target.
     """
+    if digest is None:
+        path = target.with_name(f"{target.name}.part")
+        path.touch(mode=0o600)
+        yield path
+        return
     directory = order.host.downloads_dir
     directory.mkdir(mode=0o700, exist_ok=True)
     sweep(directory)

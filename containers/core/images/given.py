@@ -1,4 +1,4 @@
-"""Images out of files: an archive that was uploaded, or lies in a directory that the host's policy names.
+"""Images out of files: an archive that was uploaded, lies in a directory that the host's policy names, or on a server.
 
 What the archive is shows when it is unpacked: a root file system, with the metadata of Incus, LXD or LXC or none; an
 OCI layout; what ``docker save`` writes. All of it is unpacked confined, and what then is found by names that the
@@ -14,12 +14,14 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-from .. import files, store
+from .. import files, policy_file, store
 from ..archives.unpacking import BadArchive
 from ..sentences import say
 from . import metadata, oci, staging
 from .layered import Bench, Made
+from .remote import Remote
 
 _ROOT_NAMES: Final = ("bin", "etc", "sbin", "usr")
 _HASH_BYTES: Final = 4 << 20
@@ -35,16 +37,43 @@ def from_file(bench: Bench) -> Made:
         order, source, name, file, lambda part: order.progress(1 + int(14 * part), "Copying the file")
     )
     told = _described(bench)
+    return _whatever(bench, file, told, {"file_sha256": digest, "file_bytes": size}, f"source.{name}", done_pct=15)
+
+
+def from_url(bench: Bench) -> Made:
+    """Make an image of ``{"type": "url", "url", "sha256"?}``, an archive that a server has."""
+    order, source = bench.order, bench.order.source
+    url, file = str(source["url"]), bench.directory / "file"
+    order.progress(1, say("Asking %(host)s", host=urlsplit(url).hostname))
+    with Remote(order, policy_file.load(order.host), "source.url") as remote:
+        digest = remote.fetch(
+            url,
+            file,
+            digest=source.get("sha256"),
+            size_bytes=None,
+            tell=lambda part: order.progress(1 + int(49 * part), "Fetching"),
+            most_bytes=remote.rules.images.max_bytes,
+        )
+    details = {"file_sha256": digest, "file_bytes": file.stat().st_size}
+    return _whatever(bench, file, {}, details, "source.url", done_pct=50)
+
+
+def _whatever(
+    bench: Bench, file: Path, told: dict[str, str], details: dict[str, Any], field: str, *, done_pct: int
+) -> Made:
+    """Make an image of an archive, whatever it turns out to be. told: what a file beside it said of it."""
+    order = bench.order
     layer, rootfs = bench.begin()
     bench.unpack(
         file,
         rootfs,
         layer=False,
-        tell=lambda part, entries: order.progress(15 + int(65 * part), say("%(n)s files", n=entries)),
-        named=f"source.{name}",
+        tell=lambda part, entries: order.progress(
+            done_pct + int((80 - done_pct) * part), say("%(n)s files", n=entries)
+        ),
+        named=field,
     )
     file.unlink()
-    details = {"file_sha256": digest, "file_bytes": size}
     names = set(os.listdir(rootfs))
     if {"oci-layout", "index.json", "blobs"} <= names:
         return _layout(bench, layer, rootfs, details)

@@ -99,18 +99,20 @@ class Remote:
         url: str,
         target: Path,
         *,
-        digest: str,
+        digest: str | None,
         size_bytes: int | None,
         tell: Callable[[float], None],
         private: Callable[[], Mapping[str, str]] = dict,
         renew: Callable[[str], None] | None = None,
         most_bytes: int,
-    ) -> None:
-        """Download what has this sha256 to target, going on where an earlier attempt ended; Range, RFC 9110 14.2.
+    ) -> str:
+        """Download to target what has this sha256, and return that; Range, RFC 9110 14.2.
 
-        size_bytes: what it must have; None: at most most_bytes. private: asked anew for each request; renew: told of a
-        401 with its challenge, to have another answer next. What arrived stays for KEPT_SEC where this fails, and goes
-        where it is cancelled. Raises BadArchive where it is something else, Unreachable, StorageFull.
+        digest: with one it goes on where an earlier attempt ended; None: whatever is there, and only what the server
+        says is unchanged is gone on with, by its strong ETag. size_bytes: what it must have; None: at most most_bytes.
+        private: asked anew for each request; renew: told of a 401 with its challenge, to have another answer next.
+        What arrived stays for KEPT_SEC where this fails, and goes where it is cancelled. Raises BadArchive where it is
+        something else, Unreachable, StorageFull.
         """
         wanted = size_bytes if size_bytes is not None else most_bytes
         if wanted > most_bytes:
@@ -123,8 +125,9 @@ class Remote:
         require_room(target.parent, size_bytes or 0)
         with partial(self.order, digest, target) as part:
             download = Download(self, url, part, digest, wanted, tell, private, renew)
-            download.run(exact=size_bytes is not None)
+            found = download.run(exact=size_bytes is not None)
             os.rename(part, target)
+        return found
 
     # one request
 
