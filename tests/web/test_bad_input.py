@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
+from asgiref.sync import sync_to_async
+from channels.testing import WebsocketCommunicator
+from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 
 from containers.core.states import Status
 from containers.models import Container, Image, Network, Operation, local_host
+from panel.asgi import application
 from tests.web.api import Api, assert_error
 
 pytestmark = pytest.mark.django_db
@@ -135,3 +140,70 @@ def test_a_form_with_nonsense_comes_back_with_the_error_at_its_field(field, valu
     assert re.search(rf'id="e-{place}"[^>]*>\s*<p class="error">', page), field
     assert not Container.objects.exists()
     assert not Operation.objects.exists()
+
+
+FOREIGN = (
+    "http://evil.example",
+    "null",
+    "http://testserver:8081",
+    "https://testserver",
+    "http://testserver.evil.example",
+)
+
+
+@pytest.fixture
+def strict(alice) -> Client:
+    """A browser that is signed in and has the page's token, in which another site's page could run."""
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(alice, backend="allauth.account.auth_backends.AuthenticationBackend")
+    client.get("/containers/_create")
+    return client
+
+
+@pytest.mark.parametrize("origin", [*FOREIGN, "http://testserver"])
+def test_a_foreign_origin_changes_nothing_although_cookie_and_token_are_right(origin, strict, team):
+    token = {"X-CSRFToken": strict.cookies["boxroom_csrftoken"].value, "Origin": origin}
+    row = Container.objects.create(host=local_host(), project=team, name="web-0", slot=1, machine_id="0" * 32)
+    own = origin == "http://testserver"
+    api = strict.post("/api/v1/containers", GOOD, content_type="application/json", headers=token)
+    form = strict.post(reverse("containers:create"), {**GOOD, "name": "web-2"}, headers=token)
+    act = strict.post(reverse("containers:act", args=[row.name, "start"]), headers=token)
+    if own:
+        assert (api.status_code, Container.objects.count()) == (202, 3)
+        assert {form.status_code, act.status_code} <= {200, 202, 204, 302, 303}
+        return
+    assert_error((api.status_code, api.json()), 403, "forbidden")
+    assert (form.status_code, act.status_code) == (403, 403)
+    assert Container.objects.count() == 1
+    assert not Operation.objects.exists()
+
+
+@pytest.mark.parametrize("cookie", ["a" * 32, "", "../../etc/passwd", "\xff" * 9, "x" * 4000, "1' OR '1'='1"])
+def test_a_forged_session_is_nobody(cookie, team):
+    Container.objects.create(host=local_host(), project=team, name="web-0", slot=1, machine_id="0" * 32)
+    client = Client(enforce_csrf_checks=True)
+    client.cookies["boxroom_sessionid"] = cookie
+    page = client.get("/containers/web-0")
+    assert (page.status_code, page.headers["Location"].partition("?")[0]) == (302, "/sign-in")
+    for method in ("get", "patch", "delete"):
+        answer = getattr(client, method)("/api/v1/containers/web-0")
+        assert_error((answer.status_code, answer.json()), 401, "unauthenticated")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("path", ["/ws/containers/web-0/terminal", "/ws/events", "/ws/stats"])
+async def test_a_foreign_page_opens_no_socket_with_its_visitors_cookie(path, strict, team):
+    await sync_to_async(Container.objects.create)(
+        host=await sync_to_async(local_host)(), project=team, name="web-0", slot=1, machine_id="0" * 32
+    )
+    cookie = ("boxroom_sessionid=" + strict.cookies["boxroom_sessionid"].value).encode()
+    for origin, told in [*((one, 4403) for one in (*FOREIGN, "")), (settings.BOXROOM_ORIGINS[0], None)]:
+        headers = [(b"cookie", cookie), (b"host", b"testserver"), *([(b"origin", origin.encode())] if origin else [])]
+        socket = WebsocketCommunicator(application, path, headers=headers)
+        opened, code = await socket.connect()
+        if opened and told:
+            while (message := await socket.receive_output(10))["type"] != "websocket.close":
+                assert json.loads(message["text"])["type"] == "error"
+            code = message["code"]
+        assert (code if told else opened) == (told or True), origin
+        await socket.disconnect()
