@@ -10,6 +10,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
+from django.utils.http import http_date
 
 from containers.api.errors import error_response
 
@@ -63,6 +64,8 @@ def ContentSecurityPolicy(get_response: GetResponse) -> GetResponse:
     def after(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         response.setdefault("Content-Security-Policy", content_security_policy(styles.allowed(request)))
         response.setdefault("Permissions-Policy", PERMISSIONS_POLICY)
+        # the server below us sends none; pages see by it how far this clock is from their machine's
+        response.setdefault("Date", http_date())
         return response
 
     return _wrap(get_response, before, after)

@@ -5,7 +5,8 @@
   the server. It also cuts a peer off that does not answer a close within a second; one that still reads what came
   before, over a slow line or on a busy machine, would lose the end of it.
 - When it is told to stop it says so on every socket, with 1013, before it goes.
-- It measures how long something takes by the monotonic clock: by the other one a step back would end its pings.
+- It measures how long something takes by the monotonic clock, and so does the reactor under it: by the other one a step
+  back would hold up its pings, its time-outs and the clearing away of connections until the clock is there again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from daphne import http_protocol, ws_protocol
+from twisted.internet.base import ReactorBase
 
 OURS: Final = (1011, 1012, 1013)
 CLOSE_SEC: Final = 30.0
@@ -101,3 +103,5 @@ def install() -> None:
     modules: list[Any] = [ws_protocol, http_protocol, sys.modules.get("daphne.server")]
     for module in filter(None, modules):
         module.time = SimpleNamespace(time=time.monotonic)
+    # no reactor is chosen by this; nothing is to be called yet, as daphne begins to listen afterwards
+    ReactorBase.seconds = staticmethod(time.monotonic)

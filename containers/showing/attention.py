@@ -84,7 +84,8 @@ def _of_host(host: Host, sample: dict[str, Any]) -> list[Concern]:
     def add(text: str, *, grave: bool, at: dt.datetime | None = None) -> None:
         found.append(Concern(subject=host.name, href=where, text=text, grave=grave, at=at))
 
-    if host.seen_at is None or (timezone.now() - host.seen_at).total_seconds() > SILENT_SEC:
+    # in the future: the clock was put back since, and nobody has looked at it
+    if host.seen_at is None or abs((timezone.now() - host.seen_at).total_seconds()) > SILENT_SEC:
         add(_("its worker does not answer; what is asked for waits"), grave=True, at=host.seen_at)
     if not sample:
         add(_("its measurements are not available"), grave=True)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import time
-from collections.abc import Callable
 from typing import Any, Final
 
 from django.contrib.sessions.models import Session
@@ -20,6 +18,7 @@ from django.utils import timezone
 from panel.accounts.models import AuditRecord, SignInLink
 
 from ..models import Event, Operation
+from .clocks import DOUBT_SEC, Clocks, SteadyClock, present
 from .sealing import Chain
 
 AUDIT: Final = dt.timedelta(days=2 * 365)
@@ -29,8 +28,6 @@ LOGS: Final = dt.timedelta(days=30)
 """After this an operation keeps its outcome, and its log is emptied."""
 LINKS: Final = dt.timedelta(days=30)
 CHUNK: Final = 1000
-STEP_SEC: Final = 60.0
-DOUBT_SEC: Final = 86400.0
 START: Final = dt.timedelta(minutes=10)
 IDLE: Final = dt.timedelta(days=30)
 
@@ -40,27 +37,27 @@ log = logging.getLogger(__name__)
 class Sweeper:
     """Calls sweep(), but not while the clock may be wrong: what is removed does not come back.
 
-    A clock that was set, by more than NTP ever does at once, is believed after it has run on for a day. So is one that
-    at the first call is far from all that was written before.
+    A clock that was set is believed after it has run on for a day (SteadyClock). So is one that at the first call is
+    far from all that was written before.
     """
 
-    def __init__(self, chain: Chain, clocks: Callable[[], tuple[dt.datetime, float]] | None = None) -> None:
-        """chain: of the audit trail. clocks: gives the time, and seconds of a clock that nobody sets; for tests."""
+    def __init__(self, chain: Chain, clocks: Clocks | None = None, *, steady: SteadyClock | None = None) -> None:
+        """chain: of the audit trail. clocks: for tests. steady: one that somebody else looks at, too."""
         self._chain = chain
-        self._clocks = clocks or (lambda: (timezone.now(), time.clock_gettime(time.CLOCK_BOOTTIME)))
-        self._ahead_sec: float | None = None
-        self._believed_at = float("-inf")
+        self._clocks = clocks or present
+        self._steady = steady or SteadyClock(self._clocks)
+        self._believed_at: float | None = None
 
     def __call__(self) -> int:
         """Remove what is older than it is kept, unless the clock may be wrong; return how many rows."""
         now, ticks = self._clocks()
-        ahead_sec = now.timestamp() - ticks
-        doubtful = _is_strange(now) if self._ahead_sec is None else abs(ahead_sec - self._ahead_sec) > STEP_SEC
-        self._ahead_sec = ahead_sec
-        if doubtful:
-            self._believed_at = ticks + DOUBT_SEC
-            log.warning("the clock may have been set: nothing old is removed for a day")
-        return sweep(self._chain, now) if ticks >= self._believed_at else 0
+        if self._believed_at is None:
+            strange = _is_strange(now)
+            self._believed_at = ticks + DOUBT_SEC if strange else ticks
+            if strange:
+                log.warning("the clock may have been set: nothing old is removed for a day")
+        believed = self._steady()
+        return sweep(self._chain, now) if believed and ticks >= self._believed_at else 0
 
 
 def _is_strange(now: dt.datetime) -> bool:

@@ -1,14 +1,13 @@
 """What the clock asks for: snapshots by schedule, those that are not kept, and what has expired.
 
 Called every few seconds by the ticker. Everything is an operation of its own, so that it waits for nobody, is seen, and
-survives whoever dies. Nothing is removed while the clock may be wrong; see SteadyClock.
+survives whoever dies. Nothing is removed while the clock may be wrong; see clocks.py.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,38 +16,14 @@ from django.utils import timezone
 from ..asking import backups, basket, queue, schedules, services
 from ..core.errors import AlreadyExists, CoreError
 from ..models import Container, Operation, Schedule, Snapshot, Trashed
+from .clocks import SteadyClock
 
-STEP_SEC: Final = 60.0
-DOUBT_SEC: Final = 86400.0
 PURGED_AT_ONCE: Final = 20
 TRIED_AGAIN_SEC: Final = 3600.0
 MISSED_SEC: Final = 600.0
 """So long a container that is busy when its time has come is asked again."""
 
 log = logging.getLogger(__name__)
-
-
-class SteadyClock:
-    """Tells whether the clock can be believed: one that was set is, after it has run on for a day.
-
-    NTP sets by less than STEP_SEC at once.
-    """
-
-    def __init__(self, clocks: Callable[[], tuple[dt.datetime, float]] | None = None) -> None:
-        """clocks: gives the time, and seconds of a clock that nobody sets; for tests."""
-        self._clocks = clocks or (lambda: (timezone.now(), time.clock_gettime(time.CLOCK_BOOTTIME)))
-        self._ahead_sec: float | None = None
-        self._believed_at = float("-inf")
-
-    def __call__(self) -> bool:
-        """Look at it; call often."""
-        now, ticks = self._clocks()
-        ahead_sec = now.timestamp() - ticks
-        if self._ahead_sec is not None and abs(ahead_sec - self._ahead_sec) > STEP_SEC:
-            log.warning("the clock was set: nothing that has expired is removed for a day")
-            self._believed_at = ticks + DOUBT_SEC
-        self._ahead_sec = ahead_sec
-        return ticks >= self._believed_at
 
 
 class Scheduler:

@@ -111,7 +111,8 @@ def duration(operation: Operation) -> str:
     """Return how long an operation took, or has been running."""
     if operation.started_at is None:
         return "–"
-    seconds = ((operation.finished_at or timezone.now()) - operation.started_at).total_seconds()
+    # a clock that was put back meanwhile makes no length of time negative
+    seconds = max(0.0, ((operation.finished_at or timezone.now()) - operation.started_at).total_seconds())
     if seconds < 10:
         return _decimal(f"{seconds:.1f} s")
     if seconds < 120:

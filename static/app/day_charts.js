@@ -2,6 +2,7 @@
  *
  *  kind share: the column as a share of another one; pct: the columns are shares already (several, by spaces). The
  *  figure's canvas shows the last 24 hours with its scale; pointing at it tells the value and the time. */
+import { heard, now } from "./host_clock.js";
 import { bytes, decimal, word } from "./text.js";
 
 const DAY = 86400;
@@ -12,8 +13,9 @@ const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-d
 let day = null;
 
 async function load() {
-  const to = Math.floor(Date.now() / 1000);
+  const to = Math.floor(now());
   const answer = await fetch(`/api/v1/host/history?from=${to - DAY}&to=${to}&points=${POINTS}`).catch(() => null);
+  if (answer && heard(answer)) return load();
   if (!answer?.ok) return;
   day = await answer.json();
   all();

@@ -3,11 +3,13 @@
  *
  *  The address says what is shown: ?range=6h, or ?from=…&to=… (Unix seconds) after a drag over a part. */
 import { Chart } from "./graph_chart.js";
+import { heard, moved, now } from "./host_clock.js";
 import { bytes, decimal } from "./text.js";
 
 const RANGES = { "15min": 900, "1h": 3600, "6h": 21600, "1d": 86400, "7d": 7 * 86400, "30d": 30 * 86400, "1y": 365 * 86400 };
 const DEFAULT = "1h";
 const LIVE_STEP_MAX_SEC = 10;
+const AGAIN_MS = 2000;
 const root = document.getElementById("graphs");
 const texts = document.getElementById("graph-texts")?.dataset ?? {};
 const word = (name, fallback) => texts[name] ?? fallback;
@@ -54,6 +56,7 @@ let data = null;
 let counted = 0;
 let loading = null;
 let timer = null;
+let asked = 0;
 
 function fromAddress() {
   const query = new URLSearchParams(location.search);
@@ -74,8 +77,8 @@ function look(next, { push = true } = {}) {
 }
 
 function span() {
-  const now = Date.now() / 1000;
-  return view.range ? { from: now - RANGES[view.range], to: now } : view;
+  const to = now();
+  return view.range ? { from: to - RANGES[view.range], to } : view;
 }
 
 async function load() {
@@ -88,6 +91,7 @@ async function load() {
   let found;
   try {
     const answer = await fetch(`${address}?${query}`, { signal: loading.signal, headers: { Accept: "application/json" } });
+    if (heard(answer) && view.range) return load();
     if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).message ?? answer.statusText);
     found = await answer.json();
   } catch (error) {
@@ -160,13 +164,13 @@ function add(at, sample) {
     for (const column of Object.keys(series)) series[column][times.length - 1] = merged(column, series[column].at(-1), values[column]);
     counted += 1;
   }
-  const first = Date.now() / 1000 - RANGES[view.range];
+  const first = now() - RANGES[view.range];
   while (times.length && times[0] < first - step) {
     times.shift();
     for (const column of Object.keys(series)) series[column].shift();
   }
   data.from = first;
-  data.to = Date.now() / 1000;
+  data.to = now();
 }
 
 function push(time, value) {
@@ -179,6 +183,13 @@ function merged(column, before, now) {
   if (before == null || column.includes("_limit")) return now;
   if (column.endsWith("_max")) return Math.max(before, now);
   return before + (now - before) / (counted + 1);
+}
+
+/** A clock was set, here or there, or this message has waited long: the answer to the next question says which. */
+function reload() {
+  if (Date.now() - asked < AGAIN_MS && Date.now() >= asked) return;
+  asked = Date.now();
+  load();
 }
 
 function tell(text) {
@@ -208,6 +219,7 @@ function connect() {
     const sample = name ? message.containers?.[name] : ofHost(message.host);
     if (message.type !== "stats" || !live() || document.hidden) return;
     const at = typeof message.at === "number" ? message.at : Date.parse(message.at) / 1000;
+    if (moved(at)) return reload();
     if (sample) add(at, sample);
     else { data.from = at - RANGES[view.range]; data.to = at; }
     requestAnimationFrame(draw);
@@ -232,7 +244,7 @@ function button(text, attributes, click) {
 function pan(direction) {
   const { from, to } = span();
   const shift = (to - from) / 2 * direction;
-  const end = Math.min(to + shift, Date.now() / 1000);
+  const end = Math.min(to + shift, now());
   look({ from: end - (to - from), to: end });
 }
 

@@ -213,15 +213,20 @@ def test_the_terminal_closes_for_one_who_may_no_longer(
 
 
 def test_the_graph_moves(people: People, api: httpx.Client, running: str) -> None:
+    """By the host's clock: this browser's is two days ahead, and then one of the two is set while the page is open."""
     page = people.page()
-    page.goto(f"/containers/{running}/graphs")
+    page.add_init_script("const real = Date.now; window.ahead = 2 * 86400e3; Date.now = () => real() + window.ahead")
+    page.goto(f"/containers/{running}/graphs?range=15min")
     cpu = page.locator("[data-chart=cpu] dd").first
     expect(cpu).to_have_text(re.compile(r"^0(\.0\d*)? "))
     run(api, running, "sh", "-c", "(while :; do :; done) >/dev/null 2>&1 &")
     expect(cpu).to_have_text(re.compile(r"^(0\.[1-9]|[1-9])"))
     canvas = page.locator("[data-chart=cpu] canvas")
-    drawn = canvas.screenshot()
-    wait_until(lambda: canvas.screenshot() != drawn, 20, "the line to move")
+    for ahead in ("2 * 86400e3", "0", "-86400e3"):
+        page.evaluate(f"window.ahead = {ahead}")
+        expect(page.locator("[data-chart=cpu]")).to_be_visible()
+        drawn = canvas.screenshot()
+        wait_until(lambda drawn=drawn: canvas.screenshot() != drawn, 20, "the line to move")
 
 
 def test_snapshot_break_restore_clone_delete_by_clicking(people: People, api: httpx.Client, running: str) -> None:

@@ -13,7 +13,8 @@ from containers.core.errors import AlreadyExists, NotFound, SpecError
 from containers.models import Container, Operation, Schedule, Snapshot
 from containers.operations import runner
 from containers.operations.runtime import Kept
-from containers.upkeep.scheduling import DOUBT_SEC, Scheduler, SteadyClock
+from containers.upkeep.clocks import DOUBT_SEC, SteadyClock
+from containers.upkeep.scheduling import Scheduler
 from panel.accounts.actor import Forbidden
 from tests.web.api import Api, assert_error
 from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
@@ -157,6 +158,39 @@ def test_a_clock_that_was_set_is_believed_after_a_day():
     assert not pass_(DOUBT_SEC - 10)
     assert pass_(20)
     assert not pass_(5, jump=-86400)
+
+
+def test_a_ticker_that_is_started_anew_knows_that_the_clock_was_set(tmp_path, monkeypatch):
+    """Killed within the day of doubt, or down while it was set: neither makes a wrong clock right."""
+    kept = tmp_path / "clock.json"
+    at, ticks = START, 5000.0
+
+    def pass_(seconds: float, jump: float = 0) -> None:
+        nonlocal at, ticks
+        ticks += seconds
+        at += dt.timedelta(seconds=seconds + jump)
+
+    def anew() -> SteadyClock:
+        return SteadyClock(lambda: (at, ticks), kept=kept)
+
+    assert anew()()
+    pass_(600, jump=20)
+    assert anew()(), "NTP may do that"
+    pass_(600, jump=86400)
+    assert not anew()(), "set while nobody looked"
+    pass_(3600)
+    assert not anew()(), "and started again within the day"
+    kept.with_suffix(".new").mkdir()
+    pass_(DOUBT_SEC)
+    assert anew()()
+    clock = anew()
+    assert clock()
+    pass_(5, jump=-86400)
+    assert not clock(), "it is told even where it cannot be kept"
+    monkeypatch.setattr("containers.upkeep.clocks.boot_id", lambda: "another")
+    assert anew()(), "the seconds of another boot say nothing"
+    kept.write_text("{")
+    assert anew()()
 
 
 def test_rights_and_refusals(alice, olga, bob, charlie, team):

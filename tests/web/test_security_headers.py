@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from django.test import Client
+from django.utils.http import parse_http_date
 
 pytestmark = pytest.mark.django_db
 
@@ -25,6 +28,7 @@ def test_every_answer_carries_the_policies(path, client):
     assert headers["Referrer-Policy"] == "same-origin"
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert "camera=()" in headers["Permissions-Policy"]
+    assert abs(parse_http_date(headers["Date"]) - time.time()) < 60, "pages go by it"
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "nonsense"])

@@ -19,6 +19,7 @@ from containers.core.lifecycle.watching import Watch
 from containers.ticker.chores import Chore, Chores
 from containers.ticker.service import Ticker
 from containers.upkeep import reconcile, retention, scheduling
+from containers.upkeep.clocks import SteadyClock
 from containers.upkeep.projects import carry_names
 from containers.upkeep.sealing import Chain
 
@@ -97,6 +98,7 @@ class Command(BaseCommand):
         host = Host.open(settings.STATE_DIR)
         chain = Chain(host.audit_path)
         sealed = _Sealed(chain)
+        steady = SteadyClock(kept=host.run_dir / "clock.json")
         ticker = Ticker(
             host,
             chores=(
@@ -106,8 +108,8 @@ class Command(BaseCommand):
                 Chore("names of projects", 60.0, lambda: carry_names(host)),
                 Chore("quick checks", 1.0, _Quick(host)),
                 Chore("lxcfs", LXCFS_SEC, Lxcfs(host).look),
-                Chore("schedules", SCHEDULES_SEC, scheduling.Scheduler()),
-                Chore("retention", RETENTION_SEC, retention.Sweeper(chain)),
+                Chore("schedules", SCHEDULES_SEC, scheduling.Scheduler(steady)),
+                Chore("retention", RETENTION_SEC, retention.Sweeper(chain, steady=steady)),
             ),
             on_event=lambda message: reconcile.on_event(host, message),
             after_each=close_old_connections,
