@@ -28,6 +28,8 @@ UNFINISHED_MAX: Final = 8
 LIFETIME_SEC: Final = 24 * 3600
 SPARE_BYTES: Final = 1024**3
 """What an upload leaves free on the disk."""
+_written: Final[dict[str, float]] = {}
+"""When this process last wrote to an upload, by the monotonic clock: a clock that is set makes none of them old."""
 
 
 class NoRoom(CoreError):
@@ -140,6 +142,7 @@ def write(actor: Actor, upload_id: str, offset: int, piece: bytes) -> Upload:
         while view:
             written = os.pwrite(fd, view, offset)
             view, offset = view[written:], offset + written
+        _written[upload.id] = time.monotonic()
     except OSError as error:
         raise NoRoom(f"The piece could not be written: {error.strerror}.") from error
     finally:
@@ -153,6 +156,7 @@ def remove(actor: Actor, upload_id: str) -> None:
 
 
 def _remove(upload: Upload) -> None:
+    _written.pop(upload.id, None)
     (upload.directory / f"{upload.id}.json").unlink(missing_ok=True)
     upload.path.unlink(missing_ok=True)
 
@@ -174,7 +178,8 @@ def _sweep(where: Path) -> None:
     """Remove uploads that nobody has gone on with for a day."""
     for upload in _all(where):
         try:
-            if time.time() - upload.path.stat().st_mtime > LIFETIME_SEC:
+            old = time.time() - upload.path.stat().st_mtime > LIFETIME_SEC
+            if old and time.monotonic() - _written.get(upload.id, float("-inf")) > LIFETIME_SEC:
                 _remove(upload)
         except FileNotFoundError:
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import types
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,20 @@ def test_a_piece_over_8_mib_is_413(root, web_dir):
     upload_id = api.post("/uploads", {"size_bytes": 100 * MIB})[1]["id"]
     assert_error(api.put(f"/uploads/{upload_id}", raw=b"x" * (8 * MIB + 1)), 413, "too-large")
     assert api.put(f"/uploads/{upload_id}", raw=b"x" * (8 * MIB))[0] == 200
+
+
+def test_an_upload_that_goes_on_outlives_a_clock_that_is_set(root, web_dir, monkeypatch):
+    api = Api(root)
+    going_on, left = (api.post("/uploads", {"size_bytes": 10})[1]["id"] for _ in range(2))
+    assert api.put(f"/uploads/{going_on}", raw=b"abcde")[0] == 200
+    ahead = types.SimpleNamespace(time=lambda: time.time() + 2 * uploads.LIFETIME_SEC, monotonic=time.monotonic)
+    monkeypatch.setattr(uploads, "time", ahead)
+    assert api.post("/uploads", {"size_bytes": 10})[0] == 201
+    assert_error(api.put(f"/uploads/{left}", raw=b"x"), 404, "not-found")
+    assert api.put(f"/uploads/{going_on}?offset=5", raw=b"fghij")[0] == 200
+    ahead.monotonic = lambda: time.monotonic() + 2 * uploads.LIFETIME_SEC
+    assert api.post("/uploads", {"size_bytes": 10})[0] == 201
+    assert_error(api.put(f"/uploads/{going_on}", raw=b"x"), 404, "not-found")
 
 
 def test_uploads_are_ones_own(root, alice, olga, web_dir):
