@@ -19,6 +19,7 @@ from . import (
     operations,
     people,
     schedules,
+    storage,
     trash,
     waiting,
 )
@@ -49,6 +50,7 @@ for module in (
     networks,
     giving,
     people,
+    storage,
     audit,
 ):
     api.add_router("", module.router)

@@ -49,9 +49,10 @@ def disk_rows(limits: Mapping[str, Any], facts: Mapping[str, Any], setting: Sett
         help_text += " " + _("Stop it first to change this.")
     raw = "" if size is None else f"{size / 1024**2:g}"
     files = _("files and directories, from %(least)s; empty for one in 16 KiB") % {"least": DISK_INODES_MIN}
+    shown_inodes = inodes or (none if size is None else _("one in 16 KiB"))
     return [
         setting("disk", _("Disk space"), format_bytes(size) if size else none, raw, "memory", help_text),
-        setting("disk_inodes", _("Files on the disk"), inodes or none, inodes or "", "number", files),
+        setting("disk_inodes", _("Files on the disk"), shown_inodes, inodes or "", "number", files),
     ]
 
 

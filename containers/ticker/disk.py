@@ -59,6 +59,10 @@ class DiskMeter(threading.Thread):
         """Return what was last measured, or None."""
         return self._used.get(container_id)
 
+    def all_used(self) -> dict[str, int]:
+        """Return what was last measured of each; for any thread."""
+        return self._used.copy()
+
     def asked_for(self, container_id: str) -> None:
         """Measure this one more often for a while: somebody looks at it. For any thread.
 

@@ -8,6 +8,7 @@ Frames of core/protocol.py on host.ticker_socket. A client sends CONTROL frames,
     {"cmd": "limits", "container": ID}                                     what the kernel holds it to now
     {"cmd": "cgroup", "container": ID, "file": "memory.max"}               a file of its cgroup, as it is
     {"cmd": "console", "container": ID, "bytes": N}                        the end of what it wrote to its console
+    {"cmd": "room"}                                                        the disk, and what each container wrote of it
     {"cmd": "audit"}                                                       whether the audit trail is as it was sealed
     {"cmd": "subscribe", "containers": [ID, ...] | "all"}                  a new one replaces the one before
 
@@ -15,7 +16,8 @@ and gets, for each, CONTROL {"type": "stats" for latest and subscribe, else the 
 with N bytes of JSON; for a subscription one such answer every second. {"type": "error", "code", "message"} ends the
 conversation.
 The JSON of stats: {"at", "containers": {ID: sample}, "host": sample}; of cgroup: {"value"} or {"refused": error}; of
-console: {"text", "size_bytes"}; of audit: that of upkeep.sealcheck.Report, null before the first check.
+console: {"text", "size_bytes"}; of room: {"kind", "total_bytes", "free_bytes", "inodes", "inodes_free", "containers":
+{ID: bytes}}; of audit: that of upkeep.sealcheck.Report, null before the first check.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ Limits = Callable[[str], dict[str, Any]]
 CgroupFile = Callable[[str, str], dict[str, Any]]
 Console = Callable[[str, int], dict[str, Any]]
 Audit = Callable[[], dict[str, Any] | None]
+Room = Callable[[], dict[str, Any]]
 Latest = Callable[[frozenset[str] | None], Tick]
 
 
@@ -115,6 +118,7 @@ class Server(threading.Thread):
         on_event: Callable[[dict[str, Any]], None],
         console: Console = lambda _container, _size: {"text": "", "size_bytes": 0},
         audit: Audit = lambda: None,
+        room: Room = dict,
     ) -> None:
         super().__init__(name="ticker-server", daemon=True)
         self._socket_path = socket_path
@@ -128,6 +132,7 @@ class Server(threading.Thread):
             "cgroup": lambda message: cgroup_file(_container(message), str(message.get("file"))),
             "console": lambda message: console(_container(message), _size(message)),
             "audit": lambda _message: audit(),
+            "room": lambda _message: room(),
         }
         self._on_event = on_event
         self._clients: set[_Client] = set()

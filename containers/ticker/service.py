@@ -5,6 +5,7 @@ sampling, every second; the server of the ticker's socket; the chores, of which 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import resource
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 from ..core import cgroups, consolelog, store
 from ..core.errors import CoreError
 from ..core.host import Host
-from ..core.storage import disks
+from ..core.storage import disks, room
 from .backups import BackupStreams
 from .chores import Chore, Chores
 from .disk import DiskMeter
@@ -60,6 +61,7 @@ class Ticker:
             on_event=self._chores.event,
             console=self._console,
             audit=audit,
+            room=self._room,
         )
         self._sampling = SamplingThread(self.samples.tick)
         self._readers, self._filers = Readers(host), Filers(host)
@@ -89,6 +91,10 @@ class Ticker:
         """Return the end of what a container wrote to its console."""
         data, total = consolelog.tail(self._host, container_id, size)
         return {"text": data.decode(errors="replace"), "size_bytes": total}
+
+    def _room(self) -> dict[str, Any]:
+        """Return the room on the disk, and what was last measured of each container, running or not."""
+        return {**dataclasses.asdict(room.of(self._host.layers_dir)), "containers": self._disk.all_used()}
 
     def _writable_layer(self, container_id: str) -> Path | None:
         """Return the directory, or the disk, of a container's own layer: only what it wrote, not the image."""

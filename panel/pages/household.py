@@ -15,6 +15,7 @@ from containers.core.errors import CoreError
 from containers.models import Host, Network, Operation, local_host
 from containers.showing.granted import granted
 from containers.showing.sentences import translated
+from containers.showing.storage import overview
 from containers.views.listing import projects_of
 from panel.accounts.models import User
 from panel.pages.web import actor_of, changes, done, page, user_of
@@ -90,6 +91,17 @@ def host(request: HttpRequest) -> HttpResponse:
         "title": _("Host %(name)s") % {"name": row.name},
     }
     return render(request, "pages/host.html", context)
+
+
+@page
+def storage(request: HttpRequest) -> HttpResponse:
+    """Show what the host's disk holds, and who of it."""
+    try:
+        found = overview(user_of(request), local_host())
+        context = {"storage": found, "used": found["total_bytes"] - found["free_bytes"]}
+    except CoreError as error:
+        context = {"storage": None, "error": translated(error.message)}
+    return render(request, "pages/storage.html", context)
 
 
 def findings_of(row: Host) -> list[dict[str, Any]]:

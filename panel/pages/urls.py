@@ -37,4 +37,5 @@ urlpatterns = [
     path("people/user/<slug:name>/_dialog", people.user_dialog, name="user-dialog"),
     path("people/user/<slug:name>/<slug:action>", people.user_action, name="user-action"),
     path("host/", household.host, name="host"),
+    path("host/storage", household.storage, name="storage"),
 ]

@@ -16,7 +16,7 @@ from containers.core.errors import HostUnsupported, InUse, InvalidTransition
 from containers.core.lifecycle import filing, reading, resizing, running, stored
 from containers.core.limits import Limits
 from containers.core.proc.records import RunFile
-from containers.core.storage import disks
+from containers.core.storage import disks, room
 
 from .conftest import NoNetwork
 from .patience import wait_until
@@ -205,6 +205,14 @@ def test_a_killed_change_of_a_limit_is_done_or_not(host, container, point):
     assert disk_of(host, spec.id).stat().st_size == 32 * MIB
     assert read(host, spec.id, "/f") == b"x"
     freed(disk_of(host, spec.id))
+
+
+def test_the_room_of_a_file_system_and_its_kind(host):
+    found = room.of(host.layers_dir)
+    told = subprocess.run(["findmnt", "-n", "-b", "-o", "FSTYPE,SIZE", "-T", host.layers_dir],
+                          capture_output=True, text=True, check=True).stdout.split()  # fmt: skip
+    assert [found.kind, str(found.total_bytes)] == told
+    assert 0 < found.free_bytes < found.total_bytes
 
 
 def test_without_its_maker_a_limit_is_refused(host, container, monkeypatch):

@@ -1,0 +1,100 @@
+"""What the host's storage holds, and who of it: page and API, to each what he may see."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from containers.models import Image, Snapshot, Trashed
+from containers.ticker.sampling import Tick
+from containers.ticker.server import Server
+from panel.accounts.models import Project
+from tests.web.api import Api
+from tests.web.world import make_container, make_host
+
+pytestmark = pytest.mark.django_db
+GIB = 1024**3
+FINDINGS = [
+    {"id": "overlay", "ok": True, "level": "required", "what": "Overlay works.", "why": "For layers.", "mend": ""},
+    {"id": "disk-limits", "ok": False, "level": "recommended", "what": "No loop devices.", "why": "Limits.",
+     "mend": "modprobe loop"},
+    {"id": "kernel", "ok": True, "level": "required", "what": "Linux.", "why": "", "mend": ""},
+]  # fmt: skip
+
+
+@pytest.fixture
+def ticker(settings):
+    """The ticker's socket, and what it has measured of containers."""
+    made = make_host()
+    made.facts = {**made.facts, "doctor": FINDINGS}
+    made.save()
+    path = Path("/tmp") / f"bx{secrets.token_hex(4)}"  # short: the path of a socket ends at 107 bytes
+    path.mkdir()
+    settings.BOXROOM_RUN_DIR = path
+    measured: dict[str, int] = {}
+    room = {"kind": "ext4", "total_bytes": 100 * GIB, "free_bytes": 40 * GIB, "inodes": 1000, "inodes_free": 400}
+    server = Server(
+        path / "ticker.sock", path / "events.sock", history=lambda *_: {}, recent=lambda *_: {}, limits=lambda _: {},
+        cgroup_file=lambda *_: {}, latest=lambda _: Tick(0.0, {}, "{}"), on_event=lambda _: None,
+        room=lambda: {**room, "containers": measured},
+    )  # fmt: skip
+    server.start()
+    yield measured
+    server.stop()
+    server.join(5)
+    shutil.rmtree(path)
+
+
+def page(user) -> str:
+    browser = Client()
+    browser.force_login(user, backend="allauth.account.auth_backends.AuthenticationBackend")
+    return browser.get("/host/storage").content.decode()
+
+
+def test_each_sees_his_own_and_an_administrator_everything(ticker, team, alice, charlie, root):
+    mine = make_container(team, "web-1", limits={"disk_bytes": 2 * GIB})
+    other = make_container(Project.objects.create(name="others"), "db-1")
+    Snapshot.objects.create(container=mine, name="a", size_bytes=GIB)
+    Snapshot.objects.create(container=mine, name="b", size_bytes=2 * GIB)
+    Image.objects.filter(name="busybox").update(size_bytes=5 * GIB)
+    day = timezone.now()
+    Trashed.objects.create(id="0" * 12, host=mine.host, kind="container", name="gone", project=team,
+                           size_bytes=GIB, deleted_at=day, expires_at=day)  # fmt: skip
+    ticker |= {mine.pk: GIB, other.pk: 7 * GIB}
+    status, found = Api(root).get("/storage")
+    assert status == 200
+    assert [(one["name"], one["bytes"]) for one in found["containers"]] == [("db-1", 7 * GIB), ("web-1", 4 * GIB)]
+    assert (found["containers_bytes"], found["snapshots_bytes"], found["trash_bytes"]) == (8 * GIB, 3 * GIB, GIB)
+    assert (found["driver"], found["filesystem"], found["free_bytes"]) == ("overlay", "ext4", 40 * GIB)
+    assert [(one["id"], one["ok"]) for one in found["abilities"]] == [("overlay", True), ("disk-limits", False)]
+    found = Api(alice).get("/storage")[1]
+    assert found["containers"] == [
+        {"name": "web-1", "project": "team", "own_bytes": GIB, "limit_bytes": 2 * GIB, "snapshots": 2,
+         "snapshots_bytes": 3 * GIB, "bytes": 4 * GIB},
+    ]  # fmt: skip
+    assert (found["containers_bytes"], found["trash_bytes"], found["images_bytes"]) == (GIB, GIB, 5 * GIB)
+    nobody = Api(charlie).get("/storage")[1]
+    assert (nobody["containers"], nobody["snapshots_bytes"], nobody["trash_bytes"]) == ([], 0, 0)
+    shown = page(alice)
+    assert "60.0 GiB of 100 GiB" in shown or "60 GiB of 100 GiB" in shown
+    assert "No loop devices." in shown
+    assert "modprobe loop" in shown
+    assert "web-1" in shown
+    assert "db-1" not in shown
+
+
+def test_what_was_never_measured_is_no_zero(ticker, team, alice):
+    make_container(team, "web-1")
+    assert Api(alice).get("/storage")[1]["containers"][0]["own_bytes"] is None
+
+
+def test_without_the_ticker_page_and_api_say_so(team, alice, settings, tmp_path):
+    make_host()
+    settings.BOXROOM_RUN_DIR = tmp_path
+    assert Api(alice).get("/storage")[0] == 503
+    assert "not available at the moment" in page(alice)
