@@ -42,7 +42,8 @@ if __name__ == "__main__":
 from containers.core.cgroups import Cgroups  # noqa: E402
 from containers.core.errors import CoreError  # noqa: E402
 from containers.core.host import Host  # noqa: E402
-from containers.core.proc import seccomp_files, serving, starting, supervisor  # noqa: E402
+from containers.core.pids import boot_id  # noqa: E402
+from containers.core.proc import rehearsing, seccomp_files, serving, spawn, starting, supervisor  # noqa: E402
 from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, argument_area, prctl  # noqa: E402
 
 BACKLOG: Final = 128
@@ -127,8 +128,11 @@ class Launcher:
         self.listener = listener
         self.cgroups: Cgroups | CoreError | OSError = OSError()
         self._settle()
+        self.sample = rehearsing.sample(host)
         # looked up once for all that are forked
         serving.web_ids()
+        spawn.last_capability()
+        boot_id()
         argument_area()
         self.spare_pid = 0
         self.stopping = False
@@ -226,7 +230,11 @@ class Launcher:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != spare_pid:
             return
-        starting.warm(self.host)
+        # it is short-lived: looking for garbage would only touch memory
+        gc.disable()
+        with contextlib.suppress(OSError):
+            if not isinstance(self.cgroups, Exception):
+                rehearsing.rehearse(self.cgroups, self.sample)
         try:
             connection, _ = self.listener.accept()
         except OSError:

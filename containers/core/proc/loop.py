@@ -56,6 +56,10 @@ class Loop:
         heapq.heappush(self._timers, timer)
         return timer
 
+    def close(self) -> None:
+        """Free what it holds; it is not used any more."""
+        self._selector.close()
+
     def stop(self) -> None:
         """Return from run() after the present callback."""
         self._running = False

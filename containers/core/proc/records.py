@@ -86,8 +86,12 @@ class RunFile:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a file by temporary name and rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(values))
+    temporary = f"{path.parent}/.{path.name}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        os.write(fd, json.dumps(values).encode())
+    finally:
+        os.close(fd)
     os.replace(temporary, path)
 
 

@@ -80,14 +80,16 @@ def write_sysctls(sysctls: Iterable[tuple[str, str]]) -> None:
         write_file(f"/proc/sys/{name.replace('.', '/')}", f"{value}\n")
 
 
-def write_kernel_sysctls(pidfd: int, sysctls: Mapping[str, str]) -> None:
-    """Write what belongs to the IPC and UTS namespaces of another process, from a process of its own in there.
+def of_kernel(sysctls: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the sysctls of the IPC and UTS namespaces, which somebody outside writes."""
+    return tuple((name, value) for name, value in sysctls.items() if not name.startswith("net."))
+
+
+def write_kernel_sysctls(pidfd: int, wanted: tuple[tuple[str, str], ...]) -> None:
+    """Write what of_kernel() returned, from a process of its own in the namespaces of the process that has them.
 
     Raises OSError with the sysctl's path.
     """
-    wanted = [(name, value) for name, value in sysctls.items() if not name.startswith("net.")]
-    if not wanted:
-        return
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     helper = os.fork()
     if helper == 0:
@@ -106,7 +108,7 @@ def write_kernel_sysctls(pidfd: int, sysctls: Mapping[str, str]) -> None:
         raise OSError(number, os.strerror(number), report[4:].decode())
 
 
-def _write_inside(pidfd: int, wanted: list[tuple[str, str]], write_fd: int) -> None:
+def _write_inside(pidfd: int, wanted: tuple[tuple[str, str], ...], write_fd: int) -> None:
     number, path = errno.EIO, ""
     try:
         # the network namespace stays the host's: nothing of it is in the list

@@ -8,6 +8,7 @@ has counters of its own. Source: kernel Documentation/admin-guide/sysctl/user.rs
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import capabilities, disk_mount, mount_plan
+from ..cgroups.places import write_file
 from ..errors import SetupFailed, TimedOut
 from ..host import IDS_PER_CONTAINER
 from ..idmap import IdMap, for_container
@@ -87,6 +89,7 @@ class Child(Init):
         Init.close(self)
 
 
+@functools.cache
 def last_capability() -> int:
     """Return the number of the highest capability that the kernel knows."""
     with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
@@ -186,44 +189,57 @@ def _effective_ids(id_base: int | None) -> Iterator[None]:
         set_thread_effective_ids(0, 0)
 
 
-def equip(child: Child, plan: StartPlan) -> None:
-    """Write the id maps, open the network namespace, and hand the child its layers. Raises SetupFailed."""
-    _grant(child, plan.spec)
-    fds: list[int] = []
-    try:
-        userns_fd = None
+class Equipment:
+    """What a child gets from outside: id maps, its layers, and what only the host's root may grant.
+
+    All that can be is thought out beforehand: after the clone parent and child copy each page that either touches.
+    """
+
+    def __init__(self, plan: StartPlan) -> None:
+        security = plan.spec.security
+        self._limits = rights.limits_of(security.prlimits)
+        self._sysctls = rights.of_kernel(security.sysctls)
+        self._oom_score = str(security.oom_score_adj)
+        self._map = ""
         if plan.id_base is not None:
-            line = for_container(plan.id_base).line()
+            self._map = for_container(plan.id_base).line()
             if plan.more_ids is not None:
-                line += IdMap(IDS_PER_CONTAINER, *plan.more_ids).line()
-            for name in ("uid_map", "gid_map"):
-                _write(f"/proc/{child.pid}/{name}", line)
-            userns_fd = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-            fds.append(userns_fd)
-        child.netns_fd = os.open(f"/proc/{child.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        mounts = []
-        for path in (*plan.lowers, plan.disk or os.path.commonpath((plan.upper, plan.work))):
-            mounts.append(disk_mount.mounted(path) if path == plan.disk else open_tree(path))
-            fds.append(mounts[-1])
-            if userns_fd is not None:
-                _idmap(mounts[-1], userns_fd, path)
-        setup.send(child.connection, {"type": "mounts"}, tuple(mounts))
-    except OSError as error:
-        raise SetupFailed.from_oserror("prepare the root file system", error) from error
-    finally:
-        for fd in fds:
-            os.close(fd)
+                self._map += IdMap(IDS_PER_CONTAINER, *plan.more_ids).line()
+        self._layers = (*plan.lowers, plan.disk or os.path.commonpath((plan.upper, plan.work)))
+        self._disk = plan.disk
 
-
-def _grant(child: Child, spec: Spec) -> None:
-    """Do for the child what only the host's root may; raises SetupFailed."""
-    security = spec.security
-    try:
-        rights.set_oom_score(child.pid, security.oom_score_adj)
-        rights.make_room(child.pid, rights.limits_of(security.prlimits))
-        rights.write_kernel_sysctls(child.pidfd, security.sysctls)
-    except OSError as error:
-        raise SetupFailed.from_oserror("grant what the security settings ask for", error) from error
+    def hand_to(self, child: Child) -> None:
+        """Write the id maps, open the network namespace, and hand the child its layers. Raises SetupFailed."""
+        fds: list[int] = []
+        place = f"/proc/{child.pid}"
+        try:
+            write_file(f"{place}/oom_score_adj", self._oom_score)
+            if self._limits:
+                rights.make_room(child.pid, self._limits)
+            if self._sysctls:
+                rights.write_kernel_sysctls(child.pidfd, self._sysctls)
+        except OSError as error:
+            raise SetupFailed.from_oserror("grant what the security settings ask for", error) from error
+        try:
+            userns_fd = None
+            if self._map:
+                write_file(f"{place}/uid_map", self._map)
+                write_file(f"{place}/gid_map", self._map)
+                userns_fd = os.open(f"{place}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+                fds.append(userns_fd)
+            child.netns_fd = os.open(f"{place}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            mounts = []
+            for path in self._layers:
+                mounts.append(disk_mount.mounted(path) if path == self._disk else open_tree(path))
+                fds.append(mounts[-1])
+                if userns_fd is not None:
+                    _idmap(mounts[-1], userns_fd, path)
+            setup.send(child.connection, {"type": "mounts"}, tuple(mounts))
+        except OSError as error:
+            raise SetupFailed.from_oserror("prepare the root file system", error) from error
+        finally:
+            for fd in fds:
+                os.close(fd)
 
 
 def _idmap(mount_fd: int, userns_fd: int, path: str) -> None:
@@ -232,17 +248,6 @@ def _idmap(mount_fd: int, userns_fd: int, path: str) -> None:
     except OSError as error:
         error.filename = path
         raise
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    except OSError as error:
-        error.filename = path
-        raise
-    finally:
-        os.close(fd)
 
 
 def await_consoles(child: Child, count: int) -> None:

@@ -51,8 +51,10 @@ OOM_SCORE_ADJ: Final = -900
 class Starter:
     """Starts a container. keeper: this process's parent."""
 
-    def __init__(self, plan: StartPlan, cgroups: Cgroups, keeper: Keeper) -> None:
+    def __init__(self, plan: StartPlan, cgroups: Cgroups, keeper: Keeper, text: str = "") -> None:
+        """text: the plan as JSON, where it is known."""
         self.plan = plan
+        self._text = text
         self.host = plan.host
         self.id = plan.spec.id
         self.cgroups = cgroups
@@ -63,9 +65,14 @@ class Starter:
         self.hooks = hooking.Hooks(plan, cgroups)
         self._keeper = keeper
         security = plan.spec.security
-        self._filter_fd = seccomp_files.open_list(
+        self.filter_fd = seccomp_files.open_list(
             self.host, nesting=security.nesting, keyctl=security.keyctl, custom=plan.extras.seccomp
         )
+
+    def close(self) -> None:
+        """Let go of what it has opened; one that has started something ends instead."""
+        os.close(self.filter_fd)
+        self.loop.close()
 
     def start(self, worker: socket.socket) -> None:
         """Start the container for a worker at the other end; raises CoreError with nothing left behind."""
@@ -99,14 +106,15 @@ class Starter:
             undo.pop_all()
 
     def _clone(self, undo: ExitStack) -> spawn.Child:
-        bpf = seccomp_files.contents(self._filter_fd)
+        bpf = seccomp_files.contents(self.filter_fd)
         birth = self.cgroups.birth(self.id, privileged=self.plan.spec.privileged)
+        equipment = spawn.Equipment(self.plan)
         child = spawn.clone(spawn.child_plan(self.plan, bpf, birth.tasks), self.plan.id_base, birth.tree)
         undo.callback(child.close)
         undo.callback(child.kill)
         child.hook = lambda point: self.hooks.run(point, child)
         child.patience_sec = self.hooks.patience_sec()
-        spawn.equip(child, self.plan)
+        equipment.hand_to(child)
         self.child = child
         return child
 
@@ -118,18 +126,20 @@ class Starter:
                 spawn.await_root(child)
                 self.luggage.bring(child)
             spawn.join(child, self.cgroups.birth(self.id, privileged=self.plan.spec.privileged).tasks)
+            oom_kills = self.cgroups.oom_kills(self.id)
+            supervisor, init = Process.of(self._keeper.pid), Process.of(child.pid)
             if worker is not None:
-                self.plan, self.placed = take_nics(self.plan, self.placed, _await_network(worker))
+                self._take_nics(_await_network(worker))
             started_at = records.now()
             released = time.monotonic()
-            oom_kills = self.cgroups.oom_kills(self.id)
+            spec = self.plan.spec
             RunFile(
                 id=self.id,
-                name=self.plan.spec.name,
+                name=spec.name,
                 instance=self.plan.instance,
                 boot_id=boot_id(),
-                supervisor=Process.of(self._keeper.pid),
-                init=Process.of(child.pid),
+                supervisor=supervisor,
+                init=init,
                 started_at=started_at,
             ).write(self.host)
             self.hooks.run("start-host", child)
@@ -139,14 +149,14 @@ class Starter:
                     id=self.id,
                     name=self.plan.spec.name,
                     child=child,
-                    filter_fd=self._filter_fd,
+                    filter_fd=self.filter_fd,
                     started_at=started_at,
                     released=released,
                     oom_kills=oom_kills,
                     placed=self.placed,
                     held=self.luggage.numbered(),
                     consoles=self.plan.spec.console,
-                    plan=self.plan.to_json(),
+                    plan=self._text or self.plan.to_json(),
                 ),
                 worker,
             )
@@ -157,6 +167,12 @@ class Starter:
         except SetupFailed as error:
             error.details["console"] = self._console_tail(child)
             raise
+
+    def _take_nics(self, message: dict[str, Any]) -> None:
+        plan = self.plan
+        self.plan, self.placed = take_nics(plan, self.placed, message)
+        if self.plan is not plan:
+            self._text = ""
 
     def _hand_over(self, run: Run, worker: socket.socket | None) -> None:
         if worker is not None:
@@ -213,16 +229,6 @@ def settle(host: Host) -> Cgroups:
     return cgroups
 
 
-def warm(host: Host) -> None:
-    """Touch beforehand what every start needs: a process that waits for its request has the pages to itself then."""
-    with contextlib.suppress(OSError):
-        list_fd = seccomp_files.open_list(host, nesting=False)
-        seccomp_files.contents(list_fd)
-        os.close(list_fd)
-        spawn.last_capability()
-        Process.of(os.getpid())
-
-
 def main(worker: socket.socket, cgroups: Cgroups | CoreError | OSError, keeper: socket.socket) -> None:
     """Serve the one request of a worker's connection; returns when the supervisor has taken over, or nothing is left.
 
@@ -233,11 +239,12 @@ def main(worker: socket.socket, cgroups: Cgroups | CoreError | OSError, keeper: 
     if message is None or not fds:
         return
     with open(fds[0], "rb") as file:
-        plan = StartPlan.from_json(file.read())
+        text = file.read().decode()
+    plan = StartPlan.from_json(text)
     try:
         if isinstance(cgroups, Exception):
             raise cgroups
-        Starter(plan, cgroups, Keeper(keeper, os.getppid())).start(worker)
+        Starter(plan, cgroups, Keeper(keeper, os.getppid()), text).start(worker)
     except (CoreError, OSError) as error:
         failed = error if isinstance(error, CoreError) else SetupFailed.from_oserror("start", error)
         with contextlib.suppress(OSError):
