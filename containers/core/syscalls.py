@@ -11,6 +11,7 @@ import ctypes
 import functools
 import os
 import struct
+import sys
 from collections.abc import Iterable
 from typing import Final
 
@@ -99,11 +100,22 @@ _setns.restype = ctypes.c_int
 _prctl = _LIBC.prctl
 _prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 _prctl.restype = ctypes.c_int
+_prctl_text = _LIBC["prctl"]
+_prctl_text.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+_prctl_text.restype = ctypes.c_int
 _sethostname = _LIBC.sethostname
 _sethostname.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
 _sethostname.restype = ctypes.c_int
 
 
+_SIG_DFL, _SIG_IGN, _SIG_BLOCK = 0, 1, 0
+_signal = _LIBC.signal
+_signal.argtypes = [ctypes.c_int, ctypes.c_size_t]
+_signal.restype = ctypes.c_size_t
+_SIGSET_BYTES = 128
+_sigprocmask = _LIBC.sigprocmask
+_sigprocmask.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
+_sigprocmask.restype = ctypes.c_int
 _signalfd = _LIBC.signalfd
 _signalfd.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
 _signalfd.restype = ctypes.c_int
@@ -275,10 +287,25 @@ def signal_fd(numbers: Iterable[int]) -> int:
     return _check(_signalfd(-1, mask, SFD_CLOEXEC | SFD_NONBLOCK))
 
 
+def dispose_signals(*, ignored: Iterable[int] = (), default: Iterable[int] = ()) -> None:
+    """Ignore signals, and give others their default, without telling the signal module: for a process just forked.
+
+    That module's own functions make members of enumerations of everything, which touches many pages after a fork.
+    """
+    for number in ignored:
+        _signal(number, _SIG_IGN)
+    for number in default:
+        _signal(number, _SIG_DFL)
+
+
+def block_signal(number: int) -> None:
+    """Block a signal, beside those that are blocked. See dispose_signals() for why not by the signal module."""
+    _check(_sigprocmask(_SIG_BLOCK, (1 << number - 1).to_bytes(_SIGSET_BYTES, sys.byteorder), None))
+
+
 def set_process_name(name: str) -> None:
     """Set what ps shows in the comm column, 15 bytes at most."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+    _check(_prctl_text(PR_SET_NAME, name.encode()[:15], 0, 0, 0))
 
 
 def sethostname(name: str) -> None:
@@ -334,7 +361,7 @@ def argument_area() -> tuple[int, int]:
     return int(fields[45]), int(fields[46])
 
 
-def overwrite_cmdline(title: str) -> None:
+def overwrite_cmdline(title: bytes) -> None:
     """Write what ps shows as this process's command line over its arguments in memory, and over nothing else.
 
     What does not fit is cut off: whoever starts the process makes room by a long argument (start_plan.TITLE_ROOM).
@@ -342,7 +369,7 @@ def overwrite_cmdline(title: str) -> None:
     """
     start, end = argument_area()
     size = end - start
-    text = os.fsencode(title)[: size - 1].ljust(size, b"\0")
+    text = title[: size - 1].ljust(size, b"\0")
     if text.endswith(b"\0\0"):
         # an argument area that does not end in NUL is shown up to its first NUL: no tail of empty arguments
         text = text[:-1] + b"\1"

@@ -196,7 +196,7 @@ def test_a_supervisor_of_nobody(host: Host) -> None:
     project = str(Path(__file__).resolve().parents[2])
     code = (
         f"import sys,time;sys.path.insert(0,{project!r});from containers.core import syscalls;"
-        f"syscalls.overwrite_cmdline('supervisor {host.instance} box {spec.id}');"
+        f"syscalls.overwrite_cmdline(b'supervisor {host.instance} box {spec.id}');"
         "print('ready',flush=True);time.sleep(60)"
     )
     with process(code) as child:

@@ -242,6 +242,10 @@ class Cgroups(ABC):
         """
         return any(self._events(path).get("frozen") == 1 for path in self._frozen_at(container_id, inner=inner))
 
+    def frozen_files(self, container_id: str) -> tuple[str, ...]:
+        """Return the files that show POLLPRI when frozen() may have changed (see frozen.py)."""
+        return tuple(f"{path}/cgroup.events" for path in self._frozen_at(container_id, inner=True))
+
     def watch_frozen(self, container_id: str) -> FrozenWatch:
         """Return what tells when frozen() changes (the caller's to close, before the cgroups go); raises OSError."""
         return FrozenWatch(self._frozen_at(container_id, inner=True))

@@ -23,7 +23,7 @@ import struct
 import sys
 import time
 import types
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 
 class _PutOff(types.ModuleType):
@@ -44,11 +44,13 @@ from containers.core.errors import CoreError  # noqa: E402
 from containers.core.host import Host  # noqa: E402
 from containers.core.pids import boot_id  # noqa: E402
 from containers.core.proc import rehearsing, seccomp_files, serving, spawn, starting, supervisor  # noqa: E402
-from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, argument_area, prctl  # noqa: E402
+from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, argument_area, dispose_signals, prctl  # noqa: E402
 
 BACKLOG: Final = 128
 DESCRIPTORS: Final = 1024
-DISMISS_SEC: Final = 2.0
+DISMISS_SEC: Final = 5.0
+_IGNORED: Final = (int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIGHUP))
+_DEFAULT: Final = (int(signal.SIGCHLD),)
 TAKEN: Final = 255
 """What a spare writes when it has work: no signal has this number."""
 ENCODINGS: Final = ("ascii", "latin-1", "utf-8")
@@ -127,6 +129,7 @@ class Launcher:
         self.host = host
         self.listener = listener
         self.cgroups: Cgroups | CoreError | OSError = OSError()
+        self.settled = False
         self._settle()
         self.sample = rehearsing.sample(host)
         # looked up once for all that are forked
@@ -147,10 +150,7 @@ class Launcher:
             signal.signal(number, self._stop)
         poll = select.poll()
         poll.register(self._wake_read_fd, select.POLLIN)
-        self._fork_spare()
-        while not self.stopping:
-            poll.poll()
-            self._woken()
+        self._tend(poll)
         # the spare ends when its accept(2) fails; one that has taken work meanwhile is not the spare any more
         self.listener.shutdown(socket.SHUT_RDWR)
         deadline = time.monotonic() + DISMISS_SEC
@@ -158,9 +158,41 @@ class Launcher:
             poll.poll(left * 1000)
             self._woken()
 
+    def _tend(self, poll: select.poll) -> None:
+        """Have a spare at any time, until this process is to stop.
+
+        It is one function that calls no others of ours, because what this process writes between two forks is what the
+        supervisor that was forked first has to itself from then on.
+        """
+        launcher_pid, wake_fd, taken = os.getpid(), self._wake_read_fd, TAKEN
+        wait, read, reap, fork = poll.poll, os.read, os.waitpid, os.fork
+        spare_pid = 0
+        while not self.stopping:
+            if not spare_pid:
+                if not self.settled:
+                    self._settle()
+                spare_pid = fork()
+                if not spare_pid:
+                    self._be_spare(launcher_pid)
+                self.spare_pid = spare_pid
+            wait()
+            try:
+                if taken in read(wake_fd, 4096):
+                    spare_pid = 0
+            except BlockingIOError:
+                pass
+            try:
+                while pid := reap(-1, os.WNOHANG)[0]:
+                    if pid == spare_pid:
+                        spare_pid = 0
+            except ChildProcessError:
+                pass
+        self.spare_pid = spare_pid
+
     def _settle(self) -> None:
         try:
             self.cgroups = starting.settle(self.host)
+            self.settled = True
         except (CoreError, OSError) as error:
             self.cgroups = error
 
@@ -175,17 +207,8 @@ class Launcher:
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
                 if pid == self.spare_pid:
                     self.spare_pid = 0
-        if not self.spare_pid and not self.stopping:
-            self._fork_spare()
 
-    def _fork_spare(self) -> None:
-        if isinstance(self.cgroups, Exception):
-            self._settle()
-        launcher_pid = os.getpid()
-        pid = os.fork()
-        if pid:
-            self.spare_pid = pid
-            return
+    def _be_spare(self, launcher_pid: int) -> NoReturn:
         status = 0
         try:
             self._wait_for_work(launcher_pid)
@@ -197,9 +220,7 @@ class Launcher:
     def _wait_for_work(self, launcher_pid: int) -> None:
         """Be the spare: wait until a child of one's own has started a container, and be its supervisor."""
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        dispose_signals(ignored=_IGNORED, default=_DEFAULT)
         # without a launcher there must be no spare: the next launcher has its own socket and its own spare
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != launcher_pid:

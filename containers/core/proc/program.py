@@ -126,7 +126,7 @@ def begin(
         connection.close()
         set_capabilities(held & _KILL, inheritable=0)
         set_process_name("init")
-        overwrite_cmdline("init")
+        overwrite_cmdline(b"init")
         close_range(1)
     except OSError:
         os.kill(pid, signal.SIGKILL)

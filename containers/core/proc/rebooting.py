@@ -37,12 +37,13 @@ def restart(plan: StartPlan, cgroups: Cgroups, old_netns_fd: int, placed: dict[i
         _be_restarter(plan, cgroups, old_netns_fd, placed, Keeper(theirs, keeper_pid))
     theirs.close()
     try:
-        run = handing.receive(ours)
-        if isinstance(run, Run):
+        data, fds = handing.receive(ours)
+        if fds:
             with contextlib.suppress(OSError):
                 ours.send(handing.SERVING)
-            return run
-        raise SetupFailed(run or "The process that starts it ended early.", step=_STEP)
+            return handing.unpack(fds)
+        words = data.decode(errors="replace")
+        raise SetupFailed(words or "The process that starts it ended early.", step=_STEP)
     except OSError as error:
         raise SetupFailed.from_oserror(_STEP, error) from error
     finally:

@@ -46,6 +46,7 @@ from ..syscalls import (
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
     close_range,
+    dispose_signals,
     load_seccomp,
     mount,
     pivot_root,
@@ -179,7 +180,29 @@ def _start_hooks(plan: ChildPlan) -> None:
         raise StepFailed(step, OSError(0, text or failed.message, failed.details["path"])) from None
 
 
+def _limber_up(plan: ChildPlan) -> None:
+    """Use what will be used, while the starter writes the id maps: after a clone each page costs its first use.
+
+    Nothing of it has an effect: the paths are empty, and what is read is its own.
+    """
+    attempts: tuple[mount_plan.Operation, ...] = (
+        mount_plan.Directory("/"),
+        mount_plan.Mount("", ""),
+        mount_plan.Bind("", "", optional=True),
+        mount_plan.EmptyFile(""),
+        mount_plan.Link("", ""),
+    )
+    for attempt in attempts:
+        with contextlib.suppress(StepFailed):
+            execute((attempt,))
+    json.loads(json.dumps({"type": "mounts"}))
+    os.fsencode(plan.scratch)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    resource.getrlimit(resource.RLIMIT_CORE)
+
+
 def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
+    _limber_up(plan)
     mount_fds = _expect(connection, "mounts", fds_max=MOUNTS_MAX)
     with _Step("become the container's root"):
         os.setgroups([])
@@ -205,7 +228,8 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         for fd in (0, 1, 2):
             os.dup2(slave_fd, fd)
         close_range(3, CLOSE_RANGE_CLOEXEC)
-    held = plan.capabilities & _permitted()
+    status = _status()
+    held = plan.capabilities & status["CapPrm"]
     with _Step("set the AppArmor profile"):
         confining.label(plan.confinement)
     with _Step("set the system call filter"):
@@ -223,7 +247,7 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         account,
         held,
         connection,
-        lambda: _exec(plan, environment),
+        lambda: _exec(plan, environment, status["SigIgn"]),
         lambda failed: _report(connection, failed.step, failed.error),
     )
 
@@ -348,20 +372,16 @@ def _drop_rights(plan: ChildPlan) -> None:
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
 
 
-def _permitted() -> int:
-    """Return what this process holds: a host may lack a capability itself."""
+def _status() -> dict[str, int]:
+    """Return what this process holds, for a host may lack a capability itself, and the signals that it ignores."""
     with open("/proc/self/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"CapPrm:"):
-                return int(line.split()[1], 16)
-    return 0
+        lines = dict(line.split(b":", 1) for line in file.read().splitlines())
+    return {name: int(lines[name.encode()], 16) for name in ("CapPrm", "SigIgn")}
 
 
-def _exec(plan: ChildPlan, environment: dict[str, str]) -> NoReturn:
-    for number in range(1, signal.NSIG):
-        # what Python ignores (SIGPIPE, SIGXFSZ) would stay ignored after exec; 32 and 33 belong to libc
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
+def _exec(plan: ChildPlan, environment: dict[str, str], ignored: int) -> NoReturn:
+    # what Python ignores (SIGPIPE, SIGXFSZ), or the launcher, would stay ignored after exec; handlers do not stay
+    dispose_signals(default=[number for number in range(1, signal.NSIG) if ignored >> number - 1 & 1])
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
     with _Step("run the init command"):

@@ -23,6 +23,7 @@ import dataclasses
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -38,9 +39,10 @@ from ..host import Host
 from ..nics import build_nic, host_network
 from ..pids import boot_id
 from ..start_plan import NETWORK_SEC, StartPlan
-from . import hooking, records, rights, rtnl, seccomp_files, setup, spawn
+from ..syscalls import signal_fd
+from . import hooking, records, rights, rtnl, seccomp_files, serving, sessions, setup, spawn, terminals
 from .console import CONSOLE, Console
-from .handing import Keeper, Run
+from .handing import Keeper, Post, Run
 from .loop import Loop
 from .luggage import Luggage
 from .records import Process, RunFile
@@ -122,13 +124,17 @@ class Starter:
         """Let the child exec once it is where it belongs; raises CoreError, with the console's last lines."""
         try:
             spawn.await_consoles(child, 1 + self.plan.spec.console.ttys)
+            for master_fd, _ in child.consoles:
+                terminals.check_pty(master_fd)
             if self.luggage.wanted:
                 spawn.await_root(child)
                 self.luggage.bring(child)
             spawn.join(child, self.cgroups.birth(self.id, privileged=self.plan.spec.privileged).tasks)
             oom_kills = self.cgroups.oom_kills(self.id)
             supervisor, init = Process.of(self._keeper.pid), Process.of(child.pid)
+            post = None
             if worker is not None:
+                post = self._make_post(child, worker)
                 self._take_nics(_await_network(worker))
             started_at = records.now()
             released = time.monotonic()
@@ -144,22 +150,20 @@ class Starter:
             ).write(self.host)
             self.hooks.run("start-host", child)
             spawn.finish(child)
-            self._hand_over(
-                Run(
-                    id=self.id,
-                    name=self.plan.spec.name,
-                    child=child,
-                    filter_fd=self.filter_fd,
-                    started_at=started_at,
-                    released=released,
-                    oom_kills=oom_kills,
-                    placed=self.placed,
-                    held=self.luggage.numbered(),
-                    consoles=self.plan.spec.console,
-                    plan=self._text or self.plan.to_json(),
-                ),
-                worker,
+            run = Run(
+                id=self.id,
+                name=spec.name,
+                child=child,
+                filter_fd=self.filter_fd,
+                started_at=started_at,
+                released=released,
+                oom_kills=oom_kills,
+                placed=self.placed,
+                held=self.luggage.numbered(),
+                consoles=spec.console,
+                plan=self._text or self.plan.to_json(),
             )
+            self._hand_over(run, post)
         except OSError as error:
             failed = spawn.report(child) or SetupFailed.from_oserror("release the container's init", error)
             failed.details["console"] = self._console_tail(child)
@@ -174,11 +178,37 @@ class Starter:
         if self.plan is not plan:
             self._text = ""
 
-    def _hand_over(self, run: Run, worker: socket.socket | None) -> None:
-        if worker is not None:
+    def _make_post(self, child: spawn.Child, worker: socket.socket) -> Post:
+        """Make what the supervisor will wait with, but for its socket; it goes with this process."""
+        title = f"supervisor {self.host.instance} {self.plan.spec.name} {self.id}"
+        return Post(
+            title=os.fsencode(title),
+            news=b"",
+            worker_fd=worker.fileno(),
+            listening_fd=-1,
+            shutdown_fd=signal_fd({signal.SIGTERM}),
+            frozen_fds=self._frozen_files(),
+        )
+
+    def _hand_over(self, run: Run, post: Post | None) -> None:
+        if post is not None:
             news = {"type": "running", "pid": run.child.pid, "started_at": run.started_at}
-            run.news, run.worker_fd = json.dumps(news).encode(), worker.fileno()
-        self._keeper.hand_over(run)
+            post.news = json.dumps(news).encode()
+            # a file, which a starter that was killed would leave: the last that is made
+            post.listening_fd = sessions.listen(self.host.supervisor_socket(self.id), serving.web_ids()[1]).detach()
+        self._keeper.hand_over(run, post)
+        if post is not None:
+            records.notify(self.host, self.id, "started")
+
+    def _frozen_files(self) -> tuple[int, ...]:
+        """Open the files that tell of a freeze; none where that fails: the ticker finds out all the same, later."""
+        fds: list[int] = []
+        with contextlib.suppress(OSError):
+            for path in self.cgroups.frozen_files(self.id):
+                fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                # it tells of what changes from here on
+                os.pread(fds[-1], 1, 0)
+        return tuple(fds)
 
     def _console_tail(self, child: spawn.Child) -> str | None:
         """Return the last lines that /dev/console showed, and write them to its log."""

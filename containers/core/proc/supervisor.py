@@ -7,8 +7,8 @@ Forked by the launcher, standard library only; it outlives the panel. Its life::
     end:   reboot(2) inside ──▶ another child starts a new init in new namespaces, the NICs moved over
            anything else ──▶ last_exit.json, links and cgroups removed, run file removed last
 
-It touches as little memory as it can before somebody asks for something: there are as many as containers. What serves
-clients and consoles is made when the first client comes, or the first output.
+It touches as little memory as it can: there are as many as containers. Until something happens it only waits, and has
+not even read what it was handed; what serves clients and consoles is made for the first client, or the first output.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ..errors import CoreError, NotFound, SetupFailed
 from ..exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
 from ..host import Host
 from ..start_plan import StartPlan
-from ..syscalls import overwrite_cmdline, set_process_name, signal_fd
-from . import attach, handing, hooking, rebooting, records, rtnl, seccomp_files, serving, sessions, spawn, terminals
+from ..syscalls import block_signal, overwrite_cmdline, set_process_name
+from . import attach, handing, hooking, rebooting, records, rtnl, seccomp_files, serving, spawn
 from .clients import Client
 from .console import CONSOLE
-from .handing import Run
+from .handing import Post, Run
 from .loop import Loop
 from .luggage import Luggage
 from .sessions import SessionServer
@@ -44,12 +44,13 @@ HOST_SHUTDOWN_SEC: Final = 60.0
 _ASK_AGAIN_SEC: Final = 1.0
 _CRASH_LOOP_SEC: Final = 1.0
 _SIGNALFD_BYTES: Final = 128
+_NAME: Final = "boxroom-superv"
 
 
 class Supervisor:
-    """The process around one container. run: what a starter handed over."""
+    """The process around one container. run, post: what a starter handed over."""
 
-    def __init__(self, host: Host, cgroups: Cgroups, run: Run) -> None:
+    def __init__(self, host: Host, cgroups: Cgroups, run: Run, post: Post) -> None:
         """Let clients in. Raises OSError; SIGTERM must be blocked."""
         self.host = host
         self.id = run.id
@@ -63,10 +64,10 @@ class Supervisor:
         self._plan: StartPlan | None = None
         self.luggage = Luggage(self)
         self._server: SessionServer | None = None
-        self._shutdown_fd = signal_fd({signal.SIGTERM})
+        self._shutdown_fd = post.shutdown_fd
         self.loop.watch(self._shutdown_fd, read=self._host_goes_down)
         self._take(run)
-        self._listening = sessions.listen(host.supervisor_socket(self.id), serving.web_ids()[1])
+        self._listening = socket.socket(fileno=post.listening_fd)
         self.loop.watch(self._listening.fileno(), read=self._furnish)
 
     @property
@@ -106,7 +107,6 @@ class Supervisor:
             self._let_in(self._server, child)
             return
         for master_fd, _ in child.consoles:
-            terminals.check_pty(master_fd)
             self.loop.watch(master_fd, read=self._furnish)
 
     def _let_in(self, server: SessionServer, child: spawn.Init) -> None:
@@ -276,28 +276,53 @@ class Supervisor:
 def main(host: Host, cgroups: Cgroups, starter: socket.socket, starter_pid: int) -> None:
     """Take over what a starter starts; returns when the container has ended, or nothing was started."""
     # ignored and blocked: kept for the descriptor, and ignored by children, which unblock everything
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    run = handing.receive(starter)
-    if not isinstance(run, Run):
+    block_signal(signal.SIGTERM)
+    data, fds = handing.receive(starter)
+    if not fds:
         # it has ended, or is about to
         os.waitpid(starter_pid, 0)
         return
-    try:
-        _become_supervisor(host.instance, run.name, run.id)
-        supervisor = Supervisor(host, cgroups, run)
-    except (CoreError, OSError) as error:
-        with contextlib.suppress(OSError):
-            starter.send(str(error).encode(errors="replace")[:1024])
-        # it takes everything back, the container's init first, which would be killed by our end
-        os.waitpid(starter_pid, 0)
-        return
-    with contextlib.suppress(OSError):
-        # one that was killed meanwhile has done its work
-        starter.send(handing.SERVING)
-    run.tell()
-    records.notify(host, run.id, "started")
-    supervisor.reap(starter, starter_pid)
+    post, fds = handing.unpack_post(data, fds)
+    attach.become_reaper()
+    overwrite_cmdline(post.title)
+    set_process_name(_NAME)
+    # whoever was killed meanwhile has done its work, or finds the container running
+    for fd, words in ((starter.fileno(), handing.SERVING), (post.worker_fd, post.news)):
+        try:
+            os.write(fd, words)
+        except OSError:
+            pass
+    os.close(post.worker_fd)
+    starter_ended = _wait_quietly(post, fds, starter, starter_pid)
+    for fd in post.frozen_fds:
+        os.close(fd)
+    supervisor = Supervisor(host, cgroups, handing.unpack(fds), post)
+    if not starter_ended:
+        supervisor.reap(starter, starter_pid)
     supervisor.serve()
+
+
+def _wait_quietly(post: Post, fds: list[int], starter: socket.socket, starter_pid: int) -> bool:
+    """Return when something is to be done; meanwhile reap the starter, and tell whether it has ended.
+
+    fds: the run's, of which what may speak is looked at.
+    """
+    poll = select.poll()
+    for fd in (starter.fileno(), post.shutdown_fd, post.listening_fd, *handing.spoken_by(fds)):
+        poll.register(fd, select.POLLIN)
+    for fd in post.frozen_fds:
+        poll.register(fd, select.POLLPRI)
+    starter_ended = False
+    while True:
+        ready = poll.poll()
+        if not starter_ended and any(fd == starter.fileno() for fd, _ in ready):
+            poll.unregister(starter)
+            starter.close()
+            os.waitpid(starter_pid, 0)
+            starter_ended = True
+            if len(ready) == 1:
+                continue
+        return starter_ended
 
 
 def _speaks(master_fd: int) -> bool:
@@ -305,9 +330,3 @@ def _speaks(master_fd: int) -> bool:
     poll = select.poll()
     poll.register(master_fd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _become_supervisor(instance: str, name: str, container_id: str) -> None:
-    attach.become_reaper()
-    overwrite_cmdline(f"supervisor {instance} {name} {container_id}")
-    set_process_name("boxroom-superv")
