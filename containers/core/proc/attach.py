@@ -1,7 +1,7 @@
 """Starts a process inside a running container: for terminals and for exec.
 
     supervisor                     helper                              the process
-      fork ──────────────────────▶ joins the cgroups
+      clone ─────────────────────▶ is born in its cgroup2 directory, joins those of v1
                                    limits, not dumpable, setns(pidfd)
                                    fork ─────────────────────────────▶ container's root, passwd, (pty)
       ◀── pid ──────────────────── leaves                              drops rights, filter, ids
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..cgroups.places import write_file
-from ..syscalls import PR_SET_CHILD_SUBREAPER, prctl
+from ..syscalls import PR_SET_CHILD_SUBREAPER, clone3, prctl
 from . import confining, entering, rights, setup
 from .loop import Loop
 
@@ -151,6 +151,27 @@ def reap(pidfd: int) -> int:
     return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
 
 
+def _begin(target: Target, request: Request, connection: socket.socket) -> tuple[int, int]:
+    """Make the helper; return its pid and a pidfd, the caller's. Raises OSError."""
+    place = request.cgroup or target.place()
+    try:
+        tree_fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # where it is born it need not be moved to, which may wait 10 ms and more (see cgroups.places.Birth)
+            helper, pidfd = clone3(0, exit_signal=signal.SIGCHLD, cgroup_fd=tree_fd)
+        finally:
+            os.close(tree_fd)
+    except OSError:
+        # what is in the way is the helper's to tell
+        helper = os.fork()
+        if helper == 0:
+            entering.run(target, request, connection, place)
+        return helper, os.pidfd_open(helper)
+    if helper == 0:
+        entering.run(target, request, connection, None)
+    return helper, pidfd
+
+
 class Launch:
     """One start on its way; calls done exactly once, from the loop, unless cancel() came first."""
 
@@ -166,9 +187,7 @@ class Launch:
         self._helper_fd = -1
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            helper = os.fork()
-            if helper == 0:
-                entering.run(target, request, theirs)
+            helper, self._helper_fd = _begin(target, request, theirs)
         except OSError:
             self._connection.close()
             raise
@@ -177,7 +196,6 @@ class Launch:
         self._helper = helper
         self._target = target
         _children.add(helper)
-        self._helper_fd = os.pidfd_open(helper)
         os.set_blocking(self._connection.fileno(), False)
         loop.watch(self._connection.fileno(), read=self._read)
         self._timer = loop.later(SETUP_SEC, self._late)

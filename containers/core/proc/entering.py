@@ -47,6 +47,8 @@ from . import confining, rights, setup
 from .program import read_file, run_command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .attach import Request, Target
 
 _NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
@@ -69,10 +71,13 @@ class _Failed(Exception):
         self.report: dict[str, Any] = {"type": "error", "step": step, "message": message, "exit_code": exit_code}
 
 
-def run(target: Target, request: Request, connection: socket.socket) -> NoReturn:
-    """Be the helper, and then the process; leaves with status 1 where something fails, having told the supervisor."""
+def run(target: Target, request: Request, connection: socket.socket, place: Path | None) -> NoReturn:
+    """Be the helper, and then the process; leaves with status 1 where something fails, having told the supervisor.
+
+    place: the cgroup2 directory to join; None for one that was born there.
+    """
     try:
-        _enter(target, request, connection)
+        _enter(target, request, connection, place)
     except _Failed as failed:
         _tell(connection, failed.report)
     except OSError as error:
@@ -91,14 +96,16 @@ def _step(step: str, error: OSError) -> _Failed:
     return _Failed(step, error.strerror or str(error))
 
 
-def _enter(target: Target, request: Request, connection: socket.socket) -> NoReturn:
+def _enter(target: Target, request: Request, connection: socket.socket, place: Path | None) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setsid()
     stdio = _keep_only(target, request, connection)
     # from here on the cgroup's limits hold, also for what follows
-    group = request.cgroup or target.place()
-    for path in (*target.attach_procs[:-1], f"{group}/cgroup.procs"):
-        write_file(path, "0")
+    for path in target.attach_procs[:-1]:
+        # of v1: this thread, which is the only one, moves itself without waiting for anybody
+        write_file(f"{os.path.dirname(path)}/tasks", "0")
+    if place is not None:
+        write_file(f"{place}/cgroup.procs", "0")
     with contextlib.suppress(OSError):
         write_file("/proc/self/oom_score_adj", str(target.oom_score_adj))
     with contextlib.suppress(OSError):
