@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .. import debian
+from .. import debian, packages
 from . import machine
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,9 @@ through a pty are none of them: they take longer than their time-out under softw
 def chosen() -> str:
     """Return what pytest is to run, as words of a command line."""
     some = [f"{name}.py::test_{test}" for name, tests in SOME.items() for test in tests.split()]
-    return " ".join(f"tests/kernel/test_{what}" for what in (*(f"{name}.py" for name in WHOLE.split()), *some))
+    listed = [f"tests/kernel/test_{what}" for what in (*(f"{name}.py" for name in WHOLE.split()), *some)]
+    packages.unpacked("apparmor")
+    return " ".join([*listed, "tests/kernel/apparmor_loaded.py"])
 
 
 def run(pytest_words: str, slow: int, *names: str, timeout_sec: float) -> str:
