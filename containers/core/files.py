@@ -30,6 +30,8 @@ _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{8}")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GETFLAGS: Final = 0x80086601
 _SETFLAGS: Final = 0x40086602
+_NOCOW: Final = 0x00800000
+"""FS_NOCOW_FL."""
 _UNREMOVABLE: Final = 0x10 | 0x20
 """FS_IMMUTABLE_FL and FS_APPEND_FL of linux/fs.h: with either, not even root may remove the file."""
 
@@ -230,6 +232,16 @@ def _insist(directory_fd: int, name: str, act: Callable[[], object]) -> None:
             finally:
                 os.close(entry_fd)
         act()
+
+
+def write_in_place(fd: int) -> None:
+    """Have a new, empty file's blocks overwritten and not copied, where the file system (btrfs) would do that."""
+    try:
+        (flags,) = struct.unpack("i", fcntl.ioctl(fd, _GETFLAGS, struct.pack("i", 0)))
+        fcntl.ioctl(fd, _SETFLAGS, struct.pack("i", flags | _NOCOW))
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
 
 
 def _clear_flags(fd: int) -> None:

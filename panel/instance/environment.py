@@ -50,6 +50,8 @@ TEST_PACKAGES: Final[dict[str, str]] = {
     "skopeo": "the tests of OCI images",
     "umoci": "the tests of OCI images",
     "squashfs-tools": "making squashfs archives for tests",
+    "xfsprogs": "the tests of storage on xfs",
+    "btrfs-progs": "the tests of storage on btrfs",
 }
 
 

@@ -18,7 +18,7 @@ from containers.core.limits import Limits
 from containers.core.proc.records import RunFile
 from containers.core.storage import disks, room
 
-from .conftest import NoNetwork
+from .conftest import NoNetwork, make_layer, make_spec
 from .patience import wait_until
 from .test_storage import killed_at, read, recovered, twin_of
 from .test_storage import run_to_end as console_of
@@ -205,6 +205,47 @@ def test_a_killed_change_of_a_limit_is_done_or_not(host, container, point):
     assert disk_of(host, spec.id).stat().st_size == 32 * MIB
     assert read(host, spec.id, "/f") == b"x"
     freed(disk_of(host, spec.id))
+
+
+@pytest.fixture(params=["btrfs", "xfs"])
+def elsewhere(request, host, tmp_path):
+    """An instance whose store is on another file system."""
+    image = tmp_path / "image"
+    image.touch()
+    os.truncate(image, 400 * MIB)
+    subprocess.run([f"/usr/sbin/mkfs.{request.param}", "-q", "-f", image], check=True)
+    subprocess.run(["/usr/bin/mount", "-o", "loop", image, host.store_dir], check=True)
+    store.prepare(host)
+    yield host, request.param
+    for container_id in store.container_ids(host):
+        running.stop(host, container_id, kill=True)
+    unmount = ["/usr/bin/umount", host.store_dir]
+    wait_until(lambda: subprocess.run(unmount, capture_output=True).returncode == 0, what="it is unmounted")
+
+
+def test_layers_disks_and_snapshots_on_other_file_systems(elsewhere):
+    host, kind = elsewhere
+    layer = make_layer(host)
+    assert room.of(host.layers_dir).kind == kind
+    for limits in (Limits(), SMALL):
+        spec = stored.create(host, make_spec(layer, limits=limits))
+        run_to_end(host, spec, "echo one >/a; rm /etc/passwd; dd if=/dev/zero of=/z bs=1M count=4 2>/dev/null")
+        kept = stored.snapshot(host, spec.id, "snap0")
+        run_to_end(host, spec, "rm /a")
+        stored.restore(host, spec.id, kept.layers)
+        fill = "dd if=/dev/zero of=/big bs=1M count=64 2>&1 | grep -o 'No space left'; rm /big"
+        look = f"cat /a; test -e /etc/passwd || {{ {fill}; }}; echo"
+        held = "No space left\n" if limits.disk_bytes else ""
+        assert run_to_end(host, spec, look) == f"one\n{held}\n"
+        if limits.disk_bytes is None:
+            run_to_end(host, spec, "dd if=/dev/zero of=/big bs=1M count=40 2>/dev/null")
+            with pytest.raises(InUse):
+                limited(host, spec, SMALL)
+            run_to_end(host, spec, "rm /big")
+        limited(host, spec, SMALL if limits == Limits() else Limits())
+        assert run_to_end(host, spec, "cat /a") == "one\n"
+        for one in host.layers_dir.glob("*/disk"):
+            freed(one)
 
 
 def test_the_room_of_a_file_system_and_its_kind(host):

@@ -6,13 +6,11 @@ writable layer, whose commit point is the rename of root.json.
 
 from __future__ import annotations
 
-import os
-
 from .. import store
 from ..errors import InUse, InvalidTransition, StorageFull
 from ..host import Host
 from ..limits import Limits
-from ..storage import disks, overlay
+from ..storage import disks, overlay, room
 from . import holding
 
 
@@ -40,8 +38,8 @@ def resize(host: Host, container_id: str, before: Limits, after: Limits) -> None
         try:
             overlay.resized(host, container_id, size)
         except StorageFull as error:
-            room = os.statvfs(host.layers_dir)
-            if size is None or not (room.f_bavail and room.f_favail):
+            left = room.of(host.layers_dir)
+            if size is None or not left.free_bytes or left.inodes_free == 0:
                 raise  # it is the host's disk that is full
             raise InUse("What it has written is more than that.", field="limits.disk_bytes") from error
     holding.tidy(host)

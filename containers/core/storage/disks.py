@@ -106,6 +106,8 @@ def make(disk: Path, size: Size) -> None:
         )
     disk_fd = os.open(disk, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        # pages that change while they are written have no checksum that fits
+        files.write_in_place(disk_fd)
         os.ftruncate(disk_fd, size.size_bytes)
     except OSError as error:
         raise files.translated(error, "make the disk", disk) from error
