@@ -408,7 +408,7 @@ def idle(loop: Loop) -> bool:
     """Let a loop do what it has to do now; returns whether it watches nothing any more."""
     loop.later(0.01, loop.stop)
     loop.run()
-    return not loop._selector.get_map()
+    return not loop.watching
 
 
 class _Owner:
@@ -477,6 +477,6 @@ def test_a_change_that_a_file_system_inside_holds_up_is_given_up_and_taken_back(
         os.close(until[1])
         os.waitpid(fuse, 0)
         wait_until(lambda: idle(owner.loop), what="the errand is reaped, now that the kernel lets it end")
-        owner.loop._selector.close()
+        owner.loop.close()
         for fd in (ready[0], owner.child.pidfd):
             os.close(fd)

@@ -38,6 +38,11 @@ class Loop:
         self._order = 0
         self._running = False
 
+    @property
+    def watching(self) -> bool:
+        """Whether any descriptor is watched."""
+        return bool(self._watched)
+
     def watch(self, fd: int, *, read: Callback | None = None, write: Callback | None = None) -> None:
         """Set what is called when fd is readable and when it is writable; both None forgets fd."""
         events = (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0)
