@@ -24,7 +24,9 @@ WAITING_MAX: Final = 1000
 LOOK_EVERY_SEC: Final = 0.5
 """Notices may be lost, so everything that is waited for is looked at again this often anyway."""
 RESTING: Final = 9
-"""How much longer than a round the pause behind it is at least: looking takes a tenth of the time, at most."""
+"""How much longer than a round the pause behind it is: looking takes a tenth of the time, at most."""
+REST_EACH_SEC: Final = 0.002
+"""The longest pause for each that is waited for: few who wait are told at once, however busy the machine is."""
 
 Look = Callable[[], tuple[Any, bool]]
 """Returns what is so now, and whether that is what was waited for. Runs in a thread."""
@@ -109,12 +111,25 @@ class Lookout:
         """Look, as long as anybody waits. Listens first, so that what happens in between is seen."""
         loop = asyncio.get_running_loop()
         with notices.hub().subscribe() as self._news:
-            while self._matters:
-                began = loop.time()
-                await self._look([matter for matter in self._matters.values() if not matter.done.is_set()])
-                await asyncio.sleep((loop.time() - began) * RESTING)
-                await self._told(self._news)
+            try:
+                while self._matters:
+                    began = loop.time()
+                    await self._look([matter for matter in self._matters.values() if not matter.done.is_set()])
+                    await asyncio.sleep(min((loop.time() - began) * RESTING, len(self._matters) * REST_EACH_SEC))
+                    await self._told(self._news)
+            except Exception as error:
+                self._give_up(error)
+                raise
         self._news = None
+
+    def _give_up(self, error: Exception) -> None:
+        """Let everybody go who waits: nobody looks any more, until somebody comes anew."""
+        self._news = None
+        while self._matters:
+            _key, matter = self._matters.popitem()
+            matter.error = error
+            matter.looked.set()
+            matter.done.set()
 
     async def _look(self, matters: Sequence[_Matter]) -> None:
         """Look at all of these in one thread, one after the other."""

@@ -194,3 +194,19 @@ def test_what_is_waited_for_may_go(operation, alice):
         assert_error((answer.status_code, answer.json()), 404, "not-found")
 
     asyncio.run(main())
+
+
+def test_who_waits_is_let_go_where_nobody_can_look(monkeypatch):
+    def broken(_matters: object) -> list[object]:
+        raise RuntimeError("no thread")
+
+    async def main() -> None:
+        look = holding.Lookout()
+        with monkeypatch.context() as during:
+            during.setattr(holding, "_look_at", broken)
+            with pytest.raises(RuntimeError, match="no thread"):
+                await look.until("key", "id", lambda: (1, True), 60)
+        assert look.waiting == 0
+        assert await look.until("key", "id", lambda: (1, True), 60) == 1  # the next one is looked for again
+
+    asyncio.run(main())
