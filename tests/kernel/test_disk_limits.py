@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import disk_mount, files, leaks, store
+from containers.core import disk_mount, failpoints, files, leaks, store
 from containers.core.errors import HostUnsupported, InUse, InvalidTransition
 from containers.core.lifecycle import filing, reading, resizing, running, stored
 from containers.core.limits import Limits
@@ -205,6 +205,22 @@ def test_a_killed_change_of_a_limit_is_done_or_not(host, container, point):
     assert disk_of(host, spec.id).stat().st_size == 32 * MIB
     assert read(host, spec.id, "/f") == b"x"
     freed(disk_of(host, spec.id))
+
+
+@pytest.mark.parametrize("fault", ["fresh.disk=ENOSPC", "resize.copied=EIO"])
+def test_a_change_that_fails_leaves_everything_as_it_was(host, container, monkeypatch, fault):
+    spec = container()
+    before = store.load_root(host, spec.id)
+    monkeypatch.setattr(failpoints, "_hits", {})
+    monkeypatch.setenv("BOXROOM_FAILPOINTS", fault)
+    (host.state_dir / failpoints.MARKER).touch(mode=0o600)
+    with pytest.raises(OSError, match=r"No space|Input/output"):
+        resizing.resize(host, spec.id, Limits(), SMALL)
+    monkeypatch.delenv("BOXROOM_FAILPOINTS")
+    assert store.load_root(host, spec.id) == before
+    assert stored.orphans(host) == []
+    assert stored.recover(host) == []
+    freed(*host.layers_dir.glob("*/disk"), *host.trash_dir.glob("*/disk"))
 
 
 @pytest.fixture(params=["btrfs", "xfs"])

@@ -6,6 +6,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from containers.core.errors import InUse
 from containers.models import Container, Operation
 from containers.operations import runner
 from tests.web.api import Api, assert_error
@@ -51,6 +52,20 @@ def test_a_stopped_one_gets_any_size_and_a_running_one_a_larger_one(alice, team,
     Container.objects.filter(pk=row.pk).update(status="running")
     assert change(alice, runtime, {"disk_bytes": 128 * MIB}).status == "succeeded"
     assert runtime.sizes[row.pk] == 128 * MIB
+
+
+def test_what_fails_afterwards_takes_the_size_back(alice, team, runtime):
+    row = make_container(team, runtime=runtime, limits=SIZE)
+
+    def full():
+        raise InUse("in use")
+
+    runtime.before["save"] = full
+    assert change(alice, runtime, {"disk_bytes": 32 * MIB}).error["code"] == "in-use"
+    assert [verb for verb, _ in runtime.calls].count("resize") == 2
+    assert runtime.sizes[row.pk] == 64 * MIB
+    row.refresh_from_db()
+    assert row.limits == SIZE
 
 
 @pytest.mark.parametrize(
