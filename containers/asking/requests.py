@@ -115,7 +115,8 @@ def check_changes(changes: dict[str, Any], host: Host, present: Container | None
         if name in given:
             continue
         if name == "limits":
-            columns["limits"] = check_limits({**(present.limits if present else {}), **_plain_limits(value)}, host)
+            before = present.limits if present else {}
+            columns["limits"] = check_limits({**before, **_plain_limits(value)}, host, before)
         elif name == "security":
             privileged = bool(changes.get("privileged", present is not None and present.privileged))
             wanted = {**(present.security if present else {}), **value}
@@ -204,8 +205,11 @@ def _plain_limits(value: Limits | dict[str, Any]) -> dict[str, Any]:
     return dataclasses.asdict(value) if isinstance(value, Limits) else dict(value)
 
 
-def check_limits(values: dict[str, Any], host: Host) -> dict[str, Any]:
-    """Return the limits that are set, checked against what the host has; raises SpecError naming the field."""
+def check_limits(values: dict[str, Any], host: Host, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the limits that are set, checked against what the host has; raises SpecError naming the field.
+
+    before: those of the container now. A disk that it has is not taken from it by what the doctor says by now.
+    """
     limits = build(Limits, values, "limits")
     facts = host.facts
     limits.check(
@@ -216,7 +220,8 @@ def check_limits(values: dict[str, Any], host: Host) -> dict[str, Any]:
     )
     limits.check_types()
     policy.check_cgroup(policy.Containers(cgroup_files=tuple(facts.get("policy", {}).get("cgroup_files", ()))), limits)
-    if limits.disk_bytes is not None and not facts.get("disk_limits"):
+    new_disk = limits.disk_bytes is not None and limits.disk_bytes != (before or {}).get("disk_bytes")
+    if new_disk and not facts.get("disk_limits"):
         raise SpecError("This host cannot hold a container to a size; its doctor says why.", field="limits.disk_bytes")
     return {name: value for name, value in dataclasses.asdict(limits).items() if value is not None}
 

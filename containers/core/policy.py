@@ -36,6 +36,7 @@
     containers = 100
     memory_bytes = 68719476736
     cpus = 16.0
+    disk_bytes = 1099511627776
 
     [projects.web.ceilings]       # of one project
     containers = 10
@@ -149,13 +150,14 @@ class Backups:
 class Ceilings:
     """The most that one project may have; None means no ceiling.
 
-    memory_bytes and cpus are sums over the limits of the project's containers; a container without that limit is then
-    refused, because it could use any amount.
+    memory_bytes, cpus and disk_bytes are sums over the limits of the project's containers; a container without that
+    limit is then refused, because it could use any amount. Snapshots are in no container's disk_bytes.
     """
 
     containers: int | None = None
     memory_bytes: int | None = None
     cpus: float | None = None
+    disk_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,7 +324,8 @@ def _check_ceilings(ceilings: Ceilings, spec: Spec, others: Iterable[Spec]) -> N
         raise _denied(
             f"Project {spec.project} may have {ceilings.containers} containers.", "project", ceiling=ceilings.containers
         )
-    for name, ceiling in (("memory_bytes", ceilings.memory_bytes), ("cpus", ceilings.cpus)):
+    for name in ("memory_bytes", "cpus", "disk_bytes"):
+        ceiling = getattr(ceilings, name)
         if ceiling is None:
             continue
         own = getattr(spec.limits, name)

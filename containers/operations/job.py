@@ -147,7 +147,7 @@ class Job:
         interfaces = asked_nics.unsaved(container, nics) if nics is not None else None
         spec = specs.spec_of(container, self.host, interfaces)
         spec.check()
-        requests.check_limits(container.limits, container.host)
+        requests.check_limits(container.limits, container.host, container.limits)
         self.runtime.check_policy(spec)
         return spec
 

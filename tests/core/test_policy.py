@@ -228,6 +228,18 @@ def test_memory_and_cpu_ceilings_are_sums_and_need_limits() -> None:
     assert caught.value.field == "limits.cpus"
 
 
+def test_a_disk_ceiling_is_a_sum_and_needs_a_limit() -> None:
+    rules = policy.parse("[ceilings]\ndisk_bytes = 100000000")
+    half = Limits(disk_bytes=60_000_000)
+    policy.check(rules, spec(limits=half))
+    with pytest.raises(PolicyDenied) as caught:
+        policy.check(rules, spec(limits=half), [spec(id="a" * 12, limits=half)])
+    assert (caught.value.field, caught.value.details["left"]) == ("limits.disk_bytes", 40_000_000)
+    with pytest.raises(PolicyDenied) as caught:
+        policy.check(rules, SPEC)
+    assert caught.value.field == "limits.disk_bytes"
+
+
 @pytest.mark.parametrize(
     "address",
     [

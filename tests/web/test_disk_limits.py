@@ -97,6 +97,18 @@ def test_a_host_that_cannot_says_so(alice, team, host):
     assert_error(Api(alice).post("/containers", new), 422, "invalid-value", "limits.disk_bytes")
 
 
+def test_a_container_that_has_a_limit_starts_whatever_the_doctor_says_by_now(alice, team, host, runtime):
+    make_container(team, runtime=runtime, limits=SIZE)
+    host.facts = {**host.facts, "disk_limits": False}
+    host.save()
+    status, answer = Api(alice).post("/containers/web-1/start", {})
+    assert status == 202
+    assert runner.run(answer["id"], runtime, CORE_HOST)
+    assert Operation.objects.get(pk=answer["id"]).status == "succeeded"
+    # nor is any other setting of it out of reach
+    assert Api(alice).patch("/containers/web-1", {"description": "kept", "limits": {"pids": 99}})[0] == 202
+
+
 def test_the_settings_page_shows_changes_and_explains_it(alice, team, host):
     make_container(team, limits=SIZE)
     client = Client()
