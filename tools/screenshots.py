@@ -43,11 +43,18 @@ PAGES: Final = {
     "graphs": "/containers/api/graphs?from={from}&to={to}",
     "container": "/containers/web-1",
     "snapshots": "/containers/postgres/snapshots",
+    "files": "/containers/web-1/files?path=/srv/www",
+    "backups": "/containers/postgres/backups",
     "operations": "/operations/",
     "create": "/containers/_create",
     "host": "/host/",
 }
 _BURN: Final = "i=0; while [ $i -lt {turns} ]; do i=$((i+1)); done"
+SITE: Final = (
+    "mkdir -p /srv/www/assets /srv/www/blog /srv/www/media && cd /srv/www && for n in index.html about.html robots.txt "
+    "feed.xml style.css; do head -c $((${#n} * 731)) /dev/urandom > $n; done; echo 'listen 80' > site.conf; "
+    "chmod 640 site.conf; ln -s index.html home.html; head -c 4200000 /dev/urandom > media.tar.gz"
+)
 WORK: Final = {
     "waves": f"while :; do {_BURN.format(turns=40000)}; sleep 1; {_BURN.format(turns=9000)}; sleep 2; done",
     "grows": "head -c 60000000 /dev/zero > /dev/shm/a; while :; do head -c 12000000 /dev/zero >> /dev/shm/a; sleep 4; "
@@ -85,6 +92,10 @@ def prepare(instance: Instance) -> None:
         call(api, "POST", "/containers/postgres/snapshots", {"note": "after the update"})
         call(olga, "POST", "/containers/web-1/snapshots", {"note": "release 2026.11"})
         call(olga, "POST", "/containers/web-2/restart")
+        command = ["sh", "-c", SITE]
+        assert api.post("/containers/web-1/exec", json={"command": command}).json()["exit_code"] == 0
+        call(api, "POST", "/containers/postgres/backups", {})
+        call(olga, "POST", "/containers/postgres/backups", {"snapshots": False})
         for name, _description, _tags, _limits, work in TEAM:
             if work in WORK:
                 command = ["sh", "-c", f"({WORK[work]}) </dev/null >/dev/null 2>&1 &"]
