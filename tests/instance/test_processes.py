@@ -12,6 +12,7 @@ import pytest
 
 from containers.core.host import Host
 from panel.instance import processes, programs
+from panel.management.commands.up import READY_SEC, pause_sec
 
 
 def test_a_long_log_is_begun_anew_under_its_writer(tmp_path: Path) -> None:
@@ -48,3 +49,13 @@ def test_who_is_told_to_stop_does_not_wait_for_what_prepares() -> None:
     with subprocess.Popen(["echo", "done"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert processes.finish(child, []) == ("done\n", "")
     assert child.returncode == 0
+
+
+def test_who_waits_for_a_slow_panel_leaves_it_the_core() -> None:
+    """On one emulated core asking twenty times a second took a fifth of it, from the process that was asked for."""
+    assert pause_sec(0) == pause_sec(3) == 0.05, "on most machines it is there in three seconds"
+    asked, at = 0, 0.0
+    while at < READY_SEC:
+        at += pause_sec(at)
+        asked += 1
+    assert 600 < asked < 1200

@@ -31,6 +31,11 @@ FAILURES_MAX: Final = 6
 PARTS: Final = ("redis", "launcher", "worker", "ticker", "web")
 
 
+def pause_sec(waited_sec: float) -> float:
+    """Return how long to wait before asking again: where it takes long, on one slow core, asking makes it longer."""
+    return min(1.0, max(0.05, waited_sec / 60))
+
+
 class Command(BaseCommand):
     help = (
         "Set everything up and run the panel: web, worker, ticker, launcher, Redis. Ctrl-C leaves containers running."
@@ -226,7 +231,7 @@ class Command(BaseCommand):
             if time.monotonic() - told > SLOW_SEC:
                 told = time.monotonic()
                 self._say(f"Not ready after {told - began:.0f} s; waiting on. It answers: {answer}")
-            time.sleep(0.05)
+            time.sleep(pause_sec(time.monotonic() - began))
         if not stopping:
             raise CommandError(f"The panel did not get ready in {READY_SEC:.0f} s; it answered: {answer}. "
                                f"Look into {watcher.host.log_dir}.")  # fmt: skip
