@@ -253,7 +253,7 @@ class Launcher:
             return
         # it is short-lived: looking for garbage would only touch memory
         gc.disable()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(CoreError, OSError):
             if not isinstance(self.cgroups, Exception):
                 rehearsing.rehearse(self.cgroups, self.sample)
         try:
