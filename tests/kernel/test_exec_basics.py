@@ -17,12 +17,13 @@ import pytest
 
 from containers.clients import hostlink
 from containers.core.cgroups import detect
-from containers.core.errors import InvalidTransition
+from containers.core.errors import CoreError, InvalidTransition
 from containers.core.host import Host
 from containers.core.lifecycle import running
 from containers.core.protocol import control
-from containers.core.spec import Spec
+from containers.core.spec import Limits, Spec
 
+from .conftest import NoNetwork
 from .patience import wait_until
 
 
@@ -291,3 +292,14 @@ def test_many_at_once(running_container: Spec) -> None:
     for thread in threads:
         thread.join(30)
     assert sorted(codes) == list(range(20))
+
+
+def test_a_container_at_its_limit_of_processes_says_so(host: Host, container: Callable[..., Spec]) -> None:
+    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; wait"
+    spec = container(init_command=("/bin/sh", "-c", script), limits=Limits(pids=10))
+    running.start(host, spec, network=NoNetwork())
+    pids = Path(detect.open(host).stat_paths(spec.id).pids)
+    wait_until(lambda: pids.read_text().strip() == "10", what="the limit is reached")
+    with pytest.raises(CoreError, match="it runs as many processes as it may"):
+        execute(spec.id, ["true"])
+    running.stop(host, spec.id, timeout_sec=0)

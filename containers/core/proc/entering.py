@@ -81,7 +81,9 @@ def run(target: Target, request: Request, connection: socket.socket, place: Path
     except _Failed as failed:
         _tell(connection, failed.report)
     except OSError as error:
-        _tell(connection, _Failed("set up", error.strerror or str(error)).report)
+        full = error.errno == errno.EAGAIN  # of what is done here only a fork ends so: pids.max, or RLIMIT_NPROC
+        words = "it runs as many processes as it may" if full else error.strerror or str(error)
+        _tell(connection, _Failed("set up", words).report)
     except BaseException as error:  # noqa: BLE001 - the child's last frame: everything must reach the supervisor
         _tell(connection, _Failed("set up", repr(error)).report)
     os._exit(1)
