@@ -9,11 +9,13 @@ Source: include/uapi/linux/loop.h, loop(4).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import struct
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from . import mount_api, syscalls
@@ -73,11 +75,26 @@ def device_of(path: str) -> str | None:
     return device
 
 
-def _device(path: str) -> tuple[int, str]:
-    """Return the open loop device of a file, and its name; as long as it is open it stays."""
+@contextlib.contextmanager
+def alone(path: str) -> Iterator[bool]:
+    """Keep everybody from mounting a disk anew; yields whether nobody has it mounted now."""
+    with _locked(path):
+        yield device_of(path) is None
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
     directory_fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory_fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory_fd)
+
+
+def _device(path: str) -> tuple[int, str]:
+    """Return the open loop device of a file, and its name; as long as it is open it stays."""
+    with _locked(path):
         disk_fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             return _existing(path, os.fstat(disk_fd))
@@ -85,8 +102,6 @@ def _device(path: str) -> tuple[int, str]:
             return _new(disk_fd)
         finally:
             os.close(disk_fd)
-    finally:
-        os.close(directory_fd)
 
 
 def _existing(path: str, status: os.stat_result) -> tuple[int, str]:

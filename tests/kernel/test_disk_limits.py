@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from containers.core import disk_mount, failpoints, files, leaks, store
-from containers.core.errors import HostUnsupported, InUse, InvalidTransition
+from containers.core.errors import HostUnsupported, InUse, InvalidTransition, SetupFailed
 from containers.core.lifecycle import filing, reading, resizing, running, stored
 from containers.core.limits import Limits
 from containers.core.proc.records import RunFile
@@ -221,6 +221,27 @@ def test_a_change_that_fails_leaves_everything_as_it_was(host, container, monkey
     assert stored.orphans(host) == []
     assert stored.recover(host) == []
     freed(*host.layers_dir.glob("*/disk"), *host.trash_dir.glob("*/disk"))
+
+
+def test_a_disk_with_an_error_on_it_is_mended_before_the_next_start(host, container):
+    spec = container(limits=SMALL)
+    disk = disk_of(host, spec.id)
+    run_to_end(host, spec, "echo kept > /f")
+    freed(disk)
+    assert not disks.mend(disk)
+    subprocess.run(["/usr/sbin/debugfs", "-w", "-R", "ssv state 2", disk], check=True, capture_output=True)
+    with disks.opened(disk):
+        assert not disks.mend(disk)  # not while it is in use
+    freed(disk)
+    assert run_to_end(host, spec, "cat /f") == "kept\n"
+    freed(disk)
+    assert not disks.mend(disk)
+    # what no file system is any more is told, and not started
+    with open(disk, "r+b") as file:
+        file.write(bytes(1024))
+        file.write(b"\xff" * 4096)
+    with pytest.raises(SetupFailed, match="disk"):
+        run_to_end(host, spec, "cat /f")
 
 
 @pytest.fixture(params=["btrfs", "xfs"])

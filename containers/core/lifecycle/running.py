@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from .. import claims, halt, more_ids, store
@@ -36,7 +37,7 @@ from ..sentences import say
 from ..spec import Limits, Spec
 from ..start_plan import StartPlan
 from ..states import Status
-from ..storage import overlay
+from ..storage import disks, overlay
 from . import runs
 from .hooking import ending_sec
 from .launching import NetworkPort, Progress, RunState, launch
@@ -105,6 +106,8 @@ def start(
             return RunState(init_pid=run.init.pid, started_at=run.started_at)
         runs.settle(host, spec.id)
         root = overlay.plan(host, spec)
+        if root.disk:
+            disks.mend(Path(root.disk))
         plan = StartPlan(
             state_dir=str(host.state_dir),
             instance=host.instance,

@@ -27,6 +27,7 @@ from ..sentences import say
 
 NAME: Final = "disk"
 MAKER: Final = "mkfs.ext4"
+CHECKER: Final = "e2fsck"
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BLOCK_BYTES: Final = 4096
 _INODES_SPARE: Final = 16
@@ -39,6 +40,12 @@ _RESIZE_FS: Final = 0x40086610
 _SUPERBLOCK_AT: Final = 1024
 _SUPERBLOCK: Final = struct.Struct("<2I")
 """The beginning of struct ext4_super_block: how many inodes, how many blocks (the lower half: enough for 16 TiB)."""
+_STATE_AT: Final = 1024 + 0x3A
+_ERRORS: Final = 2
+"""EXT4_ERROR_FS of s_state."""
+_MENDED: Final = 1 | 2
+"""e2fsck(8): errors corrected; the system should be rebooted, which a file system that is not mounted never needs."""
+_MEND_SEC: Final = 3600
 _SYS_RESOURCE: Final = NAMES.index("sys_resource")
 
 
@@ -142,6 +149,32 @@ def holds(disk: Path, size: Size) -> bool:
         file.seek(_SUPERBLOCK_AT)
         superblock = file.read(_SUPERBLOCK.size)
     return int(_SUPERBLOCK.unpack(superblock)[1]) == size.size_bytes // _BLOCK_BYTES
+
+
+def mend(disk: Path) -> bool:
+    """Repair a disk on which the kernel has found an error, unless somebody uses it; returns whether that was so.
+
+    Most often the host's own disk was full when something had to be written. Raises SetupFailed where it is damaged
+    beyond what e2fsck repairs unasked.
+    """
+    if not _state(disk) & _ERRORS:
+        return False
+    with disk_mount.alone(str(disk)) as nobody:
+        if not nobody:
+            return False
+        program = shutil.which(CHECKER, path=_PATH) or CHECKER
+        command = [program, "-p", "-f", "--", str(disk)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_MEND_SEC, check=False)
+    if done.returncode & ~_MENDED:
+        words = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
+        raise SetupFailed(say("The disk is damaged: %(words)s", words=words), step="mend the disk", path=str(disk))
+    return True
+
+
+def _state(disk: Path) -> int:
+    with open(disk, "rb") as file:
+        file.seek(_STATE_AT)
+        return int.from_bytes(file.read(2), "little")
 
 
 def grow(disk: Path, size: Size) -> bool:
