@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator
 from containers.core.spec import RestartPolicy
 
 from .parsing import Body, Input, Name, Text
+from .people_schemas import Time
 from .setting_schemas import (
     Arguments,
     BootIn,
@@ -133,7 +133,7 @@ class CloneIn(Body):
     full: bool = False
     start: bool = False
     ephemeral: bool | None = None
-    expires_at: dt.datetime | None = None
+    expires_at: Time | None = None
 
 
 class SnapshotIn(Body):
@@ -142,7 +142,7 @@ class SnapshotIn(Body):
     name: Name | None = None
     note: Annotated[Text, Field(max_length=500)] = ""
     pinned: bool = False
-    expires_at: dt.datetime | None = None
+    expires_at: Time | None = None
 
 
 class SnapshotChanges(Body):
@@ -151,7 +151,7 @@ class SnapshotChanges(Body):
     name: Name | None = None
     note: Annotated[Text, Field(max_length=500)] | None = None
     pinned: bool | None = None
-    expires_at: dt.datetime | None = None
+    expires_at: Time | None = None
 
 
 class RestoreIn(Body):

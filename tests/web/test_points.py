@@ -15,7 +15,7 @@ from containers.operations import runner
 from containers.operations.runtime import Built
 from containers.showing import tree
 from containers.upkeep import rebuild, reconcile
-from tests.web.api import Api
+from tests.web.api import Api, assert_error
 from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
 
 pytestmark = pytest.mark.django_db
@@ -238,6 +238,19 @@ def test_the_api(alice, bob, team, runtime, ask):
     assert (found["a"]["kind"], found["a"]["parent"], found["a"]["expires_at"]) == ("manual", None, None)
     path = "/containers/web-1/snapshots/a"
     assert api.patch(path, {"note": "x", "expires_at": None})[0] == 202
+    Operation.objects.all().update(status="succeeded")
+    soon = (timezone.now() + dt.timedelta(days=1)).isoformat(timespec="seconds")
+    for given in (soon, soon.replace("+00:00", "Z")):
+        assert api.patch(path, {"expires_at": given})[0] == 202, given
+        assert Operation.objects.get(status="queued").arguments["expires_at"] == soon
+        Operation.objects.filter(status="queued").update(status="succeeded")
+    for wrong in ("tomorrow", "2100-01-01T00:00:00", "9999-12-31T23:59:59-23:59", "2001-01-01T00:00:00Z"):
+        assert_error(api.patch(path, {"expires_at": wrong}), 422, "invalid-value", "expires_at")
+    assert api.patch(path, {"expires_at": 5})[0] == 400
+    assert api.post("/containers/web-1/snapshots", {"name": "b", "expires_at": soon})[0] == 202
+    Operation.objects.all().update(status="succeeded")
+    assert api.post("/containers/web-1/clone", {"name": "twin", "expires_at": soon})[0] == 202
+    Operation.objects.all().update(status="succeeded")
     assert api.patch(path, {"nonsense": 1})[0] == 400
     assert Api(bob).patch(path, {"note": "y"})[0] == 403
     Operation.objects.all().update(status="succeeded")
