@@ -104,6 +104,8 @@ def web(host: Host, project: Path, bind: Bind) -> Program:
         "PYTHONPATH": str(app),
         "HOME": "/nonexistent",
         "ASGI_THREADS": "16",
+        # a thread per request: with an arena for each, hundreds at once would leave hundreds of megabytes behind
+        "MALLOC_ARENA_MAX": "2",
     }
     command = [str(mounts / "venv/bin/python"), "-m", "daphne", "-b", bind.host, "-p", str(bind.port),
                "--no-server-name",
