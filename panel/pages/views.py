@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from containers.asking import services
 from containers.clients import audit_seal
 from containers.clients.ticker_client import TickerUnavailable
-from containers.models import Image, Operation, local_host
+from containers.models import Host, Image, Operation, local_host
 from containers.showing import sentences, words
 from containers.showing.attention import SHOWN_MAX, concerns
 from containers.showing.rows import Filters, counts, listed, rows_of
@@ -42,11 +42,18 @@ def overview(request: HttpRequest) -> HttpResponse:
         "more": max(0, len(attention) - SHOWN_MAX),
         "operations": recent[:10],
         "host": host,
+        "pressure": _has_pressure(host),
         "filters": filters,
         "may_create": may_create(user, filters.project),
         "images": Image.objects.filter(state="ready").count(),
     }
     return render(request, "pages/overview.html", context)
+
+
+def _has_pressure(host: Host) -> bool:
+    """Whether the kernel tells of pressure, as far as the host was looked at."""
+    findings = [found for found in host.facts.get("doctor") or [] if isinstance(found, dict)]
+    return not any(found.get("id") == "psi" and not found.get("ok") for found in findings)
 
 
 def visible_operations(user: User, project: str = "") -> QuerySet[Any]:

@@ -320,3 +320,17 @@ def test_the_numbers_beside_the_menu(make_container, browser, alice) -> None:
     shown = browser(alice).get(reverse("pages:running-count") + f"?project={project}").content.decode()
     assert re.search(r'id="container-count"[^>]*>2<', shown)
     assert re.search(r'id="running-count"[^>]*><', shown)
+
+
+@pytest.mark.parametrize(("psi", "shown"), [(True, True), (False, False), (None, True)])
+def test_pressure_is_shown_where_the_kernel_tells_of_it(psi, shown, host, root, make_container):
+    make_container("web-1")
+    if psi is not None:
+        finding = {"id": "psi", "ok": psi, "level": "info", "what": "", "why": "", "mend": "Boot with psi=1."}
+        host.facts = {**host.facts, "doctor": [*host.facts["doctor"], finding]}
+        host.save()
+    client = Client()
+    client.force_login(root)
+    page = client.get(reverse("pages:overview")).content.decode()
+    assert ("psi_memory_pct" in page) == shown
+    assert 'data-day="cpu_cores"' in page
