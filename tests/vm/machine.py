@@ -80,7 +80,7 @@ cp /command /new/run/command
 cat > /new/run/start <<END
 echo boxroom-vm-begins
 # where systemd boots a host, the nodes of these are there before anybody asks
-/run/modprobe -a fuse tun
+/run/modprobe -a fuse loop tun
 /bin/sh /run/command
 echo "boxroom-vm-exit \$?"
 sync

@@ -23,13 +23,14 @@ SOME = {
         "exit_codes_are_exact a_background_child_does_not_hold_the_call time_out_kills_everything "
         "a_client_that_goes_takes_its_command_along rights_and_descriptors_are_those_of_init no_zombie_is_left "
         "into_a_frozen_container_it_says_so frozen_while_it_runs_the_time_out_still_kills "
-        "the_commands_cgroup_is_gone_afterwards many_at_once "
+        "the_commands_cgroup_is_gone_afterwards many_at_once a_container_at_its_limit_of_processes_says_so "
         "the_containers_init_may_take_a_command_over_into_a_scope_of_its_own"
     ),
     "isolation": (
         "init_is_alone_in_its_namespaces namespaces_differ_from_the_hosts what_a_system_needs_works "
         "out_of_memory_is_told supervisors_are_small many_start_at_once a_reboot_inside_keeps_the_nic"
     ),
+    "disk_limits": "while_it_runs_a_disk_grows_or_says_that_it_cannot",
     "hooks": "a_hook_whose_time_is_up_is_ended_with_all_that_it_started",
     "nics": "ipvlan_and_vlan_where_the_kernel_has_them",
     "sessions_terminal": (
