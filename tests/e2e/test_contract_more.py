@@ -340,7 +340,6 @@ def test_redis_is_lost_while_a_page_listens_and_an_operation_runs(
 ) -> None:
     make(api, name, "/bin/sh", "-c", "while :; do sleep 1; done")
     with Socket(instance, "/ws/events") as events:
-        events.message(type="resync")  # the hub's first connection
         stopping = api.post(f"/containers/{name}/stop", json={"timeout": 2}).json()["id"]
         events.message(type="operation.changed", id=stopping, status="running")
         events.messages.clear()

@@ -19,7 +19,7 @@ from containers.core.lifecycle import running, stored
 
 from .. import debian
 from .conftest import NoNetwork, make_spec
-from .patience import patient
+from .patience import patient, wait_until
 
 DEBIAN = {"type": "debootstrap", "suite": "bookworm"}
 
@@ -60,13 +60,39 @@ def test_busybox_is_made_without_a_network_and_boots(host):
     assert (tree / "tmp").stat().st_mode & 0o7777 == 0o1777
     spec = stored.create(host, make_spec(built.layers[0], **defaults(image)))
     running.start(host, spec, network=NoNetwork())
-    time.sleep(0.3)
+    wait_until(lambda: b"login:" in log_of(host, spec), what="its login")
     began = time.monotonic()
     last = running.stop(host, spec.id, timeout_sec=20)
     assert last is not None
     assert last.reason in ("stopped", "poweroff")
     assert "login:" in (last.console or "")
     assert time.monotonic() - began < patient(1.5), "its own shutdown waits for nothing"
+
+
+def test_a_reboot_that_is_asked_for_while_it_boots_is_one(host):
+    """What tells it from a poweroff is there still when a file system was mounted between the two."""
+    built = images.build(host, "busybox", {"type": "busybox"})
+    spec = stored.create(host, make_spec(built.layers[0], **defaults(store.load_image(host, "busybox"))))
+    tree = host.layers_dir / store.load_root(host, spec.id).writable / "rootfs"
+    for path, line, more in (
+        ("sbin/reboot", "kill -INT 1", ": >/said; until grep -q ' /run ' /proc/mounts; do usleep 1000; done"),
+        ("etc/init.d/rcS", "umask 022", "[ -e /said ] || { /sbin/reboot & until [ -e /said ]; do usleep 1000; done; }"),
+    ):
+        before = (store.rootfs(host, built.layers[0]) / path).read_text()
+        assert line in before
+        (tree / path).parent.mkdir(parents=True)
+        (tree / path).write_text(before.replace(line, f"{more}\n{line}"))
+        (tree / path).chmod(0o755)
+    first = running.start(host, spec, network=NoNetwork()).init_pid
+    wait_until(lambda: running.observe(host)[spec.id].init_pid != first, what="it has rebooted, or ended")
+    seen = running.observe(host)[spec.id]
+    assert (seen.status, seen.last_exit) == ("running", None)
+    running.stop(host, spec.id, timeout_sec=patient(20))
+
+
+def log_of(host, spec) -> bytes:
+    path = host.container_dir(spec.id) / "console.log"
+    return path.read_bytes() if path.exists() else b""
 
 
 def test_modes_of_an_image_do_not_follow_the_umask(host):

@@ -26,6 +26,7 @@ DIRECTORIES: Final = (
 _MODES: Final = {"root": 0o700, "tmp": 0o1777, "var/tmp": 0o1777}
 _PT_INTERP: Final = 3
 
+# what reboot leaves for shutdown lies in /dev: over /run something may be mounted between the two
 _LEAVE: Final = """\
 #!/bin/sh
 # With options, such as -f, as busybox has it; without, by way of /etc/init.d/shutdown.
@@ -66,7 +67,7 @@ while others && [ $tries -lt 100 ]; do
 done
 kill -KILL -1 2>/dev/null
 last=poweroff
-if [ -e /run/reboot ]; then
+if [ -e /dev/.reboot ]; then
     last=reboot
 fi
 # without sync: what was written is in the memory of the host, which runs on
@@ -84,9 +85,9 @@ ln -sf /proc/mounts /etc/mtab
 [ ! -s /etc/hostname ] || hostname -F /etc/hostname
 """,
     ),
-    "sbin/poweroff": (0o755, _LEAVE.format(name="poweroff", note="rm -f /run/reboot")),
-    "sbin/halt": (0o755, _LEAVE.format(name="halt", note="rm -f /run/reboot")),
-    "sbin/reboot": (0o755, _LEAVE.format(name="reboot", note=": >/run/reboot")),
+    "sbin/poweroff": (0o755, _LEAVE.format(name="poweroff", note="rm -f /dev/.reboot")),
+    "sbin/halt": (0o755, _LEAVE.format(name="halt", note="rm -f /dev/.reboot")),
+    "sbin/reboot": (0o755, _LEAVE.format(name="reboot", note=": >/dev/.reboot")),
     "etc/init.d/network": (
         0o755,
         """\
