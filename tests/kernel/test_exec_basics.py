@@ -182,7 +182,8 @@ def test_rights_and_descriptors_are_those_of_init(sh: Sh, host: Host, running_co
 def test_no_zombie_is_left(sh: Sh, host: Host) -> None:
     for _ in range(10):
         sh("(sleep 0.01 &) ; true")
-    assert b" Z " not in sh("ps -o stat,args").stdout.replace(b"\n", b" ")
+    # inside they are init's, which needs a moment
+    wait_until(lambda: b" Z " not in sh("ps -o stat,args").stdout.replace(b"\n", b" "), what="init has reaped them")
     out = subprocess.run(["ps", "-eo", "stat=,ppid=,args="], check=True, capture_output=True, text=True).stdout
     supervisors = [line.split()[0] for line in out.splitlines() if f"supervisor {host.instance} " in line]
     assert supervisors
