@@ -139,7 +139,7 @@ def test_what_builds_sees_nothing_of_the_host(host):
             done
         done
         cat /etc/shadow 2>/dev/null
-        ls -d /proc/[0-9]* | wc -l
+        set -- /proc/[0-9]*; echo $# process
         touch /build/rootfs/made
         echo done
     """
@@ -147,7 +147,7 @@ def test_what_builds_sees_nothing_of_the_host(host):
     assert (directory / "rootfs/made").exists()
     devices = {"console", "fd", "full", "null", "ptmx", "pts", "random", "shm", "tty", "urandom", "zero"}
     said = [line for line in lines if line not in devices and not line.endswith(":") and line != "mount"]
-    assert said == ["3", "done"], lines
+    assert said == ["1 process", "done"], lines
     shutil.rmtree(directory)
     nothing_left(host)
 
