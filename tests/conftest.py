@@ -9,9 +9,17 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("BOXROOM_ROLE", "test")
+
+# An example may take as long as a busy machine lets it; and every run tries the same ones, so that what fails can be
+# made to fail again. --hypothesis-profile=default tries others.
+hypothesis.settings.register_profile(
+    "steady", deadline=None, derandomize=True, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

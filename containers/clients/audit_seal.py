@@ -8,7 +8,7 @@ from typing import Any
 
 from . import ticker_client
 
-_TIMEOUT_SEC = 1.0
+_TIMEOUT_SEC = 2.0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ POINTS_MAX: Final = 2000
 SPAN_MAX_SEC: Final = 366 * 86400
 EVENTS_MAX: Final = 200
 HOST: Final = "host"
+LIMITS_SEC: Final = 2.0
+"""How long a page waits for the limits that the kernel holds; a process without a core is away for a second."""
 
 
 def history(container: Container, begin: int, end: int, points: int) -> dict[str, Any]:
@@ -59,12 +61,12 @@ def host_latest() -> dict[str, Any]:
 def present_limits(container: Container) -> dict[str, Any]:
     """Return what the kernel holds a container to now: memory_bytes, cpus, pids (None: no limit).
 
-    Empty where it does not run, or the ticker does not answer at once: the pages then show what was asked for alone.
+    Empty where it does not run, or the ticker does not answer in time: the pages then show what was asked for alone.
     """
     if container.status not in (Status.RUNNING, Status.FROZEN):
         return {}
     try:
-        return ticker_client.ask(timeout_sec=0.5, cmd="limits", container=container.pk)
+        return ticker_client.ask(timeout_sec=LIMITS_SEC, cmd="limits", container=container.pk)
     except ticker_client.TickerUnavailable:
         return {}
 

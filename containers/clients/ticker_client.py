@@ -72,12 +72,15 @@ def _check_peer(link: Any) -> None:
         raise PermissionError("what listens on the ticker's socket is not the ticker")
 
 
-def ask(*, timeout_sec: float = TIMEOUT_SEC, **command: Any) -> dict[str, Any]:
-    """Send one command and return the answer's JSON value; raises TickerUnavailable within timeout_sec a step."""
+def ask(*, timeout_sec: float | None = None, **command: Any) -> dict[str, Any]:
+    """Send one command and return the answer's JSON value; raises TickerUnavailable within timeout_sec a step.
+
+    timeout_sec None: TIMEOUT_SEC.
+    """
     answers = _Answers()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
-            link.settimeout(timeout_sec)
+            link.settimeout(TIMEOUT_SEC if timeout_sec is None else timeout_sec)
             link.connect(str(socket_path()))
             _check_peer(link)
             link.sendall(control(**command))

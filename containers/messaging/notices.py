@@ -28,6 +28,8 @@ from .outbox import Outbox
 
 CHANNEL: Final = "boxroom.notices"
 TIMEOUT_SEC: Final = 1.0
+PUBLISH_SEC: Final = 10.0
+"""How long a Redis may take: who tells does not wait for it, and what is given up is never told."""
 QUEUE_MAX: Final = 1000
 """Different objects that may wait for one subscriber; past that it gets a resync instead."""
 ID_MAX: Final = 128
@@ -78,7 +80,7 @@ def _publish(text: str) -> None:
 @cache
 def _client() -> redis.Redis:
     return redis.Redis.from_url(
-        redis_url(), socket_timeout=TIMEOUT_SEC, socket_connect_timeout=TIMEOUT_SEC, retry=Retry(NoBackoff(), 0)
+        redis_url(), socket_timeout=PUBLISH_SEC, socket_connect_timeout=PUBLISH_SEC, retry=Retry(NoBackoff(), 0)
     )
 
 

@@ -41,9 +41,9 @@ def test_an_empty_container_still_has_root() -> None:
 def test_groups_and_sizes_are_bounded() -> None:
     many = b"".join(b"g%d:x:%d:alice\n" % (n, n) for n in range(50000, 60000))
     assert len(resolve("alice", PASSWD, many).groups) == GROUPS_MAX
-    began = time.monotonic()
+    began = time.process_time()
     assert resolve(None, b":" * (4 * FILE_MAX_BYTES), b"\n" * FILE_MAX_BYTES) == Account(0, 0)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
     late = b"#" * FILE_MAX_BYTES + b"\n" + PASSWD
     with pytest.raises(UnknownUser):
         resolve("alice", late, b"")

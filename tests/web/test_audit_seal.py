@@ -45,7 +45,7 @@ def ticker(settings):
     server.start()
     yield reports
     server.stop()
-    server.join(5)
+    server.join()
     shutil.rmtree(path)
 
 

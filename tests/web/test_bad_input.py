@@ -7,7 +7,6 @@ import re
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.test import Client
 from django.urls import reverse
@@ -16,6 +15,7 @@ from containers.core.states import Status
 from containers.models import Container, Image, Network, Operation, local_host
 from panel.asgi import application
 from tests.web.api import Api, assert_error
+from tests.web.sockets import Socket
 
 pytestmark = pytest.mark.django_db
 
@@ -199,10 +199,10 @@ async def test_a_foreign_page_opens_no_socket_with_its_visitors_cookie(path, str
     cookie = ("boxroom_sessionid=" + strict.cookies["boxroom_sessionid"].value).encode()
     for origin, told in [*((one, 4403) for one in (*FOREIGN, "")), (settings.BOXROOM_ORIGINS[0], None)]:
         headers = [(b"cookie", cookie), (b"host", b"testserver"), *([(b"origin", origin.encode())] if origin else [])]
-        socket = WebsocketCommunicator(application, path, headers=headers)
+        socket = Socket(application, path, headers=headers)
         opened, code = await socket.connect()
         if opened and told:
-            while (message := await socket.receive_output(10))["type"] != "websocket.close":
+            while (message := await socket.receive_output())["type"] != "websocket.close":
                 assert json.loads(message["text"])["type"] == "error"
             code = message["code"]
         assert (code if told else opened) == (told or True), origin

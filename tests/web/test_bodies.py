@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from panel import bodies
+from tests.web.sockets import WAIT_SEC
 
 MIB = 1024**2
 
@@ -46,14 +47,19 @@ def daphne(tmp_path_factory, request):
     path = tmp_path_factory.mktemp("d") / "s"
     root = str(Path(__file__).resolve().parents[2])
     process = subprocess.Popen([sys.executable, "-c", SERVER, root, str(path)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
-    while not path.exists():
+    deadline = time.monotonic() + WAIT_SEC
+    while not _listens(path):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
     yield process, path
     process.kill()
     process.wait()
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as link:
+        return link.connect_ex(str(path)) == 0
 
 
 def _complete(answer: bytes) -> bool:
@@ -65,7 +71,7 @@ def _complete(answer: bytes) -> bool:
 def talk(path: Path, head: str, body_bytes: int, *, chunked: bool = False) -> tuple[int, bytes]:
     """Send a request with so many bytes of body; return (status, the answer's body)."""
     with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(30)
+        link.settimeout(WAIT_SEC)
         link.connect(str(path))
         link.sendall(head.encode())
         piece = b"x" * MIB

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from asgiref.sync import async_to_sync
 from channels.routing import URLRouter
-from channels.testing import WebsocketCommunicator
 from django.test import Client
 
 from containers.core import consolelog
@@ -19,6 +18,7 @@ from containers.ticker.sampling import Tick
 from containers.ticker.server import Server
 from panel.routing import websocket_urlpatterns
 from tests.web.api import Api, assert_error
+from tests.web.sockets import Socket
 from tests.web.test_terminal_consumer import Supervisor, by_token, message
 from tests.web.world import make_container, make_host
 
@@ -64,7 +64,7 @@ def logged(run_dir, row, tmp_path):
     server.start()
     yield
     server.stop()
-    server.join(5)
+    server.join()
 
 
 def test_the_end_of_all_files_is_one_log(logged, row, bob):
@@ -111,14 +111,14 @@ def connect(user, name="web-1", **opening):
     async def first():
         headers = await by_token(user)
         where = f"/ws/containers/{name}/console"
-        made = WebsocketCommunicator(URLRouter(websocket_urlpatterns), where, headers=headers)
+        made = Socket(URLRouter(websocket_urlpatterns), where, headers=headers)
         connected, code = await made.connect()
         if not connected:
             return {"type": "refused", "code": code}, b""
         try:
             await made.send_json_to({"type": "open", **opening})
             answer = await message(made)
-            output = await made.receive_output(5) if answer["type"] == "opened" else {}
+            output = await made.receive_output() if answer["type"] == "opened" else {}
             if answer["type"] == "opened":
                 await made.send_to(bytes_data=b"typed")
                 refusal = await message(made, "error")
@@ -138,7 +138,7 @@ def supervisor(row, run_dir):
 
 
 def test_a_viewer_sees_what_was_written_and_types_nothing(supervisor, bob):
-    os.write(supervisor.inside, b"Welcome\r\n")
+    supervisor.show(b"Welcome\r\n")
     answer, output = connect(bob)
     assert answer["session"] == "console"
     assert output == b"Welcome\r\n"

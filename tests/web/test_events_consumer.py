@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.testing import WebsocketCommunicator
 from django.utils import timezone
 
 from containers.core.states import Status
@@ -16,6 +14,7 @@ from containers.models import Container, Event, Operation, local_host
 from panel.accounts import services, tokens
 from panel.accounts.actor import Actor
 from panel.asgi import application
+from tests.web.sockets import Socket, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -31,22 +30,26 @@ class Page:
     """One open socket, and what it was told."""
 
     def __init__(self, user: Any) -> None:
+        self.user = user
         _row, secret = tokens.issue(user, name="socket")
-        self.socket = WebsocketCommunicator(
-            application, "/ws/events", headers=[(b"authorization", f"Bearer {secret}".encode())]
-        )
+        headers = [(b"authorization", f"Bearer {secret}".encode())]
+        self.socket = Socket(application, "/ws/events", headers=headers)
 
     async def open(self) -> Page:
+        before = len(notices.hub()._subscriptions)
         assert (await self.socket.connect())[0]
-        await asyncio.sleep(0.2)  # its listener subscribes in a task of its own
+        # its listener subscribes in a task of its own
+        await until(lambda: len(notices.hub()._subscriptions) > before)
         return self
 
     async def told(self) -> dict[str, Any]:
-        message: dict[str, Any] = await self.socket.receive_json_from(timeout=5)
+        message: dict[str, Any] = await self.socket.receive_json_from()
         return message
 
     async def told_nothing(self) -> bool:
-        return await self.socket.receive_nothing(timeout=0.3)
+        """Whether nothing came before something that is told to everybody."""
+        tell("user", self.user.pk)
+        return await self.told() == {"type": "resync"}
 
 
 def tell(kind: str, object_id: object, **more: Any) -> None:
@@ -125,14 +128,14 @@ async def test_a_disabled_users_socket_is_closed(bob, root):
     tell("user", bob.pk)
     told = await page.told()
     assert (told["type"], told["code"]) == ("error", "unauthenticated")
-    assert (await page.socket.receive_output(timeout=5))["code"] == 4401
+    assert (await page.socket.receive_output())["code"] == 4401
 
 
 async def test_messages_from_the_page_are_refused(alice):
     page = await (await sync_to_async(Page)(alice)).open()
     await page.socket.send_json_to({"type": "websocket.disconnect"})
     assert (await page.told())["code"] == "bad-request"
-    assert (await page.socket.receive_output(timeout=5))["code"] == 4400
+    assert (await page.socket.receive_output())["code"] == 4400
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,7 @@ async def test_messages_from_the_page_are_refused(alice):
     ],
 )
 async def test_who_may_not_open_it(headers, code, db):
-    socket = WebsocketCommunicator(application, "/ws/events", headers=headers)
+    socket = Socket(application, "/ws/events", headers=headers)
     assert (await socket.connect())[0]
-    assert (await socket.receive_json_from(timeout=5))["type"] == "error"
-    assert (await socket.receive_output(timeout=5))["code"] == code
+    assert (await socket.receive_json_from())["type"] == "error"
+    assert (await socket.receive_output())["code"] == code

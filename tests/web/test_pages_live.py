@@ -25,8 +25,9 @@ GIB = 2**30
 
 
 @pytest.fixture
-def host(tmp_path, settings):
+def host(tmp_path, settings, monkeypatch):
     settings.STATIC_ROOT = tmp_path
+    monkeypatch.setattr(attention, "SILENT_SEC", 600)
     row = make_host()
     row.seen_at = timezone.now()
     row.save()
@@ -95,7 +96,7 @@ def test_limits_nearly_reached(host, measured, team, bob):
 
 
 def test_the_host_itself(host, measured, bob):
-    host.seen_at = timezone.now() - dt.timedelta(minutes=1)
+    host.seen_at = timezone.now() - dt.timedelta(hours=1)
     host.facts["doctor"] = [
         {"id": "a", "ok": False, "level": "required", "what": "No nft."},
         {"id": "b", "ok": False, "level": "recommended", "what": "Few keys."},

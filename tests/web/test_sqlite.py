@@ -13,6 +13,7 @@ import pytest
 from django.db.backends.sqlite3.base import DatabaseWrapper as SqliteWrapper
 
 from panel.instance.layout import ensure_user
+from panel.sqlite import base
 from panel.sqlite.base import DatabaseWrapper
 
 
@@ -58,7 +59,10 @@ def journals(tmp_path: Path) -> list[Path]:
     return [one for one in kept if one != path]
 
 
-def test_journals_that_are_root_s_for_an_instant_are_waited_for(journals: list[Path]) -> None:
+def test_journals_that_are_root_s_for_an_instant_are_waited_for(
+    journals: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "OPEN_SEC", 60.0)
     path = journals[0].parent / "db.sqlite3"
     impatient = connect_as_web(SqliteWrapper, path)
     assert os.waitstatus_to_exitcode(os.waitpid(impatient, 0)[1]) == 1, "the test makes nothing that must be waited for"

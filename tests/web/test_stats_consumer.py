@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
 import secrets
 import shutil
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.testing import WebsocketCommunicator
 
 from containers.clients import history
 from containers.clients.ticker_client import TickerUnavailable
@@ -25,6 +25,7 @@ from containers.ticker.sampling import Tick
 from containers.ticker.server import Server
 from panel.accounts import tokens
 from panel.accounts.models import Membership, Project
+from tests.web.sockets import WAIT_SEC, Socket
 from tests.web.world import make_container, make_host
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -72,7 +73,7 @@ class Ticker:
 
     def stop(self) -> None:
         self.server.stop()
-        self.server.join(5)
+        self.server.join()
 
 
 @pytest.fixture
@@ -101,10 +102,10 @@ def pair(team):
 
 
 @contextlib.asynccontextmanager
-async def connected(user, origin: str | None = None) -> AsyncIterator[WebsocketCommunicator]:
+async def connected(user, origin: str | None = None) -> AsyncIterator[Socket]:
     _row, secret = await sync_to_async(tokens.issue)(user, name=secrets.token_hex(4))
     headers = [(b"authorization", f"Bearer {secret}".encode())]
-    socket = WebsocketCommunicator(StatsConsumer.as_asgi(), "/ws/stats", headers=headers)
+    socket = Socket(StatsConsumer.as_asgi(), "/ws/stats", headers=headers)
     assert (await socket.connect())[0]
     try:
         yield socket
@@ -112,13 +113,14 @@ async def connected(user, origin: str | None = None) -> AsyncIterator[WebsocketC
         await socket.disconnect()
 
 
-async def subscribe(socket: WebsocketCommunicator, containers: object) -> None:
+async def subscribe(socket: Socket, containers: object) -> None:
     await socket.send_json_to({"type": "subscribe", "containers": containers})
 
 
-async def next_stats(socket: WebsocketCommunicator, ticker: Ticker, *ids: str) -> dict:
+async def next_stats(socket: Socket, ticker: Ticker, *ids: str) -> dict:
     """Publish seconds until one arrives that was made of them."""
-    for _ in range(50):
+    deadline = time.monotonic() + WAIT_SEC
+    while time.monotonic() < deadline:
         ticker.publish(*ids)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.2):
@@ -167,16 +169,16 @@ async def test_only_the_containers_asked_for(ticker, pair, root):
 async def test_what_is_refused(ticker, pair, bob, message, close):
     async with connected(bob) as socket:
         await socket.send_json_to(message)
-        answer = await socket.receive_json_from(2)
+        answer = await socket.receive_json_from()
         assert answer["type"] == "error"
-        assert (await socket.receive_output(2))["code"] == close
+        assert (await socket.receive_output())["code"] == close
 
 
 async def test_without_a_token_or_an_origin_nothing(ticker, pair):
-    socket = WebsocketCommunicator(StatsConsumer.as_asgi(), "/ws/stats")
+    socket = Socket(StatsConsumer.as_asgi(), "/ws/stats")
     await socket.connect()
-    assert (await socket.receive_json_from(2))["code"] == "forbidden"
-    assert (await socket.receive_output(2))["code"] == 4403
+    assert (await socket.receive_json_from())["code"] == "forbidden"
+    assert (await socket.receive_output())["code"] == 4403
 
 
 async def test_withdrawn_rights_end_the_socket(ticker, pair, bob, team, monkeypatch):
@@ -185,7 +187,7 @@ async def test_withdrawn_rights_end_the_socket(ticker, pair, bob, team, monkeypa
         await subscribe(socket, ["web-1"])
         await next_stats(socket, ticker, pair[0].pk)
         await sync_to_async(Membership.objects.filter(user=bob).delete)()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SEC):
             while (event := await socket.output_queue.get())["type"] != "websocket.close":
                 pass
         assert event["code"] == 4403
@@ -211,8 +213,8 @@ def test_history_with_its_events(ticker, pair, run_dir):
     for second in range(now - 30, now):
         rings.append(second, [1.0] * len(COLUMNS))
     rings.close()
-    pair[0].events.create(kind="oom")
-    found = history.history(pair[0], now - 60, now + 10, 100)
+    pair[0].events.create(kind="oom", at=dt.datetime.fromtimestamp(now, dt.UTC))
+    found = history.history(pair[0], now - 60, now + 30, 100)
     assert found["step_sec"] == 1
     assert found["series"]["memory_bytes"].count(1) == 30
     assert [event["kind"] for event in found["events"]] == ["oom"]

@@ -46,7 +46,7 @@ def ticker(settings):
     server.start()
     yield measured
     server.stop()
-    server.join(5)
+    server.join()
     shutil.rmtree(path)
 
 

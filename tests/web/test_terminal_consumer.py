@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from channels.routing import URLRouter
-from channels.testing import WebsocketCommunicator
 from django.conf import settings as django_settings
 from django.test import Client
 
@@ -29,6 +28,7 @@ from containers.core.protocol import WINDOW_BYTES
 from panel.accounts import tokens
 from panel.accounts.models import AuditRecord, Membership
 from panel.routing import websocket_urlpatterns
+from tests.web.sockets import WAIT_SEC, Socket, until
 from tests.web.world import make_container, make_host
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -51,10 +51,19 @@ class Supervisor:
         self.thread = threading.Thread(target=self.loop.run)
         self.thread.start()
 
+    def show(self, data: bytes) -> None:
+        """Write to the console as a program does, and wait until that is kept for whoever comes."""
+        ring, deadline = self.server.consoles["console"].ring, time.monotonic() + WAIT_SEC
+        end = ring.end + len(data)
+        os.write(self.inside, data)
+        while ring.end < end:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     def stop(self) -> None:
         if self.thread.is_alive():
             os.write(self._awake_fd, b"x")
-            self.thread.join(10)
+            self.thread.join()
             self.loop.forget(self._wake_fd)
             self.server.finish()
             for fd in (self.master_fd, self.inside, self._wake_fd, self._awake_fd):
@@ -79,8 +88,8 @@ def supervisor(row: Any, settings: Any) -> Iterator[Supervisor]:
 
 
 @contextlib.asynccontextmanager
-async def socket(headers: list[tuple[bytes, bytes]], name: str = "web-1") -> AsyncIterator[WebsocketCommunicator]:
-    made = WebsocketCommunicator(URLRouter(websocket_urlpatterns), f"/ws/containers/{name}/terminal", headers=headers)
+async def socket(headers: list[tuple[bytes, bytes]], name: str = "web-1") -> AsyncIterator[Socket]:
+    made = Socket(URLRouter(websocket_urlpatterns), f"/ws/containers/{name}/terminal", headers=headers)
     assert (await made.connect())[0]
     try:
         yield made
@@ -101,14 +110,14 @@ async def by_cookie(user: Any, origin: str | None = ORIGIN) -> list[tuple[bytes,
     return found + ([(b"origin", origin.encode())] if origin else [])
 
 
-async def opened(made: WebsocketCommunicator, **more: Any) -> dict[str, Any]:
+async def opened(made: Socket, **more: Any) -> dict[str, Any]:
     await made.send_json_to({"type": "open", "cols": 80, "rows": 24, "session": "console", **more})
     return await message(made)
 
 
-async def message(made: WebsocketCommunicator, kind: str | None = None) -> dict[str, Any]:
+async def message(made: Socket, kind: str | None = None) -> dict[str, Any]:
     while True:
-        event = await asyncio.wait_for(made.output_queue.get(), 5)
+        event = await asyncio.wait_for(made.output_queue.get(), WAIT_SEC)
         if event.get("text"):
             found: dict[str, Any] = json.loads(event["text"])
             if kind is None or found["type"] == kind:
@@ -116,26 +125,25 @@ async def message(made: WebsocketCommunicator, kind: str | None = None) -> dict[
         assert event["type"] == "websocket.send", event
 
 
-async def output(made: WebsocketCommunicator, size: int) -> bytes:
+async def output(made: Socket, size: int) -> bytes:
     found = b""
     while len(found) < size:
-        event = await asyncio.wait_for(made.output_queue.get(), 5)
+        event = await asyncio.wait_for(made.output_queue.get(), WAIT_SEC)
         assert event["type"] == "websocket.send", (event, len(found))
         found += event.get("bytes") or b""
     return found
 
 
-async def refusal(made: WebsocketCommunicator) -> tuple[str, int]:
+async def refusal(made: Socket) -> tuple[str, int]:
     """Return the error's code and the close code."""
     error = await message(made, "error")
-    event = await asyncio.wait_for(made.output_queue.get(), 5)
+    event = await asyncio.wait_for(made.output_queue.get(), WAIT_SEC)
     assert event["type"] == "websocket.close"
     return error["code"], event["code"]
 
 
 async def test_bytes_go_both_ways_and_scrollback_comes_first(supervisor: Supervisor, olga: Any) -> None:
-    os.write(supervisor.inside, b"booting")
-    await asyncio.sleep(0.2)
+    await asyncio.to_thread(supervisor.show, b"booting")
     async with socket(await by_cookie(olga)) as one:
         answer = await opened(one)
         assert (answer["type"], answer["session"], answer["replay"]) == ("opened", "console", 7)
@@ -237,10 +245,7 @@ async def test_bytes_before_open_and_too_many_bytes(supervisor: Supervisor, olga
 async def test_a_viewer_who_goes_leaves_the_session(supervisor: Supervisor, olga: Any) -> None:
     async with socket(await by_token(olga)) as one:
         await opened(one)
-    deadline = time.monotonic() + 5
-    while supervisor.server.consoles["console"].viewers and time.monotonic() < deadline:
-        await asyncio.sleep(0.02)
-    assert not supervisor.server.consoles["console"].viewers
+    await until(lambda: not supervisor.server.consoles["console"].viewers)
 
 
 async def test_who_sits_down_at_a_console_stands_in_the_audit_trail(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 
 import pytest
 from django.db import connection
 from django.test import AsyncClient
 
+from containers.api import holding
 from containers.asking import waiting
 from containers.bookkeeping import records
 from containers.models import Container
 from panel.accounts import tokens
 from tests.web.api import Api, assert_error
+from tests.web.sockets import WAIT_SEC, until
 from tests.web.world import make_container, make_host
 
 pytestmark = pytest.mark.django_db
@@ -27,11 +28,9 @@ def host():
 
 def test_what_is_so_is_answered_at_once(alice, team):
     make_container(team)
-    begun = time.monotonic()
-    for wanted in ("stopped", "STOPPED|RUNNING", "frozen,stopped"):
-        status, answer = Api(alice).get(f"/containers/web-1/wait?status={wanted}&timeout=30")
+    for wanted in ("stopped", "STOPPED|RUNNING", "frozen,stopped"):  # for longer than a test may take
+        status, answer = Api(alice).get(f"/containers/web-1/wait?status={wanted}&timeout=3600")
         assert (status, answer) == (200, {"status": "stopped", "reached": "stopped"})
-    assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize("timeout", [0, 0.4, 1.3])
@@ -40,8 +39,8 @@ def test_the_time_is_kept(alice, team, timeout):
     begun = time.monotonic()
     status, answer = Api(alice).get(f"/containers/web-1/wait?status=running&timeout={timeout}")
     assert (status, answer) == (200, {"status": "stopped", "reached": None})
-    # the upper bound only tells a time-out that is kept from the default one: a busy machine may be late
-    assert timeout <= time.monotonic() - begun < timeout + 5
+    # the upper bound only tells a time-out that is kept from the default one, of a minute
+    assert timeout <= time.monotonic() - begun < timeout + 30
 
 
 def test_a_state_that_passed_by_is_seen(team):
@@ -86,18 +85,17 @@ def test_it_is_answered_when_it_happens(alice, team):
     _row, secret = tokens.issue(alice, name="test")
 
     def happen():
-        time.sleep(0.5)
         records.set_status(Container.objects.get(pk=row.pk), "running", "")
         connection.close()
 
     async def wait():
-        path = "/api/v1/containers/web-1/wait?status=running&timeout=20"
-        return await AsyncClient().get(path, headers={"Authorization": f"Bearer {secret}"})
+        path = "/api/v1/containers/web-1/wait?status=running&timeout=3600"
+        call = AsyncClient().get(path, headers={"Authorization": f"Bearer {secret}"})
+        answer = asyncio.create_task(call)
+        await until(lambda: holding.lookout().waiting)
+        assert not answer.done()
+        await asyncio.to_thread(happen)
+        async with asyncio.timeout(WAIT_SEC):
+            return await answer
 
-    thread = threading.Thread(target=happen)
-    thread.start()
-    begun = time.monotonic()
-    answer = asyncio.run(wait())
-    thread.join()
-    assert answer.json() == {"status": "running", "reached": "running"}
-    assert 0.4 < time.monotonic() - begun < 5
+    assert asyncio.run(wait()).json() == {"status": "running", "reached": "running"}
