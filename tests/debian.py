@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -17,7 +18,6 @@ import secrets
 import shutil
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from containers.core import images, store
+from containers.core.errors import CoreError
 from containers.core.host import Host
 from containers.core.images import apt_sources, debian_fit, debian_inits, debootstrap, sandbox
 from containers.core.images.base import BuiltImage, Order, make
@@ -37,6 +38,8 @@ SOURCES: Final[dict[str, dict[str, Any]]] = {
     "debian-12-openrc": {"type": "debootstrap", "suite": "bookworm", "init": "openrc"},
 }
 NAME: Final = "debian-12"
+PAUSES_SEC: Final = (5.0, 15.0, 30.0)
+"""Before a mirror that failed is asked again."""
 _SID_KEPT_SEC: Final = 7 * 86400
 CACHE: Final = Path(os.environ.get("BOXROOM_TEST_IMAGES", "/var/cache/boxroom-tests/images"))
 
@@ -93,16 +96,28 @@ def point_release(suite: str) -> str:
     """Return Debian's version as its mirror says it, 12.11; empty where no mirror answers, and for sid."""
     proxies = {name.removesuffix("_proxy"): address for name, address in debootstrap.proxies().items()}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
-    try:
-        with opener.open(f"{apt_sources.mirrors()[0]}/dists/{suite}/Release", timeout=20) as answer:
-            found = re.search(rb"^Version: ([0-9.]+)$", answer.read(4096), re.MULTILINE)
-    except (urllib.error.URLError, TimeoutError):
-        return ""
-    return found[1].decode() if found else ""
+    for pause_sec in (*PAUSES_SEC, None):
+        try:
+            with opener.open(f"{apt_sources.mirrors()[0]}/dists/{suite}/Release", timeout=30) as answer:
+                found = re.search(rb"^Version: ([0-9.]+)$", answer.read(4096), re.MULTILINE)
+                return found[1].decode() if found else ""
+        except (OSError, http.client.HTTPException):
+            if pause_sec is not None:
+                time.sleep(pause_sec)
+    return ""
 
 
 def _build(name: str, target: Path) -> Path:
     """Build it in a store of its own, next to where it is kept, and check what the builder told on the way."""
+    for pause_sec in PAUSES_SEC:
+        try:
+            return _try_to_build(name, target)
+        except CoreError:
+            time.sleep(pause_sec)
+    return _try_to_build(name, target)
+
+
+def _try_to_build(name: str, target: Path) -> Path:
     work = CACHE / "building-now"
     shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
     work.mkdir(mode=0o711)

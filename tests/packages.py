@@ -1,4 +1,7 @@
-"""Debian's packages for the suite: downloaded and unpacked in the cache, never installed, kept by their version."""
+"""Debian's packages for the suite: downloaded and unpacked in the cache, never installed, kept by their version.
+
+A mirror that does not answer is asked again: one lost download is no reason for a test to fail.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,33 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
 CACHE: Final = Path("/var/cache/boxroom-tests")
+TRIES: Final = 4
+PAUSE_SEC: Final = 10.0
+
+
+def apt_get(*words: str, cwd: Path | None = None) -> None:
+    """Run apt-get, again where it fails; the lists of packages are loaded anew in between. Fails with what it said."""
+    patient = ["apt-get", "-q", "-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=600"]
+    for left in reversed(range(TRIES)):
+        done = subprocess.run([*patient, *words], cwd=cwd, capture_output=True, text=True, check=False)
+        if not done.returncode:
+            return
+        if left:
+            time.sleep(PAUSE_SEC)
+            # a package that is not where the lists say it is was replaced by a newer one
+            subprocess.run([*patient, "update"], capture_output=True, check=False)
+    raise AssertionError(f"apt-get {' '.join(words)}, tried {TRIES} times: {done.stdout[-2000:]}{done.stderr[-4000:]}")
+
+
+def about(*words: str) -> str:
+    """Return what apt-cache says, in English: it is looked through."""
+    done = subprocess.run(["env", "LC_ALL=C.UTF-8", "apt-cache", *words], capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def unpacked(package: str, *more: str) -> Path:
@@ -32,24 +58,22 @@ def unpacked(package: str, *more: str) -> Path:
 def _version(package: str) -> str:
     for attempt in range(2):
         if attempt:  # a machine whose lists of packages were never loaded
-            subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True)
-        shown = subprocess.run(["apt-cache", "policy", package], check=True, capture_output=True, text=True).stdout
-        found = re.search(r"Candidate: (?!\(none\))(\S+)", shown)
+            apt_get("update")
+        found = re.search(r"Candidate: (?!\(none\))(\S+)", about("policy", package))
         if found:
             return found[1].replace(":", "_")
     raise AssertionError(f"apt knows no {package}")
 
 
 def _unpack(package: str, more: tuple[str, ...], target: Path) -> None:
-    words = ["apt-cache", "depends", package, "--important"]
-    depends = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    depends = about("depends", package, "--important")
     names = [package]
     for name in more:
         own = sorted(set(re.findall(rf"Depends: ({re.escape(name[:-1])}\S+)", depends))) if name[-1] == "*" else [name]
         assert own, depends
         names += own
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        subprocess.run(["apt-get", "-q", "download", *names], cwd=scratch, check=True, capture_output=True)
+        apt_get("download", *names, cwd=Path(scratch))
         fresh = Path(scratch) / "root"
         for archive in sorted(Path(scratch).glob("*.deb")):
             subprocess.run(["dpkg-deb", "-x", archive, fresh], check=True)

@@ -13,11 +13,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 STAMP: Final = ".boxroom-stamp"
+TRIES: Final = 4
+"""How often something is downloaded before that is given up: mirrors fail, and somebody else may hold apt's lock."""
+PAUSE_SEC: Final = 10.0
+APT_GET: Final = ("apt-get", "-q", "-y", "-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=600")
+PIP_OPTIONS: Final = ("--quiet", "--disable-pip-version-check", "--retries", "10", "--timeout", "60")
 SYSTEM_PYTHON: Final = Path("/usr/bin/python3")
 
 PACKAGES: Final[dict[str, str]] = {
@@ -135,14 +141,38 @@ def _install_packages(names: list[str]) -> None:
         sys.exit(f"There is no apt-get here. Install by hand: {' '.join(names)}")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with _no_services_started():
-        for step in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *names]):
-            done = subprocess.run(["apt-get", *step], env=quiet, capture_output=True, text=True, check=False)
-            if done.returncode:
-                _say(done.stdout[-2000:] + done.stderr[-4000:])
-                sys.exit(f"apt-get {step[0]} failed (exit status {done.returncode}); its last words are above.")
+        # the lists are loaded anew each time: a package that is not where they say it is was replaced. Where somebody
+        # else's source of packages is broken that fails, and ours may be there all the same
+        install = (*APT_GET, "install", "--no-install-recommends", *names)
+        _persist(install, "apt-get install", before=(*APT_GET, "update"), env=quiet)
     if "redis-server" in names and shutil.which("systemctl"):
         # Boxroom runs a Redis of its own; the system's would only listen on a port that nobody asked for
         subprocess.run(["systemctl", "disable", "redis-server.service"], capture_output=True, check=False)
+
+
+def _persist(
+    command: Sequence[str], name: str, *, before: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> None:
+    """Run a command, again where it fails: what it downloads from may be slow, or away for a moment.
+
+    before: what is run first each time, whatever comes of it. Exits with what both said where nothing helped.
+    """
+    for left in reversed(range(TRIES)):
+        said = ""
+        for words in filter(None, (before, command)):
+            done = subprocess.run(
+                words, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+            )
+            if done.returncode:
+                said += done.stdout[-2000:] + done.stderr[-4000:]
+        if not done.returncode:
+            return
+        _say(said)
+        failed = f"{name} failed (exit status {done.returncode}); its last words are above."
+        if not left:
+            sys.exit(f"{failed} It was tried {TRIES} times, and is given up.")
+        _say(f"{failed} Trying again in {PAUSE_SEC:.0f} s.")
+        time.sleep(PAUSE_SEC)
 
 
 @contextlib.contextmanager
@@ -196,11 +226,7 @@ def _make_venv(project: Path, command: str) -> Path:
         subprocess.run([str(_interpreter()), "-m", "venv", "--clear", str(venv)], check=True)
     requirements = _requirements(project, command)
     _say(f"Installing the pinned packages of {requirements.name}")
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements)]
-    done = subprocess.run(pip, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        _say(done.stderr[-4000:])
-        sys.exit(f"pip failed (exit status {done.returncode}); its last words are above. Nothing else was changed.")
+    _persist([str(python), "-m", "pip", "install", *PIP_OPTIONS, "-r", str(requirements)], "pip")
     kept = [
         line
         for line in (stamp.read_text().splitlines() if stamp.exists() else ())

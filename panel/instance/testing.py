@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 E2E_TESTS = "tests/e2e"
 KERNEL_TESTS = "tests/kernel"
@@ -37,7 +38,9 @@ def run(project: Path, arguments: list[str]) -> int:
     if os.geteuid() != 0:
         sys.stderr.write("The tests make namespaces, cgroups and links: run them as root.\n")
         return 1
-    with tempfile.TemporaryDirectory(prefix="boxroom-test-") as scratch:
+    os.umask(0o022)  # what tests make, the web's user must be able to enter
+    # what somebody is still writing when all has been told makes no run a failure
+    with tempfile.TemporaryDirectory(prefix="boxroom-test-", ignore_cleanup_errors=True) as scratch:
         Path(scratch).chmod(0o711)
         environment = {
             **os.environ,
@@ -45,8 +48,10 @@ def run(project: Path, arguments: list[str]) -> int:
             "BOXROOM_STATE_DIR": scratch,
             "BOXROOM_TEST_STRICT": os.environ.get("BOXROOM_TEST_STRICT", "1"),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "LC_ALL": LOCALE,
         }
-        environment.pop("DATABASE_URL", None)
+        for name in ("DATABASE_URL", "LANGUAGE"):
+            environment.pop(name, None)
         if arguments == ["--distributions"]:
             return _pytest(project, ["-v", "-m", "distributions or not distributions", *SYSTEMS_TESTS], environment)
         if arguments:
@@ -77,6 +82,12 @@ PARTS = (
 """The longest first."""
 PATIENCE = "4"
 """By how much deadlines are stretched where so much runs at once: tests/kernel/patience.py."""
+STUCK_SEC = 1800
+"""When a test is ended that does not end; a slow mirror may take long to give what the first one that asks needs."""
+LOCALE = "C.UTF-8"
+"""Programs are asked in English, and PostgreSQL sorts alike, whatever language whoever runs this speaks."""
+SERVER_SEC = 120.0
+"""How long PostgreSQL may take to start and to end."""
 
 
 def _whole(project: Path, scratch: Path, environment: dict[str, str]) -> int:
@@ -116,9 +127,12 @@ def _run_part(
         if part.postgresql:
             values["DATABASE_URL"] = stack.enter_context(_postgresql(scratch))
         output = stack.enter_context((scratch / f"{part.name}.log").open("wb"))
+        words = (*part.words, f"--timeout={STUCK_SEC}")
+        sys.stdout.write(f"Begun: {part.what}\n")
+        sys.stdout.flush()
         # a group of its own: what is typed at the terminal reaches it once, from here
         process = subprocess.Popen(
-            _command(part.words), cwd=project, env=values, stdout=output, stderr=subprocess.STDOUT, process_group=0
+            _command(words), cwd=project, env=values, stdout=output, stderr=subprocess.STDOUT, process_group=0
         )
         running.add(process)
         try:
@@ -145,24 +159,45 @@ def _postgresql(scratch: Path) -> Iterator[str]:
     for path in (data, sockets):
         path.mkdir(mode=0o700)
         os.chown(path, owner.pw_uid, owner.pw_gid)
-    as_owner = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": [], "cwd": "/"}
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-A", "trust", "-U", "boxroom", "-E", "UTF8", "--no-sync"],
-        check=True, capture_output=True, **as_owner,  # type: ignore[call-overload]
-    )  # fmt: skip
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", data, "-k", sockets, "-c", "listen_addresses=", "-c", "fsync=off"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_owner,  # type: ignore[call-overload]
-    )  # fmt: skip
+    log = scratch / "pg.log"
+    options: dict[str, Any] = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": [], "cwd": "/"}
+    make: list[str | Path] = [
+        programs / "initdb",
+        "-D",
+        data,
+        "-A",
+        "trust",
+        "-U",
+        "boxroom",
+        "-E",
+        "UTF8",
+        "--no-sync",
+    ]
+    with log.open("wb") as output:
+        options |= {"stdout": output, "stderr": subprocess.STDOUT, "env": {**os.environ, "LC_ALL": LOCALE}}
+        made = subprocess.run([*make, f"--locale={LOCALE}"], check=False, **options)
+        if made.returncode:
+            raise RuntimeError(f"initdb failed (exit status {made.returncode}): {_end_of(log)}")
+        server = subprocess.Popen(
+            [programs / "postgres", "-D", data, "-k", sockets, "-c", "listen_addresses=", "-c", "fsync=off"], **options
+        )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + SERVER_SEC
         ready: list[str | Path] = [programs / "pg_isready", "-q", "-h", sockets, "-U", "boxroom"]
         while subprocess.run(ready, check=False).returncode:
-            if time.monotonic() > deadline:
-                raise RuntimeError("PostgreSQL did not start within 30 s")
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not start within {SERVER_SEC:.0f} s: {_end_of(log)}")
             time.sleep(0.1)
         yield f"postgresql://boxroom@/postgres?host={sockets}"
     finally:
-        server.terminate()
-        server.wait(30)
+        # at once, whoever is still connected; then without a farewell. Source: postgres(1), "Notes"
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            server.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(SERVER_SEC)
+                break
         shutil.rmtree(data, ignore_errors=True)
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-4000:]

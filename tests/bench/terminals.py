@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from websockets.sync.client import connect
 
-from tests.e2e.instance import free_port
+from tests.ports import free_port
 
 from .measure import Table, in_turn, percentile, pss_kb, say
 from .ours import Ours

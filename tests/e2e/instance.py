@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,15 +18,9 @@ from typing import Any, Final
 import httpx
 
 from ..kernel.patience import patient
+from ..ports import free_port
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], Any], timeout_sec: float, what: str) -> Any:

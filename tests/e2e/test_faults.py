@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from .instance import Instance, call, free_port, wait_until
+from ..ports import free_port
+from .instance import Instance, call, wait_until
 from .test_robustness import ended, healthy, nothing_left
 
 MIB = 1024**2

@@ -11,8 +11,9 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from ..ports import free_port
 from .browser import PATIENCE_MS, People, axe, chromium
-from .instance import Instance, call, free_port, wait_until
+from .instance import Instance, call, wait_until
 from .test_main_job import run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]

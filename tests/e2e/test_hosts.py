@@ -19,7 +19,8 @@ import pytest
 
 from tests.kernel.netns import Place, set_netns
 
-from .instance import PROJECT, Instance, call, free_port
+from ..ports import free_port
+from .instance import PROJECT, Instance, call
 from .test_robustness import nothing_left
 
 

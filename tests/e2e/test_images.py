@@ -18,8 +18,9 @@ from tests.kernel.test_image_files import layout, packed, tree
 from tests.kernel.test_registries import push
 from tests.kernel.test_simplestreams import offered
 
+from ..ports import free_port
 from .browser import PATIENCE_MS, People, axe, chromium
-from .instance import Instance, call, free_port, wait_until
+from .instance import Instance, call, wait_until
 from .test_main_job import run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .instance import Instance, free_port
+from ..ports import free_port
+from .instance import Instance
 
 ORIGIN = "https://panel.example.org"
 HEADERS = {"Host": "panel.example.org", "X-Real-IP": "203.0.113.7", "X-Forwarded-For": ""}

@@ -90,6 +90,20 @@ def test_the_environment_of_another_python_is_made_again(tmp_path: Path, monkeyp
     assert not environment.inside(tmp_path, "doctor")
 
 
+def test_a_download_that_fails_once_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment, "PAUSE_SEC", 0.0)
+    fails_first = ("/bin/sh", "-c", 'test -e "$0" || { : > "$0"; echo no route >&2; exit 7; }', str(tmp_path / "tried"))
+    environment._persist(fails_first, "fetching", before=("/bin/sh", "-c", "echo somebody else is broken; exit 1"))
+    said = capsys.readouterr().err
+    assert said.count("fetching failed (exit status 7)") == 1
+    assert "no route" in said
+    assert "somebody else is broken" in said
+    with pytest.raises(SystemExit, match=f"tried {environment.TRIES} times"):
+        environment._persist(("/bin/false",), "fetching")
+
+
 def test_the_readme_names_what_up_installs() -> None:
     text = (PROJECT / "README.md").read_text().partition("packages that are missing:")[2].partition(". It says")[0]
     assert text.replace("\n", " ").strip().split(", ") == list(environment.PACKAGES)

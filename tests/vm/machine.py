@@ -9,6 +9,7 @@ Everything is software emulation: no KVM is asked for. What comes from Debian is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -23,11 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from .. import packages
+
 CACHE: Final = Path("/var/cache/boxroom-tests")
 EXIT_MARK: Final = "boxroom-vm-exit"
 BEGIN_MARK: Final = "boxroom-vm-begins"
 BOOTS: Final = 3
 """How often it is tried: on a busy host the emulated timer may miss the kernel's check of it, which is a panic."""
+BOOT_SEC: Final = 600.0
+"""How long the last step of the boot may be in coming: ten times what it takes. One that hangs is tried again, too."""
 DISK_BYTES: Final = 8 * 1024**3
 LIBRARY_BYTES: Final = 2 * 1024**3
 PROJECT: Final = Path(__file__).resolve().parents[2]
@@ -101,16 +106,10 @@ class Kernel:
 
 def fetch_kernel() -> Kernel:
     """Return Debian's current kernel, downloading and unpacking it into the cache at first use."""
-    depends = subprocess.run(
-        ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, check=True
-    ).stdout
-    found = re.search(r"Depends: (linux-image-(\S+))", depends)
+    found = _newest_kernel()
     if not found:
-        subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True)
-        depends = subprocess.run(
-            ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, check=True
-        ).stdout
-        found = re.search(r"Depends: (linux-image-(\S+))", depends)
+        packages.apt_get("update")
+        found = _newest_kernel()
     if not found:
         raise RuntimeError("apt knows no linux-image-amd64")
     package, version = found[1], found[2]
@@ -118,13 +117,18 @@ def fetch_kernel() -> Kernel:
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            subprocess.run(["apt-get", "-q", "download", package], cwd=scratch, check=True, capture_output=True)
+            packages.apt_get("download", package, cwd=Path(scratch))
             (archive,) = Path(scratch).glob("*.deb")
             fresh = Path(scratch) / "root"
             subprocess.run(["dpkg-deb", "-x", archive, fresh], check=True)
             subprocess.run(["depmod", "-b", fresh, version], check=True)
             fresh.rename(target)
     return Kernel(target / f"boot/vmlinuz-{version}", target / f"lib/modules/{version}")
+
+
+def _newest_kernel() -> re.Match[str] | None:
+    """Return the package that linux-image-amd64 stands for now, and its version; None where apt does not know it."""
+    return re.search(r"Depends: (linux-image-(\S+))", packages.about("depends", "linux-image-amd64"))
 
 
 def _early_modules(kernel: Kernel) -> list[Path]:
@@ -287,17 +291,26 @@ def run(
 
 
 def _boot_once(qemu: list[str], console: Path, timeout_sec: float) -> tuple[bool, str]:
-    """Run the machine to its end; returns whether the time was over, and what it printed."""
-    late = False
-    with console.open("wb") as log:
+    """Run the machine to its end; returns whether the time was over once it had booted, and what it printed."""
+
+    def begun() -> bool:
+        return BEGIN_MARK in console.read_text(errors="replace")
+
+    # it ends with this process, however that ends
+    words = ["setpriv", "--pdeathsig", "KILL", *qemu]
+    with (
+        console.open("wb") as log,
+        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as machine,
+    ):
         try:
-            # it ends with this process, however that ends
-            subprocess.run(
-                ["setpriv", "--pdeathsig", "KILL", *qemu],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=timeout_sec, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            late = True
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                machine.wait(min(BOOT_SEC, timeout_sec))
+            if machine.poll() is None and begun():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    machine.wait(timeout_sec)
+            late = machine.poll() is None and begun()
+        finally:
+            machine.kill()
     return late, console.read_text(errors="replace")
 
 
