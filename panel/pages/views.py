@@ -20,6 +20,7 @@ from containers.showing import sentences, words
 from containers.showing.attention import SHOWN_MAX, concerns
 from containers.showing.rows import Filters, counts, listed, rows_of
 from containers.views.listing import STATUSES, may_create
+from panel.accounts.audit import visible_to as records_visible_to
 from panel.accounts.models import AuditRecord, User
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
 
@@ -173,14 +174,9 @@ def _where_it_shows(operation: Operation) -> str:
 
 @page
 def audit(request: HttpRequest) -> HttpResponse:
-    """Show who did what, when, from where, and how it ended, to those who administer the projects concerned."""
+    """Show who did what, when, from where, and how it ended: one's own, and of the projects that one administers."""
     user = user_of(request)
-    rows = AuditRecord.objects.order_by("-at")
-    if not user.host_admin:
-        mine = list(user.memberships.filter(role="administrator").values_list("project__name", flat=True))
-        if not mine:
-            raise unknown()
-        rows = rows.filter(project__in=mine)
+    rows = records_visible_to(user).order_by("-at")
     actions = set(rows.order_by().values_list("action", flat=True).distinct())
     names = ("actor", "action", "object_name", "project", "outcome")
     query = {name: request.GET.get(name, "").strip().replace("\0", "")[:100] for name in names}

@@ -217,10 +217,4 @@ def sidebar(context: dict[str, Any]) -> dict[str, Any]:
         "here": request.path,
         "LANGUAGE_CODE": context.get("LANGUAGE_CODE", ""),
         "languages": settings.LANGUAGES,
-        "may_audit": user.is_authenticated and (user.host_admin or _administers(user)),
     }
-
-
-def _administers(user: Any) -> bool:
-    """Return whether the user is an administrator of any project."""
-    return bool(user.memberships.filter(role="administrator").exists())

@@ -9,6 +9,8 @@ from django.test import Client
 from django.urls import reverse
 
 from containers.models import Container, Event, Image, Network, NetworkInterface, Operation, Snapshot, local_host
+from panel.accounts import audit
+from panel.accounts.actor import Actor
 from panel.accounts.models import Project
 
 pytestmark = pytest.mark.django_db
@@ -258,9 +260,12 @@ def test_a_bad_address_is_no_error(query, make_container, browser, bob) -> None:
     assert browser(bob).get(reverse("containers:list") + query).status_code == 200
 
 
-def test_audit_is_for_administrators(browser, bob, alice) -> None:
-    assert browser(bob).get(reverse("pages:audit")).status_code == 404
-    assert browser(alice).get(reverse("pages:audit")).status_code == 200
+def test_audit_shows_ones_own_and_to_administrators_their_projects(browser, bob, alice, team) -> None:
+    audit.record(Actor(bob, "192.0.2.7"), "token.create", "token", "his-own")
+    audit.record(Actor(alice, "192.0.2.8"), "container.start", "container", "hers", project=team.name)
+    his, hers = (browser(one).get(reverse("pages:audit")).content.decode() for one in (bob, alice))
+    assert ("his-own" in his, "192.0.2.8" in his) == (True, False)
+    assert ("his-own" in hers, "192.0.2.8" in hers) == (False, True)
 
 
 def test_an_invitation_shows_its_link_once(browser, make_user, team) -> None:
