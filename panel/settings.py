@@ -65,6 +65,7 @@ ALLOWED_HOSTS: list[str] = sorted(
 )
 """Behind a reverse proxy too, programs on this machine reach the panel where it listens; browsers need an origin."""
 CSRF_TRUSTED_ORIGINS = BOXROOM_ORIGINS
+CSRF_FAILURE_VIEW = "panel.forgery.refused"
 
 INSTALLED_APPS = [
     "django.contrib.auth",

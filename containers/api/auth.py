@@ -30,6 +30,8 @@ class TokenOrSession(AuthBase):
         if not user.is_authenticated:
             return None
         if request.method not in SAFE_METHODS and check_csrf(request):
+            if getattr(request, "from_elsewhere", False):  # panel.forgery
+                raise Forbidden("This was sent from another address than the panel's own.")
             raise Forbidden("The CSRF token is missing or wrong; programs send Authorization: Bearer TOKEN.")
         return Actor(user, source_ip(request))
 

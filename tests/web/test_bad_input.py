@@ -174,6 +174,9 @@ def test_a_foreign_origin_changes_nothing_although_cookie_and_token_are_right(or
         return
     assert_error((api.status_code, api.json()), 403, "forbidden")
     assert (form.status_code, act.status_code) == (403, 403)
+    assert all(
+        "another address" in told for told in (api.json()["message"], form.content.decode(), act.content.decode())
+    )
     assert Container.objects.count() == 1
     assert not Operation.objects.exists()
 
