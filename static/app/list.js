@@ -5,6 +5,8 @@ import { morph } from "./refresh.js";
 import { draw, watch } from "./sparkline.js";
 import { word } from "./text.js";
 
+const TRIES = 5;
+const NAMES_MAX = 200;
 const list = () => document.getElementById("list");
 const narrow = window.matchMedia("(max-width: 820px)");
 const chosen = new Set();
@@ -71,11 +73,18 @@ function listen() {
   watch([...list().querySelectorAll("tr.row")].map((row) => row.dataset.name));
 }
 
+/** What the panel answers, as a document; null where it refuses, or does not answer however often it is asked. */
 async function ask(url, target) {
   const headers = { "HX-Request": "true" };
   if (target) headers["HX-Target"] = target;
-  const answer = await fetch(url, { headers, signal: AbortSignal.timeout(20000) }).catch(() => null);
-  return answer?.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+  for (let failed = 0; failed < TRIES; failed += 1) {
+    if (failed) await new Promise((resolve) => setTimeout(resolve, 150 * 2 ** failed));
+    const answer = await fetch(url, { headers, signal: AbortSignal.timeout(20000) }).catch(() => null);
+    const text = answer?.ok ? await answer.text().catch(() => null) : null;
+    if (text !== null) return new DOMParser().parseFromString(text, "text/html");
+    if (answer && answer.status < 500 && !answer.ok) return null;
+  }
+  return null;
 }
 
 function ready(place) {
@@ -107,8 +116,9 @@ document.addEventListener("boxroom:container", (event) => {
   changed.add(event.detail.name);
   timer ??= setTimeout(() => inTurn(async () => {
     timer = null;
-    const names = [...changed].slice(0, 200);
+    const names = [...changed];
     changed.clear();
+    if (names.length > NAMES_MAX) { reload(); return; }
     const query = new URLSearchParams(location.search);
     query.set("names", names.join(","));
     const html = await ask(`${list().dataset.rowsUrl}?${query}`);

@@ -2,6 +2,9 @@
  *
  *  A part names its topics (data-topic="container:web-1 operation") and where its new HTML is (data-refresh);
  *  data-select picks a part out of a whole page, data-slow waits longer, data-keep-edits leaves a form alone that is being edited. */
+const AGAIN_MS = 500;
+const AGAIN_MAX_MS = 2000;
+const TRIES = 20;
 const waiting = new Map();
 const running = new Set();
 const lastAt = new Map();
@@ -23,24 +26,31 @@ function schedule(part) {
   waiting.set(url, setTimeout(take, wait, url));
 }
 
-/** Never two at once: an older answer must not undo what a newer one said. */
-async function take(url) {
+/** Never two at once: an older answer must not undo what a newer one said. What did not come is asked for again: nobody
+ *  tells of the same change twice. */
+async function take(url, failed = 0) {
   waiting.delete(url);
-  if (running.has(url)) { waiting.set(url, setTimeout(take, 50, url)); return; }
+  if (running.has(url)) { waiting.set(url, setTimeout(take, 50, url, failed)); return; }
   running.add(url);
   lastAt.set(url, performance.now());
-  await fetchParts(url).catch(() => {}).finally(() => running.delete(url));
+  const came = await fetchParts(url).catch(() => false).finally(() => running.delete(url));
+  if (came || waiting.has(url) || failed === TRIES) return;
+  waiting.set(url, setTimeout(take, Math.min(AGAIN_MS * 2 ** failed, AGAIN_MAX_MS), url, failed + 1));
 }
 
+/** Returns whether there was an answer that counts, be it a refusal. */
 async function fetchParts(url) {
-  const answer = await fetch(url, { headers: { "HX-Request": "true" }, signal: AbortSignal.timeout(10000) }).catch(() => null);
-  if (!answer || !answer.ok) return;
+  if (!document.querySelector(`[data-refresh="${CSS.escape(url)}"]`)) return true;
+  const answer = await fetch(url, { headers: { "HX-Request": "true" }, signal: AbortSignal.timeout(30000) }).catch(() => null);
+  if (!answer || answer.status >= 500) return false;
+  if (!answer.ok) return true;
   const html = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll(`[data-refresh="${CSS.escape(url)}"]`)) {
     if ("keepEdits" in part.dataset && edited(part)) continue;
     const fresh = html.querySelector(part.dataset.select ?? `#${CSS.escape(part.id)}`);
     if (fresh) morph(part, fresh);
   }
+  return true;
 }
 
 /** Whether somebody is filling in one of a part's forms, or is being told what is wrong with what he sent. */
