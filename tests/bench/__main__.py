@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from . import many, pages, runtimes, terminals
+from . import many, pages, roots, runtimes, terminals
 from .measure import FIGURES, TURNS, Table, machine, say
 from .ours import Ours
 
@@ -46,6 +46,12 @@ SECTIONS: Final[dict[str, tuple[str, tuple[str, ...], Section]]] = {
         lambda ours, _work, _n, table: pages.measure(ours, table),
     ),
     "many": (f"{MANY} containers", FIGURES, _many),
+    "roots": ("A root of 1 GB and 30 000 files", TURNS, roots.measure),
+    "lists": (
+        f"{roots.LISTED} containers with {roots.POINTS} snapshots each",
+        FIGURES,
+        lambda ours, _work, _n, table: roots.lists(ours, table),
+    ),
 }
 
 

@@ -230,6 +230,18 @@ def test_what_is_cut_off_or_garbled_is_refused(place):
 # layers of OCI images
 
 
+def test_a_layer_may_end_with_its_last_file(place):
+    """As umoci insert writes them: neither the block that the file ends in is whole, nor do empty ones follow."""
+    archive = tar(place / "short.tar", entry("last", data=b"x" * 700))
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: whole.rindex(b"x") + 1])
+    rootfs, told = made(place, archive, layer=True)
+    assert (rootfs / "last").read_bytes() == b"x" * 700
+    assert told.diff_id == hashlib.sha256(archive.read_bytes()).hexdigest(), "of what is there"
+    with pytest.raises(BadArchive):
+        made(place, archive)
+
+
 def opaque(path: Path) -> bool:
     try:
         return os.getxattr(path, tree.OPAQUE) == b"y"

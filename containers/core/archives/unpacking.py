@@ -15,6 +15,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -94,9 +95,10 @@ def unpack(
     """Unpack an archive into rootfs, an empty directory of root's; owners lie unshifted. Not on the disk yet.
 
     archive: root's own file, in a directory that nobody else may enter; its mode becomes 0444. layer: whiteouts are
-    taken as OCI's. tell: which part of the file was read (0 to 1), entries made. check_cancelled: called five times a
-    second, may raise. named: the field of errors. Raises BadArchive, StorageFull, HostUnsupported naming the program
-    that is missing, SetupFailed; rootfs is the caller's to remove then.
+    taken as OCI's, and the last block need not be whole, for the caller compares the diff_id. tell: which part of the
+    file was read (0 to 1), entries made. check_cancelled: called five times a second, may raise. named: the field of
+    errors. Raises BadArchive, StorageFull, HostUnsupported naming the program that is missing, SetupFailed; rootfs is
+    the caller's to remove then.
     """
     if found.program and not os.access(found.program[0], os.X_OK):
         raise HostUnsupported(
@@ -143,6 +145,7 @@ class _Flow:
         self._archive_bytes = archive.stat().st_size
         self._rootfs = rootfs
         self._limits = limits
+        self._layer = layer
         self._tell = tell
         self._check_cancelled = check_cancelled
         self._hash = hashlib.sha256()
@@ -222,7 +225,9 @@ class _Flow:
                         self._limits.check_flow(self._plain_bytes, self._archive_bytes)
                     elif self._all_read:
                         more = False
-                        self._sink.close()
+                        waiting = memoryview(self._padding())
+                if not more and not waiting:
+                    self._sink.close()
                 if waiting:
                     selector.register(self._sink, selectors.EVENT_WRITE)
                 ready = selector.select(_POLL_SEC if waiting or not more else 0)
@@ -238,6 +243,10 @@ class _Flow:
                             waiting = waiting[os.write(self._sink.fileno(), waiting) :]
                         except BrokenPipeError:  # it has ended, and said why
                             waiting, more = memoryview(b""), False
+
+    def _padding(self) -> bytes:
+        """Return what a layer's last block lacks: umoci insert writes none. Its digest tells what was cut off."""
+        return bytes(-self._plain_bytes % tarfile.BLOCKSIZE) if self._layer else b""
 
     def _next(self) -> bytes:
         """Return the next bytes of the plain tar, waiting a little; none at its end (_all_read), or where none came."""
