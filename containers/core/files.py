@@ -19,6 +19,7 @@ import stat
 import struct
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,24 @@ def sync_dir(path: str | os.PathLike[str]) -> None:
         os.fsync(directory_fd)
     finally:
         os.close(directory_fd)
+
+
+def sync_all(*paths: str | os.PathLike[str]) -> None:
+    """Bring files' contents and directories' entries to the disk, all at once: a journal commits once for all of them.
+
+    Raises the first OSError, when all have been tried.
+    """
+    with ThreadPoolExecutor(len(paths)) as threads:
+        for done in [threads.submit(_sync, path) for path in paths]:
+            done.result()
+
+
+def _sync(path: str | os.PathLike[str]) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = True) -> None:

@@ -233,12 +233,13 @@ def _make_held(
 def _place(host: Host, spec: Spec, root: store.Root, kept: Sequence[points.Snapshot]) -> None:
     """Make a container's directory, whole and on disk, and put it in place."""
     with store.making(host) as directory:
-        files.write(directory / "spec.json", (spec.to_json() + "\n").encode())
-        files.write_json(directory / "root.json", dataclasses.asdict(root))
-        (directory / "snapshots").mkdir(mode=0o700)
+        points_dir = directory / "snapshots"
+        points_dir.mkdir(mode=0o700)
+        files.write(directory / "spec.json", (spec.to_json() + "\n").encode(), sync=False)
+        files.write_json(directory / "root.json", dataclasses.asdict(root), sync=False)
         for one in kept:
-            files.write_json(directory / "snapshots" / f"{check_name(one.name)}.json", dataclasses.asdict(one))
-        files.sync_dir(directory)
+            files.write_json(points_dir / f"{check_name(one.name)}.json", dataclasses.asdict(one))
+        files.sync_all(directory / "spec.json", directory / "root.json", points_dir, directory)
         failpoint(host.state_dir, "create.placed")
         directory.rename(host.container_dir(spec.id))
         files.sync_dir(host.containers_dir)

@@ -83,8 +83,7 @@ def fresh(host: Host, layers: tuple[str, ...], *, made_for: str, size: disks.Siz
     except BaseException:
         store.discard(host, directory)
         raise
-    files.sync_dir(directory)
-    files.sync_dir(host.layers_dir)
+    files.sync_all(directory, host.layers_dir)
     return Root(layers=layers, writable=writable)
 
 
