@@ -37,7 +37,8 @@ ENDED_KEPT_SEC: Final = 300.0
 TIMEOUT_MAX_SEC: Final = 24 * 3600
 COMMAND_MAX_BYTES: Final = 48 * 1024
 _STALL_CHECK_SEC: Final = 5.0
-_DRAIN_SEC: Final = 1.0
+_DRAIN_LOOKS: Final = 100
+_LOOK_SEC: Final = 0.01
 
 Answer = Callable[[dict[str, Any], Client], None]
 
@@ -105,18 +106,17 @@ class SessionServer:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
         self.container = None
-        deadline = self._loop.later(_DRAIN_SEC, self._loop.stop)
 
-        def look() -> None:
+        def look(left: int) -> None:
+            # counted in turns of our own: while we were held up nobody could take anything
             busy = any(not s.ended for s in self._sessions.values()) or self._execs
-            if busy or any(not client.idle for client in self._clients):
-                self._loop.later(0.01, look)
+            if left and (busy or any(not client.idle for client in self._clients)):
+                self._loop.later(_LOOK_SEC, lambda: look(left - 1))
             else:
                 self._loop.stop()
 
-        self._loop.later(0, look)
+        self._loop.later(0, lambda: look(_DRAIN_LOOKS))
         self._loop.run()
-        deadline.cancel()
         for client in list(self._clients):
             client.shutdown()
         self._clients.clear()

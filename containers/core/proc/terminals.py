@@ -187,6 +187,9 @@ class Session(Pty):
         before = self.ring.end
 
         def quiet() -> None:
+            if self.master_fd >= 0 and self.wanted:
+                # a read waits for the line discipline where the loop only hears of it
+                self._read()
             if self.master_fd >= 0 and (self.ring.end != before or not self.wanted):
                 self._settle()
             else:
