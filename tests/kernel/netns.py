@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from containers.core import syscalls
 
@@ -18,9 +20,19 @@ esac
 
 
 def run(command: str, *, check: bool = True) -> str:
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=patient(30), check=False)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=patient(120), check=False)
     assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+PATIENT: Final = 30
+"""How often an echo is tried for that is expected; each that does not come costs a second."""
+
+
+def reaches_from(run_there: Callable[..., str], address: str, *options: str, tries: int) -> bool:
+    """Whether one of so many echoes comes back to whoever runs commands there."""
+    command = f"ping -c1 -W1 {' '.join(options)} {address}"
+    return any("1 received" in run_there(command, check=False) for _ in range(tries))
 
 
 class Place:
@@ -38,11 +50,8 @@ class Place:
         return run(f"nsenter -t {self.process.pid} -n {command}", check=check)
 
     def reaches(self, address: str, *options: str, tries: int = 1) -> bool:
-        words = " ".join(options)
-        for _ in range(tries):
-            if "1 received" in self.run(f"ping -c1 -W1 {words} {address}", check=False):
-                return True
-        return False
+        """Whether an echo comes back. tries: PATIENT where one is expected: ping may be held up beyond its time."""
+        return reaches_from(self.run, address, *options, tries=tries)
 
     def close(self) -> None:
         os.close(self.netns_fd)

@@ -18,7 +18,7 @@ def patient(seconds: float) -> float:
     return seconds * SLOW
 
 
-def wait_until(condition: Callable[[], object], timeout_sec: float = 10.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], timeout_sec: float = 60.0, what: str = "") -> None:
     """Wait for a condition to hold; fails the test where it does not in time."""
     deadline = time.monotonic() + patient(timeout_sec)
     while not condition():

@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.ports import free_port
 
-from .patience import wait_until
+from .patience import patient, wait_until
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def registry(place: Path, *, tokens: Tokens | None = None) -> Iterator[str]:
         yield address
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(patient(60))
 
 
 class Tokens:

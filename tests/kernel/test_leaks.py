@@ -22,7 +22,7 @@ from containers.core.network.base import NetworkConfig
 from containers.core.spec import Limits, Spec
 
 from .netns import Place, run, set_netns
-from .patience import wait_until
+from .patience import patient, wait_until
 
 CONFIG = NetworkConfig(name="default", number=0, ipv4="10.90.3.1/24", ipv6="fd00:1:2:3::1/64")
 
@@ -181,15 +181,15 @@ def test_a_mount_within_the_instances_directories(host: Host) -> None:
 
 def test_a_process_with_an_id_of_the_instance(host: Host) -> None:
     base = claims.id_base(host, 17)
-    with process(f"import os,time;os.setuid({base}+33);print('ready',flush=True);time.sleep(60)") as child:
+    with process(f"import os,time;os.setuid({base}+33);print('ready',flush=True);time.sleep(3600)") as child:
         assert kinds(host)["process"] == [str(child.pid)]
         mended(host, "process")
-        assert child.wait(5) == -9
+        assert child.wait(patient(60)) == -9
 
 
 def test_a_process_that_the_panel_started_is_no_leak(host: Host) -> None:
     base = claims.id_base(host, 17)
-    code = f"import os,time;os.setuid({base}+33);print('ready',flush=True);time.sleep(60)"
+    code = f"import os,time;os.setuid({base}+33);print('ready',flush=True);time.sleep(3600)"
     with process(code, env={"BOXROOM_STATE_DIR": str(host.state_dir)}):
         assert leaks.find(host, [CONFIG]) == []
 
@@ -200,9 +200,9 @@ def test_a_supervisor_of_nobody(host: Host) -> None:
     code = (
         f"import sys,time;sys.path.insert(0,{project!r});from containers.core import syscalls;"
         f"syscalls.overwrite_cmdline(b'supervisor {host.instance} box {spec.id}');"
-        "print('ready',flush=True);time.sleep(60)"
+        "print('ready',flush=True);time.sleep(3600)"
     )
     with process(code) as child:
         assert kinds(host)["process"] == [str(child.pid)]
         mended(host, "process")
-        assert child.wait(5) == -9
+        assert child.wait(patient(60)) == -9

@@ -27,7 +27,8 @@ from .patience import patient
 FITS = (InvalidTransition, Busy, NotFound, SetupFailed, TimedOut)
 """What a call may raise that lost: never a bare OSError, and nothing else."""
 ROUNDS = 6
-SECONDS = 60.0
+SECONDS = 300.0
+"""How long all calls of a test may take: one that hangs does so for good."""
 
 
 def actions(host: Host, spec: Spec) -> list[Callable[[], Any]]:

@@ -24,7 +24,7 @@ from containers.core.storage import overlay
 from containers.ticker.reading import Readers
 
 from .conftest import NoNetwork
-from .patience import wait_until
+from .patience import patient, wait_until
 from .test_storage import run_to_end, upper
 
 
@@ -240,7 +240,7 @@ def readers(host, settings):
     thread.start()
     yield thread
     thread.stop()
-    thread.join(5)
+    thread.join(patient(60))
     assert not thread.is_alive()
 
 

@@ -59,7 +59,7 @@ def execute(
 ) -> subprocess.CompletedProcess[bytes]:
     call = f"relay.run_command({spec.id!r}, command={list(words)!r}, **{more!r})"
     return subprocess.run(
-        command(call), input=stdin, capture_output=True, cwd=PROJECT, timeout=patient(60), check=False
+        command(call), input=stdin, capture_output=True, cwd=PROJECT, timeout=patient(120), check=False
     )
 
 
@@ -98,7 +98,7 @@ class OnTerminal:
         self.output = b""
 
     def expect(self, text: bytes) -> None:
-        deadline = time.monotonic() + patient(20)
+        deadline = time.monotonic() + patient(60)
         while text not in self.output:
             assert time.monotonic() < deadline, self.output
             if select.select([self.fd], [], [], 0.1)[0]:
@@ -118,18 +118,17 @@ class OnTerminal:
 
 def test_a_shell_on_a_terminal(command: Any, running_container: Spec) -> None:
     term = OnTerminal(command(f"relay.run_terminal({running_container.id!r}, viewer={WHO!r})"))
-    term.type(b"")
-
     term.expect(b"# ")
     fcntl.ioctl(term.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
-    term.type(b"sleep 0.2; stty size; test -t 0 && echo is-a-tty\n")
+    # the size is told on its way beside what is typed
+    term.type(b'until [ "$(stty size)" = "33 99" ]; do sleep 0.05; done; stty size; test -t 0 && echo is-a-tty\n')
     term.expect(b"33 99\r\nis-a-tty")
     term.type(b"exit 6\n")
     assert term.end() == 6
 
 
 def test_one_leaves_a_console_by_its_key(host: Host, container: Any, command: Any) -> None:
-    spec = container(init_command=("/bin/sh", "-c", "echo ready; while read x; do echo got $x; done; sleep 1000"))
+    spec = container(init_command=("/bin/sh", "-c", "echo ready; while read x; do echo got $x; done; sleep 3600"))
     running.start(host, spec, network=NoNetwork())
     term = OnTerminal(command(f"relay.run_terminal({spec.id!r}, escape=1, viewer={WHO!r}, session='console')"))
     term.expect(b"ready")
@@ -152,7 +151,7 @@ def test_what_a_console_shows_is_followed_to_its_end(host: Host, container: Any,
         assert viewing.stdout.readline() == b"one\n"
         os.kill(init_pid, signal.SIGTERM)
         assert viewing.stdout.read() == b"two\n"
-        assert viewing.wait(patient(30)) == 0
+        assert viewing.wait(patient(60)) == 0
 
 
 NAMESPACES = """
@@ -183,7 +182,7 @@ def enter(host: Host, spec: Spec, kinds: str, *words: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         cwd=PROJECT,
-        timeout=patient(60),
+        timeout=patient(120),
         check=False,
     )
 

@@ -16,7 +16,7 @@ from containers.core.spec import Limits
 from containers.core.states import Status
 
 from .conftest import NoNetwork
-from .patience import wait_until
+from .patience import patient, wait_until
 
 MIB = 1024**2
 
@@ -29,7 +29,7 @@ def inside(host, container, layer):
         (store.rootfs(host, layer) / "script").write_text(f"exec >/out 2>&1\n{script}\n")
         spec = container(init_command=("/bin/sh", "/script"), **changes)
         running.start(host, spec, network=NoNetwork())
-        wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, 20, "the script ends")
+        wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, what="the script ends")
         upper = host.layers_dir / store.load_root(host, spec.id).writable / "rootfs"
         return (upper / "out").read_text().splitlines()
 
@@ -97,7 +97,7 @@ def test_a_privileged_container_is_the_hosts_root_and_stops_like_any_other(host,
     assert os.stat(f"/proc/{pid}").st_uid == 0
     assert os.readlink(f"/proc/{pid}/ns/user") == os.readlink("/proc/self/ns/user")
     assert RunFile.read(host.run_path(spec.id)).init.pid == pid
-    assert running.stop(host, spec.id, timeout_sec=10).reason == "stopped"
+    assert running.stop(host, spec.id, timeout_sec=patient(60)).reason == "stopped"
 
 
 def test_writing_is_slowed_down_to_the_limit(host, container, layer):
@@ -113,7 +113,7 @@ def test_writing_is_slowed_down_to_the_limit(host, container, layer):
     spec = container(init_command=("/bin/sh", "/script"), limits=limits)
     began = time.monotonic()
     running.start(host, spec, network=NoNetwork())
-    wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, 20, "the script ends")
+    wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, what="the script ends")
     upper = host.layers_dir / store.load_root(host, spec.id).writable / "rootfs"
     assert (upper / "out").read_text().split() == ["done"]
     assert time.monotonic() - began >= 1.5

@@ -21,7 +21,7 @@ from containers.core.security import Prlimit, Security
 from containers.core.states import Status
 
 from .conftest import NoNetwork
-from .patience import wait_until
+from .patience import patient, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def sh(spec, script, **more):
 
     async def run():
         try:
-            return await hostlink.execute(spec.id, ["/bin/sh", "-c", script], timeout_sec=20, **more)
+            return await hostlink.execute(spec.id, ["/bin/sh", "-c", script], timeout_sec=patient(60), **more)
         finally:
             # the transport closes its socket at the next turn of the loop
             await asyncio.sleep(0)
@@ -203,7 +203,7 @@ def as_init(host, container, layer):
         (store.rootfs(host, layer) / "script").write_text(f"exec >/out 2>&1\n{script}\n")
         spec = container(init_command=("/bin/sh", "/script"), security=security)
         running.start(host, spec, network=NoNetwork())
-        wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, 20, "the script ends")
+        wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, what="the script ends")
         upper = host.layers_dir / store.load_root(host, spec.id).writable / "rootfs"
         return (upper / "out").read_text().splitlines()
 
@@ -269,8 +269,8 @@ def test_settings_hold_after_a_reboot_inside(host, secured):
     first = init_of(host, spec)
     with contextlib.suppress(CoreError):
         sh(spec, "reboot -f")
-    wait_until(lambda: init_of(host, spec) != first, 10, "another init")
-    wait_until(lambda: _enters(spec), 10, "it can be entered")
+    wait_until(lambda: init_of(host, spec) != first, what="another init")
+    wait_until(lambda: _enters(spec), what="it can be entered")
     assert sh(spec, "cat /proc/sys/kernel/shmmax /proc/self/oom_score_adj").split() == ["4711", "5"]
 
 

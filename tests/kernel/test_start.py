@@ -32,14 +32,14 @@ def test_a_started_container_runs_in_its_own_id_range(host, container):
     assert os.stat(f"/proc/{state.init_pid}").st_uid >= 2**28
     term = halt.Choice(signal.SIGTERM, sure=True)
     wait_until(lambda: halt.choose_for(state.init_pid) == term, what="init catches SIGTERM")
-    last = running.stop(host, spec.id, timeout_sec=patient(5))
+    last = running.stop(host, spec.id, timeout_sec=patient(60))
     assert (last.reason, last.exit_code) == ("stopped", 0)
     assert running.observe(host)[spec.id].status is Status.STOPPED
     assert not Path(f"/proc/{state.init_pid}").exists()
 
 
-def wait_stopped(host, spec, timeout_sec=10.0):
-    wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, timeout_sec, "the container stops")
+def wait_stopped(host, spec):
+    wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, what="the container stops")
     return running.observe(host)[spec.id].last_exit
 
 
@@ -122,7 +122,7 @@ def test_a_frozen_container_stops_cleanly(host, running_container):
     running.freeze(host, spec.id)
     running.freeze(host, spec.id)
     assert running.observe(host)[spec.id].status is Status.FROZEN
-    assert running.stop(host, spec.id, timeout_sec=patient(30)).reason == "stopped"
+    assert running.stop(host, spec.id, timeout_sec=patient(60)).reason == "stopped"
 
 
 def test_thawed_it_runs_on(host, running_container):
@@ -142,14 +142,14 @@ def test_stopping_what_is_stopped_is_fine(host, container):
     spec = container()
     assert running.stop(host, spec.id) is None
     running.start(host, spec, network=NoNetwork())
-    first = running.stop(host, spec.id, timeout_sec=patient(5))
+    first = running.stop(host, spec.id, timeout_sec=patient(60))
     assert running.stop(host, spec.id) == first
 
 
 def test_busybox_init_powers_off_cleanly(host, container):
     spec = container(init_command=("/sbin/init",))
     running.start(host, spec, network=NoNetwork())
-    last = running.stop(host, spec.id, timeout_sec=patient(20))
+    last = running.stop(host, spec.id, timeout_sec=patient(60))
     assert (last.reason, last.signal) == ("stopped", 2)
 
 
@@ -162,7 +162,7 @@ def test_a_container_at_its_limit_of_processes_still_shuts_down(host, container)
     running.start(host, spec, network=NoNetwork())
     pids = Path(detect.open(host).stat_paths(spec.id).pids)
     wait_until(lambda: pids.read_text().strip() == "10", what="the limit is reached")
-    last = running.stop(host, spec.id, timeout_sec=patient(10))
+    last = running.stop(host, spec.id, timeout_sec=patient(60))
     assert (last.reason, last.exit_code) == ("stopped", 0)
 
 
@@ -183,7 +183,7 @@ def test_containers_outlive_the_launcher(host, running_container):
     launcher.process.wait()
     assert running.observe(host)[running_container.id].status is Status.RUNNING
     host.__dict__["test_launcher"] = Launcher(host)
-    assert running.stop(host, running_container.id, timeout_sec=patient(5)).reason == "stopped"
+    assert running.stop(host, running_container.id, timeout_sec=patient(60)).reason == "stopped"
     running.start(host, running_container, network=NoNetwork())
 
 

@@ -102,7 +102,7 @@ def test_memory_processes_and_limits(groups: Cgroups, sampler: Sampler, run: Any
     run("held = bytearray(50 * 2**20); print('up', flush=True); import time; time.sleep(600)")
     after = one(sampler)
     assert after.processes == 1
-    assert 50 * MIB <= after.memory_bytes - before.memory_bytes < 70 * MIB
+    assert 50 * MIB <= after.memory_bytes - before.memory_bytes < 100 * MIB
     groups.apply(ID, Limits())
     assert (one(sampler).memory_limit_bytes, one(sampler).cpu_limit_cores) == (None, None)
 
@@ -119,19 +119,23 @@ def test_the_limits_that_the_kernel_holds_it_to(groups: Cgroups) -> None:
 def test_cpu_is_a_counter_whose_rate_is_cores(groups: Cgroups, sampler: Sampler, run: Any) -> None:
     create(groups, Limits(cpus=0.3))
     run("print('up', flush=True)\nwhile True: pass")
+    begun = time.monotonic()
     begin = last = one(sampler)
     seen = 0.0
-    deadline = time.monotonic() + 20
-    # a busy host gives it less than its limit at times, never more
-    while seen < 0.15 and time.monotonic() < deadline:
+
+    def held() -> bool:
+        """Take a sample; whether it has come near to its limit, and was held to it."""
+        nonlocal last, seen
         time.sleep(0.5)
         now = one(sampler)
         rate = rates(last, now)
         assert rate is not None
-        assert rate.cpu_cores < 0.45
         seen, last = max(seen, rate.cpu_cores), now
-    assert seen >= 0.15
-    assert last.cpu_throttled_usec > begin.cpu_throttled_usec
+        # a busy host gives it less than its limit at times, never more; by our clock, which was read before and after
+        assert now.cpu_usage_usec - begin.cpu_usage_usec < 0.45 * 1_000_000 * (time.monotonic() - begun)
+        return seen >= 0.15 and last.cpu_throttled_usec > begin.cpu_throttled_usec
+
+    wait_until(held)
 
 
 def test_what_is_written_to_a_disk_is_counted(groups: Cgroups, sampler: Sampler, run: Any, host: Host) -> None:
@@ -187,10 +191,8 @@ def test_network_from_the_containers_view(groups: Cgroups) -> None:
                     sender.sendto(bytes(1000), ("198.18.77.2", 9))
                 except ConnectionRefusedError:
                     continue
-        deadline = time.monotonic() + 5
-        while (after := one(sampler)).network_rx_bytes - before.network_rx_bytes < 50_000:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: one(sampler).network_rx_bytes - before.network_rx_bytes >= 50_000)
+        after = one(sampler)
         sampler.close()
         received = after.network_rx_bytes - before.network_rx_bytes
         sent = after.network_tx_bytes - before.network_tx_bytes
@@ -322,7 +324,7 @@ def test_history_outlives_the_ticker_and_goes_with_its_container(host: Host, gro
     path = host.stats_dir / f"{ID}.rings"
     now = int(time.time())
     second = samples()
-    history = second.history(ID, now - 30, now + 1, 100)
+    history = second.history(ID, now - 90, now + 1, 100)
     assert [value for value in history["series"]["processes"] if value is not None] == [0]
     groups.remove(ID)
     shutil.rmtree(host.container_dir(ID))
@@ -367,7 +369,7 @@ def test_a_stranger_gets_nothing(host: Host) -> None:
             "s.connect(sys.argv[1]); print(s.recv(1000)[5:].decode())"
         )
         command = [sys.executable, "-I", "-S", "-c", code, str(host.ticker_socket)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patient(60), check=True)
         assert json.loads(done.stdout)["type"] == "error"
     finally:
         ticker.stop()

@@ -43,7 +43,7 @@ def test_a_start_again_between_two_looks_is_told(host: Host, running_container: 
     watch = Watch(host)
     try:
         assert watch.changed() == {running_container.id}
-        running.restart(host, running_container, network=NoNetwork(), timeout_sec=5)
+        running.restart(host, running_container, network=NoNetwork(), timeout_sec=patient(60))
         assert watch.changed() == {running_container.id}
     finally:
         watch.close()
@@ -69,7 +69,7 @@ def test_a_supervisor_tells_of_a_freeze_whoever_did_it(host: Host, container: Ca
     spec = container()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as news:
         news.bind(str(host.events_socket))
-        news.settimeout(patient(5))
+        news.settimeout(patient(60))
         running.start(host, spec, network=NoNetwork())
         assert json.loads(news.recv(4096))["event"] == "started"
         groups = detect.open(host)
@@ -87,7 +87,7 @@ def test_it_does_so_after_a_reboot_inside_too(host: Host, container: Callable[..
     once = "[ -e /rebooted ] && exec sleep 3600; touch /rebooted; reboot -f"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as news:
         news.bind(str(host.events_socket))
-        news.settimeout(patient(10))
+        news.settimeout(patient(60))
         spec = container(init_command=("/bin/sh", "-c", once))
         running.start(host, spec, network=NoNetwork())
         assert [json.loads(news.recv(4096))["event"] for _ in range(2)] == ["started", "rebooted"]
