@@ -33,3 +33,8 @@ def free_port() -> int:
         _given.append(mine)
         return port
     raise AssertionError("no port is free")
+
+
+def held() -> set[str]:
+    """Return the descriptors, as numbers in words, that hold given ports as long as this process lives."""
+    return {str(one.fileno()) for one in _given}

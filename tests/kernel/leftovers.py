@@ -11,6 +11,7 @@ from pathlib import Path
 from containers.core import claims
 from containers.core.cgroups import Cgroups, detect
 from containers.core.host import Host
+from tests import ports
 
 from .patience import patient
 
@@ -124,8 +125,9 @@ class Watch:
         return found
 
     def _look(self) -> list[str]:
+        known = self.files.keys() | ports.held()
         found = [f"descriptor {fd}: {what}" for fd, what in open_files().items()
-                 if fd not in self.files and "/proc/" not in what]  # fmt: skip
+                 if fd not in known and "/proc/" not in what]  # fmt: skip
         found += [f"child {pid}" for pid in children() - self.children]
         for host in self.hosts:
             found += _processes(host.instance, self.blocks.get(host.instance), host.state_dir)
