@@ -145,6 +145,8 @@ class Container(models.Model):
     privileged = models.BooleanField(default=False)
     ephemeral = models.BooleanField(default=False)
     restart = models.CharField(max_length=16, default="no")
+    pool = models.CharField(max_length=63, default="default")
+    """The storage pool that its own files lie in; "best" until it is made."""
     init_command = models.JSONField(default=list, blank=True)
     environment = models.JSONField(default=dict, blank=True)
     halt_signal = models.CharField(max_length=16, blank=True)

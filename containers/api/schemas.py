@@ -46,6 +46,7 @@ class ContainerIn(Body):
     environment: Environment | None = None
     halt_signal: Text | None = None
     restart: RestartPolicy = "no"
+    pool: Name = "default"
     mounts: Mounts = []
     devices: Devices = []
     hooks: Hooks = []
@@ -124,7 +125,7 @@ class CloneIn(Body):
     """The clone's name, and the snapshot to make it from (its present state otherwise).
 
     count: so many at once, called NAME-1, NAME-2, …. full: everything is copied, nothing shared. expires_at: when it is
-    stopped and deleted.
+    stopped and deleted. pool: the storage pool that it lies in (the origin's otherwise).
     """
 
     name: Name
@@ -134,6 +135,7 @@ class CloneIn(Body):
     start: bool = False
     ephemeral: bool | None = None
     expires_at: Time | None = None
+    pool: Name | None = None
 
 
 class SnapshotIn(Body):

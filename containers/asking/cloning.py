@@ -13,7 +13,7 @@ from ..core.names import check_name
 from ..core.sentences import say
 from ..core.states import Action
 from ..models import Container
-from . import nics, points, queue, requests
+from . import nics, points, pools, queue, requests
 
 MOST: Final = 50
 SAME: Final = (
@@ -28,6 +28,7 @@ SAME: Final = (
     "privileged",
     "ephemeral",
     "restart",
+    "pool",
     "init_command",
     "environment",
     "halt_signal",
@@ -39,7 +40,7 @@ SAME: Final = (
 
 
 def prepare(_actor: Actor | None, container: Container, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Prepare it: {"name", "snapshot"?, "count"?, "full"?, "start"?, "ephemeral"?, "expires_at"?}."""
+    """Prepare it: {"name", "snapshot"?, "count"?, "full"?, "start"?, "ephemeral"?, "expires_at"?, "pool"?}."""
     wanted = _names(str(arguments.get("name", "")), arguments.get("count"))
     snapshot = points.find(container, arguments["snapshot"]) if arguments.get("snapshot") else None
     if snapshot is not None and snapshot.holds == "configuration":
@@ -50,6 +51,9 @@ def prepare(_actor: Actor | None, container: Container, arguments: dict[str, Any
     columns = {field: getattr(container, field) for field in SAME}
     if arguments.get("ephemeral") is not None:
         columns["ephemeral"] = bool(arguments["ephemeral"])
+    if arguments.get("pool"):
+        columns["pool"] = str(arguments["pool"])
+        columns["limits"] = pools.check(container.host, container.project.name, columns["pool"], columns["limits"])
     until = rows.moment(points.expiry(arguments.get("expires_at")))
     interfaces = list(container.interfaces.select_related("network").order_by("index"))
     networks = {row.network.name: row.network for row in interfaces if row.network is not None}

@@ -23,7 +23,7 @@ from ..core.security import Security
 from ..core.sentences import say
 from ..core.spec import RESTART_POLICIES, Limits, build, check_environment, check_init_command, check_text
 from ..models import Container, Host
-from . import giving
+from . import giving, pools
 
 STOP_TIMEOUT_SEC: Final = 60
 STOP_TIMEOUT_MAX_SEC: Final = 3600
@@ -79,6 +79,7 @@ class ContainerRequest:
     environment: dict[str, str] | None = None
     halt_signal: str | None = None
     restart: str = "no"
+    pool: str = "default"
     mounts: tuple[dict[str, Any], ...] = ()
     devices: tuple[dict[str, Any], ...] = ()
     hooks: tuple[dict[str, Any], ...] = ()
@@ -98,7 +99,8 @@ def check_request(data: ContainerRequest, host: Host) -> dict[str, Any]:
     columns = check_changes(values, host)
     grants.hooks_of(giving.hooks(host), data.project, build_hooks(columns["hooks"]))
     grants.profile_of(giving.profiles(host), data.project, str(columns["security"].get("seccomp", "")))
-    return {"name": data.name, "image_name": data.image, **columns, **given}
+    columns["limits"] = pools.check(host, data.project, data.pool, columns["limits"])
+    return {"name": data.name, "image_name": data.image, "pool": data.pool, **columns, **given}
 
 
 def check_changes(changes: dict[str, Any], host: Host, present: Container | None = None) -> dict[str, Any]:
@@ -117,6 +119,8 @@ def check_changes(changes: dict[str, Any], host: Host, present: Container | None
         if name == "limits":
             before = present.limits if present else {}
             columns["limits"] = check_limits({**before, **_plain_limits(value)}, host, before)
+            if present is not None:
+                pools.check_limits(host, present.pool, columns["limits"])
         elif name == "security":
             privileged = bool(changes.get("privileged", present is not None and present.privileged))
             wanted = {**(present.security if present else {}), **value}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from . import ticker_client
 
-_TIMEOUT_SEC = 2.0
+_TIMEOUT_SEC = 10.0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """kind: of the file system. inodes: None where it makes them as needed. containers: bytes by id, when known."""
+    """kind: of the file system. inodes: None where it makes them as needed. containers: bytes by id, when known.
+
+    pools: {"name", "driver", "room" (the same of its file system, None where it is not there), "problem"}.
+    """
 
     kind: str
     total_bytes: int
@@ -19,6 +23,7 @@ class Measured:
     inodes: int | None
     inodes_free: int | None
     containers: dict[str, int]
+    pools: list[dict[str, Any]] = field(default_factory=list)
 
 
 def measured() -> Measured:

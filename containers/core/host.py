@@ -76,6 +76,11 @@ class Host:
         return self.store_dir / "images"
 
     @property
+    def pools_dir(self) -> Path:
+        """One link per storage pool beside the store itself."""
+        return self.store_dir / "pools"
+
+    @property
     def imports_dir(self) -> Path:
         """One JSON file per container that is being taken over from LXC."""
         return self.store_dir / "imports"

@@ -67,6 +67,12 @@
     points = ["pre-start"]        # where in a container's life; left out, everywhere
     timeout_sec = 30              # how long it may take
 
+    [pools.fast]                  # a directory of the host that containers may lie in, beside the state directory
+    path = "/srv/fast"            # absolute, without links; only root may write to it
+    driver = "btrfs"              # overlay, btrfs or loop
+    projects = ["*"]              # as of shares
+    disk_bytes = 10737418240      # with loop: the disk limit of those that ask for none
+
 A key that is not known is refused, so that a misspelt rule is not a missing one.
 """
 
@@ -79,9 +85,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from . import capabilities, grants, lxcfs, object_stores
+from . import capabilities, grants, lxcfs, object_stores, pool_rules
 from . import policy_tables as toml
 from .attachments import Attachments
+from .ceilings import Ceilings as Ceilings
+from .ceilings import check as check_ceilings
 from .errors import PolicyDenied, SpecError
 from .grants import DEFAULT_DEVICES, HostDevice, HostHook, Parent, Profile, Share
 from .hooks import Call
@@ -90,6 +98,7 @@ from .limits import Limits
 from .names import check_name
 from .nics import Nic, host_network
 from .object_stores import ObjectStore
+from .pool_rules import PoolRule
 from .security import APPARMOR_GENERATED, Security
 from .sentences import say
 from .spec import Spec
@@ -147,20 +156,6 @@ class Backups:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ceilings:
-    """The most that one project may have; None means no ceiling.
-
-    memory_bytes, cpus and disk_bytes are sums over the limits of the project's containers; a container without that
-    limit is then refused, because it could use any amount. Snapshots are in no container's disk_bytes.
-    """
-
-    containers: int | None = None
-    memory_bytes: int | None = None
-    cpus: float | None = None
-    disk_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """The whole policy of a host. projects: ceilings that replace the general ones, by project."""
 
@@ -174,6 +169,7 @@ class Policy:
     parents: Mapping[str, Parent] = field(default_factory=dict)
     seccomp: Mapping[str, Profile] = field(default_factory=dict)
     hooks: Mapping[str, HostHook] = field(default_factory=dict)
+    pools: Mapping[str, PoolRule] = field(default_factory=dict)
 
     def ceilings_of(self, project: str) -> Ceilings:
         """Return the ceilings that hold for a project."""
@@ -192,6 +188,7 @@ _TABLES: Final = (
     "parents",
     "seccomp",
     "hooks",
+    "pools",
 )
 
 
@@ -221,6 +218,7 @@ def parse(text: str) -> Policy:
         devices={**DEFAULT_DEVICES, **_named(HostDevice, tables, "devices")},
         seccomp=_named(Profile, tables, "seccomp"),
         hooks=_named(HostHook, tables, "hooks"),
+        pools=pool_rules.parse(tables.get("pools", {})),
         parents={**_short_parents(containers.parent_nics), **_named(Parent, tables, "parents")},
     )
     for name in policy.containers.capabilities:
@@ -263,7 +261,8 @@ def check(policy: Policy, spec: Spec, others: Iterable[Spec] = ()) -> None:
     hooks_of(policy, spec)
     check_nics(policy.containers, policy.parents, spec.project, spec.nics)
     resolve(policy, spec)
-    _check_ceilings(policy.ceilings_of(spec.project), spec, others)
+    pool_rules.check(policy.pools, spec.project, spec.pool, spec.limits)
+    check_ceilings(policy.ceilings_of(spec.project), spec, others)
 
 
 def check_security(allowed: Containers, security: Security, *, privileged: bool) -> None:
@@ -316,33 +315,6 @@ def hooks_of(policy: Policy, spec: Spec) -> tuple[Call, ...]:
 def resolve(policy: Policy, spec: Spec) -> Attachments:
     """Return what a spec's mounts and devices come to on this host; raises PolicyDenied naming the field."""
     return grants.resolve(policy.shares, policy.devices, spec)
-
-
-def _check_ceilings(ceilings: Ceilings, spec: Spec, others: Iterable[Spec]) -> None:
-    same = [other for other in others if other.project == spec.project and other.id != spec.id]
-    if ceilings.containers is not None and len(same) + 1 > ceilings.containers:
-        raise _denied(
-            f"Project {spec.project} may have {ceilings.containers} containers.", "project", ceiling=ceilings.containers
-        )
-    for name in ("memory_bytes", "cpus", "disk_bytes"):
-        ceiling = getattr(ceilings, name)
-        if ceiling is None:
-            continue
-        own = getattr(spec.limits, name)
-        if own is None:
-            raise _denied(
-                f"Project {spec.project} has a ceiling of {name}: give the container a limit.",
-                f"limits.{name}",
-                ceiling=ceiling,
-            )
-        used = sum(getattr(other.limits, name) or 0 for other in same)
-        if used + own > ceiling:
-            raise _denied(
-                f"Project {spec.project} may have {ceiling} {name} in all; {max(ceiling - used, 0)} are left.",
-                f"limits.{name}",
-                ceiling=ceiling,
-                left=max(ceiling - used, 0),
-            )
 
 
 def check_source(policy: Policy, host_name: str, addresses: Iterable[str]) -> None:

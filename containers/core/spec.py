@@ -41,7 +41,7 @@ class Spec:
 
     id: 12 hex digits, never reused, names every directory, socket and cgroup. slot: 0..1023, unique in the instance;
     the host id range is the instance's block + slot * 65536. layers: read-only layer ids, bottom first; the
-    container's own writable layer lies above them. machine_id: 32 hex digits.
+    container's own writable layer lies above them, in a storage pool (core.pools). machine_id: 32 hex digits.
     """
 
     id: str
@@ -65,6 +65,7 @@ class Spec:
     autostart: bool = False
     ephemeral: bool = False
     restart: RestartPolicy = "no"
+    pool: str = "default"
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
     hooks: tuple[Hook, ...] = ()
@@ -87,6 +88,7 @@ class Spec:
             raise SpecError(say("The slot must be between 0 and %(most)s.", most=SLOTS - 1), field="slot")
         check_name(self.name)
         check_name(self.project, field="project")
+        check_name(self.pool, field="pool")
         if self.hostname:
             check_name(self.hostname, field="hostname")
         self.limits.check_types()

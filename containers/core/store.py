@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
 import re
@@ -28,8 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from . import files, points
-from .errors import Busy, NotFound
+from . import files, points, pools
+from .errors import Busy, NotFound, SetupFailed
+from .failpoints import failpoint
 from .host import Host
 from .names import check_name
 from .sentences import say
@@ -237,14 +239,18 @@ def rootfs(host: Host, layer: str) -> Path:
 
 
 @contextlib.contextmanager
-def making(host: Host) -> Iterator[Path]:
-    """Yield a new, empty directory in tmp/ to build something in, and remove it unless it was renamed away.
+def making(host: Host, pool: pools.Pool | None = None, *, like: Path | None = None) -> Iterator[Path]:
+    """Yield a new, empty directory in a pool's tmp/ to build something in, and remove it unless it was renamed away.
 
     Its maker holds a flock on it, so that what a killed one left behind can be told from what is still being made.
+    pool: None is the default one. like: a layer's directory that it is a copy of, where the pool's driver copies at
+    once; elsewhere it is empty all the same. Raises OSError, StorageFull.
     """
+    pool = pool or pools.default(host)
     while True:
-        path = host.tmp_dir / new_layer_id()
-        path.mkdir(mode=0o700)
+        path = pool.tmp_dir / new_layer_id()
+        if like is None or not pool.driver.copy(like, path):
+            pool.driver.make(path)
         held_fd = _held(path)
         if held_fd is not None:
             break
@@ -259,13 +265,14 @@ def making(host: Host) -> Iterator[Path]:
 def abandoned(host: Host) -> list[Path]:
     """Return what lies in tmp/ and nobody is making any more."""
     found = []
-    for name in sorted(_listed(host.tmp_dir)):
-        path = host.tmp_dir / name
-        if not path.is_dir():
-            found.append(path)
-        elif (held_fd := _held(path)) is not None:
-            os.close(held_fd)
-            found.append(path)
+    for directory in [pool.tmp_dir for pool in pools.there(host)]:
+        for name in sorted(_listed(directory)):
+            path = directory / name
+            if not path.is_dir():
+                found.append(path)
+            elif (held_fd := _held(path)) is not None:
+                os.close(held_fd)
+                found.append(path)
     return found
 
 
@@ -292,19 +299,43 @@ def discard(host: Host, path: Path) -> None:
 
 
 def to_trash(host: Host, path: Path) -> bool:
-    """Move something into the trash; returns whether it was there. empty_trash() removes it."""
+    """Move something into the trash of its pool; returns whether it was there. empty_trash() removes it.
+
+    A layer of a pool whose file system is not there now stays as it is. What is part of a subvolume is removed at once.
+    """
+    if path.parent == host.layers_dir and path.is_symlink():
+        return _layer_to_trash(host, path)
     try:
-        os.rename(path, host.trash_dir / new_layer_id())
+        os.rename(path, pools.holding(host, path).trash_dir / new_layer_id())
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        files.remove_tree(path)
+    return True
+
+
+def _layer_to_trash(host: Host, path: Path) -> bool:
+    """Move a layer of a pool into the pool's trash, and then remove its link: without it, the layer would be litter."""
+    try:
+        pool = pools.of_layer(host, path.name)
+    except (NotFound, SetupFailed):
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(pool.layers_dir / path.name, pool.trash_dir / new_layer_id())
+    failpoint(host.state_dir, "trash.moved")
+    path.unlink(missing_ok=True)
     return True
 
 
 def empty_trash(host: Host) -> None:
     """Remove what lies in the trash; one at a time does so, the others wait for it."""
     with lock(host, "trash", wait_sec=600):
-        for name in _listed(host.trash_dir):
-            files.remove_tree(host.trash_dir / name)
+        for pool in pools.there(host):
+            for name in _listed(pool.trash_dir):
+                if not pool.driver.remove(pool.trash_dir / name):
+                    files.remove_tree(pool.trash_dir / name)
 
 
 def _listed(directory: Path) -> list[str]:

@@ -8,7 +8,7 @@ from ..core.sentences import say
 from ..core.states import Status
 from ..models import Container
 from . import lifecycle
-from .create import take_layers
+from .create import choose_pool, take_layers
 from .job import Job
 from .runtime import Origin
 
@@ -44,6 +44,7 @@ def _make(job: Job, source: Container, target: Container) -> None:
         stored = job.runtime.stored().get(target.pk)
         take_layers(target, stored.layers if stored else ())
         return
+    choose_pool(job, target)
     name = job.arguments.get("snapshot")
     snapshot = source.snapshots.filter(name=name).first() if name else None
     if name and snapshot is None:

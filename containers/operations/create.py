@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..bookkeeping import records
+from ..core.pool_rules import BEST
 from ..core.states import Status
 from ..models import Container, Image
 from . import images, lifecycle
@@ -16,6 +17,7 @@ def run(job: Job) -> None:
         image = images.ensure(job, job.arguments["image"])
         job.no_more_cancel()
         take_over(container, image)
+        choose_pool(job, container)
         spec = job.final_spec(container)
         job.progress(85, "Making the container")
         stored = job.runtime.create(spec, lambda pct, text: job.progress(85 + pct // 20, text))
@@ -37,6 +39,13 @@ def undo(job: Job) -> None:
         return
     job.runtime.delete(job.container.pk)
     records.undo_reservation(job.operation)
+
+
+def choose_pool(job: Job, container: Container) -> None:
+    """Write into the row which pool is the best one now, where that was asked for."""
+    if container.pool == BEST:
+        container.pool = job.runtime.best_pool(container.project.name)
+        container.save(update_fields=["pool"])
 
 
 def take_layers(container: Container, layers: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..core import basket, filenames, images, more_ids, points, policy, policy_file, store
+from ..core import basket, filenames, images, more_ids, points, policy, policy_file, pool_rules, store
 from ..core.basket import Entry
 from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied, SpecError
 from ..core.exits import LastExit
@@ -26,6 +26,7 @@ from ..core.lifecycle import (
     granting,
     hooking,
     importing,
+    pooling,
     publishing,
     replugging,
     resizing,
@@ -89,11 +90,20 @@ class KernelRuntime:
         counted = rules.ceilings_of(spec.project) != policy.Ceilings()
         policy.check(rules, spec, self.stored().values() if counted else ())
 
+    def best_pool(self, project: str) -> str:
+        return pooling.best(self.host, policy_file.load(self.host).pools, project)
+
+    def _settle(self, spec: Spec) -> None:
+        """See that the pool that a container is to lie in is there; after its policy was checked."""
+        if spec.pool != pool_rules.DEFAULT:
+            pooling.settle(self.host, policy_file.load(self.host).pools, spec.pool)
+
     def create(self, spec: Spec, progress: Progress) -> Spec:
         # what an image is made of is the store's to know: a row could name somebody else's layer
         own = dataclasses.replace(spec, layers=store.load_image(self.host, spec.image).layers)
         with _CEILINGS:
             self.check_policy(own)
+            self._settle(own)
             made = stored.create(self.host, own, progress=progress)
         networks.register(self.host, made)
         return made
@@ -101,6 +111,7 @@ class KernelRuntime:
     def take_in(self, spec: Spec, make: Callable[[], Spec]) -> None:
         with _CEILINGS:
             self.check_policy(spec)
+            self._settle(spec)
             made = make()
         networks.register(self.host, made)
 
@@ -242,6 +253,7 @@ class KernelRuntime:
         layers = origin.layers or named
         with _CEILINGS:
             self.check_policy(spec)
+            self._settle(spec)
             made = stored.clone(self.host, source_id, spec, snapshot_layers=layers, full=origin.full, progress=progress)
         networks.register(self.host, made)
         try:
@@ -346,6 +358,10 @@ class KernelRuntime:
                 "apparmor": list(rules.containers.apparmor),
                 "seccomp": {name: {"projects": list(one.projects)} for name, one in rules.seccomp.items()},
                 "capabilities": list(rules.containers.capabilities),
+                "pools": {
+                    name: {"projects": list(one.projects), "driver": one.driver, "disk_bytes": one.disk_bytes}
+                    for name, one in rules.pools.items()
+                },
                 "sources": list(rules.images.sources),
                 "insecure": list(rules.images.insecure),
                 "directories": sorted(rules.images.directories),

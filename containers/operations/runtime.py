@@ -88,6 +88,10 @@ class Runtime(Protocol):
         """Raise PolicyDenied where the host's policy forbids the spec."""
         ...
 
+    def best_pool(self, project: str) -> str:
+        """Return the name of the storage pool that suits a new container of a project best."""
+        ...
+
     def create(self, spec: Spec, progress: Progress) -> Spec:
         """Make the container on disk, and let the network know it; return its spec as stored."""
         ...

@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy
 from ..asking.requests import ContainerRequest
 from ..core.errors import CoreError, SpecError
 from ..core.names import NAME_PATTERN
+from ..core.pool_rules import DEFAULT as DEFAULT_POOL
 from ..core.spec import CPU_WEIGHT_MAX, CPUS_MIN, MEMORY_MIN_BYTES, PIDS_MIN
 from ..core.units import format_bytes
 from ..models import Container, Host
@@ -184,6 +185,7 @@ class CreateForm(forms.Form):
     init_command = forms.CharField(required=False)
     environment = forms.CharField(required=False)
     start = forms.CharField(required=False)
+    pool = forms.CharField(required=False)
 
     def request(self, more: Mapping[str, Any] | None = None) -> ContainerRequest:
         """Return what is asked for; more: what the advanced part adds. Raises SpecError naming the field."""
@@ -201,6 +203,7 @@ class CreateForm(forms.Form):
             nics=nics,
             limits={name: value for name, value in limits.items() if value is not None},
             restart=str(data.get("restart") or "no"),
+            pool=str(data.get("pool") or DEFAULT_POOL),
             **{
                 name: parse(name, data)
                 for name in ("description", "tags", "autostart", "ephemeral", "privileged", "start")

@@ -120,6 +120,7 @@ def container(row: Container) -> dict[str, Any]:
         "privileged": row.privileged,
         "ephemeral": row.ephemeral,
         "restart": row.restart,
+        "pool": row.pool,
         "restart_count": row.restart_count,
         "restart_at": time(row.restart_at) if row.restarts else None,
         "mounts": row.mounts,

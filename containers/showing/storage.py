@@ -6,13 +6,15 @@ from typing import Any, Final
 
 from django.db.models import Count, QuerySet, Sum
 
+from panel.accounts import services
 from panel.accounts.models import User
 
+from ..asking import pools
 from ..clients import room
 from ..models import Container, Host, Image, Trashed
 
 DRIVER: Final = "overlay"
-ABILITIES: Final = ("overlay", "disk-limits", "disk-growth")
+ABILITIES: Final = ("overlay", "btrfs", "disk-limits", "disk-growth")
 """The doctor's findings that are about what the storage can do."""
 
 
@@ -36,6 +38,7 @@ def overview(user: User, host: Host) -> dict[str, Any]:
         "containers_bytes": sum(one["own_bytes"] or 0 for one in users),
         "snapshots_bytes": sum(one["snapshots_bytes"] for one in users),
         "trash_bytes": _sum(Trashed.objects.visible_to(user).filter(host=host)),
+        "pools": _pools(user, host, found.pools, users),
         "abilities": [_ability(finding) for finding in _findings(host)],
         "containers": users,
     }
@@ -44,7 +47,7 @@ def overview(user: User, host: Host) -> dict[str, Any]:
 def _containers(user: User, host: Host) -> list[dict[str, Any]]:
     rows: QuerySet[Container] = Container.objects.visible_to(user).filter(host=host)
     counted = rows.annotate(points=Count("snapshots"), points_bytes=Sum("snapshots__size_bytes"))
-    columns = ("pk", "name", "project__name", "limits", "points", "points_bytes")
+    columns = ("pk", "name", "project__name", "pool", "limits", "points", "points_bytes")
     return [dict(row) for row in counted.order_by().values(*columns)]
 
 
@@ -53,12 +56,40 @@ def _user(row: dict[str, Any], measured: dict[str, int]) -> dict[str, Any]:
     return {
         "name": row["name"],
         "project": row["project__name"],
+        "pool": row["pool"],
         "own_bytes": own,
         "limit_bytes": row["limits"].get("disk_bytes"),
         "snapshots": row["points"],
         "snapshots_bytes": points,
         "bytes": (own or 0) + points,
     }
+
+
+def _pools(user: User, host: Host, measured: list[dict[str, Any]], users: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the pools that he may use, or all of them to who administers the host, with what his containers hold."""
+    projects = list(services.visible_projects(user).values_list("name", flat=True))
+    own = set(pools.names(host, projects))
+    found = []
+    for one in measured:
+        if one["name"] not in own and not user.host_admin:
+            continue
+        there = one["room"] or {}
+        mine = [row for row in users if row["pool"] == one["name"]]
+        found.append(
+            {
+                "name": one["name"],
+                "driver": one["driver"],
+                "filesystem": there.get("kind", ""),
+                "total_bytes": there.get("total_bytes"),
+                "used_bytes": there["total_bytes"] - there["free_bytes"] if there else None,
+                "free_bytes": there.get("free_bytes"),
+                "ok": not one["problem"],
+                "problem": one["problem"],
+                "containers": len(mine),
+                "containers_bytes": sum(row["bytes"] for row in mine),
+            }
+        )
+    return found
 
 
 def _sum(rows: QuerySet[Any]) -> int:

@@ -17,7 +17,7 @@ with N bytes of JSON; for a subscription one such answer every second. {"type": 
 conversation.
 The JSON of stats: {"at", "containers": {ID: sample}, "host": sample}; of cgroup: {"value"} or {"refused": error}; of
 console: {"text", "size_bytes"}; of room: {"kind", "total_bytes", "free_bytes", "inodes", "inodes_free", "containers":
-{ID: bytes}}; of audit: that of upkeep.sealcheck.Report, null before the first check.
+{ID: bytes}, "pools": [...]}; of audit: that of upkeep.sealcheck.Report, null before the first check.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import cgroups, consolelog, store
-from ..core.errors import CoreError
+from ..core import cgroups, consolelog, policy, policy_file, store
+from ..core.errors import CoreError, SpecError
 from ..core.host import Host
+from ..core.lifecycle import pooling
 from ..core.storage import disks, room
 from .backups import BackupStreams
 from .chores import Chore, Chores
@@ -94,7 +95,13 @@ class Ticker:
 
     def _room(self) -> dict[str, Any]:
         """Return the room on the disk, and what was last measured of each container, running or not."""
-        return {**dataclasses.asdict(room.of(self._host.layers_dir)), "containers": self._disk.all_used()}
+        try:
+            rules = policy_file.load(self._host)
+        except SpecError:  # the doctor says so
+            rules = policy.DEFAULT
+        found = [dataclasses.asdict(one) for one in pooling.seen(self._host, rules.pools)]
+        whole = dataclasses.asdict(room.of(self._host.layers_dir))
+        return {**whole, "containers": self._disk.all_used(), "pools": found}
 
     def _writable_layer(self, container_id: str) -> Path | None:
         """Return the directory, or the disk, of a container's own layer: only what it wrote, not the image."""

@@ -8,8 +8,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
-from containers.asking import services
+from containers.asking import pools, services
 from containers.core.errors import CoreError
+from containers.core.pool_rules import BEST
 from containers.models import Image, Network, local_host
 from containers.showing import creating
 from containers.showing.forms import NO_NETWORK, RESTARTS, UNITS, CreateForm, ranges, suggested_name
@@ -62,6 +63,7 @@ def _context(user: User, values: Any) -> dict[str, Any]:
     shown["project"] = values.get("project") or first
     shown["network"] = values.get("network") or "default"
     more = values.getlist("more_networks") if hasattr(values, "getlist") else ()
+    places = pools.names(host, [project.name for project in projects])
     advanced = any(shown[name] for name in ("init_command", "environment", "ephemeral", "privileged"))
     groups = creating.groups(host, user, values)
     opened = creating.touched(groups)
@@ -81,5 +83,6 @@ def _context(user: User, values: Any) -> dict[str, Any]:
         "opened": opened,
         "advanced_groups": groups,
         "given": given,
+        "pools": [*places, BEST] if len(places) > 1 else [],
         "may_privileged": bool(host.facts.get("policy", {}).get("privileged")),
     }

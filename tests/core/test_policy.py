@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from containers.core import policy
+from containers.core import policy, pool_rules
 from containers.core.errors import PolicyDenied, SpecError
 from containers.core.nics import Nic
 from containers.core.security import Security
@@ -65,6 +65,10 @@ def test_the_example_in_the_documentation_is_valid() -> None:
         ('[shares.Media]\npath = "/srv"', "policy.shares.Media"),
         ('[devices.disk]\nprojects = ["*"]', "policy.devices.disk.path"),
         ('[devices.disk]\npath = "/etc/passwd"', "policy.devices.disk.path"),
+        ('[pools.fast]\ndriver = "btrfs"', "policy.pools.fast.path"),
+        ('[pools.fast]\npath = "/srv/a"\ndriver = "zfs"', "policy.pools.fast.driver"),
+        ('[pools.best]\npath = "/srv/a"', "policy.pools.best"),
+        ('[pools.default]\npath = "/srv/a"', "policy.pools.default"),
         ("[", "policy"),
     ],
 )
@@ -297,3 +301,41 @@ def test_object_stores_that_are_none(field: str, table: str) -> None:
     with pytest.raises(SpecError) as caught:
         policy.parse(table)
     assert caught.value.field == f"policy.backups.s3.{field}"
+
+
+POOLS = """
+[pools.fast]
+path = "/srv/fast"
+driver = "btrfs"
+projects = ["web"]
+[pools.boxes]
+path = "/srv/boxes"
+driver = "loop"
+projects = ["*"]
+"""
+
+
+def test_a_pool_is_given_to_projects_and_may_want_a_disk_limit() -> None:
+    rules = policy.parse(POOLS)
+    policy.check(rules, spec(pool="fast"))
+    policy.check(rules, spec(pool="boxes", limits=Limits(disk_bytes=1 << 30)))
+    for wrong, field in (
+        ({"pool": "none"}, "pool"),
+        ({"pool": "best"}, "pool"),
+        ({"pool": "fast", "project": "other"}, "pool"),
+        ({"pool": "boxes"}, "limits.disk_bytes"),
+    ):
+        with pytest.raises(PolicyDenied) as caught:
+            policy.check(rules, spec(**wrong))
+        assert caught.value.field == field
+
+
+def test_the_best_pool_has_subvolumes_then_room_and_no_fixed_sizes() -> None:
+    def one(name: str, driver: str, free: int) -> pool_rules.Candidate:
+        return pool_rules.Candidate(name=name, driver=driver, total_bytes=1000, free_bytes=free)
+
+    near, far, boxes = one("default", "overlay", 500), one("far", "overlay", 600), one("boxes", "loop", 999)
+    assert pool_rules.best([near, boxes]) == "default"
+    assert pool_rules.best([near, far, boxes]) == "far"
+    assert pool_rules.best([near, far, boxes, one("fast", "btrfs", 50)]) == "fast"
+    assert pool_rules.best([near, far, boxes, one("fast", "btrfs", 49)]) == "far"

@@ -10,12 +10,13 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from containers.models import Image, Snapshot, Trashed
+from containers.models import Image, Operation, Snapshot, Trashed
+from containers.operations import runner
 from containers.ticker.sampling import Tick
 from containers.ticker.server import Server
 from panel.accounts.models import Project
 from tests.web.api import Api
-from tests.web.world import make_container, make_host
+from tests.web.world import CORE_HOST, FakeRuntime, make_container, make_host
 
 pytestmark = pytest.mark.django_db
 GIB = 1024**3
@@ -31,7 +32,14 @@ FINDINGS = [
 def ticker(settings):
     """The ticker's socket, and what it has measured of containers."""
     made = make_host()
-    made.facts = {**made.facts, "doctor": FINDINGS}
+    told = {"fast": {"projects": ["team"], "driver": "btrfs", "disk_bytes": None},
+            "boxes": {"projects": ["others"], "driver": "loop", "disk_bytes": 3 * GIB}}  # fmt: skip
+    made.facts = {
+        **made.facts,
+        "disk_limits": True,
+        "doctor": FINDINGS,
+        "policy": {**made.facts.get("policy", {}), "pools": told},
+    }
     made.save()
     path = Path("/tmp") / f"bx{secrets.token_hex(4)}"  # short: the path of a socket ends at 107 bytes
     path.mkdir()
@@ -41,13 +49,23 @@ def ticker(settings):
     server = Server(
         path / "ticker.sock", path / "events.sock", history=lambda *_: {}, recent=lambda *_: {}, limits=lambda _: {},
         cgroup_file=lambda *_: {}, latest=lambda _: Tick(0.0, {}, "{}"), on_event=lambda _: None,
-        room=lambda: {**room, "containers": measured},
+        room=lambda: {**room, "containers": measured, "pools": [
+            {"name": "default", "driver": "overlay", "room": room, "problem": ""},
+            {"name": "boxes", "driver": "loop", "room": None, "problem": "It is not mounted."},
+            {"name": "fast", "driver": "btrfs", "problem": "",
+             "room": {**room, "kind": "btrfs", "free_bytes": 7 * GIB}},
+        ]},
     )  # fmt: skip
     server.start()
     yield measured
     server.stop()
     server.join()
     shutil.rmtree(path)
+
+
+def work(runtime) -> None:
+    for operation in Operation.objects.filter(status="queued"):
+        runner.run(operation.pk, runtime, CORE_HOST)
 
 
 def page(user) -> str:
@@ -75,7 +93,7 @@ def test_each_sees_his_own_and_an_administrator_everything(ticker, team, alice, 
     found = Api(alice).get("/storage")[1]
     assert found["containers"] == [
         {"name": "web-1", "project": "team", "own_bytes": GIB, "limit_bytes": 2 * GIB, "snapshots": 2,
-         "snapshots_bytes": 3 * GIB, "bytes": 4 * GIB},
+         "snapshots_bytes": 3 * GIB, "bytes": 4 * GIB, "pool": "default"},
     ]  # fmt: skip
     assert (found["containers_bytes"], found["trash_bytes"], found["images_bytes"]) == (GIB, GIB, 5 * GIB)
     nobody = Api(charlie).get("/storage")[1]
@@ -86,6 +104,55 @@ def test_each_sees_his_own_and_an_administrator_everything(ticker, team, alice, 
     assert "modprobe loop" in shown
     assert "web-1" in shown
     assert "db-1" not in shown
+
+
+def test_each_sees_the_pools_that_are_his_with_his_own_containers_in_them(ticker, team, alice, root):
+    mine = make_container(team, "web-1", pool="fast")
+    other = make_container(Project.objects.create(name="others"), "db-1", pool="boxes")
+    ticker |= {mine.pk: GIB, other.pk: 7 * GIB}
+    found = Api(root).get("/storage")[1]["pools"]
+    assert [(one["name"], one["ok"], one["containers_bytes"]) for one in found] == [
+        ("default", True, 0), ("boxes", False, 7 * GIB), ("fast", True, GIB),
+    ]  # fmt: skip
+    assert (found[1]["problem"], found[1]["free_bytes"]) == ("It is not mounted.", None)
+    assert "It is not mounted." in page(root)
+    found = Api(alice).get("/storage")[1]["pools"]
+    assert [one["name"] for one in found] == ["default", "fast"]
+    assert (found[1]["filesystem"], found[1]["used_bytes"], found[1]["containers"]) == ("btrfs", 93 * GIB, 1)
+    assert "boxes" not in page(alice)
+
+
+def test_a_container_lies_in_a_pool_that_is_given_to_its_project(ticker, team, alice, root):
+    runtime = FakeRuntime()
+    Project.objects.create(name="others")
+    body = {"image": "busybox", "project": "team"}
+    status, refused = Api(alice).post("/containers", {**body, "name": "a", "pool": "boxes"})
+    assert (status, refused["code"], refused["field"]) == (403, "policy", "pool")
+    assert Api(alice).post("/containers", {**body, "name": "b", "pool": "fast"})[0] == 202
+    assert Api(alice).post("/containers", {**body, "name": "c", "pool": "best"})[0] == 202
+    # where every container has a disk, one that asks for none gets the pool's, and keeps one
+    body = {"image": "busybox", "project": "others"}
+    assert Api(root).post("/containers", {**body, "name": "d", "pool": "boxes"})[0] == 202
+    work(runtime)
+    assert {name: Api(root).get(f"/containers/{name}")[1]["pool"] for name in "bcd"} == {
+        "b": "fast", "c": "best-of-team", "d": "boxes",
+    }  # fmt: skip
+    assert Api(root).get("/containers/d")[1]["limits"]["disk_bytes"] == 3 * GIB
+    status, refused = Api(root).patch("/containers/d", {"limits": {"disk_bytes": None}})
+    assert (status, refused["field"]) == (422, "limits.disk_bytes")
+    # a clone lies with its origin, or where it is asked to
+    assert Api(alice).post("/containers/b/clone", {"name": "e"})[0] == 202
+    work(runtime)
+    assert Api(alice).post("/containers/b/clone", {"name": "f", "pool": "default"})[0] == 202
+    assert Api(alice).post("/containers/b/clone", {"name": "g", "pool": "boxes"})[0] in (403, 409)
+    work(runtime)
+    assert [Api(alice).get(f"/containers/{name}")[1]["pool"] for name in "ef"] == ["fast", "default"]
+    browser = Client()
+    browser.force_login(alice, backend="allauth.account.auth_backends.AuthenticationBackend")
+    form = browser.get("/containers/_create?pool=fast").content.decode()
+    assert '<option value="fast" selected>' in form
+    assert '<option value="best">' in form
+    assert "boxes" not in form
 
 
 def test_what_was_never_measured_is_no_zero(ticker, team, alice):

@@ -90,6 +90,9 @@ class FakeRuntime:
     def check_policy(self, spec: Spec) -> None:
         self.policy(spec)
 
+    def best_pool(self, project: str) -> str:
+        return f"best-of-{project}"
+
     def create(self, spec: Spec, progress: Progress) -> Spec:
         self._call("create", spec.id)
         progress(50, "half")

@@ -11,13 +11,14 @@ from typing import Any
 from .. import policy_file
 from ..errors import CoreError, SpecError
 from ..host import Host
+from ..lifecycle import pooling
 from ..network import findings, nft
 from .check import Check, number
 
 
 def checks(state_dir: Path) -> list[Check]:
     """Look at everything; as root."""
-    return [*_network(state_dir), _policy(state_dir)]
+    return [*_network(state_dir), _policy(state_dir), *_pools(state_dir)]
 
 
 def _network(state_dir: Path) -> Iterator[Check]:
@@ -91,6 +92,25 @@ def _policy(state_dir: Path) -> Check:
         mend=f"Edit {host.policy_path}" if problem else "",
         part="policy",
     )
+
+
+def _pools(state_dir: Path) -> Iterator[Check]:
+    try:
+        host = Host.open(state_dir)
+        rules = policy_file.load(host).pools
+    except (OSError, ValueError, KeyError, SpecError):
+        return
+    for one in pooling.seen(host, rules):
+        if one.name in rules:
+            yield Check(
+                id=f"pool-{one.name}",
+                ok=not one.problem,
+                level="recommended",
+                what=one.problem or f"The storage pool {one.name} works, with the driver {one.driver}.",
+                why="No container can be made in a pool that does not work, and none in it starts.",
+                mend="" if not one.problem else f"Mount its file system, or edit {host.policy_path}",
+                part="policy",
+            )
 
 
 def _boxroom_tables(entries: list[dict[str, Any]]) -> set[str]:

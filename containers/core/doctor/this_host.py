@@ -108,7 +108,7 @@ def checks(place: Path) -> list[Check]:
     """Look at everything; place: a directory on the state directory's file system."""
     found = [_root(), _kernel(), *_probes(place), *_cgroups()]
     found += [_program(*entry) for entry in _PROGRAMS]
-    found += [_busybox(), *_space(place), *_limits(), _pressure(), _swap()]
+    found += [_busybox(), *_space(place), *_limits(), _pressure(), _swap(), _btrfs()]
     return found
 
 
@@ -247,6 +247,21 @@ def _space(place: Path) -> Iterator[Check]:
         what=f"{state.f_favail} inodes are free." if state.f_files else "The file system makes inodes as needed.",
         why="Every file of every image takes one.",
         mend="Choose a file system with more inodes.",
+    )
+
+
+def _btrfs() -> Check:
+    release = platform.release()
+    there = "\tbtrfs\n" in Path("/proc/filesystems").read_text() or any(
+        Path(f"/lib/modules/{release}/kernel/fs/btrfs").glob("btrfs.ko*")
+    )
+    return Check(
+        id="btrfs",
+        ok=there,
+        level="info",
+        what="The kernel has btrfs." if there else "No btrfs: the kernel has not got it.",
+        why="Storage pools on it copy what a running container wrote at once, however much it is.",
+        mend="" if there else "Use a kernel with btrfs, or pools with the driver overlay.",
     )
 
 

@@ -33,13 +33,14 @@ def present(host: Host, container_id: str) -> Iterator[tuple[str, ...]]:
     """
     running = alive(host, container_id)
     if running or _limited(host, container_id):
-        with store.making(host) as directory:
+        with contextlib.ExitStack() as held:
             if running:
+                overlay.flush(host, container_id)
                 with frozen(host, container_id):
                     failpoint(host.state_dir, "copy.frozen")
-                    root = _copied(host, container_id, directory)
+                    directory, root = _copied(host, container_id, held)
             else:
-                root = overlay.copy(host, container_id, directory, timeout_sec=None)
+                directory, root = held.enter_context(overlay.copied(host, container_id, timeout_sec=None))
             files.sync_tree(directory)
             failpoint(host.state_dir, "copy.copied")
             with store.lock(host, "layers", shared=True):
@@ -61,10 +62,10 @@ def _limited(host: Host, container_id: str) -> bool:
     return disks.there(host, root.writable) and not overlay.untouched(host, root)
 
 
-def _copied(host: Host, container_id: str, directory: Path) -> store.Root:
+def _copied(host: Host, container_id: str, held: contextlib.ExitStack) -> tuple[Path, store.Root]:
     """Copy what a frozen container wrote; raises TimedOut saying what can be done instead where it takes too long."""
     try:
-        return overlay.copy(host, container_id, directory, timeout_sec=FROZEN_MAX_SEC)
+        return held.enter_context(overlay.copied(host, container_id, timeout_sec=FROZEN_MAX_SEC))
     except TimedOut:
         raise TimedOut(
             say(

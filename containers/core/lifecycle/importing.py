@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from .. import files, store
+from .. import files, pools, store
 from ..errors import NotFound, SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
@@ -63,7 +63,7 @@ def copied(host: Host, spec: Spec, *, progress: Progress, cancelled: Callable[[]
     """
     source = ordered(host, spec.id)
     finding.check(source)
-    with store.making(host) as scratch, store.making(host) as directory:
+    with store.making(host) as scratch, store.making(host, pools.open_pool(host, spec.pool)) as directory:
         progress(10, f"Copying the root file system of {source.name}")
         plain = len(source.layers) == 1 and not source.uids and not source.gids
         if plain:

@@ -6,7 +6,7 @@ writable layer, whose commit point is the rename of root.json.
 
 from __future__ import annotations
 
-from .. import store
+from .. import pools, store
 from ..errors import InUse, InvalidTransition, StorageFull
 from ..host import Host
 from ..limits import Limits
@@ -38,7 +38,7 @@ def resize(host: Host, container_id: str, before: Limits, after: Limits) -> None
         try:
             overlay.resized(host, container_id, size)
         except StorageFull as error:
-            left = room.of(host.layers_dir)
+            left = room.of(pools.of_layer(host, root.writable).layers_dir)
             if size is None or not left.free_bytes or left.inodes_free == 0:
                 raise  # it is the host's disk that is full
             raise InUse("What it has written is more than that.", field="limits.disk_bytes") from error

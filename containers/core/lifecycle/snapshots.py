@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from .. import files, points, store
+from .. import files, points, pools, store
 from ..errors import AlreadyExists, SpecError
 from ..failpoints import failpoint
 from ..host import Host
@@ -168,9 +168,10 @@ def restore(
             blank = points.Snapshot(kind="safety", layers=(), **dataclasses.asdict(safety))
             _keep(host, now, blank)
             failpoint(host.state_dir, "restore.safe")
-        wanted = dataclasses.replace(spec or now, layers=layers)
+        wanted = dataclasses.replace(spec or now, layers=layers, pool=now.pool)
+        pool = pools.of_layer(host, store.load_root(host, container_id).writable)
         with store.lock(host, "layers", shared=True):
-            fresh = overlay.fresh(host, layers, made_for=container_id, size=disks.wanted(wanted.limits))
+            fresh = overlay.fresh(host, layers, made_for=container_id, size=disks.wanted(wanted.limits), pool=pool)
             root = dataclasses.replace(fresh, lineage=lineage)
             failpoint(host.state_dir, "restore.fresh")
             identity.write(host, wanted, root, twin=False)

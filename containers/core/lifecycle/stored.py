@@ -21,7 +21,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .. import cgroups, files, points, store
+from .. import cgroups, files, points, pools, store
 from ..errors import AlreadyExists, Busy, CoreError, NotFound
 from ..failpoints import failpoint
 from ..host import Host
@@ -154,7 +154,7 @@ def clone(
             layers = snapshot_layers
         if full:
             progress(30, "Copying everything")
-            layers = merge.flattened(host, layers, made_for=new_spec.id)
+            layers = merge.flattened(host, layers, made_for=new_spec.id, pool=pools.open_pool(host, new_spec.pool))
         failpoint(host.state_dir, "clone.layers")
         progress(60, "Making its writable layer")
         spec = dataclasses.replace(new_spec, layers=layers)
@@ -216,9 +216,9 @@ def _make_held(
     spec.check()
     if host.container_dir(spec.id).exists():
         raise AlreadyExists(say("The container %(name)s is on this host already.", name=spec.name))
-    root = dataclasses.replace(
-        overlay.fresh(host, spec.layers, made_for=spec.id, size=disks.wanted(spec.limits)), lineage=lineage
-    )
+    pool = pools.open_pool(host, spec.pool)
+    fresh = overlay.fresh(host, spec.layers, made_for=spec.id, size=disks.wanted(spec.limits), pool=pool)
+    root = dataclasses.replace(fresh, lineage=lineage)
     try:
         failpoint(host.state_dir, "create.fresh")
         identity.write(host, spec, root, twin=twin)

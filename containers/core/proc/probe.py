@@ -1,7 +1,8 @@
 """Tries what the runtime needs, in processes of its own, and prints what failed: ``{"probe": null or "why not"}``.
 
 Run as ``python -I -S probe.py DIRECTORY``: a fresh, single-threaded interpreter, for it forks and enters namespaces.
-DIRECTORY: an existing directory on the file system in question. Everything made goes away with the probe's processes.
+DIRECTORY: an existing directory on the file system in question; a second argument, ``overlay``, tries only what depends
+on it. Everything made goes away with the probe's processes.
 """
 
 from __future__ import annotations
@@ -187,6 +188,9 @@ def main() -> int:
         "uts": syscalls.CLONE_NEWUTS,
     }
     try:
+        if sys.argv[2:] == ["overlay"]:
+            sys.stdout.write(json.dumps({"overlay": in_child(lambda: overlay(scratch))}))
+            return 0
         results = {f"namespace-{name}": in_child(namespace(flag)) for name, flag in kinds.items()}
         results["id-map"] = in_child(id_map)
         results["idmapped-mount"] = in_child(lambda: idmapped_mount(scratch))

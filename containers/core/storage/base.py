@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ..host import Host
+from ..pools import Pool
 from ..spec import Spec
 from ..store import Root
 from .disks import Size
@@ -38,14 +40,18 @@ class Storage(Protocol):
     def plan(self, host: Host, spec: Spec) -> RootPlan:
         """Return what to mount as the container's root."""
 
-    def fresh(self, host: Host, layers: tuple[str, ...], *, made_for: str, size: Size | None) -> Root:
+    def fresh(
+        self, host: Host, layers: tuple[str, ...], *, made_for: str, size: Size | None, pool: Pool | None
+    ) -> Root:
         """Make an empty writable layer above layers. The caller holds the layers lock until something refers to it."""
 
     def seal(self, host: Host, container_id: str) -> tuple[str, ...]:
         """Turn what a stopped container wrote into a read-only layer; return the stack that is its root now."""
 
-    def copy(self, host: Host, container_id: str, into: Path, *, timeout_sec: float) -> Root:
-        """Copy what a frozen container wrote into a directory in the making; return the root it was made from."""
+    def copied(
+        self, host: Host, container_id: str, *, timeout_sec: float | None
+    ) -> AbstractContextManager[tuple[Path, Root]]:
+        """Yield a copy, in the making, of what a frozen container wrote, and the root it was made from."""
 
     def publish(self, host: Host, directory: Path) -> str:
         """Make a finished directory a read-only layer; return its id."""

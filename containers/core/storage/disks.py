@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .. import disk_mount, files, store
+from .. import disk_mount, files, pools, store
 from ..capabilities import NAMES
 from ..errors import HostUnsupported, SetupFailed
 from ..host import Host
@@ -83,6 +83,7 @@ def source(host: Host, layer: str) -> Path:
 @contextlib.contextmanager
 def tree(host: Host, layer: str) -> Iterator[Path]:
     """Yield the tree of a layer; while the block lasts, for this process and its children. Raises SetupFailed."""
+    pools.of_layer(host, layer)  # says so where it is not there
     if not there(host, layer):
         yield store.rootfs(host, layer)
         return

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import basket, files, holds, store
+from .. import basket, files, holds, pools, store
 from ..backups import places
 from ..backups.directories import Directory
 from ..errors import Busy, NotFound, SetupFailed, SpecError
@@ -65,8 +65,9 @@ def collect(host: Host, *, wait_sec: float = 10.0) -> list[str]:
     """
     with store.lock(host, "layers", wait_sec=wait_sec):
         unused = sorted(store.layer_ids(host) - used_layers(host))
-        for layer in unused:
-            store.to_trash(host, host.layers_dir / layer)
+        unused = [layer for layer in unused if store.to_trash(host, host.layers_dir / layer)]
+        for path in list(pools.unlinked(host)):
+            store.to_trash(host, path)
     failpoint(host.state_dir, "collect.trashed")
     store.empty_trash(host)
     return unused
@@ -83,7 +84,7 @@ def sweep(host: Host) -> list[str]:
             found += [f"unfinished backup: {name}" for name in place.sweep()]
     for directory in _record_dirs(host):
         found += [f"half written: {path.name}" for path in files.remove_abandoned(directory)]
-    found += [f"in the trash: {name}" for name in sorted(os.listdir(host.trash_dir))]
+    found += [f"in the trash: {name}" for pool in pools.there(host) for name in sorted(os.listdir(pool.trash_dir))]
     found += [f"nothing in the trash: {entry_id}" for entry_id in _hollow(host) if _drop(host, entry_id)]
     with contextlib.suppress(Busy):  # something is being made right now: the next sweep comes
         found += [f"unused layer: {layer}" for layer in collect(host, wait_sec=1.0)]
@@ -107,10 +108,15 @@ def orphans(host: Host) -> list[Orphan]:
         found.append(Orphan(path=str(host.basket_dir / entry_id), why="Nothing in the trash."))
     try:
         with store.lock(host, "trash", wait_sec=0):
-            found += _entries(host.trash_dir, "Waits for its removal.")
+            for pool in pools.there(host):
+                found += _entries(pool.trash_dir, "Waits for its removal.")
         with store.lock(host, "layers", wait_sec=0):
+            near = {pool.name for pool in pools.there(host)}
             for layer in sorted(store.layer_ids(host) - used_layers(host)):
-                found.append(Orphan(path=str(host.layers_dir / layer), why="No image, container or snapshot uses it."))
+                if pools.name_of(host, layer) in near:
+                    why = "No image, container or snapshot uses it."
+                    found.append(Orphan(path=str(host.layers_dir / layer), why=why))
+            found += [Orphan(path=str(path), why="Not a layer.") for path in pools.unlinked(host)]
     except Busy:
         pass  # something is at work right now: what it makes or removes is not litter
     known = {*store.container_ids(host)}

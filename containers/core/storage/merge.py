@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from .. import files, store
+from .. import files, pools, store
 from ..failpoints import failpoint
 from ..host import Host
 from ..tree_copy import copy_tree
@@ -23,39 +23,44 @@ def bounded(host: Host, layers: tuple[str, ...], *, made_for: str) -> tuple[str,
     """
     if len(layers) <= overlay.LAYERS_MAX:
         return layers
-    return (layers[0], _merged(host, layers[1:], made_for=made_for, kind="merged"))
+    pool = pools.of_layer(host, layers[-1])
+    return (layers[0], _merged(host, layers[1:], made_for=made_for, kind="merged", pool=pool))
 
 
-def flattened(host: Host, layers: tuple[str, ...], *, made_for: str) -> tuple[str, ...]:
+def flattened(host: Host, layers: tuple[str, ...], *, made_for: str, pool: pools.Pool | None = None) -> tuple[str, ...]:
     """Return one new layer with the content of a stack: a copy that shares nothing with anybody.
 
-    The caller holds the layers lock (shared) until something refers to it.
+    pool: where it lies; None is the default one. The caller holds the layers lock (shared) until something refers to
+    it.
     """
-    return (_merged(host, layers, made_for=made_for, kind="whole"),)
+    return (_merged(host, layers, made_for=made_for, kind="whole", pool=pool),)
 
 
-def _merged(host: Host, layers: tuple[str, ...], *, made_for: str, kind: str) -> str:
+def _merged(host: Host, layers: tuple[str, ...], *, made_for: str, kind: str, pool: pools.Pool | None = None) -> str:
     """Make one layer of many; marks of what lies below stay in force."""
-    with store.making(host) as directory:
+    with store.making(host, pool) as directory:
         copy_tree(store.rootfs(host, layers[0]), directory / "rootfs")
         for layer in layers[1:]:
-            _lay_over(host, store.rootfs(host, layer), directory / "rootfs")
+            _lay_over(store.rootfs(host, layer), directory / "rootfs")
         overlay.describe(directory, made_for=made_for, kind=kind)
         files.sync_tree(directory)
         failpoint(host.state_dir, "merge.merged")
         return overlay.publish(host, directory)
 
 
-def _lay_over(host: Host, upper: Path, lower: Path) -> None:
+def _lay_over(upper: Path, lower: Path) -> None:
     """Change lower, a layer in the making, into what the two together are; whiteouts and opaque marks stay in force."""
+    # beside it, and not in the store's trash: a subvolume's parts cannot be moved out of it
+    gone = lower.parent / "gone"
+    gone.mkdir(mode=0o700)
     with files.opened(upper) as upper_fd, files.opened(lower) as lower_fd:
-        _clear(host, upper_fd, lower_fd)
-    store.empty_trash(host)
+        _clear(gone, upper_fd, lower_fd)
+    files.remove_tree(gone)
     copy_tree(upper, lower)
 
 
-def _clear(host: Host, upper_fd: int, lower_fd: int) -> None:
-    """Take away from lower what upper replaces or hides, so that a plain copy over it gives the merged tree."""
+def _clear(gone: Path, upper_fd: int, lower_fd: int) -> None:
+    """Move out of lower what upper replaces or hides, so that a plain copy over it gives the merged tree."""
     waiting: list[tuple[str, ...]] = [()]
     while waiting:
         path = waiting.pop()
@@ -70,7 +75,7 @@ def _clear(host: Host, upper_fd: int, lower_fd: int) -> None:
                 if both and not _opaque_entry(above_fd, name):
                     waiting.append((*path, name))
                 else:
-                    os.rename(name, host.trash_dir / store.new_layer_id(), src_dir_fd=below_fd)
+                    os.rename(name, gone / store.new_layer_id(), src_dir_fd=below_fd)
 
 
 def _opaque_entry(directory_fd: int, name: str) -> bool:

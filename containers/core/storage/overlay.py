@@ -8,13 +8,15 @@ Source: kernel Documentation/filesystems/overlayfs.rst.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from .. import files, store
+from .. import files, pools, store
 from ..errors import SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
@@ -41,7 +43,7 @@ def plan(host: Host, spec: Spec) -> RootPlan:
     disk = "" if store.rootfs(host, root.writable).is_dir() else str(disks.path(host, root.writable))
     if not disk or not disks.there(host, root.writable):
         require(host, root.writable)
-    writable = host.layers_dir / root.writable
+    writable = pools.directory(host, root.writable)
     return RootPlan(
         lowers=tuple(str(store.rootfs(host, layer)) for layer in reversed(root.layers)),
         writable=str(writable),
@@ -55,21 +57,33 @@ def require(host: Host, layer: str) -> None:
     """Raise SetupFailed where a layer is not on this host, or what is named is none: it becomes part of a path."""
     path = store.rootfs(host, layer)
     if not store.is_layer_id(layer) or not path.is_dir():
+        if store.is_layer_id(layer):
+            pools.of_layer(host, layer)  # says so where its pool is not there
         raise SetupFailed(
             say("The layer %(layer)s is missing on this host.", layer=layer), step="find-layers", path=str(path)
         )
 
 
-def fresh(host: Host, layers: tuple[str, ...], *, made_for: str, size: disks.Size | None = None) -> Root:
-    """Make an empty writable layer above layers, which can hold as much as size says; None: as the host can.
+def fresh(
+    host: Host,
+    layers: tuple[str, ...],
+    *,
+    made_for: str,
+    size: disks.Size | None = None,
+    pool: pools.Pool | None = None,
+) -> Root:
+    """Make an empty writable layer above layers, which can hold as much as size says; None: as its pool can.
+
+    pool: where it lies; None is the default one.
 
     Nothing refers to it yet: the caller holds the layers lock (shared) until something does. made_for: its id.
     """
     for layer in layers:
         require(host, layer)
+    pool = pool or pools.default(host)
     writable = store.new_layer_id()
-    directory = host.layers_dir / writable
-    directory.mkdir(mode=0o700)
+    directory = pool.layers_dir / writable
+    pool.driver.make(directory)
     try:
         if size is None:
             _empty(directory, store.rootfs(host, layers[-1]))
@@ -80,6 +94,7 @@ def fresh(host: Host, layers: tuple[str, ...], *, made_for: str, size: disks.Siz
                 _empty(top, store.rootfs(host, layers[-1]))
                 files.sync_tree(top)
         describe(directory, made_for=made_for, kind="writable")
+        pools.link(host, pool, writable)
     except BaseException:
         store.discard(host, directory)
         raise
@@ -111,7 +126,7 @@ def seal(host: Host, container_id: str) -> tuple[str, ...]:
         return root.layers
     stack = (*root.layers, root.writable)
     with store.lock(host, "layers", shared=True):
-        new = fresh(host, stack, made_for=container_id)
+        new = fresh(host, stack, made_for=container_id, pool=pools.of_layer(host, root.writable))
         failpoint(host.state_dir, "seal.fresh")
         store.save_root(host, container_id, dataclasses.replace(new, lineage=root.lineage))
     failpoint(host.state_dir, "seal.committed")
@@ -121,18 +136,33 @@ def seal(host: Host, container_id: str) -> tuple[str, ...]:
     return stack
 
 
-def copy(host: Host, container_id: str, into: Path, *, timeout_sec: float | None) -> Root:
-    """Copy what a container that stands still wrote into an empty directory (of `store.making`), to be published.
+@contextlib.contextmanager
+def copied(host: Host, container_id: str, *, timeout_sec: float | None) -> Iterator[tuple[Path, Root]]:
+    """Yield a directory of `store.making` with a copy of what a container that stands still wrote, to be published.
 
     Keeps owners, modes, times, ACLs, extended attributes (overlay's marks too), hard links, holes and device nodes
-    (whiteouts); shares the data where the file system can. Not on the disk yet, for the container to stand still no
-    longer than it must. Returns the root it was made from; raises TimedOut, StorageFull.
+    (whiteouts). Made at once where the pool's driver can do that; else what takes longer than timeout_sec is given up,
+    and the data is shared where the file system can. Not on the disk yet, for the container to stand still no longer
+    than it must. Yields the root it was made from, too; raises TimedOut, StorageFull.
     """
     root = store.load_root(host, container_id)
-    with disks.tree(host, root.writable) as tree:
-        copy_tree(tree, into / "rootfs", timeout_sec=timeout_sec)
-    describe(into, made_for=container_id, kind="copy")
-    return root
+    pool = pools.of_layer(host, root.writable)
+    limited = disks.there(host, root.writable)
+    with store.making(host, pool, like=None if limited else pools.directory(host, root.writable)) as into:
+        if (into / "rootfs").is_dir():
+            files.remove_tree(into / "work")
+        else:
+            with disks.tree(host, root.writable) as tree:
+                copy_tree(tree, into / "rootfs", timeout_sec=timeout_sec)
+        describe(into, made_for=container_id, kind="copy")
+        yield into, root
+
+
+def flush(host: Host, container_id: str) -> None:
+    """Bring what a container wrote to the disk where copying it would do so: before it has to stand still."""
+    pool = pools.of_layer(host, store.load_root(host, container_id).writable)
+    if pool.driver.AT_ONCE:
+        files.sync_tree(pool.place)
 
 
 def publish(host: Host, directory: Path) -> str:
@@ -140,7 +170,10 @@ def publish(host: Host, directory: Path) -> str:
 
     Nothing refers to it yet: the caller holds the layers lock (shared) until something does.
     """
-    os.rename(directory, host.layers_dir / directory.name)
+    pool = pools.holding(host, directory)
+    os.rename(directory, pool.layers_dir / directory.name)
+    failpoint(host.state_dir, "publish.renamed")
+    pools.link(host, pool, directory.name)
     files.sync_dir(host.layers_dir)
     return directory.name
 
@@ -153,7 +186,8 @@ def resized(host: Host, container_id: str, size: disks.Size | None) -> None:
     """
     root = store.load_root(host, container_id)
     with store.lock(host, "layers", shared=True):
-        new = fresh(host, root.layers, made_for=container_id, size=size)
+        pool = pools.of_layer(host, root.writable)
+        new = fresh(host, root.layers, made_for=container_id, size=size, pool=pool)
         try:
             with disks.tree(host, root.writable) as old, disks.tree(host, new.writable) as tree:
                 copy_tree(old, tree)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 from containers.asking import requests, services
 from containers.core.errors import CoreError, InvalidTransition
@@ -21,6 +21,7 @@ def register(verbs: Verbs) -> None:
     create.add_argument("--image", required=True, metavar="IMAGE", help="an image's name")
     create.add_argument("--project", default="default", help="the project it belongs to (default)")
     create.add_argument("--network", default="default", help="the network it joins (default)")
+    create.add_argument("-B", "--pool", default="default", help="the storage pool it lies in; best: whichever suits")
     create.add_argument("--start", action="store_true", help="start it too")
     create.add_argument("--ephemeral", action="store_true", help="delete it when it stops")
     create.add_argument("--autostart", action="store_true", help="start it with the host")
@@ -59,8 +60,11 @@ def register(verbs: Verbs) -> None:
     auto.add_argument("-t", "--timeout", type=int, default=60, help="seconds for a clean stop (60)")
 
 
+_ASKED: Final = ("image", "project", "network", "pool", "start", "ephemeral", "autostart")
+
+
 def _create(options: dict[str, Any]) -> int:
-    given = {name: options[name] for name in ("image", "project", "network", "start", "ephemeral", "autostart")}
+    given = {name: options[name] for name in _ASKED}
     wanted = services.ContainerRequest(name=options["name"], privileged=options["privileged"], **given)
     base.follow(services.create_container(base.local_root(options), wanted), options)
     return 0

@@ -1,0 +1,271 @@
+"""Storage pools: what holds of containers in the store holds of those in a pool, too, and what else does.
+
+The tests that are imported are those of the store itself: here their containers lie in a pool on a file system of its
+own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from containers.core import pools, store, subvolumes
+from containers.core.errors import SetupFailed, StorageFull
+from containers.core.host import Host
+from containers.core.lifecycle import pooling, resizing, running, stored
+from containers.core.limits import Limits
+from containers.core.pool_rules import PoolRule
+from containers.core.pools import Pool
+from containers.core.spec import Spec
+from containers.core.states import Status
+from containers.core.storage import disks
+
+from . import test_storage as on_the_store
+from .conftest import NoNetwork, make_spec
+from .patience import wait_until
+from .test_storage import (
+    killed_at,
+    read,
+    recovered,
+    run_to_end,
+    sh,
+    test_a_deep_stack_is_merged_and_looks_the_same_inside,
+    test_a_restore_brings_back_deleted_changed_and_renamed_files,
+    test_a_running_snapshot_keeps_owners_xattrs_links_holes_and_whiteouts,
+    twin_of,
+    upper,
+)
+
+__all__ = [
+    "test_a_deep_stack_is_merged_and_looks_the_same_inside",
+    "test_a_restore_brings_back_deleted_changed_and_renamed_files",
+    "test_a_running_snapshot_keeps_owners_xattrs_links_holes_and_whiteouts",
+]
+SIZE_BYTES = {"btrfs": 128 << 20, "ext4": 128 << 20, "xfs": 320 << 20}
+
+
+def attach(place: Path) -> None:
+    subprocess.run(["mount", "-o", "loop", place.with_suffix(".img"), place], check=True)
+
+
+@pytest.fixture
+def mount(host: Host) -> Iterator[Callable[[str], Path]]:
+    """Return a function that makes a file system of a kind and mounts it; containers are ended before it goes."""
+    places: list[Path] = []
+
+    def make(kind: str) -> Path:
+        place = host.state_dir / kind
+        with open(place.with_suffix(".img"), "xb") as file:
+            file.truncate(SIZE_BYTES[kind])
+        subprocess.run([f"mkfs.{kind}", "-q", place.with_suffix(".img")], check=True, capture_output=True)
+        place.mkdir()
+        attach(place)
+        places.append(place)
+        place.chmod(0o755)
+        return place
+
+    try:
+        yield make
+    finally:
+        for container_id in store.container_ids(host):
+            running.stop(host, container_id, kill=True)
+        for place in filter(os.path.ismount, places):
+            # whoever was ended a moment ago may still be on its way out of it
+            wait_until(lambda place=place: not subprocess.run(["umount", place]).returncode, what="the unmount")
+
+
+@pytest.fixture
+def pool(host: Host, mount: Callable[[str], Path]) -> Pool:
+    """A pool of subvolumes on btrfs."""
+    return pools.settle(host, "fast", str(mount("btrfs")), "btrfs")
+
+
+@pytest.fixture
+def container(host: Host, layer: str, pool: Pool) -> Callable[..., Spec]:
+    """Return a function that makes a container in the pool."""
+    return lambda **changes: stored.create(host, make_spec(layer, pool=pool.name, **changes))
+
+
+def empty(pool: Pool) -> bool:
+    return not any(os.listdir(directory) for directory in (pool.layers_dir, pool.tmp_dir, pool.trash_dir))
+
+
+# kill -9, a full disk
+
+
+@pytest.mark.parametrize("point", ["copy.frozen", "copy.copied", "publish.renamed"])
+def test_a_killed_snapshot_of_a_running_one_leaves_nothing_in_the_pool(host, pool, running_container, point):
+    on_the_store.test_a_killed_snapshot_of_a_running_container_lets_it_run_on(host, running_container, point)
+    assert os.listdir(pool.tmp_dir) == os.listdir(pool.trash_dir) == []
+
+
+@pytest.mark.parametrize("point", ["seal.committed", "restore.fresh", "restore.committed"])
+def test_a_killed_restore_in_a_pool_is_done_or_not(host, container, point):
+    on_the_store.test_a_killed_restore_leaves_old_or_new_files_and_configuration_together(host, container, point)
+
+
+@pytest.mark.parametrize("errno_name", ["ENOSPC", "EIO"])
+def test_a_restore_that_fails_in_a_pool_changes_nothing(host, container, monkeypatch, errno_name):
+    on_the_store.test_a_restore_that_fails_changes_nothing(host, container, monkeypatch, "restore.written", errno_name)
+
+
+@pytest.mark.parametrize("point", ["create.fresh", "create.placed", "delete.committed", "trash.moved"])
+def test_a_killed_create_or_delete_leaves_nothing_in_the_pool(host, layer, container, pool, point):
+    store.save_image(host, store.Image(name="b", source={}, layers=(layer,), size_bytes=0, defaults={}))
+    if point.startswith("create"):
+        spec = make_spec(layer, pool=pool.name)
+        killed_at(host, point, "create", dataclasses.asdict(spec))
+    else:
+        spec = container()
+        killed_at(host, point, "delete", spec.id)
+    recovered(host)
+    assert not store.exists(host, spec.id)
+    assert empty(pool)
+    assert store.layer_ids(host) == {layer}
+
+
+def test_a_full_pool_refuses_and_keeps_what_is_in_it(host, layer, pool, container):
+    spec = container()
+    (upper(host, spec) / "f").write_text("kept")
+    filler = pool.place / "filler"
+    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(os.urandom(1 << 20))
+
+    def many() -> None:
+        for _ in range(1000):
+            stored.create(host, make_spec(layer, pool=pool.name))
+
+    with pytest.raises((StorageFull, OSError)) as refused:
+        many()
+    assert isinstance(refused.value, StorageFull) or refused.value.errno == errno.ENOSPC
+    filler.unlink()
+    recovered(host)
+    assert read(host, spec.id, "/f") == b"kept"
+    assert stored.snapshot(host, spec.id, "now").layers
+
+
+# what a driver makes of it
+
+
+def test_a_running_container_on_btrfs_is_copied_by_one_subvolume(host, pool, container):
+    spec = container(init_command=sh("head -c 8000000 /dev/urandom > /big; touch /done; sleep 1000"))
+    running.start(host, spec, network=NoNetwork())
+    tree = upper(host, spec)
+    wait_until((tree / "done").exists, what="the file")
+    before = os.stat(tree / "big")
+    kept = stored.snapshot(host, spec.id, "snap0")
+    (layer,) = set(kept.layers) - set(spec.layers)
+    copy = pools.directory(host, layer)
+    assert copy.parent == pool.layers_dir
+    assert subvolumes.is_one(copy)
+    assert sorted(os.listdir(copy)) == ["layer.json", "rootfs"]
+    found = os.stat(copy / "rootfs/big")
+    # a copied subvolume keeps the numbers of its files: a walk would have made new ones
+    assert (found.st_ino, found.st_size) == (before.st_ino, 8000000)
+    assert found.st_dev != before.st_dev
+    assert running.observe(host)[spec.id].status is Status.RUNNING
+    # what is written from now on is its own
+    (tree / "big").write_text("changed")
+    assert os.stat(copy / "rootfs/big").st_size == 8000000
+    running.stop(host, spec.id, kill=True)
+    stored.delete(host, spec.id)
+    assert empty(pool)
+    assert stored.orphans(host) == []
+
+
+@pytest.mark.parametrize("kind", ["xfs", "loop"])
+def test_pools_of_other_drivers_hold_clones_and_snapshots_too(host, layer, mount, kind):
+    """Between pools nothing is copied; a full clone shares nothing; each is deleted without the others."""
+    here = stored.create(host, make_spec(layer))
+    run_to_end(host, here, "echo one > /a; rm /etc/passwd")
+    place, driver = mount("ext4" if kind == "loop" else kind), "loop" if kind == "loop" else "overlay"
+    far = pools.settle(host, "far", str(place), driver)
+    limits = Limits(disk_bytes=24 << 20) if kind == "loop" else Limits()
+    linked = stored.clone(host, here.id, twin_of(here, pool="far", limits=limits))
+    full = stored.clone(host, here.id, twin_of(linked, pool="far", limits=limits), full=True)
+    stored.delete(host, here.id)
+    for spec in (linked, full):
+        assert pools.of_layer(host, store.load_root(host, spec.id).writable) == far
+        assert disks.there(host, store.load_root(host, spec.id).writable) == (kind == "loop")
+        assert "one" in run_to_end(host, spec, "cat /a; ! ls /etc/passwd 2>/dev/null && echo two > /a")
+        kept = stored.snapshot(host, spec.id, "kept")
+        run_to_end(host, spec, "echo three > /a")
+        assert read(host, spec.id, "/a") == b"three\n"
+        stored.restore(host, spec.id, kept.layers)
+        assert read(host, spec.id, "/a") == b"two\n"
+        if kind == "loop":
+            resizing.resize(host, spec.id, limits, Limits(disk_bytes=16 << 20))
+            assert pools.of_layer(host, store.load_root(host, spec.id).writable) == far
+    assert {pools.name_of(host, one) for one in full.layers} == {"far"}
+    assert stored.orphans(host) == []
+    for spec in (linked, full):
+        stored.delete(host, spec.id)
+    assert empty(far)
+
+
+# what is there, and what is not
+
+
+def test_a_pool_that_is_away_loses_nothing(host, layer, pool, container):
+    spec, near = container(), stored.create(host, make_spec(layer))
+    (upper(host, spec) / "f").write_text("kept")
+    stored.snapshot(host, spec.id, "one")
+    place = pool.place.parent
+    rules = {"fast": PoolRule(path=str(place), driver="btrfs", projects=("*",))}
+    assert pooling.best(host, rules, "default") == "fast"
+    own, layers = store.load_root(host, near.id).writable, store.layer_ids(host)
+    subprocess.run(["umount", place], check=True)
+    for act in (
+        lambda: running.start(host, spec, network=NoNetwork()),
+        lambda: stored.snapshot(host, spec.id, "two"),
+        lambda: stored.create(host, make_spec(layer, pool=pool.name)),
+        lambda: pooling.settle(host, rules, "fast"),
+    ):
+        with pytest.raises(SetupFailed, match="mounted"):
+            act()
+    (seen,) = [one for one in pooling.seen(host, rules) if one.name == "fast"]
+    assert "mounted" in seen.problem
+    assert pooling.best(host, rules, "default") == "default"
+    stored.delete(host, near.id)
+    assert store.layer_ids(host) == layers - {own}
+    stored.delete(host, spec.id)
+    assert stored.orphans(host) == []
+    assert list(place.iterdir()) == []
+    attach(place)
+    assert len(os.listdir(pool.layers_dir)) == 2
+    stored.recover(host)
+    recovered(host)
+    assert empty(pool)
+
+
+def test_what_is_no_pool_is_refused_with_the_reason(host, layer, tmp_path, mount):
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    strange.chmod(0o777)
+    with pytest.raises(SetupFailed, match="only root may write"):
+        pools.settle(host, "p", str(strange), "overlay")
+    strange.chmod(0o755)
+    place = mount("ext4")
+    with pytest.raises(SetupFailed, match="not btrfs"):
+        pools.settle(host, "p", str(place), "btrfs")
+    with pytest.raises(SetupFailed, match="No such file"):
+        pools.settle(host, "p", str(tmp_path / "none"), "overlay")
+    made = pools.settle(host, "p", str(place), "overlay")
+    spec = stored.create(host, make_spec(layer, pool="p"))
+    with pytest.raises(SetupFailed, match="made with the driver overlay"):
+        pools.settle(host, "p", str(place), "loop")
+    with pytest.raises(SetupFailed, match="that of the pool p"):
+        pools.settle(host, "q", str(place), "overlay")
+    with pytest.raises(SetupFailed, match="not there"):
+        pools.settle(host, "p", str(strange), "overlay")
+    assert pools.settle(host, "p", str(place), "overlay") == made
+    stored.delete(host, spec.id)
+    assert empty(made)
