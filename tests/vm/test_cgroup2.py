@@ -17,10 +17,15 @@ SYSTEMS_TIMEOUT_SEC = 10800
 PREPARING_SEC = 3600
 """What is downloaded and built before the machine boots, where that was never done and the mirror is slow."""
 SYSTEMS = "tests/kernel/test_distributions.py"
-WHOLE = "attachments cgroups handing_over reboot rights security start stats systemd"
+WHOLE = "cgroups handing_over reboot start systemd"
 """The files that have to do with cgroups and processes; storage, images and networks are the same on both versions."""
 
 SOME = {
+    "attachments": (
+        "what_was_added_is_there_after_a_reboot_inside a_device_can_be_used_while_it_is_given "
+        "a_privileged_container_may_open_only_what_it_is_given what_is_no_device_is_not_given "
+        "a_change_that_a_file_system_inside_holds_up_is_given_up_and_taken_back"
+    ),
     "exec_basics": (
         "exit_codes_are_exact a_background_child_does_not_hold_the_call time_out_kills_everything "
         "a_client_that_goes_takes_its_command_along rights_and_descriptors_are_those_of_init no_zombie_is_left "
@@ -35,13 +40,28 @@ SOME = {
     "disk_limits": "while_it_runs_a_disk_grows_or_says_that_it_cannot",
     "hooks": "a_hook_whose_time_is_up_is_ended_with_all_that_it_started",
     "nics": "ipvlan_and_vlan_where_the_kernel_has_them",
+    "rights": (
+        "a_privileged_container_has_root_but_not_the_hosts_disks_memory_or_limits "
+        "a_privileged_container_is_the_hosts_root_and_stops_like_any_other writing_is_slowed_down_to_the_limit"
+    ),
+    "security": (
+        "with_nesting_an_inner_runtimes_mounts_work without_nesting_they_do_not "
+        "an_inner_runtime_runs_where_nesting_is_on settings_hold_after_a_reboot_inside"
+    ),
+    "stats": (
+        "memory_processes_and_limits the_limits_that_the_kernel_holds_it_to cpu_is_a_counter_whose_rate_is_cores "
+        "what_is_written_to_a_disk_is_counted a_container_that_ends_and_comes_back "
+        "network_from_the_containers_view the_host_as_a_whole "
+        "the_ticker_samples_on_beside_a_chore_that_takes_long a_nic_that_is_plugged_in_later_is_counted"
+    ),
     "sessions_terminal": (
         "a_shell_with_job_control_size_and_term a_session_outlives_its_viewer_and_replays "
         "sessions_end_with_their_container the_console_shows_the_boot_and_takes_input"
     ),
 }
-"""Of the others, those where a command enters the container's cgroup, or the end of all its processes is told. Floods
-through a pty are none of them: they take longer than their time-out under software emulation."""
+"""Of the others, those where a command enters the container's cgroup, where its devices or what it used are told, or
+the end of all its processes. Floods through a pty are none of them: they take longer than their time-out under software
+emulation."""
 
 
 def chosen() -> str:

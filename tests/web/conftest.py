@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from django.utils import timezone, translation
 
 from containers.clients import audit_seal, history, room, ticker_client
 from containers.messaging import notices
@@ -20,3 +23,11 @@ def slow_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """No page is shown without what the ticker or Redis says, only because that process had no core for a moment."""
     for module, name in LIMITS:
         monkeypatch.setattr(module, name, WAIT_SEC)
+
+
+@pytest.fixture(autouse=True)
+def own_language() -> Iterator[None]:
+    """Leave the thread as it was: a request sets language and time zone for whatever comes after it."""
+    yield
+    translation.deactivate()
+    timezone.deactivate()
