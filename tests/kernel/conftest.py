@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import secrets
@@ -128,9 +129,13 @@ def make_layer(host: Host) -> str:
     return layer
 
 
+_NUMBERS = itertools.count(secrets.randbelow(1024), 5)
+"""Of containers: a slot's neighbour is free for a twin."""
+
+
 def make_spec(layer: str, **changes: object) -> Spec:
     """Return a spec for a container of that layer; every one has an id, a slot and a name of its own."""
-    number = secrets.randbelow(1024)
+    number = next(_NUMBERS) % 1024
     values: dict[str, object] = {
         "id": secrets.token_hex(6),
         "name": f"c-{number}-{secrets.token_hex(2)}",
@@ -170,7 +175,7 @@ class Launcher:
     def stop(self) -> None:
         """End the launcher."""
         self.process.terminate()
-        self.process.wait(patient(10))
+        self.process.wait(patient(60))
 
 
 @pytest.fixture
@@ -199,6 +204,14 @@ def host() -> Iterator[Host]:
         detect.open(made).remove_instance()
         shutil.rmtree(made.run_dir, ignore_errors=True)
         shutil.rmtree(state_dir, ignore_errors=True)
+
+
+def unmount(place: Path) -> None:
+    """Unmount a file system, once the kernel has let go of it for all who have ended: it does so at its own time."""
+    wait_until(
+        lambda: subprocess.run(["/usr/bin/umount", place], capture_output=True, check=False).returncode == 0,
+        what=f"{place} is unmounted",
+    )
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests import ports
 
 from .patience import patient
 
-SETTLE_SEC = 20.0
+SETTLE_SEC = 60.0
 """A killed process, or the last descriptor of a namespace, may take a moment to go; on a busy machine a long one."""
 
 

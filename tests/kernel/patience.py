@@ -19,9 +19,15 @@ def patient(seconds: float) -> float:
 
 
 def wait_until(condition: Callable[[], object], timeout_sec: float = 60.0, what: str = "") -> None:
-    """Wait for a condition to hold; fails the test where it does not in time."""
+    """Wait for a condition to hold; fails the test where it does not in time.
+
+    timeout_sec is for what never comes: who waits here may stand still for seconds, and so may all that it waits for.
+    """
     deadline = time.monotonic() + patient(timeout_sec)
+    late = False
     while not condition():
-        if time.monotonic() > deadline:
+        if late:
             pytest.fail(f"not within {patient(timeout_sec)} s: {what or condition}")
+        # the last look comes after the deadline, and not before a pause that went beyond it
+        late = time.monotonic() > deadline
         time.sleep(0.01)

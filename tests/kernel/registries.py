@@ -30,7 +30,22 @@ from .patience import patient, wait_until
 @contextlib.contextmanager
 def registry(place: Path, *, tokens: Tokens | None = None) -> Iterator[str]:
     """Run docker-registry on loopback; yields HOST:PORT."""
-    address = f"127.0.0.1:{free_port()}"
+    for _ in range(5):  # somebody else may take a port between its being free and its being the registry's
+        address = f"127.0.0.1:{free_port()}"
+        server = _begin(place, address, tokens)
+        if server is not None:
+            break
+    else:
+        raise AssertionError((place / "registry.log").read_text())
+    try:
+        yield address
+    finally:
+        server.terminate()
+        server.wait(patient(60))
+
+
+def _begin(place: Path, address: str, tokens: Tokens | None) -> subprocess.Popen[bytes] | None:
+    """Start a registry, and wait until it listens; None where it has ended instead."""
     config = {
         "version": 0.1,
         "log": {"level": "error", "accesslog": {"disabled": True}},
@@ -43,19 +58,14 @@ def registry(place: Path, *, tokens: Tokens | None = None) -> Iterator[str]:
     path.write_text(json.dumps(config))  # JSON is YAML
     with open(place / "registry.log", "wb") as log:
         server = subprocess.Popen(["docker-registry", "serve", path], stdout=log, stderr=log, env={"PATH": "/usr/bin"})
-    try:
-        host, _, port = address.partition(":")
+    host, _, port = address.partition(":")
 
-        def answers() -> bool:
-            assert server.poll() is None, (place / "registry.log").read_text()
-            with socket.socket() as probe:
-                return probe.connect_ex((host, int(port))) == 0
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return server.poll() is not None or probe.connect_ex((host, int(port))) == 0
 
-        wait_until(answers, what="the registry listens")
-        yield address
-    finally:
-        server.terminate()
-        server.wait(patient(60))
+    wait_until(answers, what="the registry listens")
+    return server if server.poll() is None else None
 
 
 class Tokens:
@@ -167,7 +177,11 @@ class Line:
             if self.dead:
                 client.close()
                 continue
-            server = socket.create_connection(self._target)
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:  # it has gone before its clients have
+                client.close()
+                continue
             for work, one, other in ((self._to, client, server), (self._back, server, client)):
                 thread = threading.Thread(target=work, args=(one, other))
                 self._threads.append(thread)

@@ -48,7 +48,7 @@ def filers(host, settings):
     thread.start()
     yield thread
     thread.stop()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -225,7 +225,7 @@ def test_the_filer_is_the_containers_root_with_few_rights_and_ends_with_it(host,
                 assert os.readlink(f"/proc/{process.pid}/ns/{name}") == os.readlink(f"/proc/{init}/ns/{name}")
             assert f"/c-{spec.id}/attach\n" in Path(f"/proc/{process.pid}/cgroup").read_text()
             detect.open(host).kill(spec.id)
-            process.wait(10)
+            process.wait(60)
         finally:
             process.kill()
             process.wait()
@@ -246,7 +246,7 @@ def test_whoever_is_killed_in_the_midst_leaves_the_old_file_and_nothing_else(hos
             assert b'"go": true' in ours.recv(100)
             ours.sendall(b"n" * sent)
             process.send_signal(signal.SIGKILL)
-            process.wait(10)
+            process.wait(60)
         assert text(spec, "/etc/motd")["text"] == "old\n"
     with pytest.raises(SpecError, match="not sent to its end"):
         client.write(spec.id, {**asked, "size": 10}, [b"12345"])
@@ -326,7 +326,7 @@ def test_a_frozen_container_and_a_privileged_one(host, container, filers):
     write(spec, "/etc/motd", b"while it stands still\n")
     assert text(spec, "/etc/motd")["text"] == "while it stands still\n"
     running.thaw(host, spec.id)
-    running.stop(host, spec.id, timeout_sec=5)
+    running.stop(host, spec.id, timeout_sec=60)
     assert run_to_end(host, spec, "cat /etc/motd").strip() == "while it stands still"
     bare = container(privileged=True)
     write(bare, "/etc/motd", b"stopped\n")
@@ -359,24 +359,24 @@ def test_nobody_else_asks_and_one_container_does_not_hold_up_another(host, conta
 
         def pieces():
             begun.release()
-            go_on.wait(30)
+            go_on.wait(300)
             yield b"x"
 
         with contextlib.suppress(Busy):
             client.write(spec.id, asked, pieces())
 
-    with filing_wait(30):
+    with filing_wait(120):
         threads = [threading.Thread(target=slow) for _ in range(4)]
         for thread in threads:
             thread.start()
-        assert begun.acquire(timeout=20)
+        assert begun.acquire(timeout=60)
         wait_until(lambda: filers._of_one[spec.id] == 4, what="four are at work")
         with pytest.raises(Busy, match="Too many"):
             names(spec)
         assert "etc" in names(other)
         go_on.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(180)
     assert names(spec)["x"]["size_bytes"] == 1
 
 

@@ -31,7 +31,9 @@ _SYS_PIDFD_GETFD = 438
 
 
 def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def state_of(pid: int) -> str:
@@ -67,14 +69,21 @@ class Meddling(NoNetwork):
     def attach(self, spec: Spec, netns_fd: int) -> list[Placed]:
         """Find out who is who."""
         wanted = os.fstat(netns_fd).st_ino
+        wait_until(lambda: self._found(wanted), what="both of init's parents are seen")
+        self.act(self)
+        return []
+
+    def _found(self, netns: int) -> bool:
         for supervisor in children(self.launcher):
             for child in children(supervisor):
                 with contextlib.suppress(FileNotFoundError):
-                    if os.stat(f"/proc/{child}/ns/net").st_ino == wanted:
+                    if os.stat(f"/proc/{child}/ns/net").st_ino == netns:
                         self.init, self.supervisor = child, supervisor
-        (self.starter,) = set(children(self.supervisor)) - {self.init}
-        self.act(self)
-        return []
+        # the kernel's list of children may miss some while one of them ends
+        others = set(children(self.supervisor)) - {self.init} if self.supervisor else set()
+        if len(others) == 1:
+            self.starter = others.pop()
+        return bool(self.starter)
 
 
 def assert_nothing_left(host: Host, spec: Spec, port: Meddling, *, cgroups: bool = False) -> None:

@@ -10,7 +10,6 @@ import secrets
 import shutil
 import subprocess
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from containers.core.lifecycle import running, stored
 from containers.core.spec import Spec
 
 from .conftest import BUSYBOX, NoNetwork, make_spec
-from .patience import patient
+from .patience import patient, wait_until
 
 
 @pytest.fixture
@@ -83,7 +82,7 @@ def test_a_root_file_system_becomes_an_image_that_boots(host, shelf, tmp_path):
     assert store.load_image(host, "x").details == details
     spec = stored.create(host, make_spec(layer, init_command=("/sbin/init",)))
     running.start(host, spec, network=NoNetwork())
-    last = running.stop(host, spec.id, timeout_sec=20)
+    last = running.stop(host, spec.id, timeout_sec=patient(120))
     assert last is not None
     assert last.reason in ("stopped", "poweroff")
 
@@ -261,11 +260,8 @@ def test_an_oci_layout_runs_as_what_it_is(host, shelf, layout):
     )
     stored.create(host, spec)
     running.start(host, spec, network=NoNetwork())
-    deadline = time.monotonic() + patient(10)
-    while (seen := running.observe_one(host, spec.id)) is not None and seen.last_exit is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert seen is not None
+    wait_until(lambda: running.observe(host)[spec.id].last_exit is not None, what="it ends")
+    seen = running.observe(host)[spec.id]
     assert seen.last_exit is not None
     assert seen.last_exit.exit_code == 7
     assert "hello from /etc" in (seen.last_exit.console or "")

@@ -31,7 +31,7 @@ def inside(host, container, layer):
         (store.rootfs(host, layer) / "script").write_text(f"exec >/out 2>&1\n{script}\n")
         spec = container(init_command=("/bin/sh", "/script"), **changes)
         running.start(host, spec, network=network or NoNetwork())
-        wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, 20, "the script ends")
+        wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, what="the script ends")
         upper = host.layers_dir / store.load_root(host, spec.id).writable / "rootfs"
         return (upper / "out").read_text().splitlines()
 
@@ -155,7 +155,7 @@ def test_a_link_instead_of_proc_in_the_image_is_refused(host, container, layer):
 def test_out_of_memory_is_told(host, container):
     spec = container(init_command=("/bin/sh", "-c", "exec tail /dev/zero"), limits=Limits(memory_bytes=16 * 1024**2))
     running.start(host, spec, network=NoNetwork())
-    wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, 30)
+    wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED)
     assert running.observe(host)[spec.id].last_exit.reason == "oom"
 
 
@@ -223,7 +223,7 @@ def test_links_are_up_and_go_with_the_container(host, inside):
     lines = inside("ip -o link show eth0; cat /sys/class/net/eth0/address", nics=(nic(host),), network=Veth())
     assert "UP" in lines[0]
     assert lines[1] == "0a:00:00:00:00:01"
-    assert not os.path.exists(f"/sys/class/net/{host.veth_name(1)}")
+    wait_until(lambda: not os.path.exists(f"/sys/class/net/{host.veth_name(1)}"), what="it has gone with the other end")
 
 
 @pytest.mark.lxc("A reboot inside keeps the network interface", "L#1477")

@@ -331,6 +331,8 @@ class Cgroups(ABC):
             poll = select.poll()
             poll.register(fd, select.POLLPRI)
             while True:
+                # before the look: one that comes late sees what happened in time
+                left = deadline - time.monotonic()
                 try:
                     value = parse_keyed(os.pread(fd, 4096, 0).decode()).get(key, 0)
                 except OSError as error:
@@ -339,7 +341,6 @@ class Cgroups(ABC):
                     value = 0
                 if value == wanted:
                     return True
-                left = deadline - time.monotonic()
                 if left <= 0:
                     return False
                 # the kernel may fold changes within 10 ms into one notice: look again now and then

@@ -177,8 +177,10 @@ def _read_lines(order: Order, process: subprocess.Popen[bytes], take: Callable[[
                 order.check_cancelled()
                 asked_at = time.monotonic()
                 lowest_bytes = min(lowest_bytes, _free_bytes(room))
+            # asked first: what it said right before its end is there then
+            ended = process.poll() is not None
             if not selector.select(_POLL_SEC):
-                if process.poll() is not None:
+                if ended:
                     break
                 continue
             data = os.read(output_fd, 65536)

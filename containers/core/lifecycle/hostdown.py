@@ -60,8 +60,9 @@ def _halt_together(runs: list[RunFile], deadline: float) -> list[str]:
             poll.register(pidfd, select.POLLIN)
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        while waiting and (left := deadline - time.monotonic()) > 0:
-            for pidfd, _event in poll.poll(left * 1000):
+        # who has ended in time has done so however late it is seen
+        while waiting and (ended := poll.poll(max(0.0, deadline - time.monotonic()) * 1000)):
+            for pidfd, _event in ended:
                 poll.unregister(pidfd)
                 os.close(pidfd)
                 del waiting[pidfd]

@@ -24,7 +24,7 @@ Progress = Callable[[int, str], None]
 _ANSWER_SEC: Final = HANDSHAKE_SEC + NETWORK_SEC
 _ERRORS: Final = {kind.code: kind for kind in (AlreadyExists, HostUnsupported, NotFound, TimedOut)}
 _LAUNCHER_SEC: Final = 10.0
-_REPORTED_SEC: Final = 0.2
+_REPORTED_SEC: Final = 2.0
 
 
 class NetworkPort(Protocol):
