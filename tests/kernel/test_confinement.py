@@ -243,8 +243,9 @@ def test_clocks_are_offset_for_init_for_what_is_started_later_and_after_a_reboot
     )
     inside = uptime(says(spec, "cat", "/proc/uptime"))
     here = uptime(Path("/proc/uptime").read_text())
-    assert 0 <= here + 86400 * 365 - inside < 30
-    assert abs(uptime(written(spec, "/of-init")) - inside) < 30
+    # between two looks at a clock there may be a while, but no day
+    assert 0 <= here + 86400 * 365 - inside < 3600
+    assert abs(uptime(written(spec, "/of-init")) - inside) < 3600
     assert (
         says(spec, "cat", "/proc/self/timens_offsets").split() == "monotonic 7200 500000000 boottime 31536000 0".split()
     )
@@ -254,8 +255,14 @@ def test_clocks_are_offset_for_init_for_what_is_started_later_and_after_a_reboot
     with contextlib.suppress(CoreError):
         execute(spec.id, ["reboot", "-f"])
     wait_until(lambda: init_pid(host, spec) != first, what="another init")
-    wait_until(lambda: len(lines_of(spec, "/of-init")) == 2, what="it has looked")
-    assert abs(uptime(lines_of(spec, "/of-init")[1]) - inside) < 30
+    looked: list[str] = []
+
+    def again() -> bool:
+        looked[:] = lines_of(spec, "/of-init")
+        return len(looked) == 2
+
+    wait_until(again, what="it has looked")
+    assert abs(uptime(looked[1]) - inside) < 3600
 
 
 def test_a_clock_that_would_be_before_its_beginning_is_told(host: Host, container: Callable[..., Spec]) -> None:

@@ -124,7 +124,7 @@ def test_a_console_that_nobody_reads_blocks_nobody_and_costs_a_bounded_memory(ho
             return False
 
     least = before()
-    wait_until(everything_is_written, 30)
+    wait_until(everything_is_written, what="nobody waits for a reader")
     assert before() - least < 2048, "KiB"
     assert log.stat().st_size < 65536
     assert log.with_name("console.log.1").stat().st_size == 65536

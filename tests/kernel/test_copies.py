@@ -17,7 +17,7 @@ from containers.core.states import Status
 from containers.core.storage import overlay
 from containers.core.tree_copy import copy_tree
 
-from .conftest import NoNetwork, make_layer, make_spec
+from .conftest import NoNetwork, make_layer, make_spec, unmount
 
 DEPTH = 150
 NAME = "d" * 60
@@ -68,7 +68,7 @@ def roomy(host):
     yield host
     for container_id in store.container_ids(host):
         running.stop(host, container_id, kill=True)
-    subprocess.run(["umount", host.store_dir], check=True)
+    unmount(host.store_dir)
 
 
 def test_a_tree_too_deep_for_any_path_is_copied_exactly(host):

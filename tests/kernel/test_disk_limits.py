@@ -18,7 +18,7 @@ from containers.core.limits import Limits
 from containers.core.proc.records import RunFile
 from containers.core.storage import disks, room
 
-from .conftest import NoNetwork, make_layer, make_spec
+from .conftest import NoNetwork, make_layer, make_spec, unmount
 from .patience import wait_until
 from .test_storage import killed_at, read, recovered, twin_of
 from .test_storage import run_to_end as console_of
@@ -168,7 +168,7 @@ def test_no_loop_device_outlives_a_killed_container(host, container, who):
     wait_until(lambda: (running.sweep(host), running.observe(host)[spec.id].init_pid)[1] is None)
     stored.delete(host, spec.id)
     assert not disk.exists()
-    assert leaks.find(host) == []
+    wait_until(lambda: leaks.find(host) == [], what="the supervisor that told of the end has ended, too")
 
 
 def test_files_of_a_limited_container_are_read_and_written(host, container):
@@ -180,7 +180,7 @@ def test_files_of_a_limited_container_are_read_and_written(host, container):
             process = filing.start(host, ready, write_fd)
             os.close(write_fd)
             answer = json.loads(pipe.readline())
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         return filing.checked(answer)
 
     ask("make", path="/made", mode=None)
@@ -256,8 +256,7 @@ def elsewhere(request, host, tmp_path):
     yield host, request.param
     for container_id in store.container_ids(host):
         running.stop(host, container_id, kill=True)
-    unmount = ["/usr/bin/umount", host.store_dir]
-    wait_until(lambda: subprocess.run(unmount, capture_output=True).returncode == 0, what="it is unmounted")
+    unmount(host.store_dir)
 
 
 def test_layers_disks_and_snapshots_on_other_file_systems(elsewhere):

@@ -10,7 +10,6 @@ import os
 import re
 import select
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +32,8 @@ from .test_exec_basics import execute
 from .test_sessions_terminal import Terminal
 
 PASSWORD = "let me in"
+HALT_SEC = 60.0
+"""A shutdown takes a few seconds; one that something holds up takes 90 and more (DefaultTimeoutStopSec=)."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,14 @@ class System:
             return ""
         return (done.stdout + done.stderr).decode(errors="replace").strip()
 
-    def ended_within(self, seconds: float, script: str) -> None:
-        """Run what ends this boot, and see that its init is gone in time."""
+    def ended_by(self, script: str) -> None:
+        """Run what ends this boot, and see that its init goes without waiting for anything to time out."""
         pid_fd = os.pidfd_open(self.pid)
-        begun = time.monotonic()
         try:
             self.sh(script)
-            wait_until(lambda: _gone(pid_fd), seconds, "init has gone")
+            wait_until(lambda: _gone(pid_fd), HALT_SEC, "init has gone")
         finally:
             os.close(pid_fd)
-        assert time.monotonic() - begun < patient(seconds)
 
 
 def _gone(pid_fd: int) -> bool:
@@ -130,12 +129,12 @@ def system(host: Host, settings: Any) -> Iterator[Callable[..., System]]:
 def address_is_there(system: System) -> None:
     """See that the container's own DHCP client has got what the network reserved for it."""
     (nic,) = system.spec.nics
-    wait_until(lambda: f"inet {plain(nic.ipv4 or '')}/" in system.sh("ip -4 addr show dev eth0"), 40, "an address")
+    wait_until(lambda: f"inet {plain(nic.ipv4 or '')}/" in system.sh("ip -4 addr show dev eth0"), what="an address")
     wait_until(
-        lambda: f"inet6 {plain(nic.ipv6 or '')}/" in system.sh("ip -6 addr show dev eth0"), 20, "an IPv6 address"
+        lambda: f"inet6 {plain(nic.ipv6 or '')}/" in system.sh("ip -6 addr show dev eth0"), what="an IPv6 address"
     )
-    assert system.sh("ip route show default").split()[2] == nic.ipv4_gateway
-    wait_until(lambda: f"nameserver {nic.ipv4_gateway}" in system.sh("cat /etc/resolv.conf"), 10, "names")
+    wait_until(lambda: system.sh("ip route show default").split()[2:3] == [nic.ipv4_gateway], what="a way out")
+    wait_until(lambda: f"nameserver {nic.ipv4_gateway}" in system.sh("cat /etc/resolv.conf"), what="names")
     assert system.sh("hostname") == system.spec.name
 
 
@@ -148,37 +147,34 @@ def signed_in(system: System) -> Iterator[Terminal]:
     try:
         console.open(session="console")
         console.type("\n")
-        console.expect(f"{system.spec.name} login:", patient(30))
+        console.expect(f"{system.spec.name} login:", patient(60))
         console.type("root\n")
-        console.expect("Password:", patient(20))
+        console.expect("Password:", patient(60))
         console.type(f"{PASSWORD}\n")
-        console.expect("# ", patient(30))
+        console.expect("# ", patient(60))
         console.type("echo I am $(id -un) on $(tty) with $((6 * 7))\n")
-        console.expect("I am root on /dev/console with 42", patient(20))
+        console.expect("I am root on /dev/console with 42", patient(60))
         yield console
     finally:
         console.socket.close()
 
 
 def stops_and_starts(system: System) -> None:
-    """Stop it as the panel does, and see that its own shutdown ended it, in time."""
-    begun = time.monotonic()
-    ended = running.stop(system.host, system.spec.id, timeout_sec=patient(30))
-    took_sec = time.monotonic() - begun
+    """Stop it as the panel does, and see that its own shutdown ended it, in the time that there is."""
+    ended = running.stop(system.host, system.spec.id, timeout_sec=patient(HALT_SEC))
     assert ended.reason == "stopped", system.console[-1000:]
-    assert took_sec < patient(10)
 
 
 def powers_off(system: System) -> None:
-    system.ended_within(10, "poweroff")
-    wait_until(lambda: running.observe(system.host)[system.spec.id].status is Status.STOPPED, 10, "it is off")
+    system.ended_by("poweroff")
+    wait_until(lambda: running.observe(system.host)[system.spec.id].status is Status.STOPPED, what="it is off")
     assert running.observe(system.host)[system.spec.id].last_exit.reason == "poweroff"
 
 
 def reboots(system: System, up: Callable[[], None]) -> None:
     before = system.pid
-    system.ended_within(10, "reboot")
-    wait_until(lambda: system.pid not in (0, before), 20, "another init")
+    system.ended_by("reboot")
+    wait_until(lambda: system.pid not in (0, before), what="another init")
     up()
 
 
@@ -188,7 +184,7 @@ OTHERS = "debian-12-sysvinit debian-12-openrc".split()
 
 def systemd_is_up(system: System) -> None:
     states = ("running", "degraded")
-    wait_until(lambda: system.sh("systemctl is-system-running") in states, 60, "systemd is up")
+    wait_until(lambda: system.sh("systemctl is-system-running") in states, 120, "systemd is up")
     assert system.sh("systemctl --failed --no-legend") == "", system.sh("journalctl -b -p warning --no-pager")
     assert system.sh("systemctl is-system-running") == "running"
 
@@ -213,7 +209,7 @@ def test_systemd(system: Callable[..., System], image: str, *, privileged: bool)
     # the journal
     assert made.sh("journalctl -b -p err -q --no-pager") == ""
     made.sh("logger -t boxroom said so")
-    wait_until(lambda: "said so" in made.sh("journalctl -b -t boxroom -o cat -q --no-pager"), 10, "the journal has it")
+    wait_until(lambda: "said so" in made.sh("journalctl -b -t boxroom -o cat -q --no-pager"), what="the journal has it")
 
     # control groups of its own making
     scope = "systemd-run -q --scope -p TasksMax=33 --unit=mine cat /proc/self/cgroup"
@@ -227,11 +223,11 @@ def test_systemd(system: Callable[..., System], image: str, *, privileged: bool)
     # a login, which is a session with a manager of its own
     with signed_in(made) as console:
         console.type("loginctl --no-legend list-sessions | cat\n")
-        console.expect("console", patient(20))
+        console.expect("console", patient(60))
         console.type("echo its manager is $(systemctl --user is-system-running --wait)\n")
-        console.expect("its manager is running", patient(30))
+        console.expect("its manager is running", patient(60))
         console.type("echo $(systemd-run -q --user --scope -- echo a scope) of its own\n")
-        console.expect("a scope of its own", patient(20))
+        console.expect("a scope of its own", patient(60))
         console.type("exit\n")
 
     reboots(made, lambda: systemd_is_up(made))
@@ -249,8 +245,8 @@ def test_sysvinit(system: Callable[..., System], image: str, *, privileged: bool
     made = system(image, privileged=privileged)
 
     def up() -> None:
-        wait_until(lambda: made.sh("runlevel").split()[-1:] == ["2"], 40, "its runlevel")
-        wait_until(lambda: "login:" in made.console, 20, "a login")
+        wait_until(lambda: made.sh("runlevel").split()[-1:] == ["2"], what="its runlevel")
+        wait_until(lambda: "login:" in made.console, what="a login")
 
     up()
     assert made.sh("cat /proc/1/comm") == "init"
@@ -272,7 +268,7 @@ def test_busybox(system: Callable[..., System], *, privileged: bool) -> None:
     made = system("busybox", privileged=privileged)
 
     def up() -> None:
-        wait_until(lambda: "getty" in made.sh("ps -o args"), 20, "a login")
+        wait_until(lambda: "getty" in made.sh("ps -o args"), what="a login")
 
     up()
     address_is_there(made)
