@@ -69,7 +69,7 @@
 
     [pools.fast]                  # a directory of the host that containers may lie in, beside the state directory
     path = "/srv/fast"            # absolute, without links; only root may write to it
-    driver = "btrfs"              # overlay, btrfs or loop
+    driver = "btrfs"              # overlay, btrfs, dir or loop
     projects = ["*"]              # as of shares
     disk_bytes = 10737418240      # with loop: the disk limit of those that ask for none
 

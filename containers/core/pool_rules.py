@@ -17,7 +17,7 @@ DEFAULT: Final = "default"
 """The state directory itself: always there, everybody's."""
 BEST: Final = "best"
 """Asked for instead of a pool's name: whichever suits best."""
-DRIVERS: Final = ("overlay", "btrfs", "loop")
+DRIVERS: Final = ("overlay", "btrfs", "dir", "loop")
 _NEARLY_FULL: Final = 0.05
 
 

@@ -181,12 +181,28 @@ def test_a_running_container_on_btrfs_is_copied_by_one_subvolume(host, pool, con
     assert stored.orphans(host) == []
 
 
-@pytest.mark.parametrize("kind", ["xfs", "loop"])
+def test_a_killed_create_by_a_copy_leaves_nothing_in_the_pool(host, layer, mount):
+    store.save_image(host, store.Image(name="b", source={}, layers=(layer,), size_bytes=0, defaults={}))
+    far, spec = pools.settle(host, "far", str(mount("ext4")), "dir"), make_spec(layer, pool="far")
+    for point in ("merge.merged", "publish.renamed", "create.written"):
+        killed_at(host, point, "create", dataclasses.asdict(spec))
+        recovered(host)
+        assert not store.exists(host, spec.id)
+        assert empty(far)
+    assert pools.name_of(host, stored.create(host, spec).layers[0]) == "far"
+    with pytest.raises(SetupFailed, match="missing"):
+        stored.create(host, make_spec("0" * 32, pool="far"))
+    stored.delete(host, spec.id)
+    assert empty(far)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "loop", "dir"])
 def test_pools_of_other_drivers_hold_clones_and_snapshots_too(host, layer, mount, kind):
     """Between pools nothing is copied; a full clone shares nothing; each is deleted without the others."""
+    store.save_image(host, store.Image(name="b", source={}, layers=(layer,), size_bytes=0, defaults={}))
     here = stored.create(host, make_spec(layer))
     run_to_end(host, here, "echo one > /a; rm /etc/passwd")
-    place, driver = mount("ext4" if kind == "loop" else kind), "loop" if kind == "loop" else "overlay"
+    place, driver = mount("ext4" if kind == "loop" else "xfs"), "overlay" if kind == "xfs" else kind
     far = pools.settle(host, "far", str(place), driver)
     limits = Limits(disk_bytes=24 << 20) if kind == "loop" else Limits()
     linked = stored.clone(host, here.id, twin_of(here, pool="far", limits=limits))
@@ -205,6 +221,23 @@ def test_pools_of_other_drivers_hold_clones_and_snapshots_too(host, layer, mount
             resizing.resize(host, spec.id, limits, Limits(disk_bytes=16 << 20))
             assert pools.of_layer(host, store.load_root(host, spec.id).writable) == far
     assert {pools.name_of(host, one) for one in full.layers} == {"far"}
+    if kind == "dir":
+        # nothing of it lies elsewhere, and a clone beside it shares what is there
+        assert {pools.name_of(host, one) for one in store.load_root(host, linked.id).layers} == {"far"}
+        running.start(host, store.load(host, linked.id), network=NoNetwork())
+        away = stored.clone(host, linked.id, twin_of(linked, pool="default"), full=True)
+        running.stop(host, linked.id, kill=True)
+        assert stored.orphans(host) == []
+        stored.delete(host, away.id)
+        beside = stored.clone(host, linked.id, twin_of(linked))
+        assert beside.layers == store.load(host, linked.id).layers
+        made = stored.create(host, make_spec(layer, pool="far"))
+        assert {pools.name_of(host, one) for one in made.layers} == {"far"}
+        assert "x" in run_to_end(host, made, "ls -l /bin/busybox | cut -c4")
+        # what comes from elsewhere by a restore is brought there
+        assert {pools.name_of(host, one) for one in stored.restore(host, made.id, (layer,)).layers} == {"far"}
+        for spec in (beside, made):
+            stored.delete(host, spec.id)
     assert stored.orphans(host) == []
     for spec in (linked, full):
         stored.delete(host, spec.id)

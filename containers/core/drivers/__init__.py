@@ -7,12 +7,13 @@ from typing import Final, cast
 
 from ..errors import SetupFailed
 from ..sentences import say
-from . import btrfs, loop, overlay
+from . import btrfs, dir, loop, overlay
 from .base import Driver
 
 DRIVERS: Final[Mapping[str, Driver]] = {
     "overlay": cast("Driver", overlay),
     "btrfs": cast("Driver", btrfs),
+    "dir": cast("Driver", dir),
     "loop": cast("Driver", loop),
 }
 

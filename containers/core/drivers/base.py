@@ -16,6 +16,9 @@ class Driver(Protocol):
     AT_ONCE: bool
     """Whether copies of a layer are made at once, however large it is."""
 
+    WHOLE: bool
+    """Whether all that a container there is made of has to lie there, too."""
+
     def problem(self, directory: Path) -> str:
         """Try it in a directory; return why it does not work there in a sentence, "" where it does."""
 

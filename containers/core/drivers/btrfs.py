@@ -11,9 +11,10 @@ from .. import subvolumes
 from ..errors import StorageFull
 from ..subvolumes import make, remove
 
-__all__ = ["AT_ONCE", "copy", "make", "problem", "remove"]
+__all__ = ["AT_ONCE", "WHOLE", "copy", "make", "problem", "remove"]
 
 AT_ONCE = True
+WHOLE = False
 
 
 def problem(directory: Path) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from .overlay import copy, make, remove
 
-__all__ = ["AT_ONCE", "copy", "make", "problem", "remove"]
+__all__ = ["AT_ONCE", "WHOLE", "copy", "make", "problem", "remove"]
 
 AT_ONCE = False
+WHOLE = False
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 AT_ONCE = False
+WHOLE = False
 
 
 def problem(_directory: Path) -> str:

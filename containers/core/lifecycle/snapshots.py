@@ -13,7 +13,7 @@ from ..host import Host
 from ..names import check_name
 from ..sentences import say
 from ..spec import Spec, check_text
-from ..storage import disks, identity, overlay
+from ..storage import disks, identity, merge, overlay
 from . import holding
 
 
@@ -171,6 +171,8 @@ def restore(
         wanted = dataclasses.replace(spec or now, layers=layers, pool=now.pool)
         pool = pools.of_layer(host, store.load_root(host, container_id).writable)
         with store.lock(host, "layers", shared=True):
+            layers = merge.gathered(host, layers, made_for=container_id, pool=pool)
+            wanted = dataclasses.replace(wanted, layers=layers)
             fresh = overlay.fresh(host, layers, made_for=container_id, size=disks.wanted(wanted.limits), pool=pool)
             root = dataclasses.replace(fresh, lineage=lineage)
             failpoint(host.state_dir, "restore.fresh")

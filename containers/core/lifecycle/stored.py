@@ -62,9 +62,9 @@ def create(host: Host, spec: Spec, *, progress: Progress = _quiet) -> Spec:
     Raises SpecError, AlreadyExists, Busy, StorageFull, or SetupFailed where a layer is missing; nothing is left then.
     """
     progress(10, "Making its writable layer")
-    _make(host, spec, twin=False)
+    made = _make(host, spec, twin=False)
     progress(100, "Created")
-    return spec
+    return made
 
 
 def create_from(host: Host, spec: Spec, directory: Path) -> Spec:
@@ -77,7 +77,7 @@ def create_from(host: Host, spec: Spec, directory: Path) -> Spec:
         made = dataclasses.replace(spec, layers=(layer,))
         try:
             failpoint(host.state_dir, "import.published")
-            _make_held(host, made, twin=False)
+            made = _make_held(host, made, twin=False)
         except BaseException:
             if not store.exists(host, spec.id):
                 store.discard(host, host.layers_dir / layer)
@@ -92,8 +92,7 @@ def create_with(
 
     lineage: the snapshots that it descends from. twin: another container has the same files. Raises as create does.
     """
-    _make(host, spec, twin=twin, kept=kept, lineage=lineage)
-    return spec
+    return _make(host, spec, twin=twin, kept=kept, lineage=lineage)
 
 
 def delete(host: Host, container_id: str) -> None:
@@ -157,8 +156,9 @@ def clone(
             layers = merge.flattened(host, layers, made_for=new_spec.id, pool=pools.open_pool(host, new_spec.pool))
         failpoint(host.state_dir, "clone.layers")
         progress(60, "Making its writable layer")
-        spec = dataclasses.replace(new_spec, layers=layers)
-        _make(host, spec, twin=True)
+        spec = _make(host, dataclasses.replace(new_spec, layers=layers), twin=True)
+    if full or spec.layers != layers:
+        holding.tidy(host)  # of what a running source wrote there is a copy that was only copied once more
     progress(100, "Cloned")
     return spec
 
@@ -202,21 +202,25 @@ def orphans(host: Host) -> list[litter.Orphan]:
 
 def _make(
     host: Host, spec: Spec, *, twin: bool, kept: Sequence[points.Snapshot] = (), lineage: tuple[str, ...] = ()
-) -> None:
-    """Make a container from spec.layers; its directory appears whole, by one rename, or not at all."""
+) -> Spec:
+    """Make a container from spec.layers; its directory appears whole, by one rename, or not at all.
+
+    Returns its spec: where its pool's driver wants that, its layers are copies.
+    """
     store.prepare(host)
     with store.lock(host, "container", spec.id), store.lock(host, "layers", shared=True):
-        _make_held(host, spec, twin=twin, kept=kept, lineage=lineage)
+        return _make_held(host, spec, twin=twin, kept=kept, lineage=lineage)
 
 
 def _make_held(
     host: Host, spec: Spec, *, twin: bool, kept: Sequence[points.Snapshot] = (), lineage: tuple[str, ...] = ()
-) -> None:
+) -> Spec:
     """Do what _make does; the caller holds the container's lock and the layers lock (shared)."""
     spec.check()
     if host.container_dir(spec.id).exists():
         raise AlreadyExists(say("The container %(name)s is on this host already.", name=spec.name))
     pool = pools.open_pool(host, spec.pool)
+    spec = dataclasses.replace(spec, layers=merge.gathered(host, spec.layers, made_for=spec.id, pool=pool))
     fresh = overlay.fresh(host, spec.layers, made_for=spec.id, size=disks.wanted(spec.limits), pool=pool)
     root = dataclasses.replace(fresh, lineage=lineage)
     try:
@@ -228,6 +232,7 @@ def _make_held(
         store.discard(host, host.layers_dir / root.writable)
         raise
     failpoint(host.state_dir, "create.committed")
+    return spec
 
 
 def _place(host: Host, spec: Spec, root: store.Root, kept: Sequence[points.Snapshot]) -> None:

@@ -36,6 +36,18 @@ def flattened(host: Host, layers: tuple[str, ...], *, made_for: str, pool: pools
     return (_merged(host, layers, made_for=made_for, kind="whole", pool=pool),)
 
 
+def gathered(host: Host, layers: tuple[str, ...], *, made_for: str, pool: pools.Pool) -> tuple[str, ...]:
+    """Return a stack with the same content, for a container in a pool: a copy there where the pool's driver wants that.
+
+    One that lies there already is shared. The caller holds the layers lock (shared) until something refers to it.
+    """
+    if not pool.driver.WHOLE or all(pools.name_of(host, layer) == pool.name for layer in layers):
+        return layers
+    for layer in layers:
+        overlay.require(host, layer)
+    return flattened(host, layers, made_for=made_for, pool=pool)
+
+
 def _merged(host: Host, layers: tuple[str, ...], *, made_for: str, kind: str, pool: pools.Pool | None = None) -> str:
     """Make one layer of many; marks of what lies below stay in force."""
     with store.making(host, pool) as directory:
