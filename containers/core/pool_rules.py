@@ -18,6 +18,7 @@ DEFAULT: Final = "default"
 BEST: Final = "best"
 """Asked for instead of a pool's name: whichever suits best."""
 DRIVERS: Final = ("overlay", "btrfs", "dir", "loop")
+_BEST_FIRST: Final = ("btrfs", "overlay", "dir")
 _NEARLY_FULL: Final = 0.05
 
 
@@ -82,13 +83,13 @@ class Candidate:
 
 
 def best(candidates: Sequence[Candidate]) -> str:
-    """Return the name of the pool that suits best: not one with fixed sizes; subvolumes first; then the most free room.
+    """Return the name of the pool that suits best: subvolumes first, what copies everything last; then by free room.
 
-    One that is nearly full comes after all the others.
+    Never one with fixed sizes; one that is nearly full comes after all the others.
     """
 
-    def rank(one: Candidate) -> tuple[bool, bool, int, str]:
+    def rank(one: Candidate) -> tuple[bool, int, int, str]:
         full = one.free_bytes < one.total_bytes * _NEARLY_FULL
-        return (full, one.driver != "btrfs", -one.free_bytes, one.name)
+        return (full, _BEST_FIRST.index(one.driver), -one.free_bytes, one.name)
 
-    return min((one for one in candidates if one.driver != "loop"), key=rank).name
+    return min((one for one in candidates if one.driver in _BEST_FIRST), key=rank).name

@@ -336,6 +336,6 @@ def test_the_best_pool_has_subvolumes_then_room_and_no_fixed_sizes() -> None:
 
     near, far, boxes = one("default", "overlay", 500), one("far", "overlay", 600), one("boxes", "loop", 999)
     assert pool_rules.best([near, boxes]) == "default"
-    assert pool_rules.best([near, far, boxes]) == "far"
+    assert pool_rules.best([near, far, boxes, one("whole", "dir", 900)]) == "far"
     assert pool_rules.best([near, far, boxes, one("fast", "btrfs", 50)]) == "fast"
     assert pool_rules.best([near, far, boxes, one("fast", "btrfs", 49)]) == "far"
