@@ -1,250 +1,41 @@
-"""The floor under every role: the host's policy file, and the check that no configuration passes by. Pure.
-
-``policy.toml`` in the state directory belongs to root and is not written by the panel. Without it the defaults hold::
-
-    [containers]
-    privileged = false            # may there be privileged containers
-    nesting = false               # may containers make user namespaces
-    keyctl = false                # may containers use key rings
-    ids = 65536                   # how many ids a container may have; more than that come from root's in /etc/subuid
-    lxcfs = "/var/lib/lxcfs"      # where lxcfs is mounted, if it is; "" for not using it
-    cgroup_files = []             # files of cgroups that may be written for a container: "memory.high", "cpu.uclamp.*"
-    apparmor = []                 # AppArmor profiles of the host's that containers may name; "generated" always
-    capabilities = []             # what containers may keep beyond the default, such as "sys_time"
-    host_network = false          # may containers have the host's network instead of one of their own
-    parent_nics = []              # short for [parents.LINK] of every project, for macvlan and ipvlan
-    file_bytes = 17179869184      # how large a file may be that is sent to the files page of a container
-
-    [images]
-    sources = []                  # private hosts and subnets that images may come from, too
-    insecure = []                 # hosts, with their port, that are asked by http without encryption
-    max_bytes = 68719476736       # what one image may come to, unpacked
-    directories = {isos = "/srv/images"}  # directories of the host whose files may become images, by name
-
-    [backups]
-    local = true                  # may backups lie on this host itself, beside its containers
-    directories = {nas = "/srv/backups"}  # directories of the host that backups may be written to, by name
-    max_bytes = 1099511627776     # what one backup may come to, unpacked
-
-    [backups.s3.offsite]          # an S3-compatible store, by the name that backups ask for it by
-    endpoint = "https://s3.example.org"
-    bucket = "backups"
-    prefix = "boxroom/"           # of what is written there
-    region = ""                   # where the store wants one; its keys stand in credentials/offsite.toml
-
-    [ceilings]                    # of every project that has no table of its own
-    containers = 100
-    memory_bytes = 68719476736
-    cpus = 16.0
-    disk_bytes = 1099511627776
-
-    [projects.web.ceilings]       # of one project
-    containers = 10
-
-    [shares.media]                # a directory of the host that containers may be given, by its name here
-    path = "/srv/media"           # absolute, without links
-    projects = ["web"]            # whose containers; "*" is every project's, none is nobody's
-    read_only = true              # even for a container that asks for more
-    submounts = false             # may it hold, and receive, other mounts of the host (propagation "slave")
-
-    [devices.kvm]                 # a device node, in the same way; fuse and tun are everybody's unless said otherwise
-    path = "/dev/kvm"
-    projects = ["web"]
-
-    [parents.lan]                 # a network card of the host that NICs may sit on, by its name here
-    link = "eth1"                 # its name on the host
-    projects = ["web"]            # as of shares
-    types = ["macvlan", "phys"]   # for what: macvlan, ipvlan, vlan, phys, routed
-    vlans = ["10", "100-199"]     # which numbers vlan NICs may have
-    addresses = ["192.0.2.16/28"] # which addresses routed NICs may have
-
-    [seccomp.tight]               # the system call profile seccomp/tight in the state directory
-    projects = ["web"]            # as of shares
-    instead = false               # instead of Boxroom's own list, and not beside it
-
-    [hooks.backup]                # the program hooks/backup in the state directory
-    projects = ["web"]            # as of shares
-    points = ["pre-start"]        # where in a container's life; left out, everywhere
-    timeout_sec = 30              # how long it may take
-
-    [pools.fast]                  # a directory of the host that containers may lie in, beside the state directory
-    path = "/srv/fast"            # absolute, without links; only root may write to it
-    driver = "btrfs"              # overlay, btrfs, dir or loop
-    projects = ["*"]              # as of shares
-    disk_bytes = 10737418240      # with loop: the disk limit of those that ask for none
-
-A key that is not known is refused, so that a misspelt rule is not a missing one.
-"""
+"""The check that no configuration passes by: whether the host's policy allows what is asked for. Pure."""
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any
 
-from . import capabilities, grants, lxcfs, object_stores, pool_rules
-from . import policy_tables as toml
+from . import capabilities, grants, pool_rules
 from .attachments import Attachments
-from .ceilings import Ceilings as Ceilings
+from .ceilings import Ceilings
 from .ceilings import check as check_ceilings
-from .errors import PolicyDenied, SpecError
-from .grants import DEFAULT_DEVICES, HostDevice, HostHook, Parent, Profile, Share
+from .errors import PolicyDenied
+from .grants import Parent, Profile
 from .hooks import Call
 from .host import IDS_PER_CONTAINER
 from .limits import Limits
-from .names import check_name
 from .nics import Nic, host_network
-from .object_stores import ObjectStore
-from .pool_rules import PoolRule
+from .policy_values import DEFAULT, Containers, Images, Policy, subnet
 from .security import APPARMOR_GENERATED, Security
-from .sentences import say
 from .spec import Spec
 
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Containers:
-    """What a container may be."""
-
-    privileged: bool = False
-    nesting: bool = False
-    keyctl: bool = False
-    apparmor: tuple[str, ...] = ()
-    cgroup_files: tuple[str, ...] = ()
-    lxcfs: str = lxcfs.DEFAULT_PLACE
-    ids: int = IDS_PER_CONTAINER
-    capabilities: tuple[str, ...] = ()
-    parent_nics: tuple[str, ...] = ()
-    host_network: bool = False
-    file_bytes: int = 16 * 1024**3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Images:
-    """Where images may come from, beside public addresses (host names and subnets), and how large they may be.
-
-    insecure: hosts, with their port, that are asked without encryption; they need not be public.
-    directories: of the host, absolute, by the names that their files are asked for by. max_bytes: unpacked.
-    """
-
-    sources: tuple[str, ...] = ()
-    insecure: tuple[str, ...] = ()
-    max_bytes: int = 64 * 1024**3
-    directories: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backups:
-    """Where backups may lie, and how large one may be. local: in the state directory, as the place called local.
-
-    directories: of the host, absolute, by the names that they are asked for by. max_bytes: unpacked. s3: by name, too.
-    """
-
-    local: bool = True
-    directories: Mapping[str, str] = field(default_factory=dict)
-    max_bytes: int = 1 << 40
-    s3: Mapping[str, ObjectStore] = field(default_factory=dict)
-
-    @property
-    def names(self) -> list[str]:
-        """What the places are asked for by."""
-        return [*(["local"] if self.local else []), *sorted([*self.directories, *self.s3])]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """The whole policy of a host. projects: ceilings that replace the general ones, by project."""
-
-    containers: Containers = field(default_factory=Containers)
-    images: Images = field(default_factory=Images)
-    backups: Backups = field(default_factory=Backups)
-    ceilings: Ceilings = field(default_factory=Ceilings)
-    projects: Mapping[str, Ceilings] = field(default_factory=dict)
-    shares: Mapping[str, Share] = field(default_factory=dict)
-    devices: Mapping[str, HostDevice] = field(default_factory=lambda: dict(DEFAULT_DEVICES))
-    parents: Mapping[str, Parent] = field(default_factory=dict)
-    seccomp: Mapping[str, Profile] = field(default_factory=dict)
-    hooks: Mapping[str, HostHook] = field(default_factory=dict)
-    pools: Mapping[str, PoolRule] = field(default_factory=dict)
-
-    def ceilings_of(self, project: str) -> Ceilings:
-        """Return the ceilings that hold for a project."""
-        return self.projects.get(project, self.ceilings)
-
-
-DEFAULT: Final = Policy()
-_TABLES: Final = (
-    "containers",
-    "images",
-    "backups",
-    "ceilings",
-    "projects",
-    "shares",
-    "devices",
-    "parents",
-    "seccomp",
-    "hooks",
-    "pools",
-)
-
-
-def parse(text: str) -> Policy:
-    """Return the policy that a policy file says.
-
-    Raises SpecError (field ``policy.TABLE.KEY``) for what is no TOML, an unknown key, a value of the wrong type.
-    """
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(say("policy.toml is not valid TOML: %(error)s", error=error), field="policy") from None
-    toml.refuse_unknown(tables, _TABLES, "policy")
-    projects = {}
-    for name, table in toml.table(tables.get("projects", {}), "policy.projects").items():
-        check_name(name, field=f"policy.projects.{name}")
-        toml.refuse_unknown(toml.table(table, f"policy.projects.{name}"), ("ceilings",), f"policy.projects.{name}")
-        projects[name] = toml.build(Ceilings, table.get("ceilings", {}), f"policy.projects.{name}.ceilings")
-    containers = toml.build(Containers, tables.get("containers", {}), "policy.containers")
-    policy = Policy(
-        containers=containers,
-        images=toml.build(Images, tables.get("images", {}), "policy.images"),
-        backups=_backups(toml.table(tables.get("backups", {}), "policy.backups")),
-        ceilings=toml.build(Ceilings, tables.get("ceilings", {}), "policy.ceilings"),
-        projects=projects,
-        shares=_named(Share, tables, "shares"),
-        devices={**DEFAULT_DEVICES, **_named(HostDevice, tables, "devices")},
-        seccomp=_named(Profile, tables, "seccomp"),
-        hooks=_named(HostHook, tables, "hooks"),
-        pools=pool_rules.parse(tables.get("pools", {})),
-        parents={**_short_parents(containers.parent_nics), **_named(Parent, tables, "parents")},
-    )
-    for name in policy.containers.capabilities:
-        if name not in capabilities.NAMES:
-            raise SpecError(say("There is no capability %(name)r.", name=name), field="policy.containers.capabilities")
-    for source in policy.images.sources:
-        if "/" in source:
-            _subnet(source)
-    return policy
-
-
-def _backups(table: Mapping[str, Any]) -> Backups:
-    plain = toml.build(Backups, {name: value for name, value in table.items() if name != "s3"}, "policy.backups")
-    stores = object_stores.parse(table.get("s3", {}), "policy.backups.s3")
-    for name in stores:
-        if name == "local" or name in plain.directories:
-            raise SpecError("There is another place of this name.", field=f"policy.backups.s3.{name}")
-    return dataclasses.replace(plain, s3=stores)
-
-
-def _short_parents(links: Iterable[str]) -> dict[str, Parent]:
-    found = {}
-    for link in links:
-        check_name(link, field="policy.containers.parent_nics")
-        found[link] = Parent(link=link, projects=("*",), types=("macvlan", "ipvlan"))
-    return found
+__all__ = [
+    "DEFAULT",
+    "Ceilings",
+    "Containers",
+    "Images",
+    "Policy",
+    "check",
+    "check_cgroup",
+    "check_nics",
+    "check_security",
+    "check_source",
+    "hooks_of",
+    "links_of",
+    "profile_of",
+    "resolve",
+]
 
 
 def check(policy: Policy, spec: Spec, others: Iterable[Spec] = ()) -> None:
@@ -325,7 +116,7 @@ def check_source(policy: Policy, host_name: str, addresses: Iterable[str]) -> No
     """
     if host_name.lower().rstrip(".") in {source.lower() for source in policy.images.sources if "/" not in source}:
         return
-    subnets = [_subnet(source) for source in policy.images.sources if "/" in source]
+    subnets = [subnet(source) for source in policy.images.sources if "/" in source]
     for text in addresses:
         address = ipaddress.ip_address(text.partition("%")[0])
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
@@ -341,32 +132,3 @@ def check_source(policy: Policy, host_name: str, addresses: Iterable[str]) -> No
 
 def _denied(message: str, field: str, **details: Any) -> PolicyDenied:
     return PolicyDenied(message, field=field, **details)
-
-
-def _subnet(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        raise SpecError(say("policy.toml: %(error)s.", error=error), field="policy.images.sources") from None
-
-
-def _named(cls: type[_T], tables: Mapping[str, Any], kind: str) -> dict[str, _T]:
-    """Return the tables below [shares], [devices] or [parents]; raises SpecError for a name or a path that is none."""
-    found = {}
-    for name, table in toml.table(tables.get(kind, {}), f"policy.{kind}").items():
-        where = f"policy.{kind}.{name}"
-        check_name(name, field=where)
-        values = dict(toml.table(table, where))
-        if kind == "devices" and name in DEFAULT_DEVICES:
-            values.setdefault("path", DEFAULT_DEVICES[name].path)
-        if kind == "parents":
-            values.setdefault("link", "")
-        elif kind in ("shares", "devices"):
-            grants.check_path(values.get("path"), f"{where}.path", device=kind == "devices")
-        made = toml.build(cls, values, where)
-        if isinstance(made, Parent):
-            grants.check_parent(made, where)
-        if isinstance(made, HostHook):
-            grants.check_hook(made, where)
-        found[name] = made
-    return found

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from containers.core import policy
+from containers.core import policy, policy_file
 from containers.core.attachments import Attachments, Device, Mount, check_all
 from containers.core.errors import PolicyDenied, SpecError
 from containers.core.spec import Spec
 
-RULES = policy.parse(
+RULES = policy_file.parse(
     """
     [shares.media]
     path = "/srv/media"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from containers.core import policy, pool_rules
+from containers.core import policy, policy_file, pool_rules
 from containers.core.errors import PolicyDenied, SpecError
 from containers.core.nics import Nic
 from containers.core.security import Security
@@ -28,12 +28,12 @@ def spec(**changes: object) -> Spec:
 
 
 def test_an_empty_file_is_the_default() -> None:
-    assert policy.parse("") == policy.DEFAULT
+    assert policy_file.parse("") == policy.DEFAULT
 
 
 def test_the_example_in_the_documentation_is_valid() -> None:
-    example = (policy.__doc__ or "").split("::", 1)[1].rpartition("A key that")[0]
-    parsed = policy.parse("\n".join(line.strip() for line in example.splitlines()))
+    example = (policy_file.__doc__ or "").split("::", 1)[1].rpartition("A key that")[0]
+    parsed = policy_file.parse("\n".join(line.strip() for line in example.splitlines()))
     assert parsed.ceilings.containers == 100
     assert parsed.ceilings_of("web") == policy.Ceilings(containers=10)
     assert parsed.ceilings_of("other").cpus == 16.0
@@ -74,7 +74,7 @@ def test_the_example_in_the_documentation_is_valid() -> None:
 )
 def test_what_is_not_understood_is_refused(text: str, field: str) -> None:
     with pytest.raises(SpecError) as caught:
-        policy.parse(text)
+        policy_file.parse(text)
     assert caught.value.field == field
 
 
@@ -94,14 +94,14 @@ def test_more_rights_than_others_have_need_the_policy(rule: str, field: str, cha
     with pytest.raises(PolicyDenied) as caught:
         policy.check(policy.DEFAULT, spec(**changes))
     assert caught.value.field == field
-    policy.check(policy.parse(f"[containers]\n{rule}"), spec(**changes))
+    policy.check(policy_file.parse(f"[containers]\n{rule}"), spec(**changes))
 
 
 def test_what_is_the_default_of_one_kind_of_container_is_more_than_that_of_the_other() -> None:
     security = Security(capabilities_keep=("chown", "sys_resource"))
     policy.check(policy.DEFAULT, spec(security=security))
     with pytest.raises(PolicyDenied):
-        policy.check(policy.parse("[containers]\nprivileged = true"), spec(security=security, privileged=True))
+        policy.check(policy_file.parse("[containers]\nprivileged = true"), spec(security=security, privileged=True))
 
 
 def test_what_is_dropped_again_is_not_kept() -> None:
@@ -130,7 +130,7 @@ addresses = ["192.0.2.16/28", "2001:db8::/64"]
 def test_parent_nics_need_the_policy() -> None:
     with pytest.raises(PolicyDenied):
         policy.check(policy.DEFAULT, on_card())
-    short = policy.parse('[containers]\nparent_nics = ["eth1"]')
+    short = policy_file.parse('[containers]\nparent_nics = ["eth1"]')
     policy.check(short, on_card())
     assert policy.links_of(short, on_card()) == {"eth1": "eth1"}
     with pytest.raises(PolicyDenied):
@@ -138,7 +138,7 @@ def test_parent_nics_need_the_policy() -> None:
 
 
 def test_a_card_is_called_by_its_name_here_and_given_for_a_project_and_a_type() -> None:
-    rules = policy.parse(PARENTS)
+    rules = policy_file.parse(PARENTS)
     assert policy.links_of(rules, on_card(parent="lan")) == {"lan": "enp3s0"}
     for refused in (
         on_card(parent="enp3s0"),
@@ -154,10 +154,10 @@ def test_a_card_is_called_by_its_name_here_and_given_for_a_project_and_a_type() 
 def test_a_vlan_is_given_by_its_number(vlan: int, given: bool) -> None:
     asked = on_card(parent="lan", type="vlan", mode="", vlan=vlan)
     if given:
-        policy.check(policy.parse(PARENTS), asked)
+        policy.check(policy_file.parse(PARENTS), asked)
         return
     with pytest.raises(PolicyDenied) as caught:
-        policy.check(policy.parse(PARENTS), asked)
+        policy.check(policy_file.parse(PARENTS), asked)
     assert caught.value.field == "nics.0.vlan"
 
 
@@ -179,10 +179,10 @@ def test_what_is_routed_to_a_container_is_the_policys_to_say(
 ) -> None:
     asked = on_card(type="routed", mode="", host_link="vbabcde0.0", parent=parent, **changes)
     if field is None:
-        policy.check(policy.parse(PARENTS), asked)
+        policy.check(policy_file.parse(PARENTS), asked)
         return
     with pytest.raises(PolicyDenied) as caught:
-        policy.check(policy.parse(PARENTS), asked)
+        policy.check(policy_file.parse(PARENTS), asked)
     assert caught.value.field == field
 
 
@@ -190,7 +190,7 @@ def test_the_hosts_network_needs_the_policy() -> None:
     asked = spec(nics=(Nic(name="eth0", type="host"),))
     with pytest.raises(PolicyDenied):
         policy.check(policy.DEFAULT, asked)
-    policy.check(policy.parse("[containers]\nhost_network = true"), asked)
+    policy.check(policy_file.parse("[containers]\nhost_network = true"), asked)
 
 
 @pytest.mark.parametrize(
@@ -207,12 +207,12 @@ def test_the_hosts_network_needs_the_policy() -> None:
 )
 def test_a_parent_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(SpecError) as caught:
-        policy.parse(text)
+        policy_file.parse(text)
     assert (caught.value.field or "").startswith("policy.parents.")
 
 
 def test_ceilings_count_the_project_and_not_the_container_itself() -> None:
-    rules = policy.parse("[ceilings]\ncontainers = 2")
+    rules = policy_file.parse("[ceilings]\ncontainers = 2")
     one, other = spec(id="a" * 12), spec(id="b" * 12, project="db")
     policy.check(rules, SPEC, [one, other, SPEC])
     with pytest.raises(PolicyDenied) as caught:
@@ -221,7 +221,7 @@ def test_ceilings_count_the_project_and_not_the_container_itself() -> None:
 
 
 def test_memory_and_cpu_ceilings_are_sums_and_need_limits() -> None:
-    rules = policy.parse("[ceilings]\nmemory_bytes = 1000\ncpus = 2")
+    rules = policy_file.parse("[ceilings]\nmemory_bytes = 1000\ncpus = 2")
     half = Limits(memory_bytes=600, cpus=1.0)
     policy.check(rules, spec(limits=half))
     with pytest.raises(PolicyDenied) as caught:
@@ -233,7 +233,7 @@ def test_memory_and_cpu_ceilings_are_sums_and_need_limits() -> None:
 
 
 def test_a_disk_ceiling_is_a_sum_and_needs_a_limit() -> None:
-    rules = policy.parse("[ceilings]\ndisk_bytes = 100000000")
+    rules = policy_file.parse("[ceilings]\ndisk_bytes = 100000000")
     half = Limits(disk_bytes=60_000_000)
     policy.check(rules, spec(limits=half))
     with pytest.raises(PolicyDenied) as caught:
@@ -264,12 +264,14 @@ def test_a_disk_ceiling_is_a_sum_and_needs_a_limit() -> None:
 def test_private_sources_are_refused_unless_named(address: str) -> None:
     with pytest.raises(PolicyDenied):
         policy.check_source(policy.DEFAULT, "images.example.org", ["93.184.216.34", address])
-    policy.check_source(policy.parse('[images]\nsources = ["images.example.org"]'), "Images.example.org.", [address])
+    policy.check_source(
+        policy_file.parse('[images]\nsources = ["images.example.org"]'), "Images.example.org.", [address]
+    )
 
 
 def test_public_sources_and_named_subnets_are_fine() -> None:
     policy.check_source(policy.DEFAULT, "images.example.org", ["93.184.216.34", "2606:2800:220:1::1"])
-    rules = policy.parse('[images]\nsources = ["10.0.0.0/8"]')
+    rules = policy_file.parse('[images]\nsources = ["10.0.0.0/8"]')
     policy.check_source(rules, "mirror", ["10.1.2.3"])
     with pytest.raises(PolicyDenied):
         policy.check_source(rules, "mirror", ["10.1.2.3", "192.168.1.1"])
@@ -277,7 +279,7 @@ def test_public_sources_and_named_subnets_are_fine() -> None:
 
 def test_object_stores_for_backups() -> None:
     store = '[backups.s3.offsite]\nendpoint = "https://s3.example.org:9000"\nbucket = "backups"\nprefix = "one/two/"\n'
-    rules = policy.parse(f'[backups]\ndirectories = {{nas = "/srv/backups"}}\n{store}').backups
+    rules = policy_file.parse(f'[backups]\ndirectories = {{nas = "/srv/backups"}}\n{store}').backups
     assert rules.names == ["local", "nas", "offsite"]
     assert rules.s3["offsite"].prefix == "one/two/"
 
@@ -299,7 +301,7 @@ def test_object_stores_for_backups() -> None:
 )
 def test_object_stores_that_are_none(field: str, table: str) -> None:
     with pytest.raises(SpecError) as caught:
-        policy.parse(table)
+        policy_file.parse(table)
     assert caught.value.field == f"policy.backups.s3.{field}"
 
 
@@ -316,7 +318,7 @@ projects = ["*"]
 
 
 def test_a_pool_is_given_to_projects_and_may_want_a_disk_limit() -> None:
-    rules = policy.parse(POOLS)
+    rules = policy_file.parse(POOLS)
     policy.check(rules, spec(pool="fast"))
     policy.check(rules, spec(pool="boxes", limits=Limits(disk_bytes=1 << 30)))
     for wrong, field in (

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from containers.clients import hostlink
-from containers.core import policy, store
+from containers.core import policy, policy_file, store
 from containers.core.errors import CoreError, PolicyDenied, SetupFailed
 from containers.core.host import Host
 from containers.core.lifecycle import granting, labels, running
@@ -52,7 +52,7 @@ def confined(host: Host, container: Callable[..., Spec], layer: str) -> Start:
             path.write_bytes(data)
             path.chmod(0o755)
         spec = container(security=security, **more)
-        extras = granting.extras(host, policy.parse(rules), spec)
+        extras = granting.extras(host, policy_file.parse(rules), spec)
         running.start(host, spec, network=NoNetwork(), extras=extras)
         return spec
 
@@ -164,12 +164,12 @@ def test_a_profile_that_cannot_be_used_is_told_with_its_path(host: Host, contain
 
     def failure(rules: str) -> SetupFailed:
         with pytest.raises(SetupFailed) as caught:
-            granting.extras(host, policy.parse(rules), spec)
+            granting.extras(host, policy_file.parse(rules), spec)
         assert caught.value.details["path"] == str(host.seccomp_dir / "tight")
         return caught.value
 
     with pytest.raises(PolicyDenied) as denied:
-        granting.extras(host, policy.parse('[seccomp.tight]\nprojects = ["other"]\n'), spec)
+        granting.extras(host, policy_file.parse('[seccomp.tight]\nprojects = ["other"]\n'), spec)
     assert denied.value.field == "security.seccomp"
     host.seccomp_dir.mkdir()
     assert failure(GIVEN).details["errno"] == errno.ENOENT

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import policy, store
+from containers.core import policy, policy_file, store
 from containers.core.errors import CoreError, PolicyDenied, SetupFailed
 from containers.core.hooks import ENDING, HOST_POINTS, Hook
 from containers.core.host import Host
@@ -60,7 +60,7 @@ def hooked(host: Host, container: Callable[..., Spec]) -> Start:
 
     def start(*hooks: Hook, **more: object) -> Spec:
         spec = container(hooks=hooks, **more)
-        extras = granting.extras(host, policy.parse(RULES), spec)
+        extras = granting.extras(host, policy_file.parse(RULES), spec)
         running.start(host, spec, network=NoNetwork(), extras=extras)
         return spec
 
@@ -238,7 +238,7 @@ def test_what_is_not_roots_alone_is_not_run(host: Host, hooked: Start) -> None:
 
 
 def test_a_hook_is_given_by_name_for_a_project_and_for_points(host: Host, container: Callable[..., Spec]) -> None:
-    rules = policy.parse('[hooks.note]\nprojects = ["other"]\n[hooks.late]\nprojects = ["*"]\npoints = ["stop"]\n')
+    rules = policy_file.parse('[hooks.note]\nprojects = ["other"]\n[hooks.late]\nprojects = ["*"]\npoints = ["stop"]\n')
     for name, point in (("note", "stop"), ("late", "pre-start"), ("none", "stop")):
         spec = container(hooks=(Hook(point=point, hook=name),))
         with pytest.raises(PolicyDenied) as caught:
@@ -251,7 +251,7 @@ def test_a_clone_and_a_removal_are_told(host: Host, container: Callable[..., Spe
     log = tmp_path / "log"
     register(host, "note", f'echo "$LXC_HOOK_TYPE $LXC_NAME $LXC_SRC_NAME $(ls -d $LXC_ROOTFS_PATH)" >>{log}')
     register(host, "slow", "setsid sleep 600 & echo no; sleep 600")
-    rules = policy.parse(RULES)
+    rules = policy_file.parse(RULES)
     spec = container(hooks=(Hook(point="clone", hook="note"), Hook(point="destroy", hook="slow")))
     own = str(store.rootfs(host, store.load_root(host, spec.id).writable))
     hooking.run(host, rules, spec, "clone", rootfs=own, SRC_NAME="first")

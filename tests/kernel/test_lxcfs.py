@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import policy
+from containers.core import policy, policy_file
 from containers.core.host import Host
 from containers.core.lifecycle import granting, running
 from containers.core.lifecycle.lxcfs import Lxcfs
@@ -69,7 +69,7 @@ def mounted() -> Iterator[Mounted]:
 def rules(mounted: Mounted, host: Host) -> policy.Policy:
     text = f'[containers]\nlxcfs = "{mounted.place}"\n'
     host.policy_path.write_text(text)
-    return policy.parse(text)
+    return policy_file.parse(text)
 
 
 def start(host: Host, spec: Spec, rules: policy.Policy) -> None:
