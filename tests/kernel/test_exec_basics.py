@@ -24,7 +24,7 @@ from containers.core.protocol import control
 from containers.core.spec import Limits, Spec
 
 from .conftest import NoNetwork
-from .patience import wait_until
+from .patience import patient, wait_until
 
 
 def execute(container_id: str, command: list[str], **more: Any) -> hostlink.ExecResult:
@@ -212,14 +212,22 @@ def test_into_a_frozen_container_it_says_so(host: Host, running_container: Spec)
 @pytest.mark.lxc("A time-out kills a command in a container that was frozen meanwhile", "D#1752")
 def test_frozen_while_it_runs_the_time_out_still_kills(sh: Sh, host: Host, running_container: Spec) -> None:
     results: list[hostlink.ExecResult] = []
-    # long enough to begin, and to be frozen before its time is up
-    thread = threading.Thread(
-        target=lambda: results.append(execute(running_container.id, ["sleep", "314"], timeout_sec=2))
-    )
-    thread.start()
-    wait_until(lambda: b"sleep 314" in sh("ps -o args").stdout, what="the command runs")
-    running.freeze(host, running_container.id)
-    thread.join(60)
+    for timeout_sec in (2.0, 10.0, 60.0):  # it has to begin and to be frozen before its time is up, on any machine
+        results.clear()
+        words = ["sleep", "314"]
+        thread = threading.Thread(
+            target=lambda limit=timeout_sec, words=words: results.append(
+                execute(running_container.id, words, timeout_sec=limit)
+            )
+        )
+        thread.start()
+        wait_until(lambda: results or b"sleep 314" in sh("ps -o args").stdout, what="the command runs")
+        running.freeze(host, running_container.id)
+        if not results:
+            break
+        thread.join()
+        running.thaw(host, running_container.id)
+    thread.join(patient(90))
     running.thaw(host, running_container.id)
     assert results
     assert (results[0].exit_code, results[0].timed_out) == (137, True)
