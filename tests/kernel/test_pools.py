@@ -106,17 +106,16 @@ def test_a_killed_snapshot_of_a_running_one_leaves_nothing_in_the_pool(host, poo
     assert os.listdir(pool.tmp_dir) == os.listdir(pool.trash_dir) == []
 
 
-@pytest.mark.parametrize("point", ["seal.committed", "restore.fresh", "restore.committed"])
+@pytest.mark.parametrize("point", ["restore.fresh", "restore.committed"])
 def test_a_killed_restore_in_a_pool_is_done_or_not(host, container, point):
     on_the_store.test_a_killed_restore_leaves_old_or_new_files_and_configuration_together(host, container, point)
 
 
-@pytest.mark.parametrize("errno_name", ["ENOSPC", "EIO"])
-def test_a_restore_that_fails_in_a_pool_changes_nothing(host, container, monkeypatch, errno_name):
-    on_the_store.test_a_restore_that_fails_changes_nothing(host, container, monkeypatch, "restore.written", errno_name)
+def test_a_restore_that_fails_in_a_pool_changes_nothing(host, container, monkeypatch):
+    on_the_store.test_a_restore_that_fails_changes_nothing(host, container, monkeypatch, "restore.written", "ENOSPC")
 
 
-@pytest.mark.parametrize("point", ["create.fresh", "create.placed", "delete.committed", "trash.moved"])
+@pytest.mark.parametrize("point", ["create.placed", "trash.moved"])
 def test_a_killed_create_or_delete_leaves_nothing_in_the_pool(host, layer, container, pool, point):
     store.save_image(host, store.Image(name="b", source={}, layers=(layer,), size_bytes=0, defaults={}))
     if point.startswith("create"):
