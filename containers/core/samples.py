@@ -88,7 +88,9 @@ def rates(old: Sample, new: Sample) -> Rates | None:
         return (after - before if after >= before else after) / seconds
 
     psi = None
-    if old.psi_usec is not None and new.psi_usec is not None:
+    if old.psi_usec is not None and old.psi_usec == new.psi_usec:
+        psi = (0.0, 0.0, 0.0)
+    elif old.psi_usec is not None and new.psi_usec is not None:
         shares = [min(100.0, per_second(a, b) / 1e4) for a, b in zip(old.psi_usec, new.psi_usec, strict=True)]
         psi = (shares[0], shares[1], shares[2])
     return Rates(
