@@ -131,8 +131,8 @@ def test_cpu_is_a_counter_whose_rate_is_cores(groups: Cgroups, sampler: Sampler,
         rate = rates(last, now)
         assert rate is not None
         seen, last = max(seen, rate.cpu_cores), now
-        # a busy host gives it less than its limit at times, never more; by our clock, which was read before and after
-        assert now.cpu_usage_usec - begin.cpu_usage_usec < 0.45 * 1_000_000 * (time.monotonic() - begun)
+        # one thread is on one core at most: by our clock, which was read before the first sample and after this one
+        assert now.cpu_usage_usec - begin.cpu_usage_usec < 1_000_000 * (time.monotonic() - begun) + 100_000
         return seen >= 0.15 and last.cpu_throttled_usec > begin.cpu_throttled_usec
 
     wait_until(held)
