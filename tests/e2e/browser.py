@@ -34,10 +34,14 @@ ARGUMENTS: Final = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE_MS: Final = int(patient(30.0) * 1000)
+PATIENCE_MS: Final = int(patient(60.0) * 1000)
 """How long a condition may take before a test gives up; a busy machine is no defect."""
 PASSWORD: Final = "a horse, a battery, 1 staple"
 AXE: Final = Path(__file__).resolve().parents[1] / "vendor" / "axe" / "4.14.1" / "axe.min.js"
+_STILL: Final = """() => Promise.allSettled(
+  document.getAnimations().filter((one) => one.effect.getComputedTiming().endTime < Infinity).map((one) => one.finished)
+)"""
+"""Waits for what moves to have arrived: a colour on its way is nobody's fault."""
 _NOISE: Final = re.compile(
     r"GL Driver Message"  # what software rendering says of itself
     r"|task queue exceeded"  # xterm.js on a busy machine
@@ -131,10 +135,13 @@ def sign_in_by_link(page: Page, link: str) -> None:
     """Open a one-time link and choose a password."""
     page.goto(link)
     page.get_by_role("button", name=re.compile("Sign in as")).click()
+    page.get_by_label("New password").wait_for()
+    page.wait_for_load_state()
     page.get_by_label("New password").fill(PASSWORD)
     page.get_by_label("The same again").fill(PASSWORD)
     page.get_by_role("button", name="Set the password").click()
     expect(page.get_by_role("heading", name="Overview")).to_be_visible(timeout=PATIENCE_MS)
+    page.wait_for_load_state()
 
 
 class Terminal:
@@ -148,6 +155,13 @@ class Terminal:
         """Go to the tab and wait for a shell."""
         self.page.goto(f"/containers/{self.name}/terminal")
         return self.live()
+
+    @contextlib.contextmanager
+    def another_connection(self) -> Iterator[None]:
+        """Wait, after what is done meanwhile, for the page to connect again: until it does, it shows what was."""
+        with self.page.expect_event("websocket", lambda socket: socket.url.endswith("/terminal")):
+            yield
+        self.live()
 
     def live(self) -> Terminal:
         """Wait until the terminal in front is connected and the last of it is a prompt."""
@@ -217,7 +231,26 @@ class Terminal:
         return "\n".join(self.text().split("\n")[before + 1 : -1])
 
     def wait(self, pattern: str, *, after: int = -1) -> Terminal:
-        """Wait until the end of the scrollback matches, and the whole holds more than `after` line ends."""
+        """Wait until the end of the scrollback matches, and the whole holds more than `after` line ends.
+
+        Fails where nothing came for as long as a test is patient; as long as something does, it may take its time.
+        """
+        seen = self._end()
+        while True:
+            try:
+                self._matches(pattern, after)
+            except TimeoutError as error:
+                before, seen = seen, self._end()
+                if seen == before:
+                    state = self.page.evaluate("document.getElementById('terminal').dataset.state")
+                    raise AssertionError(f"{self.page.url}: {state}: not {pattern!r}, but {seen!r}") from error
+            else:
+                return self
+
+    def _end(self) -> str:
+        return str(self.page.evaluate("Boolean(document.getElementById('terminal').front?.())") and self.text()[-500:])
+
+    def _matches(self, pattern: str, after: int) -> None:
         self.page.wait_for_function(
             """([pattern, after]) => {
               const session = document.getElementById("terminal").front?.();
@@ -238,7 +271,6 @@ class Terminal:
             timeout=PATIENCE_MS,
             polling=200,  # each look takes its time from the terminal
         )
-        return self
 
     def _front(self, expression: str) -> Any:
         return self.page.evaluate(
@@ -248,6 +280,8 @@ class Terminal:
 
 def axe(page: Page) -> list[str]:
     """Return what axe-core finds serious or critical on a page."""
+    page.wait_for_load_state()
+    page.evaluate(_STILL)
     page.evaluate(AXE.read_text() + "; null")
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [

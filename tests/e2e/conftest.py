@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from .instance import Instance, call
+from .instance import Instance, delete
 
 
 @pytest.fixture(scope="session")
@@ -37,5 +37,4 @@ def name(api: httpx.Client) -> Iterator[str]:
     """A name for a container; the container is deleted afterwards if the test made it."""
     chosen = f"t-{uuid.uuid4().hex[:8]}"
     yield chosen
-    if api.get(f"/containers/{chosen}").status_code == 200:
-        call(api, "DELETE", f"/containers/{chosen}?force=true")
+    delete(api, chosen)

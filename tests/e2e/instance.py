@@ -21,16 +21,18 @@ from ..kernel.patience import patient
 from ..ports import free_port
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
+PATIENCE_SEC: Final = 60.0
+"""How long a condition may take before a test gives up. Nothing is asserted by it: a busy machine is no defect."""
 
 
-def wait_until(condition: Callable[[], Any], timeout_sec: float, what: str) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, *, timeout_sec: float = PATIENCE_SEC) -> Any:
     """Return the condition's first true value; fails after timeout_sec."""
     deadline = time.monotonic() + patient(timeout_sec)
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {patient(timeout_sec)} s")
         time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {patient(timeout_sec)} s")
+    return value
 
 
 @dataclass
@@ -89,9 +91,20 @@ class Instance:
     def remove(self) -> None:
         """Stop everything, check that nothing is left, and remove the state directory."""
         self.down(containers=True)
-        left = json.loads(self.manage("fsck", "--json", check=False).stdout or "null")
+        self.nothing_left()
         shutil.rmtree(self.state_dir)
-        assert left == [], left
+
+    def nothing_left(self) -> None:
+        """Fail unless fsck finds nothing. What is only being put away is gone soon, a leak never."""
+        found: list[str] = []
+
+        def clean() -> bool:
+            found[:] = [self.manage("fsck", "--json", check=False).stdout.strip()]
+            return found == ["[]"]
+
+        deadline = time.monotonic() + patient(20)
+        while not clean():
+            assert time.monotonic() < deadline, found
 
     @property
     def sign_in_link(self) -> str:
@@ -109,29 +122,50 @@ class Instance:
     def client(self, user: str = "admin") -> httpx.Client:
         """Return an API client."""
         return httpx.Client(
-            base_url=f"{self.address}/api/v1", headers={"Authorization": f"Bearer {self.token(user)}"}, timeout=90
+            base_url=f"{self.address}/api/v1", headers={"Authorization": f"Bearer {self.token(user)}"}, timeout=180
         )
 
-    def pids(self, role: str) -> list[int]:
-        """Return the pids of this instance's processes whose command line holds role."""
+    def pids(self, *words: str) -> list[int]:
+        """Return the pids of this instance's processes whose command line holds these words."""
         wanted = f"BOXROOM_STATE_DIR={self.state_dir}".encode()
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    if wanted in (entry / "environ").read_bytes().split(b"\0") and role in (
-                        (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    ):
+                    if wanted not in (entry / "environ").read_bytes().split(b"\0"):
+                        continue
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    if all(word in line for word in words):
                         found.append(int(entry.name))
                 except OSError:
                     continue
         return found
 
 
-def call(client: httpx.Client, method: str, path: str, body: Any = None, *, wait: int = 60) -> dict[str, Any]:
+def call(client: httpx.Client, method: str, path: str, body: Any = None) -> dict[str, Any]:
     """Ask for an operation, wait for its end, and fail unless it succeeded."""
-    answer = client.request(method, f"{path}{'&' if '?' in path else '?'}wait={wait}", json=body)
-    assert answer.status_code == 200, f"{method} {path}: {answer.status_code} {answer.text}"
+    answer = client.request(method, f"{path}{'&' if '?' in path else '?'}wait=60", json=body)
+    assert answer.status_code in (200, 202), f"{method} {path}: {answer.status_code} {answer.text}"
     operation: dict[str, Any] = answer.json()
+    while operation["finished_at"] is None:  # pytest's own time limit ends it
+        operation = client.get(f"/operations/{operation['id']}?wait=60").json()
     assert operation["status"] == "succeeded", operation
     return operation
+
+
+def idle(client: httpx.Client, name: str) -> dict[str, Any]:
+    """Return a container's row once nothing is being done with it, also nothing that the panel does unasked."""
+    row: dict[str, Any] = wait_until(
+        lambda: (found := client.get(f"/containers/{name}").json())["operation"] is None and found, f"{name} is idle"
+    )
+    return row
+
+
+def delete(client: httpx.Client, name: str) -> None:
+    """Delete a container, if there is one, whatever is being done with it just now."""
+
+    def gone() -> bool:
+        answer = client.delete(f"/containers/{name}?force=true&wait=60")
+        return answer.status_code == 404 or (answer.status_code == 200 and answer.json()["status"] == "succeeded")
+
+    wait_until(gone, f"{name} is deleted")

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from ..kernel.patience import patient
-from .instance import Instance
+from .instance import PATIENCE_SEC, Instance
 
 Message = dict[str, Any]
 
@@ -24,7 +24,11 @@ class Socket:
         headers = more.pop("additional_headers", {"Authorization": f"Bearer {token or instance.token(user)}"})
         self._held = ExitStack()
         opening = connect(
-            f"ws://127.0.0.1:{instance.port}{path}", additional_headers=headers, open_timeout=20, max_size=None, **more
+            f"ws://127.0.0.1:{instance.port}{path}",
+            additional_headers=headers,
+            open_timeout=PATIENCE_SEC,
+            max_size=None,
+            **more,
         )
         self.raw: ClientConnection = self._held.enter_context(opening)
         self.messages: list[Message] = []
@@ -52,7 +56,7 @@ class Socket:
             self.messages.append(json.loads(frame))
         return True
 
-    def until(self, condition: Callable[[], Any], timeout_sec: float = 15.0) -> Any:
+    def until(self, condition: Callable[[], Any], timeout_sec: float = PATIENCE_SEC) -> Any:
         """Take frames until the condition holds; return its value."""
         deadline = time.monotonic() + patient(timeout_sec)
         while not (value := condition()):
@@ -61,7 +65,7 @@ class Socket:
             self.pump(left)
         return value
 
-    def message(self, timeout_sec: float = 15.0, **wanted: Any) -> Message:
+    def message(self, timeout_sec: float = PATIENCE_SEC, **wanted: Any) -> Message:
         """Return the first message with these values, which may have come already."""
 
         def found() -> Message | None:
@@ -70,7 +74,7 @@ class Socket:
         answer: Message = self.until(found, timeout_sec)
         return answer
 
-    def closing(self, timeout_sec: float = 15.0) -> tuple[str, int]:
+    def closing(self, timeout_sec: float = PATIENCE_SEC) -> tuple[str, int]:
         """Read to the end; return the code of the error that was told, and the close code."""
         deadline = time.monotonic() + patient(timeout_sec)
         try:
@@ -80,6 +84,13 @@ class Socket:
             code = error.rcvd.code if error.rcvd else 1006
             return next((str(m["code"]) for m in reversed(self.messages) if m["type"] == "error"), ""), code
         raise AssertionError(f"still open; {self.messages[-5:]}")
+
+
+def events(instance: Instance, *, user: str = "admin", token: str | None = None) -> Socket:
+    """Open the socket of events, and return it once it listens: to a position that nobody knows it tells a resync."""
+    socket = Socket(instance, "/ws/events?since=none", user=user, token=token)
+    socket.message(type="resync")
+    return socket
 
 
 def terminal(instance: Instance, name: str, *, user: str = "admin", **asked: Any) -> Socket:

@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from ..kernel.patience import patient
-from .instance import Instance
+from .instance import PATIENCE_SEC, Instance
 
 
 class Terminal:
@@ -25,20 +25,20 @@ class Terminal:
         self.session: str | None = None
         self.seen = b""
 
-    def open(self, *, timeout_sec: float = 10.0, **more: Any) -> None:
+    def open(self, *, timeout_sec: float = PATIENCE_SEC, **more: Any) -> None:
         """Open a session, or come back to the one there is; tries again while the panel does not answer."""
         deadline = time.monotonic() + patient(timeout_sec)
         while True:
             try:
                 self.close()
                 self._socket = self._open.enter_context(
-                    connect(self._address, additional_headers=self._headers, open_timeout=5, max_size=None)
+                    connect(self._address, additional_headers=self._headers, open_timeout=30, max_size=None)
                 )
                 asked = {"type": "open", "cols": 80, "rows": 24, **more}
                 if self.session:
                     asked["session"] = self.session
                 self._socket.send(json.dumps(asked))
-                answer = json.loads(self._socket.recv(timeout=5))
+                answer = json.loads(self._socket.recv(timeout=30))
                 if answer["type"] == "opened":
                     break
                 assert answer.get("code") == "unavailable", answer
@@ -54,7 +54,7 @@ class Terminal:
         assert self._socket is not None
         self._socket.send(text.encode())
 
-    def expect(self, text: str, *, timeout_sec: float = 10.0) -> None:
+    def expect(self, text: str, *, timeout_sec: float = PATIENCE_SEC) -> None:
         """Read until the text has been seen; fails where the socket closes first."""
         assert self._socket is not None
         deadline = time.monotonic() + patient(timeout_sec)
@@ -77,7 +77,7 @@ class Terminal:
         try:
             mark = f"{time.monotonic_ns()}"
             self.type(f"echo a{mark}b\n")
-            self.expect(f"a{mark}b\r\n", timeout_sec=5)
+            self.expect(f"a{mark}b\r\n")
         except (ConnectionClosed, OSError):
             return False
         return True

@@ -13,8 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from .instance import Instance, call
-from .test_robustness import nothing_left
+from .instance import Instance, call, wait_until
 
 SIZE = {"type": "open", "cols": 80, "rows": 24}
 
@@ -27,9 +26,9 @@ def running(instance: Instance) -> Iterator[str]:
         call(api, "POST", "/containers", {"name": name, "image": "busybox", "start": True})
         yield name
         assert api.post(f"/containers/{name}/exec", json={"command": ["true"]}).json()["exit_code"] == 0
-        assert not terminals(api, name)
+        wait_until(lambda: not terminals(api, name), "no terminal is left")
         call(api, "DELETE", f"/containers/{name}?force=true")
-    nothing_left(instance)
+    instance.nothing_left()
 
 
 def terminals(api: httpx.Client, name: str) -> list[str]:
@@ -46,12 +45,12 @@ def refusal(
         headers = {"Authorization": f"Bearer {instance.token()}"}
     told: dict[str, Any] = {}
     address = f"ws://127.0.0.1:{instance.port}{path}"
-    with connect(address, additional_headers=headers, open_timeout=10, max_size=None) as socket:
+    with connect(address, additional_headers=headers, open_timeout=60, max_size=None) as socket:
         try:
             for message in messages:
                 socket.send(message)
             while True:
-                data = socket.recv(timeout=10)
+                data = socket.recv(timeout=60)
                 if isinstance(data, str) and json.loads(data)["type"] == "error":
                     told = json.loads(data)
         except ConnectionClosed as closed:

@@ -23,7 +23,8 @@ from containers.core.host import Host
 
 from .instance import Instance, call, wait_until
 from .sockets import Socket, terminal
-from .test_robustness import healthy, kill
+from .sockets import events as listening
+from .test_robustness import DEAF, healthy, kill, let_go
 
 MIB = 1024**2
 
@@ -62,16 +63,15 @@ def run(api: httpx.Client, name: str, *command: str, **more: Any) -> dict[str, A
 @pytest.mark.lxc("What restarts by itself does not after somebody stopped it", "I#3261")
 def test_restarts_wait_longer_each_time_until_somebody_says_stop(api: httpx.Client, name: str) -> None:
     make(api, name, "/bin/sh", "-c", "echo dying; exit 7", restart="on-failure")
-    row = wait_until(lambda: (r := look(api, name))["restart_count"] == 2 and r["restart_at"] and r, 15, "two restarts")
+    row = wait_until(lambda: (r := look(api, name))["restart_count"] >= 2 and r["restart_at"] and r, "two restarts")
     assert (row["status"], row["status_reason"]) == ("stopped", "exit")
     assert (row["last_exit"]["reason"], row["last_exit"]["exit_code"]) == ("exit", 7)
     assert "dying" in row["last_exit"]["console"]
-    last, first = api.get(f"/operations?container={name}").json()["items"][:2]
-    assert [(one["action"], one["actor"]) for one in (first, last)] == [("start", "system")] * 2
-    at = [dt.datetime.fromisoformat(one["created_at"]) for one in (first, last)]
-    at.append(dt.datetime.fromisoformat(row["restart_at"]))
-    assert 2 <= (at[1] - at[0]).total_seconds() < (at[2] - at[1]).total_seconds()
-    call(api, "POST", f"/containers/{name}/stop")
+    died, again_at = (dt.datetime.fromisoformat(at) for at in (row["last_exit"]["at"], row["restart_at"]))
+    assert (again_at - died).total_seconds() >= 2 ** row["restart_count"], "one second first, then twice that, …"
+    asked = [(one["action"], one["actor"]) for one in api.get(f"/operations?container={name}").json()["items"]]
+    assert asked.count(("start", "system")) >= row["restart_count"]
+    wait_until(lambda: api.post(f"/containers/{name}/stop?wait=60").status_code == 200, "a stop between two starts")
     row = look(api, name)
     assert (row["status"], row["restart_at"], row["last_exit"]["reason"]) == ("stopped", None, "exit")
     again = api.post(f"/containers/{name}/stop")
@@ -142,16 +142,14 @@ def test_privileged_is_what_the_policy_file_says(instance: Instance, api: httpx.
     assert not policy.exists()
     policy.write_text("[containers]\nprivileged = true\n")
     try:
-        made = wait_until(
-            lambda: (r := api.post("/containers?wait=30", json=body)).status_code == 200 and r, 20, "a yes"
-        )
+        made = wait_until(lambda: (r := api.post("/containers?wait=60", json=body)).status_code == 200 and r, "a yes")
         assert made.json()["status"] == "succeeded", made.text
         assert look(api, name)["privileged"] is True
         assert run(api, name, "cat", "/proc/self/uid_map")["stdout"].split() == ["0", "0", "4294967295"]
     finally:
         policy.unlink()
     call(api, "POST", f"/containers/{name}/stop", {"force": True})
-    wait_until(lambda: refused(api.post(f"/containers/{name}/start?wait=30")), 20, "a no")
+    wait_until(lambda: refused(api.post(f"/containers/{name}/start?wait=60")), "a no")
 
 
 # commands
@@ -190,9 +188,9 @@ def test_a_command_whose_container_stops_meanwhile(
 
     asking = threading.Thread(target=ask)
     asking.start()
-    wait_until(lambda: run(api, name, "test", "-e", "/tmp/begun")["exit_code"] == 0, 10, "the command's beginning")
+    wait_until(lambda: run(api, name, "test", "-e", "/tmp/begun")["exit_code"] == 0, "the command's beginning")
     call(api, "POST", f"/containers/{name}/stop", {"force": force})
-    asking.join(20)
+    asking.join(120)
     (answer,) = found
     if answer.status_code == 200:
         # by its own trap, or by the HUP, TERM or KILL of whoever ends what is left
@@ -211,12 +209,12 @@ def test_a_command_whose_container_stops_meanwhile(
 def test_a_freeze_from_outside_is_shown_at_once(level: str, instance: Instance, api: httpx.Client, name: str) -> None:
     group = cgroup_of(make(api, name)["pid"])
     file = (group if level == "own" else group.parent) / "cgroup.freeze"
-    with Socket(instance, "/ws/events") as events:
+    with listening(instance) as events:
         for value, status in (("1", "frozen"), ("0", "running"), ("1", "frozen")):
             events.messages.clear()
             file.write_text(value)
-            events.message(4, type="container.changed", name=name, status=status)
-            assert look(api, name)["status"] == status
+            events.message(type="container.changed", name=name, status=status)
+            wait_until(lambda status=status: look(api, name)["status"] == status, status)
     call(api, "POST", f"/containers/{name}/unfreeze")
     assert file.read_text().strip() == "0"
     assert run(api, name, "echo", "runs")["stdout"] == "runs\n"
@@ -322,7 +320,7 @@ def test_too_much_is_closed_with_4429(instance: Instance, api: httpx.Client, box
 def test_a_web_process_that_is_restarted_says_so_with_1013(instance: Instance, box: str) -> None:
     (web,) = instance.pids("daphne")
     with (
-        Socket(instance, "/ws/events") as events,
+        listening(instance) as events,
         Socket(instance, "/ws/stats") as stats,
         terminal(instance, box, command=["/bin/cat"]) as shell,
     ):
@@ -332,21 +330,22 @@ def test_a_web_process_that_is_restarted_says_so_with_1013(instance: Instance, b
         os.kill(web, signal.SIGTERM)
         for socket in (events, stats, shell):
             assert socket.closing() == ("unavailable", 1013)
-    wait_until(lambda: instance.pids("daphne") not in ([], [web]) and healthy(instance), 20, "another web process")
+    wait_until(lambda: (there := instance.pids("daphne")) and web not in there and healthy(instance), "another one")
 
 
 def test_redis_is_lost_while_a_page_listens_and_an_operation_runs(
     instance: Instance, api: httpx.Client, name: str, box: str
 ) -> None:
-    make(api, name, "/bin/sh", "-c", "while :; do sleep 1; done")
-    with Socket(instance, "/ws/events") as events:
-        stopping = api.post(f"/containers/{name}/stop", json={"timeout": 2}).json()["id"]
+    make(api, name, *DEAF)
+    with listening(instance) as events:
+        stopping = api.post(f"/containers/{name}/stop", json={"timeout": 900}).json()["id"]
         events.message(type="operation.changed", id=stopping, status="running")
         events.messages.clear()
         kill(instance.pids("redis-server"))
         events.message(type="resync")
-        events.until(lambda: api.get(f"/operations/{stopping}").json()["status"] == "succeeded", 20)
-        wait_until(lambda: healthy(instance), 10, "healthy")
+        let_go(api, name)
+        wait_until(lambda: api.get(f"/operations/{stopping}").json()["status"] == "succeeded", "it is stopped")
+        wait_until(lambda: healthy(instance), "healthy")
         for action, status in (("freeze", "frozen"), ("unfreeze", "running")):
             done = call(api, "POST", f"/containers/{box}/{action}")
             events.message(type="operation.changed", id=done["id"], status="succeeded")

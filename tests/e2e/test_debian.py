@@ -33,7 +33,7 @@ def inside(api: httpx.Client, name: str, script: str, **more: Any) -> str:
 def booted(api: httpx.Client, name: str) -> None:
     """Wait for systemd, and fail unless everything came up."""
     state = wait_until(
-        lambda: {"running", "degraded"} & {inside(api, name, "systemctl is-system-running")}, 60, "systemd has booted"
+        lambda: {"running", "degraded"} & {inside(api, name, "systemctl is-system-running")}, "systemd has booted"
     )
     assert state == {"running"}, inside(api, name, "systemctl --failed; journalctl -b -p err")
 
@@ -49,7 +49,7 @@ def operations(api: httpx.Client, action: str) -> list[dict[str, Any]]:
 
 def ended(api: httpx.Client, operation_id: str) -> dict[str, Any]:
     path = f"/operations/{operation_id}"
-    wait_until(lambda: api.get(path).json()["finished_at"], 30, "the operation's end")
+    wait_until(lambda: api.get(path).json()["finished_at"], "the operation's end", timeout_sec=120)
     found: dict[str, Any] = api.get(path).json()
     return found
 
@@ -103,31 +103,29 @@ def test_a_first_use_builds_it_once_for_all_who_wait_and_can_be_cancelled(instan
         ]
         for create in creates:
             path = f"/operations/{create}"
-            wait_until(lambda path=path: "Retrieving" in api.get(f"{path}/log").json()["log"], 60, "a live log")
-            wait_until(lambda path=path: "debian-12: " in api.get(path).json()["message"], 30, "what is being done")
+            wait_until(lambda path=path: "Retrieving" in api.get(f"{path}/log").json()["log"], "a live log")
+            wait_until(lambda path=path: "debian-12: " in api.get(path).json()["message"], "what is being done")
         (build,) = operations(api, "image-build")
         assert build["status"] == "running"
         assert api.get("/images/debian-12").json()["state"] == "building"
 
         assert api.post(f"/operations/{build['id']}/cancel").status_code == 202
-        began = time.monotonic()
         for create in creates:
             operation = ended(api, create)
             assert operation["status"] == "failed"
             assert operation["error"]["step"] == "image"
             assert "cancelled" in operation["error"]["message"]
-        assert time.monotonic() - began < 10
         assert [found["status"] for found in operations(api, "image-build")] == ["cancelled"]
         assert api.get("/images/debian-12").json()["state"] == "available"
         assert api.get("/containers/first-0").status_code == api.get("/containers/first-1").status_code == 404
-        assert instance.manage("fsck", "--json").stdout.strip() == "[]"
+        instance.nothing_left()
 
         again = api.post("/containers", json={"name": "first-0", "image": "debian-12"}).json()["id"]
-        wait_until(lambda: api.get(f"/operations/{again}/log").json()["log"], 60, "it builds again")
+        wait_until(lambda: api.get(f"/operations/{again}/log").json()["log"], "it builds again")
         assert api.post(f"/operations/{again}/cancel").status_code == 202
         assert ended(api, again)["status"] == "cancelled"
         assert api.get("/images/debian-12").json()["state"] == "available"
-        assert instance.manage("fsck", "--json").stdout.strip() == "[]"
+        instance.nothing_left()
 
 
 def test_a_bad_mirror_fails_with_the_step_and_the_last_lines(instance: Instance, client: httpx.Client) -> None:
@@ -142,7 +140,6 @@ def test_a_bad_mirror_fails_with_the_step_and_the_last_lines(instance: Instance,
             lambda: (lambda got: got.json() if got.status_code != 403 else None)(
                 client.post("/images?wait=60", json=asked)
             ),
-            30,
             "the policy names the mirror",
         )
     finally:
@@ -152,7 +149,7 @@ def test_a_bad_mirror_fails_with_the_step_and_the_last_lines(instance: Instance,
     assert "E: " in answer["error"]["console"]
     assert "127.0.0.1:9" in client.get(f"/operations/{answer['id']}/log").json()["log"]
     assert client.delete("/images/bad-mirror?wait=60").status_code == 200
-    assert instance.manage("fsck", "--json").stdout.strip() == "[]"
+    instance.nothing_left()
 
 
 # running
@@ -164,7 +161,7 @@ def test_it_has_its_addresses_by_its_own_tools_and_a_login_on_its_console(
     ipv4, ipv6 = address_of(client, deb, "."), address_of(client, deb, ":")
     assert ipv4 in inside(client, deb, "ip -4 addr show dev eth0")
     assert "dhclient" in inside(client, deb, "ps axo args")
-    wait_until(lambda: ipv6 in inside(client, deb, "ip -6 addr show dev eth0"), 10, "an IPv6 address")
+    wait_until(lambda: ipv6 in inside(client, deb, "ip -6 addr show dev eth0"), "an IPv6 address")
     gateway = inside(client, deb, "ip route show default").split()[2]
     assert f"nameserver {gateway}" in inside(client, deb, "cat /etc/resolv.conf")
     assert inside(client, deb, "hostname") == deb
@@ -186,8 +183,8 @@ def test_it_and_a_busybox_reach_each_other_by_name(client: httpx.Client, deb: st
             in inside(client, source, f"ping {family} -c1 -W1 {target}").replace("1 packets received", "1 received")
         )
 
-    wait_until(reaches(deb, box), 15, "from Debian to busybox")
-    wait_until(reaches(box, deb), 15, "from busybox to Debian")
+    wait_until(reaches(deb, box), "from Debian to busybox")
+    wait_until(reaches(box, deb), "from busybox to Debian")
 
 
 def test_it_reaches_out_through_the_hosts_address(client: httpx.Client, deb: str) -> None:
@@ -203,7 +200,7 @@ def test_it_reaches_out_through_the_hosts_address(client: httpx.Client, deb: str
             subprocess.run(command.split(), check=True)
         world.run(f"ip addr add {subnet}.2/30 dev out0")
         world.run("ip link set out0 up")
-        wait_until(lambda: "1 received" in inside(client, deb, f"ping -c1 -W1 {subnet}.2"), 10, "the world")
+        wait_until(lambda: "1 received" in inside(client, deb, f"ping -c1 -W1 {subnet}.2"), "the world")
         assert "default" not in world.run("ip route")
     finally:
         subprocess.run(["ip", "link", "delete", link], check=False)
@@ -227,15 +224,18 @@ def test_limits_hold_and_cannot_be_changed_from_inside(client: httpx.Client, deb
             " -o -name memory.limit_in_bytes -o -name pids.max -o -name cpu.cfs_quota_us); do echo max >$file; done; "
             "mkdir -p /mnt/x; for kind in memory pids cpu; do mount -t cgroup -o $kind x /mnt/x && umount /mnt/x; done",
         )
-        assert "Cannot fork" in inside(client, deb, "for n in $(seq 80); do sleep 2 & done")
-        wait_until(lambda: int(inside(client, deb, "echo /proc/[0-9]* | wc -w") or 99) < 40, 10, "they have ended")
-        assert "Killed" in inside(client, deb, "head -c 400M /dev/zero | tail -c 400M | wc -c", timeout=60)
+        assert "Cannot fork" in inside(client, deb, "for n in $(seq 80); do sleep 10 & done")
+        wait_until(lambda: int(inside(client, deb, "echo /proc/[0-9]* | wc -w") or 99) < 40, "they have ended")
+        assert "Killed" in inside(client, deb, "head -c 400M /dev/zero | tail -c 400M | wc -c", timeout=300)
         loop = "timeout 2 sh -c 'while :; do :; done'"
-        spent = inside(client, deb, f"{loop} & {loop} & wait; times").splitlines()[-1]
+        clock = "read up idle </proc/uptime; echo $up"
+        began, *_own, spent, ended_at = inside(
+            client, deb, f"{clock}; {loop} & {loop} & wait; times; {clock}"
+        ).splitlines()
         minutes, seconds = zip(*(part.rstrip("s").split("m") for part in spent.split()), strict=True)
-        quota_sec = 60 * sum(map(int, minutes)) + sum(map(float, seconds))
-        assert quota_sec < 1.8, "two busy loops of two seconds on half a processor"
-        wait_until(lambda: inside(client, deb, "systemctl is-system-running") == "running", 20, "it is still well")
+        used_sec = 60 * sum(map(int, minutes)) + sum(map(float, seconds))
+        assert used_sec < 0.8 * (float(ended_at) - float(began)), "two busy loops on half a processor"
+        wait_until(lambda: inside(client, deb, "systemctl is-system-running") == "running", "it is still well")
         assert client.get(f"/containers/{deb}").json()["limits"]["memory_bytes"] == limits["memory_bytes"]
     finally:
         call(client, "PATCH", f"/containers/{deb}", {"limits": {"memory_bytes": None, "cpus": None, "pids": None}})
@@ -283,7 +283,7 @@ def test_snapshot_break_restore_and_a_clone_beside_it(client: httpx.Client, deb:
             assert len(answers) == 2, question
             assert all(answers), question
         assert "No such file" in inside(client, clone, "cat /etc/ssh/ssh_host_ed25519_key"), "a key of its twin"
-        wait_until(lambda: "1 received" in inside(client, clone, f"ping -c1 -W1 {deb}"), 10, "its twin")
+        wait_until(lambda: "1 received" in inside(client, clone, f"ping -c1 -W1 {deb}"), "its twin")
         inside(client, clone, "echo changed >/root/file")
         assert inside(client, deb, "cat /root/file") == "kept"
     finally:
@@ -304,7 +304,6 @@ def test_it_runs_on_while_the_panel_restarts_and_reboots_meanwhile(
         lambda: (lambda found: found if found["pid"] not in (before, None) else None)(
             client.get(f"/containers/{deb}").json()
         ),
-        20,
         "another init",
     )
     assert row["status"] == "running"
@@ -313,9 +312,7 @@ def test_it_runs_on_while_the_panel_restarts_and_reboots_meanwhile(
 
 
 def test_it_stops_cleanly_and_powers_off_from_inside(client: httpx.Client, deb: str) -> None:
-    began = time.monotonic()
-    call(client, "POST", f"/containers/{deb}/stop", {"timeout": 30, "kill": False})
-    assert time.monotonic() - began < 10
+    call(client, "POST", f"/containers/{deb}/stop", {"timeout": 300, "kill": False})
     row = client.get(f"/containers/{deb}").json()
     assert (row["status"], row["last_exit"]["reason"]) == ("stopped", "stopped")
     assert "Halting system" in row["last_exit"]["console"]
@@ -323,5 +320,5 @@ def test_it_stops_cleanly_and_powers_off_from_inside(client: httpx.Client, deb: 
     booted(client, deb)
     with contextlib.suppress(httpx.HTTPError):
         inside(client, deb, "systemctl poweroff")
-    wait_until(lambda: client.get(f"/containers/{deb}").json()["status"] == "stopped", 20, "it is off")
+    wait_until(lambda: client.get(f"/containers/{deb}").json()["status"] == "stopped", "it is off")
     assert client.get(f"/containers/{deb}").json()["last_exit"]["reason"] == "poweroff"

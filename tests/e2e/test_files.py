@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from .browser import PATIENCE_MS, People, axe, chromium
-from .instance import Instance, call
+from .instance import Instance, call, wait_until
 from .test_main_job import run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
@@ -34,6 +34,7 @@ def test_browse_send_edit_take_and_put_back(instance: Instance, api: httpx.Clien
         page.get_by_role("link", name="www", exact=True).click()
         files = page.locator("#files")
         expect(files.get_by_role("link", name="conf")).to_be_visible()
+        page.wait_for_load_state()
         page.set_input_files("[data-files-input]", sent)
         expect(files.get_by_role("link", name=sent.name)).to_be_visible()
         expect(files.locator("tr", has_text=sent.name)).to_contain_text("9.8 MiB")
@@ -44,6 +45,7 @@ def test_browse_send_edit_take_and_put_back(instance: Instance, api: httpx.Clien
         files.get_by_role("link", name="conf").click(no_wait_after=True)
         editor = page.get_by_role("textbox", name="/srv/www/conf")
         editor.fill("listen 8080\n")  # before the page's script has come
+        wait_until(lambda: page.evaluate("1") and held, "the script is asked for")
         held[0].continue_()
         expect(page.get_by_role("button", name="Save")).to_be_enabled()
         run(api, name, "sh", "-c", "echo 'listen 443' > /srv/www/conf")
@@ -54,6 +56,8 @@ def test_browse_send_edit_take_and_put_back(instance: Instance, api: httpx.Clien
         assert axe(page) == []
         assert run(api, name, "cat", "/srv/www/conf")["stdout"] == "listen 8080\n"
         page.get_by_role("link", name="Back to the directory").click()
+        expect(files.get_by_role("link", name=sent.name)).to_be_visible()
+        page.wait_for_load_state()
         row = files.locator("tr", has_text=sent.name)
         row.locator("summary").click()
         with page.expect_download() as taking:
@@ -63,6 +67,7 @@ def test_browse_send_edit_take_and_put_back(instance: Instance, api: httpx.Clien
         page.get_by_label("As of").select_option("before")
         expect(page).to_have_url(re.compile("snapshot=before"))
         expect(files.get_by_role("link", name=sent.name)).to_have_count(0)
+        page.wait_for_load_state()
         row = files.locator("tr", has_text="conf")
         row.locator("summary").click()
         row.get_by_role("button", name="Put back…").click()
@@ -70,7 +75,7 @@ def test_browse_send_edit_take_and_put_back(instance: Instance, api: httpx.Clien
         page.get_by_role("button", name="Put back", exact=True).click()
         expect(page.get_by_role("link", name="Snapshots 2")).to_be_visible()
         last = api.get(f"/operations?container={name}").json()["items"][0]
-        done = api.get(f"/operations/{last['id']}?wait=30").json()
+        done = api.get(f"/operations/{last['id']}?wait=60").json()
         assert (done["action"], done["status"]) == ("put-back", "succeeded"), done
         told = run(api, name, "sh", "-c", "cat /srv/www/conf; stat -c '%a %u' /srv/www/conf; ls /srv/www | wc -l")
         assert told["stdout"].split() == ["listen", "80", "640", "0", "2"]

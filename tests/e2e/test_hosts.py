@@ -20,8 +20,7 @@ import pytest
 from tests.kernel.netns import Place, set_netns
 
 from ..ports import free_port
-from .instance import PROJECT, Instance, call
-from .test_robustness import nothing_left
+from .instance import PATIENCE_SEC, PROJECT, Instance, call, wait_until
 
 
 def facts(instance: Instance, name: str) -> dict[str, Any]:
@@ -55,16 +54,27 @@ def test_two_instances_side_by_side_share_nothing_but_the_host(
             assert values.isdisjoint(others[what]), what
         asked = {"command": ["nslookup", name]}
         for client, own, foreign in ((api, mine, others), (its, others, mine)):
-            answer = client.post(f"/containers/{name}/exec", json=asked).json()["stdout"]
-            assert any(address in answer for address in own["addresses"])
+            answer = wait_until(
+                lambda client=client, own=own: (
+                    any(
+                        address in (told := client.post(f"/containers/{name}/exec", json=asked).json()["stdout"])
+                        for address in own["addresses"]
+                    )
+                    and told
+                ),
+                "its name is known",
+            )
             assert not any(address in answer for address in foreign["addresses"])
     other.down(containers=True)
-    nothing_left(other)
-    nothing_left(instance)
+    other.nothing_left()
+    instance.nothing_left()
     row = api.get(f"/containers/{name}").json()
     assert (row["status"], row["pid"]) == ("running", pid)
-    leased = api.post(f"/containers/{name}/exec", json={"command": ["ip", "-4", "addr", "show", "eth0"]}).json()
-    assert any(address in leased["stdout"] for address in row["addresses"])
+    shows = {"command": ["ip", "-4", "addr", "show", "eth0"]}
+    wait_until(
+        lambda: any(a in api.post(f"/containers/{name}/exec", json=shows).json()["stdout"] for a in row["addresses"]),
+        "its address",
+    )
     call(api, "POST", f"/containers/{name}/restart")
 
 
@@ -128,7 +138,7 @@ def test_a_host_that_routes_our_subnets_and_drops_what_is_forwarded(place: Place
         network = api.get("/networks/default").json()
         assert network["ipv4"].startswith("172.")
         assert [problem["mend"].splitlines() for problem in network["problems"]] == [rules]
-        with httpx.Client(base_url=instance.address, follow_redirects=True) as page:
+        with httpx.Client(base_url=instance.address, follow_redirects=True, timeout=PATIENCE_SEC) as page:
             form = page.get(instance.sign_in_link).text
             token = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', form)[0]
             own = {"Origin": instance.address, "Sec-Fetch-Site": "same-origin"}

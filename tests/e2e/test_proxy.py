@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from ..ports import free_port
-from .instance import Instance
+from .instance import PATIENCE_SEC, Instance
 
 ORIGIN = "https://panel.example.org"
 HEADERS = {"Host": "panel.example.org", "X-Real-IP": "203.0.113.7", "X-Forwarded-For": ""}
@@ -32,7 +32,7 @@ def proxied() -> Iterator[Instance]:
 def test_the_link_signs_in_through_the_proxy_and_programs_beside_it_are_answered(proxied: Instance) -> None:
     found = re.search(rf"{ORIGIN}(/\S+)", proxied.output)
     assert found, f"the link is the proxy's: cookies are taken there only\n{proxied.output}"
-    with httpx.Client(base_url=proxied.address, headers=HEADERS) as nginx:
+    with httpx.Client(base_url=proxied.address, headers=HEADERS, timeout=PATIENCE_SEC) as nginx:
         page = nginx.get(found[1])
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
         assert token, page.text
@@ -43,7 +43,8 @@ def test_the_link_signs_in_through_the_proxy_and_programs_beside_it_are_answered
     assert done.status_code == 302, done.text
     made = [line for line in done.headers.get_list("set-cookie") if line.startswith("__Host-sessionid=")]
     assert "Secure" in made[0]
-    with httpx.Client(base_url=proxied.address, headers={"Authorization": f"Bearer {proxied.token()}"}) as beside:
+    own = {"Authorization": f"Bearer {proxied.token()}"}
+    with httpx.Client(base_url=proxied.address, headers=own, timeout=PATIENCE_SEC) as beside:
         rows = beside.get("/api/v1/audit").json()["items"]
         assert next(row for row in rows if row["action"] == "sign-in.link")["source_ip"] == "203.0.113.7"
         assert beside.get("/healthz", headers={"Host": "evil.example.org"}).status_code == 400

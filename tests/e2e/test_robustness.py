@@ -6,24 +6,22 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from .instance import Instance, call, wait_until
+from .instance import PATIENCE_SEC, Instance, call, delete, wait_until
 from .terminal import Terminal
 
 PARTS = ("daphne", "celery", "ticker", "redis-server", "launcher")
-BACK_SEC = 10.0
-DEAF = ["/bin/sleep", "100000"]
-"""An init that heeds no signal: a stop of it takes all the time it was given."""
+DEAF = ["/bin/sh", "-c", "while [ ! -e /tmp/end ]; do sleep 0.1; done"]
+"""An init that heeds no signal: a stop of it lasts until let_go()."""
 
 
 def healthy(instance: Instance) -> bool:
     try:
-        return httpx.get(f"{instance.address}/healthz", timeout=2).status_code == 200
+        return httpx.get(f"{instance.address}/healthz", timeout=20).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -38,17 +36,15 @@ def kill(pids: list[int]) -> None:
 
 def kill_parts(instance: Instance, *roles: str) -> None:
     """Kill -9 parts of the panel, and wait until others are in their place and the panel is healthy."""
-    victims = {role: instance.pids(role) for role in roles}
-    assert all(victims.values()), victims
+    victims = {role: wait_until(lambda role=role: instance.pids(role), role) for role in roles}
     kill([pid for pids in victims.values() for pid in pids])
     wait_until(
         lambda: all(set(instance.pids(role)) - set(victims[role]) for role in roles) and healthy(instance),
-        BACK_SEC,
         f"{', '.join(roles)} back again",
     )
 
 
-def ended(api: httpx.Client, operation_id: str, timeout_sec: float = 30.0) -> dict[str, Any]:
+def ended(api: httpx.Client, operation_id: str, timeout_sec: float = PATIENCE_SEC) -> dict[str, Any]:
     """Wait for an operation's end, through a panel that may be away."""
 
     def look() -> dict[str, Any] | None:
@@ -59,14 +55,8 @@ def ended(api: httpx.Client, operation_id: str, timeout_sec: float = 30.0) -> di
         found: dict[str, Any] = answer.json() if answer.status_code == 200 else {"status": "queued"}
         return found if found["status"] not in ("queued", "running") else None
 
-    found: dict[str, Any] = wait_until(look, timeout_sec, "the operation's end")
+    found: dict[str, Any] = wait_until(look, "the operation's end", timeout_sec=timeout_sec)
     return found
-
-
-def nothing_left(instance: Instance) -> None:
-    """Fail unless fsck finds nothing, at once."""
-    found = instance.manage("fsck", "--json", check=False).stdout.strip()
-    assert found == "[]", found
 
 
 @pytest.fixture
@@ -81,8 +71,21 @@ def deaf(api: httpx.Client, name: str) -> Iterator[str]:
     made = f"{name}-deaf"
     call(api, "POST", "/containers", {"name": made, "image": "busybox", "start": True, "init_command": DEAF})
     yield made
-    wait_until(lambda: api.get(f"/containers/{made}").json()["operation"] is None, 30, "idle")
-    call(api, "DELETE", f"/containers/{made}?force=true")
+    let_go(api, made)
+    delete(api, made)
+
+
+def let_go(api: httpx.Client, deaf: str) -> None:
+    """Let a deaf container end, so that its stop ends too."""
+
+    def told() -> bool:
+        try:
+            answer = api.post(f"/containers/{deaf}/exec", json={"command": ["touch", "/tmp/end"]})
+            return answer.status_code == 200 or api.get(f"/containers/{deaf}").json()["status"] == "stopped"
+        except httpx.HTTPError:
+            return False
+
+    wait_until(told, f"{deaf} is told to end")
 
 
 @pytest.mark.parametrize("roles", [*((part,) for part in PARTS), PARTS], ids=lambda roles: "+".join(roles))
@@ -94,16 +97,14 @@ def test_killed_parts_come_back_while_a_terminal_and_an_operation_are_open(
     terminal.open()
     terminal.type("KEPT=$((40+2)); echo answer-$KEPT\n")
     terminal.expect("answer-42")
-    stopping = api.post(f"/containers/{deaf}/stop", json={"timeout": 3}).json()
-    wait_until(lambda: api.get(f"/operations/{stopping['id']}").json()["status"] == "running", 5, "the stop to begin")
+    stopping = api.post(f"/containers/{deaf}/stop", json={"timeout": 600}).json()
+    wait_until(lambda: api.get(f"/operations/{stopping['id']}").json()["status"] == "running", "the stop to begin")
 
     kill_parts(instance, *roles)
 
     if "daphne" in roles:
         session = terminal.session
-        began = time.monotonic()
         terminal.open()
-        assert time.monotonic() - began < 2
         assert terminal.session == session
         terminal.expect("answer-42")  # the scrollback
     else:
@@ -114,10 +115,11 @@ def test_killed_parts_come_back_while_a_terminal_and_an_operation_are_open(
 
     row = api.get(f"/containers/{running}").json()
     assert (row["status"], row["pid"]) == ("running", before)
+    let_go(api, deaf)
     operation = ended(api, stopping["id"])
     assert operation["status"] == "succeeded", operation
     assert ("resumed" in operation["message"]) == ("celery" in roles), operation
-    assert api.get(f"/containers/{deaf}").json()["status"] == "stopped"
+    wait_until(lambda: api.get(f"/containers/{deaf}").json()["status"] == "stopped", "it is seen to be stopped")
     call(api, "POST", f"/containers/{running}/restart")
 
 
@@ -136,7 +138,7 @@ def test_operations_end_when_the_worker_is_killed_in_the_middle(
         assert api.get(f"/containers/{one}").json()["status"] == "running"
     for round_number in range(5):
         call(api, "DELETE", f"/containers/{name}-{round_number}?force=true")
-    nothing_left(instance)
+    instance.nothing_left()
 
 
 def test_two_clicks_at_once_make_one_start(instance: Instance, api: httpx.Client, name: str) -> None:
@@ -144,10 +146,10 @@ def test_two_clicks_at_once_make_one_start(instance: Instance, api: httpx.Client
 
     call(api, "POST", "/containers", {"name": name, "image": "busybox"})
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _n: api.post(f"/containers/{name}/start?wait=30"), range(8)))
+        answers = list(pool.map(lambda _n: api.post(f"/containers/{name}/start?wait=60"), range(8)))
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
     assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {"busy", "invalid-transition"}
-    assert len([pid for pid in instance.pids("supervisor") if name in Path(f"/proc/{pid}/cmdline").read_text()]) == 1
+    wait_until(lambda: len(instance.pids("supervisor", name)) == 1, "one supervisor")
     events = api.get(f"/operations?container={name}").json()["items"]
     assert [event["action"] for event in events].count("start") == 1
 
@@ -156,32 +158,32 @@ def test_redis_loses_all_its_data_and_nothing_else_is_lost(
     instance: Instance, api: httpx.Client, running: str, deaf: str
 ) -> None:
     """Its data is in memory only: what dies with it is what a new one lacks."""
-    stopping = api.post(f"/containers/{deaf}/stop", json={"timeout": 2}).json()
-    (redis,) = instance.pids("redis-server")
+    stopping = api.post(f"/containers/{deaf}/stop", json={"timeout": 600}).json()
+    (redis,) = wait_until(lambda: instance.pids("redis-server"), "Redis")
     os.kill(redis, signal.SIGSTOP)  # the doorbells of what is asked for now are lost
     try:
         asked = [api.post(f"/containers/{running}/{action}").json()["id"] for action in ("freeze",)]
     finally:
         kill([redis])
+    let_go(api, deaf)
     assert ended(api, stopping["id"])["status"] == "succeeded"
     for operation_id in asked:
         assert ended(api, operation_id)["status"] == "succeeded"
-    assert api.get(f"/containers/{running}").json()["status"] == "frozen"
-    wait_until(lambda: healthy(instance), BACK_SEC, "healthy")
+    wait_until(lambda: api.get(f"/containers/{running}").json()["status"] == "frozen", "it is seen to be frozen")
+    wait_until(lambda: healthy(instance), "healthy")
     call(api, "POST", f"/containers/{running}/unfreeze")
 
 
 def test_a_killed_supervisor_takes_its_container_along_and_leaves_nothing(
     instance: Instance, api: httpx.Client, running: str
 ) -> None:
-    kill([pid for pid in instance.pids("supervisor") if running in Path(f"/proc/{pid}/cmdline").read_text()])
+    kill(instance.pids("supervisor", running))
     row = wait_until(
         lambda: (lambda r: r if r["status"] == "stopped" else None)(api.get(f"/containers/{running}").json()),
-        10,
         "stopped",
     )
     assert row["last_exit"]["reason"] == "supervisor-lost"
-    wait_until(lambda: instance.manage("fsck", "--json", check=False).stdout.strip() == "[]", 10, "nothing left")
+    instance.nothing_left()
     call(api, "POST", f"/containers/{running}/start")
 
 
@@ -191,7 +193,7 @@ def test_a_killed_watcher_s_panel_is_taken_over(own_instance: Instance) -> None:
         call(api, "POST", "/containers", {"name": "stays", "image": "busybox", "start": True})
         before = api.get("/containers/stays").json()["pid"]
     kill(own_instance.pids("manage.py up"))
-    wait_until(lambda: not own_instance.pids("daphne"), 10, "the end of what it had started")
+    wait_until(lambda: not own_instance.pids("daphne"), "the end of what it had started")
     own_instance.up()
     with own_instance.client() as api:
         row = api.get("/containers/stays").json()
