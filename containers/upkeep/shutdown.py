@@ -17,6 +17,8 @@ from ..core.states import Status
 
 PARALLEL = 64
 """Each waits most of the time: for an init that ends slowly, or never."""
+LEAVE_SEC = 10.0
+"""A supervisor that has told of its end is gone a moment later."""
 
 
 def _last_first(host: Host, ids: list[str]) -> list[list[str]]:
@@ -59,7 +61,7 @@ def stop_everything(host: Host, *, timeout_sec: float) -> Iterator[str]:
     running.sweep(host)
     leaks.repair(host, leaks.find(host))
     networks.remove_all(host)
-    detect.open(host).remove_instance()
+    detect.open(host).remove_instance(wait_sec=LEAVE_SEC)
     claims.release(host)
     shutil.rmtree(host.run_dir, ignore_errors=True)
     yield "Networks, cgroups and the run directory are removed."

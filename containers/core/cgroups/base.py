@@ -279,8 +279,12 @@ class Cgroups(ABC):
         for base in reversed(self._instance_dirs()):
             remove_tree(base / f"{CONTAINER_PREFIX}{container_id}", deadline)
 
-    def remove_instance(self) -> None:
-        """Remove the instance's own directories where no container and no supervisor is left in them."""
+    def remove_instance(self, *, wait_sec: float = 0.0) -> None:
+        """Remove the instance's own directories where no container and no supervisor is left in them.
+
+        wait_sec: how long supervisors that have told of their end may take to be gone.
+        """
+        self._wait_event(self.tree / SUPERVISORS, "populated", 0, wait_sec)
         for base in self._instance_dirs():
             for path in (base / SUPERVISORS, base):
                 with contextlib.suppress(OSError):
