@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from containers.core import claims, store
-from containers.core.cgroups import detect
+from containers.core.cgroups import Cgroups, detect
 from containers.core.host import Host
 from containers.core.lifecycle import running, stored
 from containers.core.network.plugging import Placed
@@ -178,6 +178,12 @@ class Launcher:
         self.process.wait(patient(60))
 
 
+def _removed(groups: Cgroups) -> bool:
+    """Remove an instance's cgroups; a supervisor that has told of its end may be in them still, on its way out."""
+    groups.remove_instance()
+    return not any(path.exists() for path in groups._instance_dirs())
+
+
 @pytest.fixture
 def host() -> Iterator[Host]:
     """An instance of its own: state directory, run directory, a running launcher; all gone afterwards."""
@@ -201,9 +207,10 @@ def host() -> Iterator[Host]:
         launcher = made.__dict__["test_launcher"]
         launcher.stop()
         claims.release(made)
-        detect.open(made).remove_instance()
+        groups = detect.open(made)
         shutil.rmtree(made.run_dir, ignore_errors=True)
         shutil.rmtree(state_dir, ignore_errors=True)
+        wait_until(lambda: _removed(groups), what="the last process has left the instance's cgroups")
 
 
 def unmount(place: Path) -> None:
