@@ -141,15 +141,20 @@ def test_foreign_and_forged_session_ids(connect: Connect) -> None:
 
 
 def test_a_session_outlives_its_viewer_and_replays(host: Host, running_container: Spec, connect: Connect) -> None:
+    def run(*command: str) -> None:
+        aside = connect()
+        aside.open(command=command)
+        assert aside.exit_code() == 0
+
+    run("mkfifo", "/go")
     first = connect()
     session = first.open()["session"]
     root = Path(f"/proc/{running.observe(host)[running_container.id].init_pid}/root")
-    first.type("echo first-$((1+1)); until [ -e /go ]; do sleep 0.05; done; echo later-$((2+2)); touch /told\n")
+    # all by the shell itself: it would take a child that stands still for a job to be looked after
+    first.type("echo first-$((1+1)); read x < /go; echo later-$((2+2)); : > /told\n")
     first.expect("first-2")
     first.socket.close()
-    teller = connect()
-    teller.open(command=["touch", "/go"])
-    assert teller.exit_code() == 0
+    run("sh", "-c", "echo > /go")
     wait_until((root / "told").exists, what="it goes on while nobody looks")
     second = connect()
     opened = second.open(session=session)
