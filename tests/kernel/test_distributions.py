@@ -147,13 +147,13 @@ def signed_in(system: System) -> Iterator[Terminal]:
     try:
         console.open(session="console")
         console.type("\n")
-        console.expect(f"{system.spec.name} login:", patient(60))
+        console.expect(f"{system.spec.name} login:")
         console.type("root\n")
-        console.expect("Password:", patient(60))
+        console.expect("Password:")
         console.type(f"{PASSWORD}\n")
-        console.expect("# ", patient(60))
+        console.expect("# ")
         console.type("echo I am $(id -un) on $(tty) with $((6 * 7))\n")
-        console.expect("I am root on /dev/console with 42", patient(60))
+        console.expect("I am root on /dev/console with 42")
         yield console
     finally:
         console.socket.close()
@@ -223,11 +223,11 @@ def test_systemd(system: Callable[..., System], image: str, *, privileged: bool)
     # a login, which is a session with a manager of its own
     with signed_in(made) as console:
         console.type("loginctl --no-legend list-sessions | cat\n")
-        console.expect("console", patient(60))
+        console.expect("console")
         console.type("echo its manager is $(systemctl --user is-system-running --wait)\n")
-        console.expect("its manager is running", patient(60))
+        console.expect("its manager is running")
         console.type("echo $(systemd-run -q --user --scope -- echo a scope) of its own\n")
-        console.expect("a scope of its own", patient(60))
+        console.expect("a scope of its own")
         console.type("exit\n")
 
     reboots(made, lambda: systemd_is_up(made))
