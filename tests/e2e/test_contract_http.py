@@ -141,7 +141,7 @@ def test_wait_is_clamped(wait: str, status: int, api: httpx.Client, name: str) -
 
 
 def test_wait_that_is_up_first_answers_202(api: httpx.Client, name: str) -> None:
-    call(api, "POST", "/containers", {"name": name, "image": "busybox", "start": True, "init_command": DEAF})
+    call(api, "POST", "/containers", {"name": name, "image": "busybox", "start": True, **DEAF})
     began = time.monotonic()
     answer = api.post(f"/containers/{name}/stop?wait=0.3", json={"timeout": 900})
     assert 0.25 < time.monotonic() - began < 60, "not when it has ended"

@@ -336,7 +336,7 @@ def test_a_web_process_that_is_restarted_says_so_with_1013(instance: Instance, b
 def test_redis_is_lost_while_a_page_listens_and_an_operation_runs(
     instance: Instance, api: httpx.Client, name: str, box: str
 ) -> None:
-    make(api, name, *DEAF)
+    make(api, name, **DEAF)
     with listening(instance) as events:
         stopping = api.post(f"/containers/{name}/stop", json={"timeout": 900}).json()["id"]
         events.message(type="operation.changed", id=stopping, status="running")

@@ -15,8 +15,12 @@ from .instance import PATIENCE_SEC, Instance, call, delete, wait_until
 from .terminal import Terminal
 
 PARTS = ("daphne", "celery", "ticker", "redis-server", "launcher")
-DEAF = ["/bin/sh", "-c", "while [ ! -e /tmp/end ]; do sleep 0.1; done"]
-"""An init that heeds no signal: a stop of it lasts until let_go()."""
+DEAF = {
+    "init_command": ["/bin/sh", "-c", "while [ ! -e /tmp/end ]; do sleep 0.1; done"],
+    # as the first process of its namespace it has only those signals that it asked for; a shell has asked for SIGINT
+    "halt_signal": "SIGUSR1",
+}
+"""What makes a container whose stop lasts until let_go()."""
 
 
 def healthy(instance: Instance) -> bool:
@@ -69,7 +73,7 @@ def running(api: httpx.Client, name: str) -> str:
 def deaf(api: httpx.Client, name: str) -> Iterator[str]:
     """A running container that takes its time to stop."""
     made = f"{name}-deaf"
-    call(api, "POST", "/containers", {"name": made, "image": "busybox", "start": True, "init_command": DEAF})
+    call(api, "POST", "/containers", {"name": made, "image": "busybox", "start": True, **DEAF})
     yield made
     let_go(api, made)
     delete(api, made)
