@@ -39,11 +39,7 @@ _UNREMOVABLE: Final = 0x10 | 0x20
 
 def sync_dir(path: str | os.PathLike[str]) -> None:
     """Bring a directory's entries to the disk."""
-    directory_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory_fd)
-    finally:
-        os.close(directory_fd)
+    _sync(path, os.O_DIRECTORY)
 
 
 def sync_all(*paths: str | os.PathLike[str]) -> None:
@@ -56,8 +52,8 @@ def sync_all(*paths: str | os.PathLike[str]) -> None:
             done.result()
 
 
-def _sync(path: str | os.PathLike[str]) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _sync(path: str | os.PathLike[str], flags: int = os.O_NOFOLLOW) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(fd)
     finally:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import json
-import os
-import platform
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +12,7 @@ from typing import Any, Final
 
 from ..core import basket, filenames, images, more_ids, points, policy, policy_file, pool_rules, store
 from ..core.basket import Entry
-from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied, SpecError
+from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied
 from ..core.exits import LastExit
 from ..core.host import Host
 from ..core.images import base, downloading, simplestreams, staging
@@ -38,6 +35,7 @@ from ..core.network import networks
 from ..core.network.base import NetworkConfig
 from ..core.network.plugging import Placed
 from ..core.spec import Limits, Spec
+from . import facts
 from .runtime import Built, Cancelled, Kept, Log, Observed, Origin, Progress, Taken
 
 API_REASONS: Final = {"lost": "supervisor-lost", "reboot": "exit"}
@@ -329,67 +327,7 @@ class KernelRuntime:
         return stored.recover(self.host) + downloading.sweep(self.host.downloads_dir)
 
     def facts(self) -> dict[str, Any]:
-        try:
-            rules = policy_file.load(self.host)
-        except SpecError:  # the doctor says so, and nothing is started meanwhile
-            rules = policy.DEFAULT
-        findings = _findings(self.host)
-        good = {one["id"] for one in findings if one["ok"]}
-        return {
-            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "cpus": os.cpu_count() or 1,
-            "online": Path("/sys/devices/system/cpu/online").read_text().strip(),
-            "pids": int(Path("/proc/sys/kernel/pid_max").read_text()),
-            "disk_limits": "disk-limits" in good,
-            "disk_growth": "disk-growth" in good,
-            "kernel": platform.release(),
-            "doctor": findings,
-            "policy": {
-                "privileged": rules.containers.privileged,
-                "nesting": rules.containers.nesting,
-                "keyctl": rules.containers.keyctl,
-                "ids": rules.containers.ids,
-                "file_bytes": rules.containers.file_bytes,
-                "hooks": {
-                    name: {"projects": list(one.projects), "points": list(one.points), "timeout_sec": one.timeout_sec}
-                    for name, one in rules.hooks.items()
-                },
-                "cgroup_files": list(rules.containers.cgroup_files),
-                "apparmor": list(rules.containers.apparmor),
-                "seccomp": {name: {"projects": list(one.projects)} for name, one in rules.seccomp.items()},
-                "capabilities": list(rules.containers.capabilities),
-                "pools": {
-                    name: {"projects": list(one.projects), "driver": one.driver, "disk_bytes": one.disk_bytes}
-                    for name, one in rules.pools.items()
-                },
-                "sources": list(rules.images.sources),
-                "insecure": list(rules.images.insecure),
-                "directories": sorted(rules.images.directories),
-                "backups": rules.backups.names,
-                # of shares no path: where they are is the host's business
-                "host_network": rules.containers.host_network,
-                "parents": {
-                    name: {key: list(getattr(one, key)) for key in ("projects", "types", "vlans", "addresses")}
-                    for name, one in rules.parents.items()
-                },
-                "shares": {
-                    name: {"projects": list(one.projects), "read_only": one.read_only, "submounts": one.submounts}
-                    for name, one in rules.shares.items()
-                },
-                "devices": {
-                    name: {"projects": list(one.projects), "path": one.path} for name, one in rules.devices.items()
-                },
-            },
-        }
-
-
-def _findings(host: Host) -> list[dict[str, Any]]:
-    """Return what `doctor` found when the panel last started; an empty list where it has not looked yet."""
-    try:
-        checks: list[dict[str, Any]] = json.loads(host.doctor_path.read_text())["checks"]
-    except (OSError, ValueError, KeyError):
-        return []
-    return checks
+        return facts.of(self.host)
 
 
 def _built(made: base.BuiltImage | store.Image) -> Built:
