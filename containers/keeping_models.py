@@ -32,7 +32,7 @@ class Schedule(models.Model):
     zone = models.CharField(max_length=64, default="UTC")
     """The time zone that crontab's fields are meant in."""
     keep = models.JSONField(default=dict, blank=True)
-    """The fields of core.schedules.Keep that are set; none: everything is kept."""
+    """The fields of core.model.schedules.Keep that are set; none: everything is kept."""
     destination = models.CharField(max_length=63, blank=True)
     """Where backups are written to; "": it takes snapshots."""
     with_snapshots = models.BooleanField(default=False)

@@ -13,8 +13,8 @@ from django.utils.translation import gettext_lazy as _
 
 from panel.accounts.models import Project, User, validate_name
 
-from .core import restarts
-from .core.states import Status
+from .core.model import restarts
+from .core.model.states import Status
 from .keeping_models import Backup as Backup
 from .keeping_models import Schedule as Schedule
 from .keeping_models import Trashed as Trashed
@@ -126,21 +126,21 @@ class Container(models.Model):
     description = models.CharField(max_length=500, blank=True)
     tags = models.JSONField(default=list, blank=True)
     limits = models.JSONField(default=dict, blank=True)
-    """The fields of core.spec.Limits that are set."""
+    """The fields of core.model.spec.Limits that are set."""
     security = models.JSONField(default=dict, blank=True)
-    """The fields of core.security.Security that are not as in every container."""
+    """The fields of core.model.security.Security that are not as in every container."""
     mounts = models.JSONField(default=list, blank=True)
-    """Shared directories of the host: the fields of core.attachments.Mount, one object each."""
+    """Shared directories of the host: the fields of core.model.attachments.Mount, one object each."""
     devices = models.JSONField(default=list, blank=True)
-    """Device nodes of the host: the fields of core.attachments.Device, one object each."""
+    """Device nodes of the host: the fields of core.model.attachments.Device, one object each."""
     hooks = models.JSONField(default=list, blank=True)
-    """Programs that are run at certain points: the fields of core.hooks.Hook, one object each."""
+    """Programs that are run at certain points: the fields of core.model.hooks.Hook, one object each."""
     init = models.JSONField(default=dict, blank=True)
-    """The fields of core.behaviour.Init that are not as in every container."""
+    """The fields of core.model.behaviour.Init that are not as in every container."""
     boot = models.JSONField(default=dict, blank=True)
-    """The same of core.behaviour.Boot."""
+    """The same of core.model.behaviour.Boot."""
     console = models.JSONField(default=dict, blank=True)
-    """The same of core.behaviour.Consoles."""
+    """The same of core.model.behaviour.Consoles."""
     autostart = models.BooleanField(default=False)
     privileged = models.BooleanField(default=False)
     ephemeral = models.BooleanField(default=False)
@@ -187,14 +187,14 @@ class NetworkInterface(models.Model):
     network = models.ForeignKey(Network, models.PROTECT, null=True, blank=True, related_name="interfaces")
     """None where it is not of type bridge."""
     type = models.CharField(max_length=16, default="bridge")
-    """As in core.nics."""
+    """As in core.model.nics."""
     index = models.PositiveSmallIntegerField(default=0)
     name = models.CharField(max_length=15, default="eth0")
     mac = models.CharField(max_length=17, unique=True, null=True, blank=True)
     ipv4 = models.GenericIPAddressField(protocol="IPv4", null=True, blank=True)
     ipv6 = models.GenericIPAddressField(protocol="IPv6", null=True, blank=True)
     options = models.JSONField(default=dict, blank=True)
-    """The fields of core.nics.Nic that are not columns, where they are set; addresses with prefix length."""
+    """The fields of core.model.nics.Nic that are not columns, where they are set; addresses with prefix length."""
 
     class Meta:
         constraints = (

@@ -24,9 +24,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from containers.core import images, store
+from containers.core import images
 from containers.core.errors import CoreError
 from containers.core.host import Host
+from containers.core.hoststore import store
 from containers.core.images import apt_sources, debian_fit, debian_inits, debootstrap, sandbox
 from containers.core.images.base import BuiltImage, Order, make
 

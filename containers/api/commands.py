@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from containers.asking import services
 from containers.clients import cgroupfile, consolelog, history, hostlink
 from containers.core.errors import CoreError, InvalidTransition, SpecError
-from containers.core.states import Action, after
-from containers.core.states import Status as ContainerStatus
+from containers.core.model.states import Action, after
+from containers.core.model.states import Status as ContainerStatus
 from containers.models import Container
 from panel.accounts import audit
 from panel.accounts.models import AuditRecord

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from ninja import Router
 
 from containers.asking import giving
-from containers.core.grants import given_to
+from containers.core.rules.grants import given_to
 from containers.models import local_host
 from panel.accounts import services as people
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from containers.core import recipes
+from containers.core.model import recipes
 
 from .parsing import Body, Name, Text
 

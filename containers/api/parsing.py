@@ -10,8 +10,8 @@ from ninja.parser import Parser
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from containers.core.errors import SpecError
+from containers.core.model.spec import encodable
 from containers.core.names import check_name
-from containers.core.spec import encodable
 
 from .errors import BadRequest, TooLarge
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from containers.core.spec import RestartPolicy
+from containers.core.model.spec import RestartPolicy
 
 from .parsing import Body, Input, Name, Text
 from .people_schemas import Time

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from containers.core.attachments import MOST, Propagation
-from containers.core.behaviour import Kind
-from containers.core.hooks import MOST as HOOKS_MOST
-from containers.core.nics import NicType
+from containers.core.model.attachments import MOST, Propagation
+from containers.core.model.behaviour import Kind
+from containers.core.model.hooks import MOST as HOOKS_MOST
+from containers.core.model.nics import NicType
 
 from .parsing import Body, Name, Text
 

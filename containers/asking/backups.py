@@ -12,9 +12,9 @@ from panel.accounts.models import Project
 
 from ..bookkeeping import reservations
 from ..core.errors import NotFound, PolicyDenied, SpecError
+from ..core.model.states import Action
 from ..core.names import check_name
 from ..core.sentences import say
-from ..core.states import Action
 from ..models import Backup, Container, Host, Operation, local_host
 from . import nics, points, queue, uploads
 from .access import find_container, find_project, require_host_admin

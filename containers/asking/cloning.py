@@ -9,9 +9,9 @@ from panel.accounts.actor import Actor
 from ..bookkeeping import points as rows
 from ..bookkeeping import reservations
 from ..core.errors import SpecError
+from ..core.model.states import Action
 from ..core.names import check_name
 from ..core.sentences import say
-from ..core.states import Action
 from ..models import Container
 from . import nics, points, pools, queue, requests
 

@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any, Final
 
 from ..bookkeeping import specs
-from ..core import grants
 from ..core.errors import CoreError
-from ..core.hooks import build_all as build_hooks
-from ..core.hooks import plain_hook
 from ..core.host import Host
+from ..core.model.hooks import build_all as build_hooks
+from ..core.model.hooks import plain_hook
+from ..core.rules import grants
 from ..models import Container
 from . import giving, requests
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import grants
-from ..core.attachments import Device, Mount, check_all
-from ..core.spec import build
+from ..core.model.attachments import Device, Mount, check_all
+from ..core.model.spec import build
+from ..core.rules import grants
 from ..models import Host
 
 _UNTOLD = "/untold"

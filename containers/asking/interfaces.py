@@ -8,9 +8,9 @@ from panel.accounts.actor import Actor
 
 from ..bookkeeping import reservations, specs
 from ..core.errors import SpecError
-from ..core.network.base import plain
-from ..core.nics import Nic
-from ..core.spec import Spec
+from ..core.model.network_config import plain
+from ..core.model.nics import Nic
+from ..core.model.spec import Spec
 from ..models import Container, Network, NetworkInterface
 from . import nics
 from .resources import usable_network

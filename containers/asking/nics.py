@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ..bookkeeping import reservations, specs
-from ..core import policy
 from ..core.errors import SpecError
-from ..core.grants import given_to, routable
-from ..core.network.base import NetworkConfig, plain
-from ..core.network.subnets import choose_address, eui64, mac_address
-from ..core.nics import MODES, MOST, NIC_TYPES, Nic, check_all, is_address, is_interface, mac_of_template
+from ..core.model.network_config import NetworkConfig, plain
+from ..core.model.nics import MODES, MOST, NIC_TYPES, Nic, check_all, is_address, is_interface, mac_of_template
+from ..core.model.subnets import choose_address, eui64, mac_address
+from ..core.rules import policy
+from ..core.rules.grants import given_to, routable
 from ..core.sentences import say
 from ..models import Container, Host, Network, NetworkInterface, Operation
 from . import giving

@@ -13,10 +13,10 @@ from panel.accounts.actor import Actor
 from ..bookkeeping import points
 from ..core.errors import AlreadyExists, InUse, InvalidTransition, NotFound, SpecError
 from ..core.filenames import parsed, shown, written
+from ..core.model.spec import check_text
+from ..core.model.states import Action, Status, after
 from ..core.names import check_name
 from ..core.sentences import say
-from ..core.spec import check_text
-from ..core.states import Action, Status, after
 from ..models import Container, Snapshot
 from . import basket, interfaces, requests
 

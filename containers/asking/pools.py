@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..core import pool_rules
 from ..core.errors import SpecError
-from ..core.grants import given_to
-from ..core.limits import Limits
+from ..core.model.limits import Limits
+from ..core.model.spec import build
 from ..core.names import check_name
-from ..core.pool_rules import BEST, DEFAULT, PoolRule
-from ..core.spec import build
+from ..core.rules import pool_rules
+from ..core.rules.grants import given_to
+from ..core.rules.pool_rules import BEST, DEFAULT, PoolRule
 from ..models import Host
 
 _UNTOLD = "/untold"

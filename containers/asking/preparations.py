@@ -8,8 +8,8 @@ from typing import Any, Final
 from panel.accounts.actor import Actor
 
 from ..bookkeeping import reservations
+from ..core.model.states import Action, Status
 from ..core.names import check_name
-from ..core.states import Action, Status
 from ..models import Container, Network
 from . import basket, cloning, nics, points, queue, requests
 from .resources import usable_network

@@ -13,10 +13,10 @@ from panel.accounts.actor import Actor
 
 from ..bookkeeping import points, specs
 from ..clients import reading
-from ..core.differences import differences
 from ..core.errors import SpecError
 from ..core.filenames import parsed
 from ..core.host import Host
+from ..core.model.differences import differences
 from ..models import Container, Snapshot
 from .access import find_container
 from .points import find

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlparse
 
-from ..core import grants, policy, recipes
-from ..core.behaviour import Boot, Consoles, Init
 from ..core.errors import InvalidTransition, PolicyDenied, SpecError
-from ..core.hooks import build_all as build_hooks
-from ..core.hooks import plain_hook
+from ..core.model import recipes
+from ..core.model.behaviour import Boot, Consoles, Init
+from ..core.model.hooks import build_all as build_hooks
+from ..core.model.hooks import plain_hook
+from ..core.model.network_config import NetworkConfig
+from ..core.model.security import Security
+from ..core.model.spec import RESTART_POLICIES, Limits, build, check_environment, check_init_command, check_text
 from ..core.names import check_name
-from ..core.network.base import NetworkConfig
-from ..core.security import Security
+from ..core.rules import grants, policy
 from ..core.sentences import say
-from ..core.spec import RESTART_POLICIES, Limits, build, check_environment, check_init_command, check_text
 from ..models import Container, Host
 from . import giving, pools
 

@@ -11,10 +11,10 @@ from panel.accounts.models import Project
 
 from ..bookkeeping import reservations
 from ..core.errors import AlreadyExists, InUse, NotFound, SpecError
+from ..core.model.spec import check_text
+from ..core.model.subnets import check_free
 from ..core.names import check_name
-from ..core.network.subnets import check_free
 from ..core.sentences import say
-from ..core.spec import check_text
 from ..models import Container, Host, Image, Network, Operation, local_host
 from . import queue, requests, sources
 from .access import find_image, find_network, find_project, require_host_admin

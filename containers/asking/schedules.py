@@ -14,8 +14,8 @@ from django.utils import timezone
 from panel.accounts import audit
 from panel.accounts.actor import Actor
 
-from ..core import schedules as core
 from ..core.errors import AlreadyExists, NotFound, SpecError
+from ..core.model import schedules as core
 from ..core.names import check_name
 from ..core.sentences import say
 from ..models import Backup, Container, Schedule, Snapshot, local_host

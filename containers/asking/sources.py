@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from panel.accounts.actor import Actor
 from panel.accounts.models import Project
 
-from ..core import references
 from ..core.errors import NotFound, PolicyDenied, SpecError
+from ..core.model import references
 from ..core.sentences import say
 from ..models import Host
 from . import requests, uploads

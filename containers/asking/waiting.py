@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..core.errors import SpecError
-from ..core.states import Status
+from ..core.model.states import Status
 from ..models import Container, Event
 
 DELETED: Final = "deleted"

@@ -6,7 +6,7 @@ import datetime as dt
 
 from panel.accounts.models import Project
 
-from ..core.basket import Entry
+from ..core.model.deleted import Entry
 from ..models import Host, Trashed
 
 

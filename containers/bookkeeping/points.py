@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.utils import timezone
 
 from ..core.errors import SpecError
-from ..core.spec import Spec
+from ..core.model.spec import Spec
 from ..models import Container, Snapshot
 from . import specs
 
@@ -24,7 +24,7 @@ def moment(text: str | None) -> dt.datetime | None:
 
 
 def columns_of(found: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of a snapshot's row. found: the fields of core.points.Snapshot."""
+    """Return the columns of a snapshot's row. found: the fields of core.hoststore.points.Snapshot."""
     return {
         "note": found.get("note", ""),
         "layers": list(found["layers"]),

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from panel.accounts import audit
 
-from ..core.states import Status
+from ..core.model.states import Status
 from ..messaging.notices import notify
 from ..models import Container, Event, Host, Image, Network, Operation
 

@@ -10,7 +10,7 @@ from django.conf import settings
 from ..core.errors import HostUnsupported
 from ..core.host import SLOTS
 from ..core.host import Host as CoreHost
-from ..core.network.base import MAX_NETWORKS, NetworkConfig
+from ..core.model.network_config import MAX_NETWORKS, NetworkConfig
 from ..core.sentences import say
 from ..models import Container, Host, Network
 

@@ -7,14 +7,14 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import Any
 
-from ..core.attachments import Device, Mount
-from ..core.behaviour import Boot, Consoles, Init
-from ..core.hooks import build_all, plain_hook
 from ..core.host import Host as CoreHost
-from ..core.network.base import plain
-from ..core.nics import PAIRS, Nic, NicType
-from ..core.security import Security
-from ..core.spec import Limits, RestartPolicy, Spec, build
+from ..core.model.attachments import Device, Mount
+from ..core.model.behaviour import Boot, Consoles, Init
+from ..core.model.hooks import build_all, plain_hook
+from ..core.model.network_config import plain
+from ..core.model.nics import PAIRS, Nic, NicType
+from ..core.model.security import Security
+from ..core.model.spec import Limits, RestartPolicy, Spec, build
 from ..models import Container, NetworkInterface
 from .reservations import config_of
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..core.errors import InvalidTransition, NotFound
-from ..core.limits import check_file
-from ..core.states import Status
+from ..core.model.limits import check_file
+from ..core.model.states import Status
 from ..models import Container
 from . import ticker_client
 

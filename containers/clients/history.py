@@ -7,7 +7,7 @@ import time
 from typing import Any, Final
 
 from ..core.errors import SpecError
-from ..core.states import Status
+from ..core.model.states import Status
 from ..models import Container, Event
 from . import ticker_client
 

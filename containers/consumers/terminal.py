@@ -16,8 +16,8 @@ from typing import Any, Final
 from containers.asking.access import find_container
 from containers.clients.hostlink import HostUnavailable, Link
 from containers.core.errors import InvalidTransition
+from containers.core.model.spec import check_init_command
 from containers.core.protocol import Kind, ProtocolError, parse_control
-from containers.core.spec import check_init_command
 from containers.messaging.notices import hub
 from containers.models import Container
 from panel.accounts import audit

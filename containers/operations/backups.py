@@ -13,17 +13,17 @@ from django.utils import timezone
 from ..asking import backups as asking
 from ..asking import fitting
 from ..bookkeeping import points, records
-from ..core import store
 from ..core.archives.unpacking import BadArchive
 from ..core.backups import form, places
 from ..core.backups.place import File, Place
 from ..core.errors import CoreError, NotFound
+from ..core.hoststore import store
 from ..core.images import staging
 from ..core.lifecycle import backing
 from ..core.lifecycle.snapshots import Safety
+from ..core.model.spec import Spec
+from ..core.model.states import Status
 from ..core.sentences import say
-from ..core.spec import Spec
-from ..core.states import Status
 from ..messaging.notices import notify
 from ..models import Backup, Container
 from . import lifecycle, snapshots

@@ -13,9 +13,9 @@ from django.utils import timezone
 from ..asking.basket import kept_days
 from ..asking.nics import as_wanted
 from ..bookkeeping import baskets, points, records, specs
-from ..core.basket import Entry
 from ..core.errors import NotFound
-from ..core.states import Status
+from ..core.model.deleted import Entry
+from ..core.model.states import Status
 from ..messaging.notices import notify
 from ..models import Container, Image, Trashed
 from .create import take_layers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..bookkeeping import records
 from ..core.errors import NotFound
+from ..core.model.states import Status
 from ..core.sentences import say
-from ..core.states import Status
 from ..models import Container
 from . import lifecycle
 from .create import choose_pool, take_layers

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..bookkeeping import records
-from ..core.pool_rules import BEST
-from ..core.states import Status
+from ..core.model.states import Status
+from ..core.rules.pool_rules import BEST
 from ..models import Container, Image
 from . import images, lifecycle
 from .job import Job

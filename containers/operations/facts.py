@@ -8,9 +8,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from ..core import policy, policy_file
 from ..core.errors import SpecError
 from ..core.host import Host
+from ..core.rules import policy, policy_file
 
 
 def of(host: Host) -> dict[str, Any]:

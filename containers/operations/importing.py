@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..bookkeeping import records
-from ..core.states import Status
+from ..core.model.states import Status
 from .create import take_layers
 from .job import Job
 

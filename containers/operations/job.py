@@ -12,8 +12,8 @@ from ..asking import requests
 from ..bookkeeping import records, specs
 from ..core.errors import Cancelled, NotFound
 from ..core.host import Host
-from ..core.spec import Spec
-from ..core.states import Status
+from ..core.model.spec import Spec
+from ..core.model.states import Status
 from ..models import Container, Image, Network, Operation
 from .runtime import Observed, Runtime
 

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..core import basket, filenames, images, more_ids, points, policy, policy_file, pool_rules, store
-from ..core.basket import Entry
+from ..core import filenames, images
 from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied
-from ..core.exits import LastExit
 from ..core.host import Host
+from ..core.hoststore import basket, more_ids, points, store
 from ..core.images import base, downloading, simplestreams, staging
 from ..core.lifecycle import (
     attaching,
@@ -31,10 +30,13 @@ from ..core.lifecycle import (
     snapshots,
     stored,
 )
+from ..core.model.deleted import Entry
+from ..core.model.exits import LastExit
+from ..core.model.network_config import NetworkConfig
+from ..core.model.spec import Limits, Spec
 from ..core.network import networks
-from ..core.network.base import NetworkConfig
 from ..core.network.plugging import Placed
-from ..core.spec import Limits, Spec
+from ..core.rules import policy, policy_file, pool_rules
 from . import facts
 from .runtime import Built, Cancelled, Kept, Log, Observed, Origin, Progress, Taken
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from django.db import transaction
 
 from ..bookkeeping import records
-from ..core import restarts
 from ..core.errors import CoreError, InvalidTransition
+from ..core.model import restarts
+from ..core.model.states import Status
 from ..core.sentences import say
-from ..core.states import Status
 from ..models import Container
 from . import basket, networks
 from .job import Job, another_exit, exit_told_here

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..bookkeeping import records
 from ..bookkeeping.reservations import config_of
-from ..core.network.base import NetworkConfig
+from ..core.model.network_config import NetworkConfig
 from ..messaging.notices import notify
 from ..models import Host, Network
 from .job import Job

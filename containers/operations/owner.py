@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from containers.core.pids import boot_id, start_time
+from containers.core.kernel.pids import boot_id, start_time
 
 
 def this_process() -> dict[str, Any]:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..core.basket import Entry
-from ..core.network.base import NetworkConfig
-from ..core.points import Kind
-from ..core.spec import Limits, Spec
-from ..core.states import Status
+from ..core.hoststore.points import Kind
+from ..core.model.deleted import Entry
+from ..core.model.network_config import NetworkConfig
+from ..core.model.spec import Limits, Spec
+from ..core.model.states import Status
 
 Progress = Callable[[int, str], None]
 Log = Callable[[str], None]

@@ -10,8 +10,8 @@ from django.db import transaction
 from ..asking import nics as asked_nics
 from ..bookkeeping import points, records, specs
 from ..core.errors import CoreError, NotFound
+from ..core.model.states import Status
 from ..core.sentences import say
-from ..core.states import Status
 from ..messaging.notices import notify
 from ..models import Container, Snapshot
 from . import basket, lifecycle, update

@@ -10,9 +10,9 @@ from django.db import IntegrityError, transaction
 from ..asking import nics as asked_nics
 from ..bookkeeping import records, specs
 from ..core.errors import AlreadyExists, InvalidTransition
+from ..core.model.spec import Spec
+from ..core.model.states import Status
 from ..core.sentences import say
-from ..core.spec import Spec
-from ..core.states import Status
 from ..messaging.notices import notify
 from ..models import Container
 from . import lifecycle

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from django.utils.translation import gettext as _
 
-from ..core.behaviour import TTYS_MAX, Boot, Consoles, Init
 from ..core.errors import SpecError
+from ..core.model.behaviour import TTYS_MAX, Boot, Consoles, Init
 from ..core.units import format_bytes
 from ..models import Container
 

@@ -12,8 +12,8 @@ from panel.accounts.models import User
 
 from ..asking import giving
 from ..core.errors import CoreError
-from ..core.grants import given_to
-from ..core.states import Status
+from ..core.model.states import Status
+from ..core.rules.grants import given_to
 from ..models import Container, Host
 from . import settingrows
 from .forms import changes_of, field_of

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from panel.accounts import audit
 
-from ..core.states import Status
+from ..core.model.states import Status
 from ..models import Event
 from . import sentences, words
 from .rows import Row

@@ -17,9 +17,9 @@ from django.utils.translation import gettext_lazy
 
 from ..asking.requests import ContainerRequest
 from ..core.errors import CoreError, SpecError
+from ..core.model.spec import CPU_WEIGHT_MAX, CPUS_MIN, MEMORY_MIN_BYTES, PIDS_MIN
 from ..core.names import NAME_PATTERN
-from ..core.pool_rules import DEFAULT as DEFAULT_POOL
-from ..core.spec import CPU_WEIGHT_MAX, CPUS_MIN, MEMORY_MIN_BYTES, PIDS_MIN
+from ..core.rules.pool_rules import DEFAULT as DEFAULT_POOL
 from ..core.units import format_bytes
 from ..models import Container, Host
 from . import behaviourtext, hooktext, limittext, securitytext

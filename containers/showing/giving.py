@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 
 from ..asking import giving
 from ..core.errors import CoreError
-from ..core.grants import given_to
+from ..core.rules.grants import given_to
 from .rows import Row
 from .sentences import translated
 

@@ -12,7 +12,7 @@ from panel.accounts import services
 from panel.accounts.models import User
 
 from ..asking import giving
-from ..core.grants import given_to
+from ..core.rules.grants import given_to
 from ..models import Container, Host
 
 

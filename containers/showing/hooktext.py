@@ -9,7 +9,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from ..core.errors import SpecError
-from ..core.hooks import START
+from ..core.model.hooks import START
 from ..core.sentences import say
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.utils.translation import gettext as _
 
 from ..core.errors import SpecError
-from ..core.limits import DISK_INODES_MIN, DISK_MIN_BYTES, IO_MIN_BYTES_PER_SEC, IO_MIN_OPS_PER_SEC, IO_WEIGHT_MAX
+from ..core.model.limits import DISK_INODES_MIN, DISK_MIN_BYTES, IO_MIN_BYTES_PER_SEC, IO_MIN_OPS_PER_SEC, IO_WEIGHT_MAX
 from ..core.units import format_bytes
 
 LIMITS: Final = {

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from ..asking import nics
 from ..core.errors import CoreError, SpecError
-from ..core.nics import MODES
+from ..core.model.nics import MODES
 from ..models import Network, NetworkInterface
 from .rows import Row
 from .sentences import translated

@@ -12,10 +12,10 @@ from django.db.models import Prefetch, QuerySet
 from panel.accounts.models import ApiToken, AuditRecord, Membership, Project, User
 
 from ..asking import nics, queue
-from ..core.behaviour import Boot, Consoles, Init
 from ..core.host import Host as CoreHost
-from ..core.security import Security
-from ..core.states import Status
+from ..core.model.behaviour import Boot, Consoles, Init
+from ..core.model.security import Security
+from ..core.model.states import Status
 from ..models import Backup, Container, Event, Image, Network, Operation, Schedule, Snapshot, Trashed
 
 LIMITS: Final = (

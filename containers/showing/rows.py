@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy
 
 from panel.accounts.models import User
 
-from ..core.states import Status
+from ..core.model.states import Status
 from ..models import Container, Operation
 from ..rights.permissions import roles_that_may
 from . import words

@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.utils.translation import gettext as _
 
 from ..core.errors import SpecError
-from ..core.security import Security
+from ..core.model.security import Security
 
 PREFIX: Final = "security_"
 """Of the fields of forms: security_nesting and so on."""

@@ -8,7 +8,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from ..clients import history
-from ..core.security import Security
+from ..core.model.security import Security
 from ..core.units import format_bytes
 from ..models import Container
 from . import behaviourtext, hooktext, limittext, securitytext

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy
 
 from panel.accounts.models import Role
 
-from ..core.states import TRANSITIONS, Action, Status
+from ..core.model.states import TRANSITIONS, Action, Status
 
 ACTIONS = {
     "create": gettext_lazy("Create"),

@@ -13,10 +13,10 @@ from typing import Final
 
 from ..core.errors import CoreError
 from ..core.host import Host
-from ..core.nics import ON_PARENT
+from ..core.model.nics import ON_PARENT
+from ..core.model.spec import Spec
+from ..core.plans.samples import parse_net_dev
 from ..core.proc.records import RunFile
-from ..core.samples import parse_net_dev
-from ..core.spec import Spec
 
 _AGAIN_SEC: Final = 5.0
 """How soon it is noticed that a container was given a card, or lost one, while it runs."""

@@ -14,10 +14,10 @@ from typing import Any, Final
 from ..core.cgroups import Cgroups, raw
 from ..core.errors import CoreError
 from ..core.host import Host
-from ..core.nics import MOST
-from ..core.samples import Rates, Sample, public, rates
-from ..core.spec import Spec
-from ..core.stats import Gone, HostSample, Sampler, present_limits, public_host, sample_host
+from ..core.kernel.stats import Gone, HostSample, Sampler, present_limits, public_host, sample_host
+from ..core.model.nics import MOST
+from ..core.model.spec import Spec
+from ..core.plans.samples import Rates, Sample, public, rates
 from .cards import InnerCards
 from .rings import Rings, Values, nothing
 
@@ -210,7 +210,7 @@ class Samples:
         return {"from": end - seconds, "step_sec": 1, "containers": found, "host": host}
 
     def present_limits(self, container_id: str) -> dict[str, Any]:
-        """Return what core.stats.present_limits says of a container; empty where it does not run."""
+        """Return what core.kernel.stats.present_limits says of a container; empty where it does not run."""
         try:
             return dict(present_limits(self._cgroups.stat_paths(container_id)))
         except (Gone, OSError, CoreError):

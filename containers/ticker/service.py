@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import cgroups, consolelog, policy, policy_file, store
+from ..core import cgroups
 from ..core.errors import CoreError, SpecError
 from ..core.host import Host
+from ..core.hoststore import consolelog, store
 from ..core.lifecycle import pooling
+from ..core.rules import policy, policy_file
 from ..core.storage import disks, room
 from .backups import BackupStreams
 from .chores import Chore, Chores

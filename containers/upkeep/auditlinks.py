@@ -17,7 +17,7 @@ from typing import Any
 
 from panel.accounts.models import AuditRecord, AuditSeal
 
-from ..core import files
+from ..core.kernel import files
 
 
 class NoKey(Exception):

@@ -15,9 +15,9 @@ from typing import Any, Final
 from django.utils import timezone
 
 from ..asking import queue, services
-from ..core.behaviour import Boot
 from ..core.errors import CoreError
-from ..core.states import Status
+from ..core.model.behaviour import Boot
+from ..core.model.states import Status
 from ..models import Container, Host
 from ..operations.runtime import Runtime
 from . import rebuild

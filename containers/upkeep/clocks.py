@@ -14,7 +14,7 @@ from typing import Final
 
 from django.utils import timezone
 
-from ..core.pids import boot_id
+from ..core.kernel.pids import boot_id
 
 STEP_SEC: Final = 60.0
 DOUBT_SEC: Final = 86400.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..core import store
 from ..core.errors import CoreError
 from ..core.host import Host
+from ..core.hoststore import store
 from ..models import Container, Operation
 
 

@@ -13,9 +13,9 @@ from panel.accounts.models import Project
 from ..asking import queue
 from ..bookkeeping import points, records, specs
 from ..core.host import Host as CoreHost
-from ..core.nics import Nic
-from ..core.spec import Spec
-from ..core.states import Status
+from ..core.model.nics import Nic
+from ..core.model.spec import Spec
+from ..core.model.states import Status
 from ..models import Container, Host, Image, Network, NetworkInterface, Operation, Snapshot, local_host
 from ..operations.basket import empty_rows
 from ..operations.runtime import Built, Runtime

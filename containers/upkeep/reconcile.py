@@ -22,11 +22,12 @@ from panel.accounts import audit
 
 from ..asking import queue, services
 from ..bookkeeping import records
-from ..core import doctor, restarts
+from ..core import doctor
 from ..core.errors import CoreError
 from ..core.host import Host as CoreHost
-from ..core.pids import boot_id
-from ..core.states import Status
+from ..core.kernel.pids import boot_id
+from ..core.model import restarts
+from ..core.model.states import Status
 from ..messaging import doorbell
 from ..models import Container, Host, Operation, local_host
 from ..operations import networks as network_operations

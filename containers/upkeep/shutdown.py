@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from ..core import claims, leaks, store
 from ..core.cgroups import detect
 from ..core.errors import CoreError
 from ..core.host import Host
-from ..core.lifecycle import running
+from ..core.hoststore import claims, store
+from ..core.lifecycle import leaks, running
+from ..core.model.states import Status
 from ..core.network import networks
-from ..core.states import Status
 
 PARALLEL = 64
 """Each waits most of the time: for an init that ends slowly, or never."""

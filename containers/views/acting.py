@@ -13,7 +13,7 @@ from django.utils.translation import ngettext
 
 from containers.asking import basket, services
 from containers.core.errors import CoreError, SpecError
-from containers.core.states import TRANSITIONS, Action, Status
+from containers.core.model.states import TRANSITIONS, Action, Status
 from containers.showing import words
 from containers.showing.forms import suggested_name
 from containers.showing.rows import LABELS, Filters, Row, listed, row_of, rows_of

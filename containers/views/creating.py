@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from containers.asking import pools, services
 from containers.core.errors import CoreError
-from containers.core.pool_rules import BEST
+from containers.core.rules.pool_rules import BEST
 from containers.models import Image, Network, local_host
 from containers.showing import creating
 from containers.showing.forms import NO_NETWORK, RESTARTS, UNITS, CreateForm, ranges, suggested_name

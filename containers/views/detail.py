@@ -13,9 +13,9 @@ from django.utils.translation import gettext_lazy
 from containers.asking import services
 from containers.clients import consolelog
 from containers.clients.ticker_client import TickerUnavailable
-from containers.core.behaviour import Consoles
 from containers.core.errors import CoreError
-from containers.core.states import Status
+from containers.core.model.behaviour import Consoles
+from containers.core.model.states import Status
 from containers.models import Event, Network, Operation
 from containers.showing import ending, giving, nics, settingrows, tree
 from containers.showing.forms import RESTARTS, changes_of, field_of, in_words

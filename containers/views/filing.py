@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from containers.asking import filing, reading, services
 from containers.core.errors import CoreError, NotFound, SpecError
 from containers.core.filenames import parsed, shown, written
-from containers.core.states import Status
+from containers.core.model.states import Status
 from containers.showing import changed
 from containers.showing.sentences import translated
 from panel.accounts.actor import Forbidden

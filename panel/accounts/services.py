@@ -10,9 +10,9 @@ from django.db.models import F, ProtectedError, Q, QuerySet
 from django.utils import timezone
 
 from containers.core.errors import AlreadyExists, InUse, NotFound, SpecError
+from containers.core.model.spec import check_text
 from containers.core.names import check_name
 from containers.core.sentences import say
-from containers.core.spec import check_text
 from containers.messaging import notices
 from containers.rights.permissions import roles_that_may
 

@@ -11,8 +11,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from containers.core.errors import NotFound, SpecError
+from containers.core.model.spec import check_text
 from containers.core.sentences import say
-from containers.core.spec import check_text
 
 from . import audit
 from .actor import Actor, Forbidden

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from containers.core.host import WEB_USER, Host
-from containers.core.start_plan import TITLE_ROOM
+from containers.core.plans.start_plan import TITLE_ROOM
 
 from . import code, redis_server
 from .layout import Bind, read_json, redis_user, web_group

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from containers.core.host import Host
-from containers.core.pids import start_time
+from containers.core.kernel.pids import start_time
 
 from .layout import read_json, write_json
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from containers.core import mount_flags as flags
-from containers.core import syscalls
+from containers.core.kernel import syscalls
+from containers.core.plans import mount_flags as flags
 
 
 def bind(source: str, target: str, *, read_only: bool) -> None:

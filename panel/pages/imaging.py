@@ -13,8 +13,8 @@ from django.utils.translation import gettext_lazy
 
 from containers.asking import catalogues, resources
 from containers.asking.access import find_image
-from containers.core import recipes
 from containers.core.errors import CoreError
+from containers.core.model import recipes
 from containers.models import Container, Image, Operation, local_host
 from containers.showing.sentences import translated
 from panel.accounts.models import Project, User

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from containers.core.cgroups import detect
-from containers.core.stats import Sampler
+from containers.core.kernel.stats import Sampler
 
 from . import marker
 from .measure import Table, cpu_sec, pss_kb, say, timed

@@ -17,11 +17,11 @@ from typing import Any, Final
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-from containers.core import store
 from containers.core.host import Host
+from containers.core.hoststore import store
 from containers.core.lifecycle import running
+from containers.core.model.spec import Spec
 from containers.core.network import networks
-from containers.core.spec import Spec
 from containers.core.storage import overlay
 from tests.e2e.instance import Instance
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from containers.core import syscalls
+from containers.core.kernel import syscalls
 
 from . import marker
 from .measure import timed

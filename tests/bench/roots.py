@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from containers.core import store
+from containers.core.hoststore import store
 from containers.core.lifecycle import snapshots, stored
 from tests.kernel import registries
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from containers.core import policy, policy_file
-from containers.core.attachments import Attachments, Device, Mount, check_all
 from containers.core.errors import PolicyDenied, SpecError
-from containers.core.spec import Spec
+from containers.core.model.attachments import Attachments, Device, Mount, check_all
+from containers.core.model.spec import Spec
+from containers.core.rules import policy, policy_file
 
 RULES = policy_file.parse(
     """

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from containers.core.behaviour import Boot, Consoles, Init
 from containers.core.errors import SpecError
-from containers.core.spec import Spec
+from containers.core.model.behaviour import Boot, Consoles, Init
+from containers.core.model.spec import Spec
 
 SPEC = Spec(
     id="0123456789ab",

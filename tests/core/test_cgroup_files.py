@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containers.core import cpulist
-from containers.core.cgroup_files import (
+from containers.core.errors import HostUnsupported, SpecError
+from containers.core.model import cpulist
+from containers.core.model.limits import Limits, check_file
+from containers.core.plans.cgroup_files import (
     CpusV1,
     Offered,
     Write,
@@ -15,8 +17,6 @@ from containers.core.cgroup_files import (
     limits_v2,
     parse_keyed,
 )
-from containers.core.errors import HostUnsupported, SpecError
-from containers.core.limits import Limits, check_file
 
 MIB = 1024**2
 DISK = Offered(io_device="8:0")

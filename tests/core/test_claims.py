@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import claims
 from containers.core.errors import HostUnsupported, InUse
 from containers.core.host import Host
+from containers.core.hoststore import claims
 
 
 @pytest.fixture

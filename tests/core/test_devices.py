@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from containers.core.devices import DEFAULT_RULES, DeviceRule, of_node, v1_changes, v1_writes, v2_program
+from containers.core.plans.devices import DEFAULT_RULES, DeviceRule, of_node, v1_changes, v1_writes, v2_program
 
 READ, WRITE, MKNOD = 2, 4, 1
 BLOCK, CHAR = 1, 2

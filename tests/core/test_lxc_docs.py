@@ -42,9 +42,9 @@ def test_every_key_is_there(key: str) -> None:
 
 
 def test_what_it_names_of_ours_is_there() -> None:
-    from containers.core.behaviour import Boot, Consoles, Init
-    from containers.core.security import Security
-    from containers.core.spec import Limits
+    from containers.core.model.behaviour import Boot, Consoles, Init
+    from containers.core.model.security import Security
+    from containers.core.model.spec import Limits
 
     for kind, cls in (
         ("limits", Limits),

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containers.core.attachments import Device, Mount, check_all
 from containers.core.errors import SpecError
-from containers.core.grants import HostDevice, Parent, Share
-from containers.core.idmap import IdMap
 from containers.core.lxc import finding, reading, source, translating
 from containers.core.lxc.draft import Facts, Interface
 from containers.core.lxc.translating import Translation, translate
-from containers.core.security import Security
-from containers.core.spec import Limits, check_environment, check_init_command
+from containers.core.model.attachments import Device, Mount, check_all
+from containers.core.model.idmap import IdMap
+from containers.core.model.security import Security
+from containers.core.model.spec import Limits, check_environment, check_init_command
+from containers.core.rules.grants import HostDevice, Parent, Share
 from tests import lxc
 
 GIB = 1024**3

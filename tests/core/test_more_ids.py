@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import more_ids
 from containers.core.errors import HostUnsupported
+from containers.core.hoststore import more_ids
 
 STEP = 65536
 

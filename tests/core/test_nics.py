@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from containers.core import nics
 from containers.core.errors import SpecError
-from containers.core.nics import Nic
+from containers.core.model import nics
+from containers.core.model.nics import Nic
 
 MAC = "02:00:00:00:00:01"
 BRIDGE = Nic(name="eth0", network="default", bridge="boxbrabcde0", host_link="vbabcde0.0", mac=MAC)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containers.core.passwd import FILE_MAX_BYTES, GROUPS_MAX, Account, UnknownUser, resolve
+from containers.core.model.passwd import FILE_MAX_BYTES, GROUPS_MAX, Account, UnknownUser, resolve
 
 PASSWD = b"root:x:0:0:root:/root:/bin/bash\nalice:x:1000:1001:A,,,:/home/alice:/bin/zsh\nodd:x:5:6::relative:sh\n"
 GROUP = b"root:x:0:\nalice:x:1001:\nwheel:x:10:bob,alice\nsudo:x:27:alice\nmalice:x:28:malice\n"

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from containers.core import policy, policy_file, pool_rules
 from containers.core.errors import PolicyDenied, SpecError
-from containers.core.nics import Nic
-from containers.core.security import Security
-from containers.core.spec import Limits, Spec
+from containers.core.model.nics import Nic
+from containers.core.model.security import Security
+from containers.core.model.spec import Limits, Spec
+from containers.core.rules import policy, policy_file, pool_rules
 
 SPEC = Spec(
     id="0123456789ab",

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from containers.core import apparmor, seccomp, seccomp_profile
 from containers.core.errors import SpecError
-from containers.core.seccomp_profile import ALLOW, ARCHITECTURES, KILL, LOG, TRACE_SKIPS, TRAP, Rule
+from containers.core.kernel import seccomp
+from containers.core.plans import apparmor, seccomp_profile
+from containers.core.plans.seccomp_profile import ALLOW, ARCHITECTURES, KILL, LOG, TRACE_SKIPS, TRAP, Rule
 from tests import packages
 
 I386, X86_64, X32 = 0x40000003, 0xC000003E, 0x40000000

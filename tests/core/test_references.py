@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from containers.core.errors import SpecError
-from containers.core.references import parse
+from containers.core.model.references import parse
 
 DIGEST = f"sha256:{'ab' * 32}"
 

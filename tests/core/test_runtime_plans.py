@@ -6,8 +6,10 @@ import signal
 
 import pytest
 
-from containers.core import capabilities, exits, halt, idmap, mount_plan
-from containers.core.mount_flags import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
+from containers.core.kernel import halt
+from containers.core.model import capabilities, exits, idmap
+from containers.core.plans import mount_plan
+from containers.core.plans.mount_flags import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 
 
 def targets(plan):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from containers.core.samples import (
+from containers.core.plans.samples import (
     Sample,
     container_view,
     find_number,

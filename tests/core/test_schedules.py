@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from containers.core.errors import SpecError
-from containers.core.schedules import Every, Keep, kept, next_run, next_runs, parse, zone
+from containers.core.model.schedules import Every, Keep, kept, next_run, next_runs, parse, zone
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

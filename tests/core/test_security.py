@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from containers.core import capabilities
 from containers.core.errors import SpecError
-from containers.core.security import DEFAULT, Prlimit, Security
+from containers.core.model import capabilities
+from containers.core.model.security import DEFAULT, Prlimit, Security
 
 FULL = {
     "nesting": True,

@@ -9,8 +9,8 @@ import pytest
 
 from containers.core.errors import SetupFailed, SpecError
 from containers.core.host import Host
-from containers.core.network.base import NetworkConfig
-from containers.core.spec import Limits, Nic, Spec
+from containers.core.model.network_config import NetworkConfig
+from containers.core.model.spec import Limits, Nic, Spec
 from containers.core.storage import overlay
 
 NIC = Nic(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from containers.core import policy
 from containers.core.errors import PolicyDenied, SpecError
 from containers.core.images import debootstrap
+from containers.core.rules import policy
 from containers.core.storage.identity import with_name
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from containers.core.errors import HostUnsupported, SpecError
 from containers.core.host import Host
-from containers.core.network import subnets
-from containers.core.network.base import NetworkConfig
+from containers.core.model import subnets
+from containers.core.model.network_config import NetworkConfig
 
 HOST = Host(Path("/nowhere"), "abcde")
 CONFIG = NetworkConfig(name="default", number=0, ipv4="10.90.3.1/24", ipv6="fd00:1:2:3::1/64")

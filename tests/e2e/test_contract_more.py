@@ -18,8 +18,8 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from containers.core import leaks
 from containers.core.host import Host
+from containers.core.lifecycle import leaks
 
 from .instance import Instance, call, wait_until
 from .sockets import Socket, terminal

@@ -226,9 +226,9 @@ def test_a_host_that_restarts_with_containers_running(tmp_path: Path, request: p
 
 def cut_power(instance: Instance) -> None:
     """End every process of an instance at once, then take away what a restart of the host takes away."""
-    from containers.core import claims
     from containers.core.cgroups import detect
     from containers.core.host import Host
+    from containers.core.hoststore import claims
     from containers.core.network import networks
 
     host = Host.open(instance.state_dir)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import apparmor
 from containers.core.host import Host
 from containers.core.lifecycle import labels
+from containers.core.model.security import Security
+from containers.core.plans import apparmor
 from containers.core.proc.records import RunFile
-from containers.core.security import Security
 
 from ..packages import CACHE
 from .test_confinement import Start, confined, execute, instance_of_host, says

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import claims, store
 from containers.core.cgroups import Cgroups, detect
 from containers.core.host import Host
+from containers.core.hoststore import claims, store
 from containers.core.lifecycle import running, stored
+from containers.core.model.spec import Spec
 from containers.core.network.plugging import Placed
-from containers.core.spec import Spec
-from containers.core.start_plan import TITLE_ROOM
+from containers.core.plans.start_plan import TITLE_ROOM
 
 from .leftovers import Watch
 from .patience import patient, wait_until

@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from containers.core import claims
 from containers.core.cgroups import Cgroups, detect
 from containers.core.host import Host
+from containers.core.hoststore import claims
 from tests import ports
 
 from .patience import patient

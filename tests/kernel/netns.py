@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from containers.core import syscalls
+from containers.core.kernel import syscalls
 
 from .patience import patient, wait_until
 

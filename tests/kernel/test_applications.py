@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from containers.core.behaviour import Init
 from containers.core.errors import SetupFailed
 from containers.core.lifecycle import running
-from containers.core.spec import Limits
-from containers.core.states import Status
+from containers.core.model.behaviour import Init
+from containers.core.model.spec import Limits
+from containers.core.model.states import Status
 
 from .conftest import NoNetwork
 from .patience import patient, wait_until

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from containers.core import capabilities
 from containers.core.archives import formats, process, rules, tree, unpacking
 from containers.core.archives.unpacking import BadArchive, unpack
 from containers.core.errors import Cancelled, HostUnsupported, StorageFull
+from containers.core.model import capabilities
 
 from .conftest import unmount
 from .patience import wait_until
@@ -353,8 +353,8 @@ def test_the_maker_of_a_tree_has_nothing_but_the_tree(place, monkeypatch):
 
 def test_system_calls_beyond_the_list_fail(place):
     """The filters themselves, on a process of this test's: no process, socket, mount or program."""
-    from containers.core import syscalls
     from containers.core.archives.calls import compile_list
+    from containers.core.kernel import syscalls
 
     filters = compile_list(program=False)
     read_fd, write_fd = os.pipe()

@@ -18,18 +18,19 @@ from types import SimpleNamespace
 import pytest
 
 from containers.clients import hostlink
-from containers.core import claims, grants, leaks, store
-from containers.core.attachments import Attachments, Device, Mount
 from containers.core.cgroups import detect
 from containers.core.errors import CoreError, InvalidTransition, SetupFailed, SpecError, TimedOut
-from containers.core.grants import HostDevice, Share
 from containers.core.host import Host
-from containers.core.lifecycle import attaching, running
+from containers.core.hoststore import claims, store
+from containers.core.lifecycle import attaching, leaks, running
+from containers.core.model.attachments import Attachments, Device, Mount
+from containers.core.model.spec import Spec
+from containers.core.plans.start_plan import StartPlan
 from containers.core.proc import luggage
 from containers.core.proc.loop import Loop
 from containers.core.proc.records import RunFile
-from containers.core.spec import Spec
-from containers.core.start_plan import StartPlan
+from containers.core.rules import grants
+from containers.core.rules.grants import HostDevice, Share
 
 from .conftest import NoNetwork
 from .patience import wait_until

@@ -13,12 +13,13 @@ import tarfile
 
 import pytest
 
-from containers.core import failpoints, store
+from containers.core import failpoints
 from containers.core.archives.unpacking import BadArchive
 from containers.core.backups import form, places
 from containers.core.backups.place import Place
 from containers.core.errors import Cancelled, StorageFull
 from containers.core.failpoints import MARKER
+from containers.core.hoststore import store
 from containers.core.lifecycle import backing, running, snapshots, stored
 
 from .conftest import NoNetwork

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import basket, failpoints, store
-from containers.core.basket import Entry
+from containers.core import failpoints
 from containers.core.errors import AlreadyExists, InvalidTransition, NotFound
 from containers.core.failpoints import MARKER
+from containers.core.hoststore import basket, store
 from containers.core.lifecycle import discarding, stored
-from containers.core.spec import Spec
+from containers.core.model.deleted import Entry
+from containers.core.model.spec import Spec
 
 from .conftest import PROJECT
 from .test_storage import read, recovered, upper
@@ -25,10 +26,10 @@ from .test_storage import read, recovered, upper
 CHILD = """
 import sys, json
 sys.path.insert(0, sys.argv[1])
-from containers.core.basket import Entry
+from containers.core.model.deleted import Entry
 from containers.core.host import Host
 from containers.core.lifecycle import discarding
-from containers.core.spec import Spec
+from containers.core.model.spec import Spec
 host = Host.open(sys.argv[2])
 act, *rest = json.loads(sys.argv[3])
 if act == "throw": getattr(discarding, f"throw_{rest[0]['kind']}")(host, Entry(**rest[0]))

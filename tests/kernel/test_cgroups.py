@@ -20,7 +20,7 @@ from containers.core import cgroups
 from containers.core.cgroups import Cgroups, raw
 from containers.core.cgroups.blockdev import disk_of
 from containers.core.errors import AlreadyExists, HostUnsupported, InUse, NotFound, SetupFailed, SpecError, TimedOut
-from containers.core.spec import Limits
+from containers.core.model.spec import Limits
 
 from .patience import wait_until
 

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from containers.clients import hostlink
-from containers.core import policy, policy_file, store
 from containers.core.errors import CoreError, PolicyDenied, SetupFailed
 from containers.core.host import Host
+from containers.core.hoststore import store
 from containers.core.lifecycle import granting, labels, running
+from containers.core.model.security import Security
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
 from containers.core.proc import records
-from containers.core.security import Security
-from containers.core.spec import Spec
-from containers.core.states import Status
+from containers.core.rules import policy, policy_file
 
 from . import programs
 from .conftest import NoNetwork

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from containers.core.behaviour import Consoles, Init
 from containers.core.host import Host
 from containers.core.lifecycle import running
+from containers.core.model.behaviour import Consoles, Init
+from containers.core.model.spec import Spec
 from containers.core.proc.console import Log
 from containers.core.proc.records import RunFile
-from containers.core.spec import Spec
 
 from .conftest import NoNetwork
 from .patience import wait_until

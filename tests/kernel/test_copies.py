@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import cgroups, store
+from containers.core import cgroups
 from containers.core.errors import SetupFailed, StorageFull, TimedOut
+from containers.core.hoststore import store
+from containers.core.kernel.tree_copy import copy_tree
 from containers.core.lifecycle import holding, running, stored
-from containers.core.states import Status
+from containers.core.model.states import Status
 from containers.core.storage import overlay
-from containers.core.tree_copy import copy_tree
 
 from .conftest import NoNetwork, make_layer, make_spec, unmount
 

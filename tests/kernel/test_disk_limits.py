@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import disk_mount, failpoints, files, leaks, store
+from containers.core import failpoints
 from containers.core.errors import HostUnsupported, InUse, InvalidTransition, SetupFailed
-from containers.core.lifecycle import filing, reading, resizing, running, stored
-from containers.core.limits import Limits
+from containers.core.hoststore import store
+from containers.core.kernel import disk_mount, files
+from containers.core.lifecycle import filing, leaks, reading, resizing, running, stored
+from containers.core.model.limits import Limits
 from containers.core.proc.records import RunFile
 from containers.core.storage import disks, room
 

@@ -16,14 +16,16 @@ from typing import Any
 
 import pytest
 
-from containers.core import images, store
+from containers.core import images
 from containers.core.errors import CoreError
 from containers.core.host import Host
+from containers.core.hoststore import store
 from containers.core.lifecycle import running, stored
-from containers.core.network import networks, subnets
-from containers.core.network.base import NetworkConfig, plain
-from containers.core.spec import Spec
-from containers.core.states import Status
+from containers.core.model import subnets
+from containers.core.model.network_config import NetworkConfig, plain
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
+from containers.core.network import networks
 
 from .. import debian
 from .conftest import make_spec

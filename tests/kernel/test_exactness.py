@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from containers.core import files, store
+from containers.core.hoststore import store
+from containers.core.kernel import files
 from containers.core.lifecycle import running, snapshots, stored
 from containers.core.reading.merged import Level, Merged
 

@@ -20,8 +20,8 @@ from containers.core.cgroups import detect
 from containers.core.errors import CoreError, InvalidTransition
 from containers.core.host import Host
 from containers.core.lifecycle import running
+from containers.core.model.spec import Limits, Spec
 from containers.core.protocol import control
-from containers.core.spec import Limits, Spec
 
 from .conftest import NoNetwork
 from .patience import patient, wait_until

@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 
-from containers.core import halt, store
 from containers.core.errors import CoreError, SpecError
 from containers.core.host import Host
+from containers.core.hoststore import store
+from containers.core.kernel import halt
 from containers.core.lifecycle import running, stored
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
 from containers.core.proc.records import RunFile
-from containers.core.spec import Spec
-from containers.core.states import Status
 
 from .conftest import NoNetwork
 from .patience import patient, wait_until

@@ -17,17 +17,18 @@ from typing import Any
 
 import pytest
 
-from containers.core import grants, store
-from containers.core.attachments import Device, Mount
 from containers.core.cgroups import detect
 from containers.core.errors import CoreError, SetupFailed, SpecError, TimedOut
 from containers.core.host import Host
+from containers.core.hoststore import store
 from containers.core.lifecycle import running
-from containers.core.limits import Limits
+from containers.core.model.attachments import Device, Mount
+from containers.core.model.limits import Limits
+from containers.core.model.security import Security
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
 from containers.core.proc.records import RunFile
-from containers.core.security import Security
-from containers.core.spec import Spec
-from containers.core.states import Status
+from containers.core.rules import grants
 
 from .conftest import NoNetwork
 from .patience import wait_until

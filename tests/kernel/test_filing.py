@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from containers.clients import filing as client
-from containers.core import claims, store
 from containers.core.cgroups import detect
 from containers.core.errors import (
     AlreadyExists,
@@ -32,6 +31,7 @@ from containers.core.errors import (
     SpecError,
     StorageFull,
 )
+from containers.core.hoststore import claims, store
 from containers.core.lifecycle import filing, running, stored
 from containers.ticker.filing import Filers
 

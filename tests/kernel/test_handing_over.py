@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import leaks
 from containers.core.cgroups import detect
 from containers.core.errors import CoreError
 from containers.core.host import Host
-from containers.core.lifecycle import running
+from containers.core.lifecycle import leaks, running
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
 from containers.core.network.plugging import Placed
 from containers.core.proc import rehearsing
 from containers.core.proc.records import RunFile
-from containers.core.spec import Spec
-from containers.core.states import Status
 
 from .conftest import NoNetwork
 from .patience import wait_until

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import policy, policy_file, store
 from containers.core.errors import CoreError, PolicyDenied, SetupFailed
-from containers.core.hooks import ENDING, HOST_POINTS, Hook
 from containers.core.host import Host
+from containers.core.hoststore import store
 from containers.core.lifecycle import granting, hooking, running
+from containers.core.model.hooks import ENDING, HOST_POINTS, Hook
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
 from containers.core.proc.records import RunFile
-from containers.core.spec import Spec
-from containers.core.states import Status
+from containers.core.rules import policy, policy_file
 
 from .conftest import NoNetwork
 from .patience import wait_until

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 
-from containers.core import halt, store
+from containers.core.hoststore import store
+from containers.core.kernel import halt
 from containers.core.lifecycle import hostdown, running
+from containers.core.model.spec import Boot
+from containers.core.model.states import Status
 from containers.core.proc import records
 from containers.core.proc.records import RunFile
-from containers.core.spec import Boot
-from containers.core.states import Status
 
 from .conftest import NoNetwork
 from .patience import patient, wait_until

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import failpoints, files, images, store
+from containers.core import failpoints, images
 from containers.core.archives.unpacking import BadArchive
 from containers.core.errors import Cancelled, PolicyDenied, SpecError, StorageFull
+from containers.core.hoststore import store
 from containers.core.images import metadata
+from containers.core.kernel import files
 from containers.core.lifecycle import running, stored
-from containers.core.spec import Spec
+from containers.core.model.spec import Spec
 
 from .conftest import BUSYBOX, NoNetwork, make_spec
 from .patience import patient, wait_until

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import images, store
+from containers.core import images
 from containers.core.errors import Busy, Cancelled, SetupFailed, SpecError, StorageFull
+from containers.core.hoststore import store
 from containers.core.images import apt_sources, busybox, debootstrap, sandbox
 from containers.core.lifecycle import running, stored
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import capabilities, store
 from containers.core.errors import SetupFailed
+from containers.core.hoststore import store
 from containers.core.lifecycle import running
+from containers.core.model import capabilities
+from containers.core.model.spec import Limits, Nic
+from containers.core.model.states import Status
 from containers.core.proc import seccomp_files
 from containers.core.proc.records import RunFile
-from containers.core.spec import Limits, Nic
-from containers.core.states import Status
 
 from .conftest import PROJECT, NoNetwork
 from .patience import wait_until
@@ -238,7 +239,7 @@ def test_a_reboot_inside_keeps_the_nic(host, inside):
 FILTER_PROBE = """
 import ctypes, errno, json, os, socket, sys
 sys.path.insert(0, sys.argv[1])
-from containers.core import syscalls
+from containers.core.kernel import syscalls
 libc = ctypes.CDLL(None, use_errno=True)
 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
 with open(sys.argv[2], "rb") as file:

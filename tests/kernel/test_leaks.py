@@ -14,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import claims, leaks, store, syscalls
 from containers.core.cgroups import detect
 from containers.core.host import Host
-from containers.core.network import dnsmasq, networks, nft, subnets
-from containers.core.network.base import NetworkConfig
-from containers.core.spec import Limits, Spec
+from containers.core.hoststore import claims, store
+from containers.core.kernel import syscalls
+from containers.core.lifecycle import leaks
+from containers.core.model import subnets
+from containers.core.model.network_config import NetworkConfig
+from containers.core.model.spec import Limits, Spec
+from containers.core.network import dnsmasq, networks, nft
 
 from .netns import Place, run, set_netns
 from .patience import patient, wait_until
@@ -198,7 +201,7 @@ def test_a_supervisor_of_nobody(host: Host) -> None:
     spec = container(host)
     project = str(Path(__file__).resolve().parents[2])
     code = (
-        f"import sys,time;sys.path.insert(0,{project!r});from containers.core import syscalls;"
+        f"import sys,time;sys.path.insert(0,{project!r});from containers.core.kernel import syscalls;"
         f"syscalls.overwrite_cmdline(b'supervisor {host.instance} box {spec.id}');"
         "print('ready',flush=True);time.sleep(3600)"
     )

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import store
 from containers.core.errors import Cancelled, InvalidTransition, NotFound, SpecError
 from containers.core.failpoints import MARKER
-from containers.core.idmap import IdMap
+from containers.core.hoststore import store
 from containers.core.lifecycle import importing, running, stored
 from containers.core.lxc import finding
 from containers.core.lxc.source import Source
-from containers.core.spec import Spec
-from containers.core.states import Status
+from containers.core.model.idmap import IdMap
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
 
 from .conftest import BUSYBOX, PROJECT, NoNetwork, make_spec
 from .patience import wait_until
@@ -253,7 +253,7 @@ def test_rows_alone_import_nothing(host):
 
 def test_a_copy_can_be_cancelled(host, lxc, monkeypatch):
     make_tree(lxc / "c1/rootfs", 0)
-    monkeypatch.setattr("containers.core.tree_copy._LOOK_EVERY_SEC", 0.0)
+    monkeypatch.setattr("containers.core.kernel.tree_copy._LOOK_EVERY_SEC", 0.0)
     spec = make_spec("", layers=())
     importing.order(host, spec.id, source_of(lxc))
     with (
@@ -268,7 +268,7 @@ IMPORT = """
 import sys
 from containers.core.host import Host
 from containers.core.lifecycle import importing, stored
-from containers.core.spec import Spec
+from containers.core.model.spec import Spec
 host = Host.open(sys.argv[1])
 spec = Spec.from_json(sys.argv[2])
 if not host.container_dir(spec.id).exists():

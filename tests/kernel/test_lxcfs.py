@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import policy, policy_file
 from containers.core.host import Host
 from containers.core.lifecycle import granting, running
 from containers.core.lifecycle.lxcfs import Lxcfs
-from containers.core.limits import Limits
-from containers.core.spec import Spec
+from containers.core.model.limits import Limits
+from containers.core.model.spec import Spec
+from containers.core.rules import policy, policy_file
 
 from .conftest import NoNetwork
 from .patience import patient, wait_until

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import claims
 from containers.core.errors import InUse, SetupFailed
 from containers.core.host import Host
-from containers.core.network import dnsmasq, findings, networks, nft, subnets
-from containers.core.network.base import NetworkConfig, plain
-from containers.core.spec import Spec
+from containers.core.hoststore import claims
+from containers.core.model import subnets
+from containers.core.model.network_config import NetworkConfig, plain
+from containers.core.model.spec import Spec
+from containers.core.network import dnsmasq, findings, networks, nft
 
 from .netns import LEASE_SCRIPT, PATIENT, Place, run, set_netns
 from .patience import wait_until
@@ -465,12 +466,12 @@ WITHOUT_IPV6 = """
 import os, socket, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from containers.core import libseccomp, syscalls
+from containers.core.kernel import libseccomp, syscalls
 from containers.core.host import Host
-from containers.core.mount_flags import MS_PRIVATE, MS_REC
+from containers.core.plans.mount_flags import MS_PRIVATE, MS_REC
 from containers.core.network import networks
-from containers.core.network.base import NetworkConfig
-from containers.core.spec import Spec
+from containers.core.model.network_config import NetworkConfig
+from containers.core.model.spec import Spec
 
 # as a kernel with ipv6.disable=1 is: no settings, and no socket of that family
 syscalls.unshare(syscalls.CLONE_NEWNS)

@@ -16,17 +16,19 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import halt, leaks, rtnetlink, store
 from containers.core.errors import HostUnsupported, InUse, InvalidTransition, NotFound, PolicyDenied, SetupFailed
 from containers.core.failpoints import MARKER, VARIABLE
 from containers.core.host import Host
-from containers.core.lifecycle import replugging, running
-from containers.core.network import dnsmasq, lending, networks, nft, rates, subnets
-from containers.core.network.base import NetworkConfig, plain
+from containers.core.hoststore import store
+from containers.core.kernel import halt, rtnetlink
+from containers.core.lifecycle import leaks, replugging, running
+from containers.core.model import subnets
+from containers.core.model.network_config import NetworkConfig, plain
+from containers.core.model.nics import Nic
+from containers.core.model.spec import Spec
+from containers.core.network import dnsmasq, lending, networks, nft, rates
 from containers.core.network.plugging import Placed
-from containers.core.nics import Nic
 from containers.core.proc.records import RunFile
-from containers.core.spec import Spec
 from containers.ticker.cards import InnerCards
 
 from .netns import LEASE_SCRIPT, PATIENT, Place, reaches_from, run, set_netns
@@ -686,10 +688,10 @@ REPLUGS = """
 import dataclasses, sys
 sys.path.insert(0, {project!r})
 from pathlib import Path
-from containers.core import store
+from containers.core.hoststore import store
 from containers.core.host import Host
 from containers.core.lifecycle import replugging
-from containers.core.spec import Spec
+from containers.core.model.spec import Spec
 from containers.ticker.cards import InnerCards
 host = Host.open(Path({state!r}))
 after = Spec.from_json(Path({after!r}).read_text())

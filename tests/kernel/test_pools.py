@@ -16,15 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import pools, store, subvolumes
 from containers.core.errors import SetupFailed, StorageFull
 from containers.core.host import Host
+from containers.core.hoststore import pools, store
+from containers.core.hoststore.pools import Pool
+from containers.core.kernel import subvolumes
 from containers.core.lifecycle import pooling, resizing, running, stored
-from containers.core.limits import Limits
-from containers.core.pool_rules import PoolRule
-from containers.core.pools import Pool
-from containers.core.spec import Spec
-from containers.core.states import Status
+from containers.core.model.limits import Limits
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
+from containers.core.rules.pool_rules import PoolRule
 from containers.core.storage import disks
 
 from . import test_storage as on_the_store

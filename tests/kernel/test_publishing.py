@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import failpoints, store
+from containers.core import failpoints
 from containers.core.errors import NotFound
+from containers.core.hoststore import store
 from containers.core.images.base import Order
 from containers.core.lifecycle import publishing, running, snapshots, stored
 

@@ -18,8 +18,8 @@ import pytest
 from containers.core.errors import Busy, CoreError, InvalidTransition, NotFound, SetupFailed, TimedOut
 from containers.core.host import Host
 from containers.core.lifecycle import running, stored
-from containers.core.spec import Spec
-from containers.core.states import Status
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
 
 from .conftest import NoNetwork
 from .patience import patient

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from containers.clients import reading as client
-from containers.core import claims, files, store
 from containers.core.errors import NotFound, SpecError
+from containers.core.hoststore import claims, store
+from containers.core.kernel import files
 from containers.core.lifecycle import reading, running, snapshots, stored
 from containers.core.reading import compare
 from containers.core.storage import overlay

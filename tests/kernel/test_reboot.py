@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import halt
-from containers.core.behaviour import Init
 from containers.core.errors import InvalidTransition, TimedOut
+from containers.core.kernel import halt
 from containers.core.lifecycle import running
+from containers.core.model.behaviour import Init
+from containers.core.model.states import Status
 from containers.core.proc.records import RunFile
-from containers.core.states import Status
 
 from .conftest import NoNetwork
 from .patience import patient, wait_until

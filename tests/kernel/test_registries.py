@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import images, store
+from containers.core import images
 from containers.core.archives.unpacking import BadArchive
 from containers.core.errors import Cancelled, PolicyDenied, SetupFailed, SpecError
+from containers.core.hoststore import store
 from containers.core.images import downloading, remote
 from containers.core.lifecycle import stored
 

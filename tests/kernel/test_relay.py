@@ -21,7 +21,7 @@ import pytest
 
 from containers.core.host import Host
 from containers.core.lifecycle import running
-from containers.core.spec import Spec
+from containers.core.model.spec import Spec
 
 from .conftest import NoNetwork
 from .patience import patient

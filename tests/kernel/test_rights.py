@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from containers.core import store
 from containers.core.cgroups import blockdev, detect
+from containers.core.hoststore import store
 from containers.core.lifecycle import running
+from containers.core.model.security import Security
+from containers.core.model.spec import Limits
+from containers.core.model.states import Status
 from containers.core.proc.records import RunFile
-from containers.core.security import Security
-from containers.core.spec import Limits
-from containers.core.states import Status
 
 from .conftest import NoNetwork
 from .patience import patient, wait_until

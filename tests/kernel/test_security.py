@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from containers.clients import hostlink
-from containers.core import capabilities, more_ids, store
 from containers.core.errors import CoreError, SetupFailed
+from containers.core.hoststore import more_ids, store
 from containers.core.lifecycle import running
+from containers.core.model import capabilities
+from containers.core.model.security import Prlimit, Security
+from containers.core.model.states import Status
 from containers.core.proc.records import RunFile
-from containers.core.security import Prlimit, Security
-from containers.core.states import Status
 
 from .conftest import NoNetwork
 from .patience import patient, wait_until

@@ -14,8 +14,8 @@ import pytest
 
 from containers.core.host import Host
 from containers.core.lifecycle import running
+from containers.core.model.spec import Spec
 from containers.core.protocol import WINDOW_BYTES, Decoder, Kind, control, encode, parse_control
-from containers.core.spec import Spec
 
 from .conftest import NoNetwork
 from .patience import patient, wait_until

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import images, store
+from containers.core import images
 from containers.core.archives.unpacking import BadArchive
 from containers.core.errors import CoreError, PolicyDenied, SpecError
+from containers.core.hoststore import store
 from containers.core.images import metadata, simplestreams
 from containers.core.images.base import Order
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import halt
 from containers.core.cgroups import detect
 from containers.core.errors import SetupFailed, TimedOut
+from containers.core.kernel import halt
 from containers.core.lifecycle import running
+from containers.core.model.spec import Limits
+from containers.core.model.states import Status
 from containers.core.proc.records import RunFile
-from containers.core.spec import Limits
-from containers.core.states import Status
 
 from .conftest import Launcher, NoNetwork
 from .leftovers import leftovers

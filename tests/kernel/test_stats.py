@@ -21,10 +21,10 @@ import pytest
 from containers.core import cgroups
 from containers.core.cgroups import Cgroups
 from containers.core.host import Host
+from containers.core.kernel.stats import Gone, Sampler, present_limits, public_host, sample_host
+from containers.core.model.spec import Limits, Nic, Spec
+from containers.core.plans.samples import Sample, rates
 from containers.core.protocol import Decoder, Kind, control, parse_control
-from containers.core.samples import Sample, rates
-from containers.core.spec import Limits, Nic, Spec
-from containers.core.stats import Gone, Sampler, present_limits, public_host, sample_host
 from containers.ticker.chores import Chore
 from containers.ticker.disk import measure
 from containers.ticker.sampling import Samples

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import cgroups, failpoints, files, store
+from containers.core import cgroups, failpoints
 from containers.core.errors import AlreadyExists, Busy, InvalidTransition, NotFound, SetupFailed, SpecError
 from containers.core.failpoints import MARKER
+from containers.core.hoststore import store
+from containers.core.kernel import files
 from containers.core.lifecycle import running, snapshots, stored
-from containers.core.spec import Spec
-from containers.core.states import Status
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
 from containers.core.storage import merge, overlay
 from containers.core.storage.stack import Stack
 
@@ -320,10 +322,11 @@ CHILD = """
 import sys, json
 sys.path.insert(0, sys.argv[1])
 from containers.core.host import Host
-from containers.core import store, images
+from containers.core import images
+from containers.core.hoststore import store
 from containers.core.lifecycle import resizing, snapshots, stored
-from containers.core.limits import Limits
-from containers.core.spec import Spec
+from containers.core.model.limits import Limits
+from containers.core.model.spec import Spec
 host = Host.open(sys.argv[2])
 act, *rest = json.loads(sys.argv[3])
 if act == "create": stored.create(host, Spec.from_dict(rest[0]))

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from containers.core.behaviour import Consoles
 from containers.core.lifecycle import running, stored
-from containers.core.states import Status
+from containers.core.model.behaviour import Consoles
+from containers.core.model.states import Status
 
 from .. import debian
 from .conftest import NoNetwork, make_spec

@@ -14,9 +14,9 @@ from containers.core.cgroups import detect
 from containers.core.host import Host
 from containers.core.lifecycle import running
 from containers.core.lifecycle.watching import Watch
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
 from containers.core.proc.records import RunFile
-from containers.core.spec import Spec
-from containers.core.states import Status
 
 from .conftest import NoNetwork
 from .patience import patient, wait_until

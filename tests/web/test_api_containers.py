@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from containers.core.states import Status
+from containers.core.model.states import Status
 from containers.models import Container, Event, Image, Network, NetworkInterface, Operation, local_host
 from tests.web.api import Api, assert_error
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from containers.core.states import Status
+from containers.core.model.states import Status
 from containers.models import Container, local_host
 from panel.accounts.models import AuditRecord
 from tests.web.api import Api, assert_error

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 
-from containers.core.states import Status
+from containers.core.model.states import Status
 from containers.models import Container, Image, Network, Operation, local_host
 from panel.asgi import application
 from tests.web.api import Api, assert_error

@@ -7,7 +7,7 @@ from django.test import Client
 from django.urls import reverse
 
 from containers.bookkeeping import specs
-from containers.core.behaviour import Boot, Consoles, Init
+from containers.core.model.behaviour import Boot, Consoles, Init
 from containers.models import Container, Image, Operation
 from containers.operations import runner
 from tests.web.api import Api, assert_error

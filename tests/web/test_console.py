@@ -12,8 +12,8 @@ from asgiref.sync import async_to_sync
 from channels.routing import URLRouter
 from django.test import Client
 
-from containers.core import consolelog
 from containers.core.host import Host as CoreHost
+from containers.core.hoststore import consolelog
 from containers.ticker.sampling import Tick
 from containers.ticker.server import Server
 from panel.routing import websocket_urlpatterns

@@ -8,7 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
-from containers.core.states import Status
+from containers.core.model.states import Status
 from containers.messaging import notices
 from containers.models import Container, Event, Operation, local_host
 from panel.accounts import services, tokens

@@ -10,8 +10,8 @@ from django.urls import reverse
 
 from containers.asking import services
 from containers.bookkeeping import specs
-from containers.core.attachments import Device, Mount
 from containers.core.errors import SetupFailed
+from containers.core.model.attachments import Device, Mount
 from containers.models import Container, Operation, local_host
 from containers.operations import runner
 from tests.web.api import Api, assert_error

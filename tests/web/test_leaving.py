@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from containers.core import store
 from containers.core.host import Host as CoreHost
+from containers.core.hoststore import store
 from containers.models import Container
 from containers.upkeep.projects import carry_names
 from panel.accounts import services, tokens

@@ -7,8 +7,8 @@ from django.test import Client
 
 from containers.bookkeeping import specs
 from containers.core.errors import SetupFailed
-from containers.core.spec import Spec
-from containers.core.states import Status
+from containers.core.model.spec import Spec
+from containers.core.model.states import Status
 from containers.models import Container, Network, NetworkInterface, Operation
 from containers.operations import runner
 from containers.operations.runtime import Observed

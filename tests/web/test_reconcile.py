@@ -9,8 +9,8 @@ import pytest
 from django.utils import timezone
 
 from containers.asking import services
-from containers.core import restarts
 from containers.core.errors import InvalidTransition, SetupFailed
+from containers.core.model import restarts
 from containers.messaging import doorbell
 from containers.models import (
     Container,
@@ -113,7 +113,7 @@ def test_a_host_that_was_restarted(team, runtime, host):
     row = make_container(team, runtime=runtime, status="running", last_exit=old)
     runtime.end(row.pk)
     # all that is left is what the run before the last wrote
-    from containers.core.states import Status
+    from containers.core.model.states import Status
     from containers.operations.runtime import Observed
 
     runtime.seen[row.pk] = Observed(status=Status.STOPPED, reason="poweroff", last_exit=old)

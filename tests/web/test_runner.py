@@ -12,7 +12,7 @@ from containers.asking import services
 from containers.asking.services import ContainerRequest
 from containers.bookkeeping import records
 from containers.core.errors import Cancelled, InUse, PolicyDenied, SetupFailed, TimedOut
-from containers.core.states import Status
+from containers.core.model.states import Status
 from containers.messaging import doorbell, notices
 from containers.models import Container, Event, Image, Network, Operation, Snapshot
 from containers.operations import owner, runner

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from containers.asking import services
 from containers.bookkeeping import specs
-from containers.core.security import Prlimit, Security
+from containers.core.model.security import Prlimit, Security
 from containers.models import Container, Operation
 from containers.operations import runner
 from tests.web.api import Api, assert_error

@@ -11,9 +11,9 @@ from django.utils import translation
 from django.utils.translation import gettext
 
 from containers.core.errors import Busy, InvalidTransition, SetupFailed, SpecError
+from containers.core.model.spec import Limits
+from containers.core.model.states import Action, Status, after
 from containers.core.sentences import restored, say
-from containers.core.spec import Limits
-from containers.core.states import Action, Status, after
 from containers.models import Operation, local_host
 from containers.operations.runner import describe
 from containers.showing.sentences import explain, translated
@@ -124,15 +124,17 @@ REFUSALS = {
     "SpecError", "NotFound", "AlreadyExists", "InvalidTransition", "Busy", "InUse", "PolicyDenied", "SetupFailed",
     "StorageFull", "TimedOut", "Forbidden", "say",
 }  # fmt: skip
-REACHED = ("containers/asking", "containers/bookkeeping", "containers/operations", "panel/accounts")
-REACHED_IN_CORE = ("spec", "states", "names", "errors", "store", "files", "nics", "behaviour", "attachments", "recipes")
+REACHED = (
+    "containers/asking", "containers/bookkeeping", "containers/operations", "containers/core/model",
+    "containers/core/lifecycle", "panel/accounts",
+)  # fmt: skip
+REACHED_IN_CORE = ("names", "errors", "hoststore/store", "kernel/files")
 
 
 def sentences() -> set[str]:
     """Return what may be said to who clicks: the texts of refusals, and the templates of those with values."""
     paths = [path for part in REACHED for path in (ROOT / part).rglob("*.py")]
     paths += [ROOT / "containers" / "core" / f"{name}.py" for name in REACHED_IN_CORE]
-    paths += (ROOT / "containers" / "core" / "lifecycle").glob("*.py")
     found = set()
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):

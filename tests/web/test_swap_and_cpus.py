@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from containers.core.spec import Limits
+from containers.core.model.spec import Limits
 from containers.models import Container, Operation
 from containers.operations import runner
 from tests.web.api import Api, assert_error

@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from containers.core.basket import Entry
 from containers.core.errors import NotFound
 from containers.core.host import Host as CoreHost
-from containers.core.network.base import NetworkConfig
-from containers.core.nics import Nic
-from containers.core.spec import Limits, Spec
-from containers.core.states import Status
+from containers.core.model.deleted import Entry
+from containers.core.model.network_config import NetworkConfig
+from containers.core.model.nics import Nic
+from containers.core.model.spec import Limits, Spec
+from containers.core.model.states import Status
 from containers.models import Container, Host, Image, Network, local_host
 from containers.operations.runtime import Built, Cancelled, Kept, Log, Observed, Origin, Progress, Taken
 from panel.accounts.actor import Actor

@@ -6,8 +6,8 @@ import errno
 from collections.abc import Iterable
 from typing import Final
 
-from ..libseccomp import ACT_ALLOW, CMP_MASKED_EQ, Filter, act_errno
-from ..syscalls import pack_filters
+from ..kernel.libseccomp import ACT_ALLOW, CMP_MASKED_EQ, Filter, act_errno
+from ..kernel.syscalls import pack_filters
 
 _BOTH: Final = """
     brk clock_gettime clock_nanosleep close dup dup2 dup3 epoll_pwait exit exit_group fadvise64 fallocate fcntl fstat

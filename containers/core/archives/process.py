@@ -26,19 +26,11 @@ from typing import Any, Final
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from containers.core import syscalls, user_namespaces
 from containers.core.archives import rules, tree
 from containers.core.archives.calls import compile_list
-from containers.core.capabilities import NAMES
-from containers.core.mount_flags import (
-    MS_BIND,
-    MS_NODEV,
-    MS_NOSUID,
-    MS_PRIVATE,
-    MS_RDONLY,
-    MS_REC,
-    MS_REMOUNT,
-)
+from containers.core.kernel import syscalls, user_namespaces
+from containers.core.model.capabilities import NAMES
+from containers.core.plans.mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT
 
 ID_BASE: Final = 2147418112
 """65536 ids that systemd leaves to nobody and no claim of ours begins at. Source: systemd, docs/UIDS-GIDS.md."""

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from .. import files
 from ..errors import HostUnsupported, SetupFailed, SpecError
+from ..kernel import files
 from ..sentences import say
 from . import formats, rules
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from ..errors import CoreError, NotFound, SetupFailed, StorageFull
 from ..failpoints import failpoint
 from ..host import Host
-from ..object_stores import ObjectStore
+from ..rules.object_stores import ObjectStore
 from ..sentences import say
 from . import form
 from .place import File, checked

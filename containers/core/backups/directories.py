@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .. import files
 from ..errors import NotFound, SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
+from ..kernel import files
 from ..sentences import say
 from . import form
 from .place import File, checked

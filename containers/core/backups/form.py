@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from ..archives.rules import Refused
 from ..errors import SpecError
+from ..hoststore.points import KINDS, LINEAGE_MAX
 from ..names import check_name
-from ..points import KINDS, LINEAGE_MAX
 
 FORMAT: Final = "boxroom-backup"
 VERSION: Final = 1

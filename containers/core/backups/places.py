@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import policy_file
 from ..errors import PolicyDenied
 from ..host import Host
+from ..rules import policy_file
 from ..sentences import say
 from .buckets import Bucket
 from .directories import LOCAL, Directory

@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
-from .. import files
 from ..archives import formats
 from ..archives.rules import Limits, Refused
 from ..archives.unpacking import CHUNK_BYTES, Told, bad_archive, started, widen, words_of
 from ..errors import HostUnsupported, SetupFailed
+from ..kernel import files
 from ..sentences import say
 from . import form
 

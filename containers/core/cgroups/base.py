@@ -26,12 +26,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
-from ..cgroup_files import TREE_BOUNDS, parse_keyed
-from ..devices import DeviceRule
 from ..errors import AlreadyExists, NotFound, SetupFailed, TimedOut
-from ..samples import StatPaths
+from ..model.spec import Limits
+from ..plans.cgroup_files import TREE_BOUNDS, parse_keyed
+from ..plans.devices import DeviceRule
+from ..plans.samples import StatPaths
 from ..sentences import say
-from ..spec import Limits
 from .frozen import FrozenWatch
 from .places import Birth, Joined, delegate, read_file, remove_tree, write_file
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import HostUnsupported
-from ..limits import Limits
+from ..model.limits import Limits
 
 
 def throttled_device(state_dir: Path, limits: Limits) -> str | None:

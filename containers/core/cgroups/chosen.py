@@ -6,8 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from ..cgroup_files import Write
 from ..errors import SpecError
+from ..plans.cgroup_files import Write
 from .places import read_file, write_file
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from ..cgroup_files import parse_keyed
+from ..plans.cgroup_files import parse_keyed
 
 _EVENTS_BYTES: Final = 4096
 

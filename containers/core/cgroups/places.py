@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..cgroup_files import DELEGATE
 from ..errors import TimedOut
+from ..plans.cgroup_files import DELEGATE
 
 _DELEGATE_LIST: Final = "/sys/kernel/cgroup/delegate"
 

@@ -6,7 +6,7 @@ import errno
 from typing import Final
 
 from ..errors import NotFound
-from ..limits import check_file
+from ..model.limits import check_file
 from ..sentences import say
 from .base import Cgroups
 

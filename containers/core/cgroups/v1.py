@@ -15,12 +15,12 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .. import devices
-from ..cgroup_files import CpusV1, Offered, Write, limits_v1, parse_keyed
 from ..errors import InUse, NotFound
-from ..samples import StatPaths
+from ..model.spec import Limits
+from ..plans import devices
+from ..plans.cgroup_files import CpusV1, Offered, Write, limits_v1, parse_keyed
+from ..plans.samples import StatPaths
 from ..sentences import say
-from ..spec import Limits
 from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups
 from .blockdev import throttled_device
 from .chosen import page_sizes, write_raw

@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from .. import bpf, devices
-from ..cgroup_files import CONTROLLERS_V2, Offered, Write, limits_v2, parse_keyed
 from ..errors import HostUnsupported, InUse, NotFound
-from ..samples import StatPaths
+from ..kernel import bpf
+from ..model.spec import Limits
+from ..plans import devices
+from ..plans.cgroup_files import CONTROLLERS_V2, Offered, Write, limits_v2, parse_keyed
+from ..plans.samples import StatPaths
 from ..sentences import say
-from ..spec import Limits
 from ..units import format_bytes
 from .base import SUPERVISORS, Cgroups
 from .blockdev import throttled_device

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import files
 from ..host import Host
+from ..kernel import files
 from . import surroundings, this_host
 from .check import Check, Level
 

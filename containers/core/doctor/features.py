@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from .. import lxcfs
 from ..lifecycle import labels
 from ..lifecycle.granting import found_lxcfs
+from ..plans import lxcfs
 from .check import Check, Level
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

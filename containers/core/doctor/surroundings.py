@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import policy_file
 from ..errors import CoreError, SpecError
 from ..host import Host
 from ..lifecycle import pooling
 from ..network import findings, nft
+from ..rules import policy_file
 from .check import Check, number
 
 

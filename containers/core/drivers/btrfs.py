@@ -7,9 +7,9 @@ import errno
 import secrets
 from pathlib import Path
 
-from .. import subvolumes
 from ..errors import StorageFull
-from ..subvolumes import make, remove
+from ..kernel import subvolumes
+from ..kernel.subvolumes import make, remove
 
 __all__ = ["AT_ONCE", "WHOLE", "copy", "make", "problem", "remove"]
 

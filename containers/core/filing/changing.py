@@ -8,7 +8,7 @@ import os
 import stat
 from typing import Any, Final
 
-from .. import mount_api
+from ..kernel import mount_api
 from .copying import Copier
 from .looking import Names, entry
 from .places import Place, Refused, directory, open_there, own, pinned, place

@@ -9,8 +9,9 @@ import stat
 from collections.abc import Callable
 from typing import Any, Final
 
-from .. import mount_api, passwd
 from ..filenames import shown, written
+from ..kernel import mount_api
+from ..model import passwd
 from ..reading import verbs
 from ..reading.merged import kind_of
 from .places import IN_ROOT, Place, Refused, directory, open_there, place

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from .. import mount_api
+from ..kernel import mount_api
 from .changing import remove_there
 from .copying import DEPTH_MAX, Copier, attributes, dress
 from .places import Place, Refused, directory, open_there, place

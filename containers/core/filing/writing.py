@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from .. import mount_api
+from ..kernel import mount_api
 from . import looking
 from .places import Place, Refused, open_there, own, place
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from .. import files, store
 from ..errors import Cancelled
 from ..failpoints import failpoint
 from ..host import Host
+from ..hoststore import store
+from ..kernel import files
 from ..sentences import say
 from ..storage import overlay
 

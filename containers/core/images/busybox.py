@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from .. import files
 from ..errors import HostUnsupported
+from ..kernel import files
 from ..sentences import say
 from .base import Order, put
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .. import policy, policy_file, recipes
 from ..errors import HostUnsupported, SpecError
+from ..model import recipes
+from ..rules import policy, policy_file
 from ..sentences import say
 from . import apt_sources, debian_inits, sandbox
 from .base import Order

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from .. import files
 from ..archives.unpacking import BadArchive
 from ..errors import Cancelled, SetupFailed
+from ..kernel import files
 from ..sentences import say
 from .base import Order
 

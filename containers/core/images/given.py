@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from .. import files, policy_file, store
 from ..archives.unpacking import BadArchive
+from ..hoststore import store
+from ..kernel import files
+from ..rules import policy_file
 from ..sentences import say
 from . import metadata, oci, staging
 from .layered import Bench, Made

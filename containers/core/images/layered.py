@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .. import files, policy_file, store
 from ..archives import formats, rules, unpacking
 from ..archives.unpacking import BadArchive
 from ..errors import SetupFailed
 from ..failpoints import failpoint
+from ..hoststore import store
+from ..kernel import files
+from ..rules import policy_file
 from ..sentences import say
 from .base import BuiltImage, Order, record
 

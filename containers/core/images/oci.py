@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .. import files
 from ..archives.unpacking import BadArchive
-from ..behaviour import Init
 from ..errors import SpecError
 from ..failpoints import failpoint
-from ..halt import parse as parse_signal
+from ..kernel import files
+from ..kernel.halt import parse as parse_signal
+from ..model.behaviour import Init
+from ..model.spec import check_environment
 from ..sentences import say
-from ..spec import check_environment
 from ..storage.marks import is_opaque
 from ..storage.stack import copy_attributes
 from . import metadata

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from .. import policy_file, references
 from ..errors import PolicyDenied, SetupFailed, SpecError
 from ..host import Host
+from ..model import references
+from ..rules import policy_file
 from ..sentences import say
 from . import metadata, oci
 from .layered import Bench, Made

@@ -21,9 +21,9 @@ import urllib3
 from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
-from .. import policy
 from ..archives.unpacking import BadArchive
 from ..errors import PolicyDenied, SetupFailed, SpecError
+from ..rules import policy
 from ..sentences import say
 from .base import Order
 from .downloading import Download, Unreachable, partial

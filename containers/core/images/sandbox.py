@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from .. import files, units
+from .. import units
 from ..errors import SetupFailed
+from ..kernel import files
 from ..sentences import say
 from .base import Order
 

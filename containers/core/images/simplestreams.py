@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from .. import policy_file
 from ..errors import SpecError
+from ..rules import policy_file
 from ..sentences import say
 from . import given, metadata, oci
 from .base import Order

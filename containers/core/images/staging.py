@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from .. import files, policy_file
 from ..archives.unpacking import BadArchive
 from ..errors import PolicyDenied, SpecError
 from ..host import Host
+from ..kernel import files
+from ..rules import policy_file
 from ..sentences import say
 from ..units import format_bytes
 from .base import Order

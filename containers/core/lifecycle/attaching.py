@@ -6,9 +6,9 @@ import contextlib
 import socket
 from typing import Any, Final
 
-from ..attachments import Attachments
 from ..errors import InvalidTransition, NotFound, SetupFailed, SpecError, TimedOut
 from ..host import Host
+from ..model.attachments import Attachments
 from ..proc.luggage import CHANGE_SEC
 from ..protocol import Decoder, Kind, control, parse_control
 from ..sentences import restored

@@ -1,7 +1,7 @@
 """Containers backed up, and had back: new ones, or in place. See docs/backups.md, and core.backups for the format.
 
 A backup is made of a point: layers that nobody changes any more. A running container stands still while what it wrote
-is copied, and never for the stream; the layers are held (core.holds), not the container. Commit points::
+is copied, and never for the stream; the layers are held (core.hoststore.holds), not the container. Commit points::
 
     export          the file's rename in its place
     import as new   the container's directory, as of every create
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from .. import claims, files, holds, points, policy_file, store
 from ..archives.rules import Limits
 from ..backups import form, taking, writing
 from ..backups.place import Place
@@ -28,8 +27,11 @@ from ..backups.taking import Outcome
 from ..errors import HostUnsupported, NotFound
 from ..failpoints import failpoint
 from ..host import IDS_PER_CONTAINER, Host
+from ..hoststore import claims, holds, points, store
+from ..kernel import files
+from ..model.spec import Spec
+from ..rules import policy_file
 from ..sentences import say
-from ..spec import Spec
 from ..storage import overlay
 from . import holding, snapshots, stored
 

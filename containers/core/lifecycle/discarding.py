@@ -10,14 +10,15 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-from .. import basket, files, points, store
-from ..basket import Entry
 from ..errors import AlreadyExists, NotFound
 from ..failpoints import failpoint
 from ..host import Host
+from ..hoststore import basket, points, store
+from ..kernel import files
+from ..model.deleted import Entry
+from ..model.spec import Spec
 from ..names import check_name
 from ..sentences import say
-from ..spec import Spec
 from ..storage import disks, identity
 from . import holding
 

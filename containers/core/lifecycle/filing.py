@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .. import cgroups, claims, filer_answers, more_ids, points, policy_file, store
+from .. import cgroups, filer_answers
 from ..errors import (
     Busy,
     InvalidTransition,
@@ -25,9 +25,11 @@ from ..errors import (
     SpecError,
 )
 from ..host import IDS_PER_CONTAINER, Host
-from ..idmap import IdMap, for_container
+from ..hoststore import claims, more_ids, points, store
+from ..model.idmap import IdMap, for_container
+from ..model.spec import Spec
 from ..proc.records import RunFile
-from ..spec import Spec
+from ..rules import policy_file
 from ..storage import overlay
 from . import runs
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from .. import mount_api
-from ..extras import Extras
 from ..host import Host
-from ..policy import Policy, hooks_of, profile_of
-from ..spec import Spec
+from ..kernel import mount_api
+from ..model.spec import Spec
+from ..plans.extras import Extras
+from ..rules.policy import Policy, hooks_of, profile_of
 from . import labels, profiles
 
 _NO_LINKS = mount_api.RESOLVE_NO_SYMLINKS | mount_api.RESOLVE_NO_MAGICLINKS

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from .. import cgroups, files, store
+from .. import cgroups
 from ..errors import CoreError, InvalidTransition, NotFound, TimedOut
 from ..failpoints import failpoint
 from ..host import Host
+from ..hoststore import store
+from ..kernel import files
 from ..proc.records import RunFile
 from ..sentences import say
 from ..storage import disks, litter, merge, overlay

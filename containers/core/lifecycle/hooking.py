@@ -7,15 +7,16 @@ import os
 import signal
 import subprocess
 
-from .. import hooks, store
 from ..errors import NotFound, PolicyDenied, SetupFailed
-from ..hooks import Call, environment
 from ..host import Host
-from ..policy import Policy, hooks_of
+from ..hoststore import store
+from ..hoststore.rootfiles import open_own
+from ..model import hooks
+from ..model.hooks import Call, environment
+from ..model.spec import Spec
+from ..plans.start_plan import PATH
 from ..proc.hooking import hear, raise_for
-from ..rootfiles import open_own
-from ..spec import Spec
-from ..start_plan import PATH
+from ..rules.policy import Policy, hooks_of
 from ..storage import disks
 
 

@@ -10,9 +10,9 @@ import signal
 import time
 from collections.abc import Iterator
 
-from .. import store
 from ..errors import CoreError
 from ..host import Host
+from ..hoststore import store
 from ..proc.records import RunFile
 
 

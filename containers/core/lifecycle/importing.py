@@ -15,15 +15,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from .. import files, pools, store
 from ..errors import NotFound, SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
+from ..hoststore import pools, store
+from ..kernel import files
+from ..kernel.tree_copy import copy_tree
 from ..lxc import finding, shifting
 from ..lxc.source import Source
-from ..spec import Spec
+from ..model.spec import Spec
 from ..storage import overlay
-from ..tree_copy import copy_tree
 
 Progress = Callable[[int, str], None]
 REMOVE_SEC: Final = 3600

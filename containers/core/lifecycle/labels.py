@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from .. import apparmor
 from ..errors import SetupFailed
 from ..host import Host
-from ..security import APPARMOR_GENERATED
+from ..model.security import APPARMOR_GENERATED
+from ..plans import apparmor
 
 ENABLED: Final = Path("/sys/module/apparmor/parameters/enabled")
 _STEP: Final = "load the AppArmor profile"

@@ -14,11 +14,11 @@ from typing import Any, Final, Protocol
 
 from ..errors import AlreadyExists, Cancelled, CoreError, HostUnsupported, NotFound, SetupFailed, TimedOut
 from ..host import Host
+from ..model.spec import Spec
 from ..network.plugging import Placed
+from ..plans.start_plan import HANDSHAKE_SEC, NETWORK_SEC, StartPlan
 from ..proc import setup
 from ..sentences import restored
-from ..spec import Spec
-from ..start_plan import HANDSHAKE_SEC, NETWORK_SEC, StartPlan
 
 Progress = Callable[[int, str], None]
 _ANSWER_SEC: Final = HANDSHAKE_SEC + NETWORK_SEC

@@ -10,10 +10,11 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from .. import mount_api, policy_file
 from ..errors import CoreError
 from ..host import Host
+from ..kernel import mount_api
 from ..proc.records import RunFile
+from ..rules import policy_file
 from .granting import found_lxcfs
 
 _ANSWER_SEC: Final = 2.0

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .. import drivers, pools
+from .. import drivers
 from ..errors import CoreError, SetupFailed
 from ..failpoints import failpoint
-from ..grants import given_to
 from ..host import Host
-from ..pool_rules import DEFAULT, Candidate, PoolRule
-from ..pool_rules import best as best_of
+from ..hoststore import pools
+from ..rules.grants import given_to
+from ..rules.pool_rules import DEFAULT, Candidate, PoolRule
+from ..rules.pool_rules import best as best_of
 from ..sentences import say
 from ..storage import room
 

@@ -12,8 +12,8 @@ from typing import Final
 
 from ..errors import SetupFailed
 from ..host import Host
+from ..hoststore.rootfiles import read_own
 from ..proc import seccomp_files
-from ..rootfiles import read_own
 
 _CORE: Final = Path(__file__).parents[1]
 _STEP: Final = "compile the system call profile"

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from .. import files, store
 from ..failpoints import failpoint
+from ..hoststore import store
 from ..images import metadata, oci
 from ..images.base import BuiltImage, Order, record
 from ..images.layered import about_layer
-from ..spec import Spec
+from ..kernel import files
+from ..model.spec import Spec
 from ..storage import identity, overlay
 from . import holding
 

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from .. import claims, points, store
 from ..errors import NotFound, SpecError
 from ..host import Host
+from ..hoststore import claims, points, store
 from ..sentences import say
 from ..storage import disks
 

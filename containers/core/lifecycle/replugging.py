@@ -14,16 +14,17 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from .. import rtnetlink, store
 from ..errors import CoreError, InvalidTransition, NotFound, SetupFailed, TimedOut
 from ..failpoints import failpoint
 from ..host import Host
+from ..hoststore import store
+from ..kernel import rtnetlink
+from ..model.nics import Nic, host_network
+from ..model.spec import Spec
 from ..network import bridge, inside, plugging, rates
 from ..network.plugging import Parents, Placed
-from ..nics import Nic, host_network
 from ..proc.records import RunFile
 from ..protocol import Decoder, Kind, control, parse_control
-from ..spec import Spec
 
 _ANSWER_SEC: Final = 10.0
 _READ_BYTES: Final = 64 * 1024

@@ -6,10 +6,10 @@ writable layer, whose commit point is the rename of root.json.
 
 from __future__ import annotations
 
-from .. import pools, store
 from ..errors import InUse, InvalidTransition, StorageFull
 from ..host import Host
-from ..limits import Limits
+from ..hoststore import pools, store
+from ..model.limits import Limits
 from ..storage import disks, overlay, room
 from . import holding
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .. import claims, halt, more_ids, store
-from ..attachments import Attachments
 from ..cgroups import detect
 from ..errors import (
     Cancelled,
@@ -27,16 +25,19 @@ from ..errors import (
     NotFound,
     TimedOut,
 )
-from ..exits import LastExit
-from ..extras import Extras
 from ..host import Host
+from ..hoststore import claims, more_ids, store
+from ..kernel import halt
+from ..model.attachments import Attachments
+from ..model.exits import LastExit
+from ..model.spec import Limits, Spec
+from ..model.states import Status
 from ..network import lending
+from ..plans.extras import Extras
+from ..plans.start_plan import StartPlan
 from ..proc import records
 from ..proc.records import RunFile
 from ..sentences import say
-from ..spec import Limits, Spec
-from ..start_plan import StartPlan
-from ..states import Status
 from ..storage import disks, overlay
 from . import runs
 from .hooking import ending_sec
@@ -96,7 +97,7 @@ def start(
 ) -> RunState:
     """Start a stopped container and return once its init has been exec'ed. One that runs already is left running.
 
-    attachments: what the spec's mounts and devices come to on this host (core.grants). extras: what else it uses.
+    attachments: what the spec's mounts and devices come to on this host (core.rules.grants). extras: what else it uses.
     Raises SetupFailed (step, path, errno, console) and leaves nothing behind, NotFound and SetupFailed for missing
     layers, Cancelled, Busy.
     """

@@ -7,13 +7,13 @@ import os
 import select
 from typing import Final
 
-from .. import store
 from ..cgroups import detect
 from ..errors import CoreError
-from ..exits import LastExit, Reason
 from ..host import Host
+from ..hoststore import store
+from ..kernel.pids import boot_id
+from ..model.exits import LastExit, Reason
 from ..network import lending
-from ..pids import boot_id
 from ..proc import records, rtnl
 from ..proc.records import RunFile
 

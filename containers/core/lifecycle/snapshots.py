@@ -6,13 +6,14 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from .. import files, points, pools, store
 from ..errors import AlreadyExists, SpecError
 from ..failpoints import failpoint
 from ..host import Host
+from ..hoststore import points, pools, store
+from ..kernel import files
+from ..model.spec import Spec, check_text
 from ..names import check_name
 from ..sentences import say
-from ..spec import Spec, check_text
 from ..storage import disks, identity, merge, overlay
 from . import holding
 

@@ -21,13 +21,15 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .. import cgroups, files, points, pools, store
+from .. import cgroups
 from ..errors import AlreadyExists, Busy, CoreError, NotFound
 from ..failpoints import failpoint
 from ..host import Host
+from ..hoststore import points, pools, store
+from ..kernel import files
+from ..model.spec import Spec
 from ..names import check_name
 from ..sentences import say
-from ..spec import Spec
 from ..storage import disks, identity, litter, merge, overlay
 from . import holding
 from .snapshots import SnapshotResult, delete_snapshot, restore, snapshot

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from .. import behaviour, halt
 from ..errors import SpecError
+from ..kernel import halt
+from ..model import behaviour
 from .draft import Draft, Told, left_out, taken, translated
 from .reading import Entry
 

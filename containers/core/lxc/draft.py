@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from ..attachments import Device, check_all
 from ..errors import SpecError
-from ..grants import HostDevice, Parent, Share, given_to
-from ..idmap import IdMap
+from ..model.attachments import Device, check_all
+from ..model.idmap import IdMap
+from ..rules.grants import HostDevice, Parent, Share, given_to
 from .reading import Config, Entry
 
 Fate = Literal["taken", "translated", "left out"]

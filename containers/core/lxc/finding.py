@@ -11,8 +11,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from .. import files
 from ..errors import InvalidTransition, NotFound, SpecError
+from ..kernel import files
 from .source import Source
 
 DEFAULT_PATH: Final = "/var/lib/lxc"

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from .. import policy
-from ..devices import DEFAULT_RULES, DeviceRule
 from ..errors import PolicyDenied, SpecError
-from ..spec import Limits
+from ..model.spec import Limits
+from ..plans.devices import DEFAULT_RULES, DeviceRule
+from ..rules import policy
 from ..units import format_bytes
 from .draft import Draft, Told, left_out, taken, translated
 from .reading import Entry

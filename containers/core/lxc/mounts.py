@@ -6,9 +6,9 @@ import dataclasses
 import posixpath
 from typing import Any, Final
 
-from ..attachments import Mount, check_all
 from ..errors import SpecError
-from ..grants import given_to
+from ..model.attachments import Mount, check_all
+from ..rules.grants import given_to
 from .draft import Draft, Told, left_out, taken, translated
 from .reading import Entry
 

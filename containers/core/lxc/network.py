@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import SpecError
-from ..grants import given_to
-from ..nics import MODES, MTU_MAX, MTU_MIN, ON_PARENT, is_address, is_interface, is_subnet, mac_of_template
+from ..model.nics import MODES, MTU_MAX, MTU_MIN, ON_PARENT, is_address, is_interface, is_subnet, mac_of_template
+from ..rules.grants import given_to
 from .draft import Draft, Interface, Told, left_out, taken, translated
 from .reading import Entry
 

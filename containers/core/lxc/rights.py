@@ -6,12 +6,12 @@ import re
 import shlex
 from typing import Any, Final
 
-from .. import capabilities
 from ..errors import SpecError
-from ..hooks import POINTS, START, build_all
 from ..host import IDS_PER_CONTAINER
-from ..idmap import IdMap
-from ..security import APPARMOR_GENERATED, UNLIMITED, Security
+from ..model import capabilities
+from ..model.hooks import POINTS, START, build_all
+from ..model.idmap import IdMap
+from ..model.security import APPARMOR_GENERATED, UNLIMITED, Security
 from .draft import Draft, Told, left_out, taken, translated
 from .reading import Entry
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from .. import syscalls
 from ..errors import HostUnsupported, SetupFailed
 from ..host import IDS_PER_CONTAINER
-from ..idmap import IdMap
-from ..mount_flags import MS_PRIVATE, MS_RDONLY, MS_REC
+from ..kernel import syscalls
+from ..model.idmap import IdMap
+from ..plans.mount_flags import MS_PRIVATE, MS_RDONLY, MS_REC
 from .source import Source, reversed_map
 
 _SAME: Final = (IdMap(0, 0, IDS_PER_CONTAINER),)

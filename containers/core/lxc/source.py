@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from ..errors import SpecError
-from ..idmap import IdMap
+from ..model.idmap import IdMap
 from .reading import Config
 
 _DIRECTORIES: Final = ("dir", "btrfs")

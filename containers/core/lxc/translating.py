@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .. import halt
 from ..errors import SpecError
-from ..idmap import IdMap
-from ..spec import check_environment, check_init_command
+from ..kernel import halt
+from ..model.idmap import IdMap
+from ..model.spec import check_environment, check_init_command
 from . import behaviour, limits, mounts, network, rights, source
 from .draft import Draft, Facts, Interface, Outcome, Told, left_out, taken, translated
 from .reading import Config, Entry

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import SetupFailed
 from ..host import Host
+from ..model.network_config import NetworkConfig
+from ..model.subnets import mac_address
 from . import sysctls
-from .base import NetworkConfig
-from .subnets import mac_address
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute

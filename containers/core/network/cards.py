@@ -12,11 +12,11 @@ import errno
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import rtnetlink
 from ..errors import HostUnsupported, NotFound, SetupFailed
-from ..nics import Nic
+from ..kernel import rtnetlink
+from ..model.network_config import plain
+from ..model.nics import Nic
 from ..sentences import say
-from .base import plain
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute

@@ -23,11 +23,11 @@ from typing import Final
 
 from ..errors import HostUnsupported, SetupFailed, TimedOut
 from ..host import Host
-from ..pids import start_time
+from ..kernel.pids import start_time
+from ..model.network_config import DOMAIN, NetworkConfig, bridged, plain
+from ..model.spec import Spec
 from ..sentences import say
-from ..spec import Spec
 from . import leasing, sysctls
-from .base import DOMAIN, NetworkConfig, bridged, plain
 
 LEASE_SEC: Final = 3600
 START_SEC: Final = 10.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..host import Host
-from .base import Finding, NetworkConfig
+from ..model.network_config import Finding, NetworkConfig
 from .nft import listing
 from .ruleset import Json
 

@@ -10,9 +10,9 @@ import ipaddress
 import socket
 from typing import Final
 
-from .. import rtnetlink
 from ..errors import SetupFailed
-from ..nics import Nic
+from ..kernel import rtnetlink
+from ..model.nics import Nic
 from . import sysctls
 
 ROUTED_GATEWAYS: Final = {4: "169.254.0.1", 6: "fe80::1"}

@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .. import locking, rtnetlink
 from ..errors import InUse, NotFound, SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
-from ..mount_flags import MS_BIND
+from ..kernel import locking, rtnetlink
+from ..kernel.syscalls import MNT_DETACH, mount, umount
+from ..plans.mount_flags import MS_BIND
 from ..sentences import say
-from ..syscalls import MNT_DETACH, mount, umount
 
 SUFFIX: Final = ".lent"
 _STEP: Final = "lend a network card"

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from .. import claims, locking
 from ..errors import InUse
 from ..host import Host
-from ..nics import host_network
+from ..hoststore import claims
+from ..kernel import locking
+from ..model import subnets
+from ..model.network_config import NetworkConfig
+from ..model.nics import host_network
+from ..model.spec import Spec
 from ..sentences import say
-from ..spec import Spec
-from . import bridge, dnsmasq, nft, plugging, rates, subnets, veth
-from .base import NetworkConfig
+from . import bridge, dnsmasq, nft, plugging, rates, veth
 
 _NO_PARENTS: Final[plugging.Parents] = {}
 

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from ..errors import HostUnsupported, SetupFailed
 from ..host import Host
+from ..model.network_config import NetworkConfig, bridged
+from ..model.spec import Spec
 from ..sentences import say
-from ..spec import Spec
 from . import ruleset
-from .base import NetworkConfig, bridged
 from .ruleset import Json
 
 TIMEOUT_SEC: Final = 60

@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .. import rtnetlink
 from ..errors import PolicyDenied, SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
-from ..nics import ON_PARENT, Nic
-from ..spec import Spec
+from ..kernel import rtnetlink
+from ..model.nics import ON_PARENT, Nic
+from ..model.spec import Spec
 from . import bridge, cards, dnsmasq, inside, lending, nft, rates, routed, veth
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import HostUnsupported
 from ..host import Host
-from ..nics import Nic
-from ..spec import Spec
+from ..model.nics import Nic
+from ..model.spec import Spec
 from . import nft
 from .ruleset import Json
 

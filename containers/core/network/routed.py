@@ -11,13 +11,13 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from .. import rtnetlink
 from ..errors import SetupFailed
 from ..host import Host
-from ..nics import Nic
-from ..spec import Spec
+from ..kernel import rtnetlink
+from ..model.network_config import plain
+from ..model.nics import Nic
+from ..model.spec import Spec
 from . import lending, sysctls
-from .base import plain
 from .inside import ROUTED_GATEWAYS
 
 

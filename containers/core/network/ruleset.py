@@ -21,10 +21,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from ..host import Host
-from ..nics import Nic
-from ..spec import Spec
-from .base import NetworkConfig, bridged, plain
-from .subnets import link_local
+from ..model.network_config import NetworkConfig, bridged, plain
+from ..model.nics import Nic
+from ..model.spec import Spec
+from ..model.subnets import link_local
 
 Json = dict[str, Any]
 

@@ -13,16 +13,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from .. import rtnetlink
 from ..errors import SetupFailed
 from ..host import Host
-from ..netlink import ACK, APPEND, CREATE, EXCL, NESTED, ask, ask_all, attribute
-from ..nics import Nic
-from ..rtnetlink import NEWLINK, NEWNEIGH, Link, ifinfo, text_of
+from ..kernel import rtnetlink
+from ..kernel.netlink import ACK, APPEND, CREATE, EXCL, NESTED, ask, ask_all, attribute
+from ..kernel.rtnetlink import NEWLINK, NEWNEIGH, Link, ifinfo, text_of
+from ..model.nics import Nic
+from ..model.spec import Spec
+from ..model.subnets import host_side_mac
 from ..sentences import say
-from ..spec import Spec
 from .bridge import DEFAULT_MTU
-from .subnets import host_side_mac
 
 _NDMSG: Final = struct.Struct("=BxxxiHBB")
 _NTF_MASTER: Final = 0x04

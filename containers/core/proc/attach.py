@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..cgroups.places import write_file
-from ..syscalls import PR_SET_CHILD_SUBREAPER, clone3, prctl
+from ..kernel.syscalls import PR_SET_CHILD_SUBREAPER, clone3, prctl
 from . import confining, entering, rights, setup
 from .loop import Loop
 

@@ -23,11 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from .. import mount_api
-from ..attachments import Bind, Node
-from ..mount_flags import MS_NOSUID, MS_PRIVATE, MS_REC
-from ..mounts import StepFailed
-from ..syscalls import (
+from ..kernel import mount_api
+from ..kernel.mounts import StepFailed
+from ..kernel.syscalls import (
     CLONE_NEWNS,
     CLONE_NEWUSER,
     MNT_DETACH,
@@ -40,6 +38,8 @@ from ..syscalls import (
     umount,
     unshare,
 )
+from ..model.attachments import Bind, Node
+from ..plans.mount_flags import MS_NOSUID, MS_PRIVATE, MS_REC
 from . import setup
 
 _IN_ROOT: Final = mount_api.RESOLVE_IN_ROOT | mount_api.RESOLVE_NO_MAGICLINKS

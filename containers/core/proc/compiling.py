@@ -12,9 +12,10 @@ import sys
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-from containers.core import seccomp, seccomp_profile
 from containers.core.errors import SpecError
-from containers.core.syscalls import pack_filters
+from containers.core.kernel import seccomp
+from containers.core.kernel.syscalls import pack_filters
+from containers.core.plans import seccomp_profile
 
 
 def main() -> int:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..cgroups.places import write_file
-from ..security import Security
-from ..syscalls import CLONE_NEWTIME, PR_SET_DUMPABLE, new_session_keyring, personality, prctl, setns, unshare
+from ..kernel.syscalls import CLONE_NEWTIME, PR_SET_DUMPABLE, new_session_keyring, personality, prctl, setns, unshare
+from ..model.security import Security
 
 _PERSONAS: Final = {"linux32": 0x0008}
 """PER_LINUX32, include/uapi/linux/personality.h."""

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from ..behaviour import Consoles
+from ..model.behaviour import Consoles
 from . import records
 from .loop import Loop
 from .terminals import Pty

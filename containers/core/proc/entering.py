@@ -19,10 +19,8 @@ import sys
 import termios
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from .. import passwd
-from ..capabilities import NAMES
 from ..cgroups.places import write_file
-from ..syscalls import (
+from ..kernel.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -43,6 +41,8 @@ from ..syscalls import (
     set_capabilities,
     setns,
 )
+from ..model import passwd
+from ..model.capabilities import NAMES
 from . import confining, rights, setup
 from .program import read_file, run_command
 

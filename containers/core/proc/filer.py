@@ -26,11 +26,11 @@ from typing import Any, Final
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-from containers.core import disk_mount, mount_api, syscalls, user_namespaces
 from containers.core.archives.calls import compile_list
-from containers.core.capabilities import NAMES
 from containers.core.filing import changing, looking, places, putting_back, writing
-from containers.core.mount_flags import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC
+from containers.core.kernel import disk_mount, mount_api, syscalls, user_namespaces
+from containers.core.model.capabilities import NAMES
+from containers.core.plans.mount_flags import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC
 
 CPU_SEC: Final = 600
 QUICK_SEC: Final = 60

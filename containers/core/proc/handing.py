@@ -15,8 +15,8 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
-from ..behaviour import Consoles
 from ..errors import SetupFailed
+from ..model.behaviour import Consoles
 from .spawn import Init
 
 SERVING: Final = b"serving"

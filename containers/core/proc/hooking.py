@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
-from .. import disk_mount
 from ..cgroups.base import Cgroups
 from ..cgroups.places import write_file
 from ..errors import CoreError, SetupFailed
-from ..hooks import ENDING, MOUNTING, OUTPUT_BYTES, START, Call, environment
-from ..rootfiles import open_own
-from ..start_plan import PATH, StartPlan
-from ..syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS, close_range, setns
+from ..hoststore.rootfiles import open_own
+from ..kernel import disk_mount
+from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS, close_range, setns
+from ..model.hooks import ENDING, MOUNTING, OUTPUT_BYTES, START, Call, environment
+from ..plans.start_plan import PATH, StartPlan
 
 _INSIDE: Final = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
 _READ_BYTES: Final = 65536

@@ -42,9 +42,15 @@ if __name__ == "__main__":
 from containers.core.cgroups import Cgroups  # noqa: E402
 from containers.core.errors import CoreError  # noqa: E402
 from containers.core.host import Host  # noqa: E402
-from containers.core.pids import boot_id  # noqa: E402
+from containers.core.kernel.pids import boot_id  # noqa: E402
+from containers.core.kernel.syscalls import (  # noqa: E402
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_PDEATHSIG,
+    argument_area,
+    dispose_signals,
+    prctl,
+)
 from containers.core.proc import rehearsing, seccomp_files, serving, spawn, starting, supervisor  # noqa: E402
-from containers.core.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, argument_area, dispose_signals, prctl  # noqa: E402
 
 BACKLOG: Final = 128
 DESCRIPTORS: Final = 1024

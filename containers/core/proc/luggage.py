@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from ..attachments import Attachments, Bind, Node
 from ..cgroups.base import Cgroups
-from ..devices import DeviceRule, of_node
 from ..errors import CoreError, NotFound, SetupFailed, TimedOut
-from ..start_plan import HANDSHAKE_SEC, StartPlan
+from ..model.attachments import Attachments, Bind, Node
+from ..plans.devices import DeviceRule, of_node
+from ..plans.start_plan import HANDSHAKE_SEC, StartPlan
 from . import carrying, setup
 from .carrying import Errand, Held
 from .clients import Client

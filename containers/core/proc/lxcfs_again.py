@@ -14,8 +14,9 @@ import sys
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-from containers.core import lxcfs, mount_api
-from containers.core.syscalls import CLONE_NEWNS, CLONE_NEWUSER, MNT_DETACH, open_tree, setns, umount
+from containers.core.kernel import mount_api
+from containers.core.kernel.syscalls import CLONE_NEWNS, CLONE_NEWUSER, MNT_DETACH, open_tree, setns, umount
+from containers.core.plans import lxcfs
 
 _TOP = mount_api.RESOLVE_IN_ROOT | mount_api.RESOLVE_NO_SYMLINKS | mount_api.RESOLVE_NO_MAGICLINKS
 

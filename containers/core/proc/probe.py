@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-from containers.core import syscalls, user_namespaces
-from containers.core.mount_flags import MS_PRIVATE, MS_REC
+from containers.core.kernel import syscalls, user_namespaces
+from containers.core.plans.mount_flags import MS_PRIVATE, MS_REC
 from containers.core.proc import probing
 
 DEADLINE_SEC = 50
@@ -166,7 +166,7 @@ def packet_filter() -> None:
 
 def seccomp() -> None:
     """Make a filter with libseccomp, and see that the kernel takes filters."""
-    from containers.core import libseccomp
+    from containers.core.kernel import libseccomp
 
     with libseccomp.Filter(libseccomp.ACT_ALLOW):
         pass

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from containers.core import bpf, devices, mount_api, syscalls
 from containers.core.errors import CoreError
-from containers.core.limits import DISK_MIN_BYTES
-from containers.core.mount_flags import MS_PRIVATE, MS_REC
+from containers.core.kernel import bpf, mount_api, syscalls
+from containers.core.model.limits import DISK_MIN_BYTES
+from containers.core.plans import devices
+from containers.core.plans.mount_flags import MS_PRIVATE, MS_REC
 
 _NEWLINK: Final = 16
 _CREATE_EXCL_ACK: Final = 0x605

@@ -23,11 +23,11 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from .. import passwd
-from ..behaviour import Init
-from ..capabilities import NAMES
-from ..mounts import StepFailed
-from ..syscalls import close_range, overwrite_cmdline, set_capabilities, set_process_name
+from ..kernel.mounts import StepFailed
+from ..kernel.syscalls import close_range, overwrite_cmdline, set_capabilities, set_process_name
+from ..model import passwd
+from ..model.behaviour import Init
+from ..model.capabilities import NAMES
 
 GRACE_SEC: Final = 1.0
 """How long processes that outlive an application's command have to end."""

@@ -23,17 +23,9 @@ from typing import Any, Final
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
-from containers.core import disk_mount, mount_api, syscalls, user_namespaces
-from containers.core.idmap import for_container
-from containers.core.mount_flags import (
-    MS_NODEV,
-    MS_NOEXEC,
-    MS_NOSUID,
-    MS_PRIVATE,
-    MS_RDONLY,
-    MS_REC,
-    MS_REMOUNT,
-)
+from containers.core.kernel import disk_mount, mount_api, syscalls, user_namespaces
+from containers.core.model.idmap import for_container
+from containers.core.plans.mount_flags import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT
 from containers.core.reading import packing, verbs
 
 CPU_SEC: Final = 60

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from ..cgroups.base import Cgroups
 from ..errors import CoreError, SetupFailed
-from ..start_plan import StartPlan
+from ..plans.start_plan import StartPlan
 from . import handing
 from .handing import Keeper, Run
 from .starting import Starter

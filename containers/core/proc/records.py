@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..exits import LastExit, Reason
 from ..host import Host
-from ..pids import start_time
+from ..kernel.pids import start_time
+from ..model.exits import LastExit, Reason
 
 
 def now() -> str:
@@ -25,7 +25,7 @@ def now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, safe against the reuse of its pid. start_time: see core.pids."""
+    """A process, safe against the reuse of its pid. start_time: see core.kernel.pids."""
 
     pid: int
     start_time: int

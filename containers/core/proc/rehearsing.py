@@ -14,10 +14,10 @@ from typing import Final
 from ..cgroups.base import Cgroups
 from ..cgroups.places import write_file
 from ..host import Host
-from ..nics import Nic
-from ..pids import boot_id
-from ..spec import Limits, Spec
-from ..start_plan import StartPlan
+from ..kernel.pids import boot_id
+from ..model.nics import Nic
+from ..model.spec import Limits, Spec
+from ..plans.start_plan import StartPlan
 from . import records, seccomp_files, setup, spawn
 from .handing import Keeper
 from .records import Process

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ..cgroups.places import write_file
-from ..security import UNLIMITED, Bound, Prlimit
-from ..syscalls import CLONE_NEWIPC, CLONE_NEWUTS, setns
+from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWUTS, setns
+from ..model.security import UNLIMITED, Bound, Prlimit
 
 Limits = tuple[tuple[int, int, int], ...]
 """What to set: kind as in setrlimit(2), soft, hard; RLIM_INFINITY stands for none."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from .. import rtnetlink
 from ..host import Host
+from ..kernel import rtnetlink
+from ..model.nics import Nic
 from ..network import inside, lending
-from ..nics import Nic
-from ..start_plan import StartPlan
+from ..plans.start_plan import StartPlan
 
 
 def delete_link(name: str) -> bool:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..host import Host
-from ..syscalls import pack_filters
+from ..kernel.syscalls import pack_filters
 
 
 def path(host: Host, *, nesting: bool, keyctl: bool = False) -> Path:
@@ -17,7 +17,7 @@ def path(host: Host, *, nesting: bool, keyctl: bool = False) -> Path:
 def make(host: Host) -> None:
     """Compile and write Boxroom's own lists. Call it in a process of its own: libseccomp's memory is not given back."""
     # not above: libseccomp has no place in a supervisor
-    from .. import seccomp
+    from ..kernel import seccomp
 
     for nesting, keyctl in ((False, False), (False, True), (True, True)):
         programs = seccomp.compile_profile(nesting=nesting, keyctl=keyctl)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from .. import passwd
-from ..behaviour import Consoles
 from ..cgroups.base import Cgroups
 from ..cgroups.places import Joined
-from ..exits import Reason
 from ..host import WEB_USER, Host
-from ..start_plan import StartPlan, environment
+from ..model import passwd
+from ..model.behaviour import Consoles
+from ..model.exits import Reason
+from ..plans.start_plan import StartPlan, environment
 from . import confining, rights
 from .attach import Target
 from .clients import Client

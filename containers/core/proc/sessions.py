@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from ..behaviour import Consoles
 from ..errors import SpecError
-from ..spec import check_environment
+from ..model.behaviour import Consoles
+from ..model.spec import check_environment
 from . import attach
 from .clients import Client
 from .console import CONSOLE, Console, names

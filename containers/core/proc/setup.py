@@ -29,13 +29,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from .. import mount_plan
-from ..behaviour import Init
 from ..errors import SetupFailed
-from ..hooks import Call
-from ..mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED
-from ..mounts import StepFailed, execute
-from ..syscalls import (
+from ..kernel.mounts import StepFailed, execute
+from ..kernel.syscalls import (
     CLONE_NEWCGROUP,
     CLOSE_RANGE_CLOEXEC,
     MNT_DETACH,
@@ -55,6 +51,10 @@ from ..syscalls import (
     umount,
     unshare,
 )
+from ..model.behaviour import Init
+from ..model.hooks import Call
+from ..plans import mount_plan
+from ..plans.mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED
 from . import confining, hooking, program, rights
 
 MESSAGE_BYTES: Final = 64 * 1024

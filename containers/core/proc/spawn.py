@@ -17,15 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import capabilities, disk_mount, mount_plan
 from ..cgroups.places import write_file
 from ..errors import SetupFailed, TimedOut
 from ..host import IDS_PER_CONTAINER
-from ..idmap import IdMap, for_container
-from ..nics import host_network
-from ..spec import Spec
-from ..start_plan import HANDSHAKE_SEC, StartPlan, environment
-from ..syscalls import (
+from ..kernel import disk_mount
+from ..kernel.syscalls import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -38,6 +34,12 @@ from ..syscalls import (
     set_mount_idmap,
     set_thread_effective_ids,
 )
+from ..model import capabilities
+from ..model.idmap import IdMap, for_container
+from ..model.nics import host_network
+from ..model.spec import Spec
+from ..plans import mount_plan
+from ..plans.start_plan import HANDSHAKE_SEC, StartPlan, environment
 from . import confining, rights, setup
 
 _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC

@@ -34,12 +34,12 @@ from ..cgroups import detect
 from ..cgroups.base import Cgroups
 from ..cgroups.places import join
 from ..errors import CoreError, NotFound, SetupFailed, TimedOut
-from ..exits import CONSOLE_TAIL_BYTES
 from ..host import Host
-from ..nics import build_nic, host_network
-from ..pids import boot_id
-from ..start_plan import NETWORK_SEC, StartPlan
-from ..syscalls import signal_fd
+from ..kernel.pids import boot_id
+from ..kernel.syscalls import signal_fd
+from ..model.exits import CONSOLE_TAIL_BYTES
+from ..model.nics import build_nic, host_network
+from ..plans.start_plan import NETWORK_SEC, StartPlan
 from . import hooking, records, rights, rtnl, seccomp_files, serving, sessions, setup, spawn, terminals
 from .console import CONSOLE, Console
 from .handing import Keeper, Post, Run

@@ -22,13 +22,13 @@ import sys
 import time
 from typing import Any, Final
 
-from .. import halt
 from ..cgroups.base import Cgroups
 from ..errors import CoreError, NotFound, SetupFailed
-from ..exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
 from ..host import Host
-from ..start_plan import StartPlan
-from ..syscalls import block_signal, overwrite_cmdline, set_process_name
+from ..kernel import halt
+from ..kernel.syscalls import block_signal, overwrite_cmdline, set_process_name
+from ..model.exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
+from ..plans.start_plan import StartPlan
 from . import attach, handing, hooking, rebooting, records, rtnl, seccomp_files, serving, spawn
 from .clients import Client
 from .console import CONSOLE

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ..host import Host
-from ..pools import Pool
-from ..spec import Spec
-from ..store import Root
+from ..hoststore.pools import Pool
+from ..hoststore.store import Root
+from ..model.spec import Spec
 from .disks import Size
 
 

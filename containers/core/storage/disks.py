@@ -2,7 +2,7 @@
 
 Such a layer is ``layers/ID/disk`` instead of ``layers/ID/rootfs``; in it are ``rootfs`` and ``work``. Only the writable
 layer of a container with a limit is one. The file is sparse: on the host it takes what was written, and what is
-removed inside is given back (discard). It is never mounted at a place: see core.disk_mount.
+removed inside is given back (discard). It is never mounted at a place: see core.kernel.disk_mount.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .. import disk_mount, files, pools, store
-from ..capabilities import NAMES
 from ..errors import HostUnsupported, SetupFailed
 from ..host import Host
-from ..limits import Limits
+from ..hoststore import pools, store
+from ..kernel import disk_mount, files
+from ..model.capabilities import NAMES
+from ..model.limits import Limits
 from ..sentences import say
 
 NAME: Final = "disk"

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from .. import files, store
 from ..host import Host
-from ..spec import Spec
+from ..hoststore import store
+from ..kernel import files
+from ..model.spec import Spec
 from .stack import Stack
 from .static_addresses import without_addresses, without_static
 

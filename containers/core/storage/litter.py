@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import basket, files, holds, pools, store
 from ..backups import places
 from ..backups.directories import Directory
 from ..errors import Busy, NotFound, SetupFailed, SpecError
 from ..failpoints import failpoint
 from ..host import Host
+from ..hoststore import basket, holds, pools, store
+from ..kernel import files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

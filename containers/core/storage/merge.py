@@ -6,10 +6,11 @@ import os
 import stat
 from pathlib import Path
 
-from .. import files, pools, store
 from ..failpoints import failpoint
 from ..host import Host
-from ..tree_copy import copy_tree
+from ..hoststore import pools, store
+from ..kernel import files
+from ..kernel.tree_copy import copy_tree
 from . import overlay
 from .marks import is_opaque
 

@@ -16,14 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from .. import files, pools, store
 from ..errors import SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
+from ..hoststore import pools, store
+from ..hoststore.store import Root
+from ..kernel import files
+from ..kernel.tree_copy import copy_tree
+from ..model.spec import Spec
 from ..sentences import say
-from ..spec import Spec
-from ..store import Root
-from ..tree_copy import copy_tree
 from . import disks
 from .base import RootPlan
 from .stack import copy_root_attributes

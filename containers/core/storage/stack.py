@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from .. import files, store
 from ..host import Host
+from ..hoststore import store
+from ..kernel import files
 from . import disks
 from .marks import ORIGIN, OWN_XATTRS, is_opaque, is_whiteout
 

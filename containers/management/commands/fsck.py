@@ -11,8 +11,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from containers.bookkeeping import reservations
-from containers.core import leaks
 from containers.core.host import Host as CoreHost
+from containers.core.lifecycle import leaks
 from containers.models import Network, local_host
 from containers.operations import runner
 from containers.upkeep import rebuild, reconcile

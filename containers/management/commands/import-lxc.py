@@ -16,16 +16,18 @@ from containers.asking import importing as asking
 from containers.asking import services
 from containers.asking.importing import ImportRequest
 from containers.asking.requests import CHANGEABLE
-from containers.core import policy, policy_file, rootfiles, seccomp_profile
 from containers.core.errors import CoreError, SpecError
-from containers.core.grants import given_to
 from containers.core.host import Host as CoreHost
+from containers.core.hoststore import rootfiles
 from containers.core.lifecycle import importing, labels
 from containers.core.lxc import finding, reading, source, translating
 from containers.core.lxc.draft import Facts, Interface
 from containers.core.lxc.reading import Config
 from containers.core.lxc.source import Source
 from containers.core.lxc.translating import Translation
+from containers.core.plans import seccomp_profile
+from containers.core.rules import policy, policy_file
+from containers.core.rules.grants import given_to
 from containers.models import Operation, local_host
 
 WAIT_SEC: Final = 1.0

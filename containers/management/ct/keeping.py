@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from containers.clients import cgroupfile
-from containers.core.spec import Limits
+from containers.core.model.spec import Limits
 from containers.showing import present
 
 from . import base

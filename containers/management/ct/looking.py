@@ -13,7 +13,7 @@ from django.core.management import call_command
 
 from containers.asking import waiting
 from containers.clients import history, ticker_client
-from containers.core.behaviour import Boot
+from containers.core.model.behaviour import Boot
 from containers.core.units import format_bytes
 from containers.models import Container, Event, local_host
 from containers.showing import present

@@ -12,8 +12,7 @@ from typing import Any, Final
 from django.conf import settings
 
 from containers.core.host import Host
-from containers.core.proc.records import RunFile
-from containers.core.syscalls import (
+from containers.core.kernel.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -23,6 +22,7 @@ from containers.core.syscalls import (
     CLONE_NEWUTS,
     setns,
 )
+from containers.core.proc.records import RunFile
 from containers.models import Container
 
 from .base import Failed
