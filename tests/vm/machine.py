@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import packages
+from .told import LATE, NO_STATUS, Ended
 
 CACHE: Final = Path("/var/cache/boxroom-tests")
 EXIT_MARK: Final = "boxroom-vm-exit"
@@ -255,13 +256,11 @@ def run(
     kernel_arguments: str = "",
     files: Mapping[str, Path] | None = None,
     tests: str = "",
-) -> tuple[int, str]:
-    """Boot, run a shell command as root in there, and return (its exit status, everything printed).
+) -> Ended:
+    """Boot, run a shell command as root in there, and return how that ended.
 
     files: directories to be copied in, by their path below /tmp there. tests: what of pytest's the command will run, as
-    words of a command line.
-
-    The exit status is -1 where the machine ended without saying one, -2 where the time was over.
+    words of a command line. What the command writes to /dev/ttyS1 is told, beside the console.
     """
     kernel = fetch_kernel()
     with tempfile.TemporaryDirectory(prefix="vm-", dir=CACHE) as scratch:
@@ -279,15 +278,15 @@ def run(
             "-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
         ]  # fmt: skip
-        console = Path(scratch) / "console"
+        console, told = Path(scratch) / "console", Path(scratch) / "told"
+        qemu += ["-serial", f"file:{told}"]
         for _boot in range(BOOTS):
             late, printed = _boot_once(qemu, console, timeout_sec)
             if late or BEGIN_MARK in printed:
                 break
-    said = re.search(rf"{EXIT_MARK} (\d+)", printed)
-    if said:
-        return int(said[1]), printed
-    return (-2 if late else -1), printed
+        said = re.search(rf"{EXIT_MARK} (\d+)", printed)
+        status = int(said[1]) if said else LATE if late else NO_STATUS
+        return Ended(status, printed, told.read_text(errors="replace") if told.exists() else "")
 
 
 def _boot_once(qemu: list[str], console: Path, timeout_sec: float) -> tuple[bool, str]:

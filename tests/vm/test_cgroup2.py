@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 
+from containers.core.errors import CoreError
+
 from .. import debian, packages
 from . import machine
+from .told import NOT_BOOTED, Ended
 
 PROJECT = Path(__file__).resolve().parents[2]
 TIMEOUT_SEC = 5400
@@ -62,18 +68,29 @@ SOME = {
 """Of the others, those where a command enters the container's cgroup, where its devices or what it used are told, or
 the end of all its processes. Floods through a pty are none of them: they take longer than their time-out under software
 emulation."""
+KERNEL = "tests/kernel"
+ALSO = "apparmor_loaded.py"
+
+
+def listed() -> list[str]:
+    """Return the tests that run in there, as ids below tests/kernel without parameters."""
+    found = []
+    for name in (*(f"test_{name}.py" for name in WHOLE.split()), ALSO):
+        nodes = ast.parse((PROJECT / KERNEL / name).read_text()).body
+        functions = [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        found += [f"{name}::{function}" for function in functions if function.startswith("test_")]
+    found += [f"test_{name}.py::test_{test}" for name, tests in SOME.items() for test in tests.split()]
+    return found
 
 
 def chosen() -> str:
     """Return what pytest is to run, as words of a command line."""
-    some = [f"{name}.py::test_{test}" for name, tests in SOME.items() for test in tests.split()]
-    listed = [f"tests/kernel/test_{what}" for what in (*(f"{name}.py" for name in WHOLE.split()), *some)]
     packages.unpacked("apparmor")
-    return " ".join([*listed, "tests/kernel/apparmor_loaded.py"])
+    return " ".join(f"{KERNEL}/{test}" for test in listed())
 
 
-def run(pytest_words: str, slow: int, *names: str, timeout_sec: float) -> str:
-    """Run tests in the machine, with these Debians at hand; returns what was printed, fails where one fails."""
+def boot(pytest_words: str, slow: int, *names: str, timeout_sec: float) -> Ended:
+    """Run tests in the machine, with these Debians at hand; returns how it ended."""
     kept = {f"images/{image.name}": image for image in map(debian.cached, names)}
     command = f"""
     export BOXROOM_ROLE=test BOXROOM_STATE_DIR=/tmp/state BOXROOM_TEST_STRICT=1 BOXROOM_TEST_SLOW={slow} HOME=/root
@@ -82,11 +99,17 @@ def run(pytest_words: str, slow: int, *names: str, timeout_sec: float) -> str:
     mkdir -p /tmp/state
     test ! -d /sys/fs/cgroup/memory && test -f /sys/fs/cgroup/cgroup.controllers || exit 99
     cd {machine.shell(PROJECT)}
-    {machine.shell(sys.executable)} -m pytest -v --tb=short --color=no -p no:cacheprovider --timeout=1800 {pytest_words}
+    {machine.shell(sys.executable)} -m pytest -v --tb=short --color=no -p no:cacheprovider -p tests.vm.telling \
+        --timeout=1800 {pytest_words}
     """
-    status, output = machine.run(command, timeout_sec=timeout_sec, files=kept, tests=pytest_words)
-    assert status == 0, output[-12000:]
-    return output
+    return machine.run(command, timeout_sec=timeout_sec, files=kept, tests=pytest_words)
+
+
+def run(pytest_words: str, slow: int, *names: str, timeout_sec: float) -> str:
+    """Run tests in the machine, with these Debians at hand; returns what was printed, fails where one fails."""
+    ended = boot(pytest_words, slow, *names, timeout_sec=timeout_sec)
+    assert not ended.status, ended.failures()
+    return ended.console
 
 
 def passed(output: str) -> int:
@@ -95,10 +118,30 @@ def passed(output: str) -> int:
     return int(found[1])
 
 
+@pytest.fixture(scope="module")
+def ended() -> Ended:
+    """The machine, booted once, after all its tests. Why it could not be is told once, and not by each of them."""
+    try:
+        return boot(chosen(), 10, debian.NAME, timeout_sec=TIMEOUT_SEC)
+    except (AssertionError, CoreError, OSError, RuntimeError, subprocess.SubprocessError):
+        return Ended(NOT_BOOTED, traceback.format_exc(), "")
+
+
 @pytest.mark.vm
 @pytest.mark.timeout(TIMEOUT_SEC + PREPARING_SEC)
-def test_kernel_tests_pass_on_cgroup_v2() -> None:
-    assert passed(run(chosen(), 10, debian.NAME, timeout_sec=TIMEOUT_SEC)) > 100
+def test_what_is_of_the_kernel_came_to_its_end(ended: Ended) -> None:
+    failed = any(ended.wrong(f"{KERNEL}/{test}") for test in listed())
+    if ended.status != int(failed):
+        pytest.fail(ended.end(), pytrace=False)
+    assert {name.partition("[")[0] for name in ended.collected} == {f"{KERNEL}/{test}" for test in listed()}
+
+
+@pytest.mark.vm
+@pytest.mark.timeout(TIMEOUT_SEC + PREPARING_SEC)
+@pytest.mark.parametrize("test", listed())
+def test_of_the_kernel_passes(ended: Ended, test: str) -> None:
+    if wrong := ended.wrong(f"{KERNEL}/{test}"):
+        pytest.fail(wrong, pytrace=False)
 
 
 @pytest.mark.vm
