@@ -1,4 +1,5 @@
 /** A container's page: live numbers, settings that are read first, and going to the list when it is gone. */
+import { leave } from "./events.js";
 import { draw, watch } from "./sparkline.js";
 import { word } from "./text.js";
 
@@ -8,7 +9,13 @@ else if (document.querySelector("[data-stats-host]")) watch("all");
 draw();
 
 document.addEventListener("boxroom:container", (event) => {
-  if (event.detail.gone && event.detail.name === name) location.assign("/containers/");
+  if (event.detail.gone && event.detail.name === name) leave("/containers/");
+});
+// nobody tells a second time that it is gone
+document.addEventListener("boxroom:resync", async () => {
+  const header = document.getElementById("container-head")?.dataset.refresh;
+  const answer = header && await fetch(header, { headers: { "HX-Request": "true" } }).catch(() => null);
+  if (answer?.status === 404) leave("/containers/");
 });
 
 // ---- settings: a pencil on each row, one button that counts

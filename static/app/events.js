@@ -4,6 +4,7 @@ import { toast } from "./toasts.js";
 
 const finished = new Set(["succeeded", "failed", "cancelled"]);
 const ended = new Set();
+const LEAVING_MS = 10000;
 let socket = null;
 let attempt = 0;
 let lostAt = 0;
@@ -22,7 +23,7 @@ export function connect() {
   };
   socket.onmessage = (message) => take(JSON.parse(message.data));
   socket.onclose = (event) => {
-    if (event.code === 4401) { location.reload(); return; }
+    if (event.code === 4401) { leave(); return; }
     lostAt ||= Date.now();
     attempt += 1;
     if (attempt > 2) document.getElementById("connection").hidden = false;
@@ -70,3 +71,25 @@ function tellSoon() {
     items.slice(0, 3).forEach((item) => toast(item.level, item.text, item.href));
   }, 400);
 }
+
+// ---- a page is left once: two ways at a time break each other off, and the later one is not always the one somebody chose
+let left = { at: -Infinity, to: null };
+const leaving = (to) => { left = { at: performance.now(), to }; };
+
+/** Go to another page, or load this one anew, because of what was told. Where the page is being left already, that goes
+ *  before; should it come to nothing, as a download does, this is done then. */
+export function leave(to = "") {
+  const rest = left.at + LEAVING_MS - performance.now();
+  if (to === left.to) return;
+  if (rest > 0) { setTimeout(leave, rest, to); return; }
+  leaving(to);
+  if (to) location.assign(to);
+  else location.reload();
+}
+addEventListener("beforeunload", () => { if (left.at + LEAVING_MS < performance.now()) leaving(null); });
+addEventListener("pageshow", (event) => { if (event.persisted) left = { at: -Infinity, to: null }; });
+document.body.addEventListener("htmx:beforeOnLoad", (event) => {
+  const to = event.detail.xhr.getResponseHeader("HX-Redirect");
+  if (to && to === left.to) event.preventDefault();
+  else if (to && !to.includes("#")) leaving(to);
+});

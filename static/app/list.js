@@ -1,6 +1,7 @@
 /** The list of containers: blocks of rows that are there only while in view, filters in the address bar, a narrow
  *  panel beside it, a bulk bar, and keys. */
 import { afterPaint, typing } from "./app.js";
+import { leave } from "./events.js";
 import { morph } from "./refresh.js";
 import { draw, watch } from "./sparkline.js";
 import { word } from "./text.js";
@@ -112,7 +113,7 @@ const inTurn = (work) => { turn = turn.then(work, work); };
 let timer = null;
 let again = null;
 document.addEventListener("boxroom:container", (event) => {
-  if (!list()) { if (!document.getElementById("container-head")) location.reload(); return; }
+  if (!list()) { if (!document.getElementById("container-head")) leave(); return; }
   changed.add(event.detail.name);
   timer ??= setTimeout(() => inTurn(async () => {
     timer = null;
