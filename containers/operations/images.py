@@ -18,6 +18,7 @@ from ..core.sentences import restored, say
 from ..messaging.notices import notify
 from ..models import Image, Operation
 from . import basket
+from .failures import described
 from .job import Job
 from .owner import this_process
 
@@ -110,11 +111,9 @@ def _run_for(job: Job, operation: Operation) -> None:
         # the build alone was cancelled: for this operation that is a failure, not to be tried again and again
         raise SetupFailed("The making of the image was cancelled.", step="image") from error
     except BaseException as error:
-        from .runner import describe
-
         _set_state(inner.image, Image.State.FAILED)
         inner.tell_now()
-        records.finish(operation, Operation.Status.FAILED, message=str(error), error=describe(error))
+        records.finish(operation, Operation.Status.FAILED, message=str(error), error=described(error))
         raise
     inner.tell_now()
     records.finish(operation, Operation.Status.SUCCEEDED, message="Made.")

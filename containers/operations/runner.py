@@ -17,20 +17,19 @@ from panel.accounts.actor import Forbidden
 from panel.accounts.models import User
 
 from ..bookkeeping import records
-from ..core.errors import Cancelled, CoreError, SetupFailed, StorageFull
+from ..core.errors import Cancelled, CoreError, SetupFailed
 from ..core.host import Host
 from ..core.sentences import say
 from ..models import Container, Network, Operation
 from ..rights.permissions import roles_that_may
 from . import backups, basket, catalogues, clone, create, images, importing, lifecycle, networks, snapshots, update
+from .failures import described
 from .job import Job
 from .owner import this_process
 from .runtime import Runtime
 
 ATTEMPTS_MAX: Final = 3
 """How often an operation is begun; when its worker dies each time it is rolled back instead."""
-_NO_SPACE: Final = (28, 122)
-"""ENOSPC, EDQUOT."""
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +98,13 @@ def run(operation_id: UUID, runtime: Runtime | None = None, host: Host | None = 
         handler.run(job)
     except Cancelled as error:
         rolled_back = _undo(job, handler)
-        _end(job, Operation.Status.CANCELLED, f"Cancelled.{rolled_back}", describe(error))
+        _end(job, Operation.Status.CANCELLED, f"Cancelled.{rolled_back}", described(error))
     except Exception as error:
         if not isinstance(error, (CoreError, OSError)):
             log.exception("%s of %s", operation.action, operation.object_name)
-        described = describe(error)
+        reason = described(error)
         rolled_back = _undo(job, handler)
-        _end(job, Operation.Status.FAILED, f"{described['message']}{rolled_back}", described)
+        _end(job, Operation.Status.FAILED, f"{reason['message']}{rolled_back}", reason)
     else:
         _end(job, Operation.Status.SUCCEEDED, job.message, None)
     return True
@@ -145,19 +144,6 @@ def _settle_row(job: Job) -> None:
         job.settle(row)
     except (CoreError, OSError):
         log.exception("observing %s", row.name)
-
-
-def describe(error: BaseException) -> dict[str, Any]:
-    """Return an error as operations keep it: code, message, field, step, path, errno, console and what else it has."""
-    if isinstance(error, OSError):
-        kind = StorageFull if error.errno in _NO_SPACE else SetupFailed
-        error = kind.from_oserror("working on the host", error)
-    if not isinstance(error, CoreError):
-        name = type(error).__name__
-        error = SetupFailed(
-            say("Something unexpected went wrong (%(name)s); the worker's log has it.", name=name), step="unexpected"
-        )
-    return {"step": None, "path": None, "errno": None, "console": None, **error.kept()}
 
 
 def authorise(operation: Operation) -> None:

@@ -15,7 +15,7 @@ from containers.core.model.spec import Limits
 from containers.core.model.states import Action, Status, after
 from containers.core.sentences import restored, say
 from containers.models import Operation, local_host
-from containers.operations.runner import describe
+from containers.operations.failures import described
 from containers.showing.sentences import explain, translated
 from tests.web.api import Api
 from tests.web.world import make_container, make_host
@@ -70,7 +70,7 @@ def failed(error: BaseException) -> Operation:
         object_name="web-1",
         actor_name="alice",
         status="failed",
-        error=describe(error),
+        error=described(error),
     )
 
 

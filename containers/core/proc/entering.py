@@ -17,7 +17,8 @@ import stat
 import struct
 import sys
 import termios
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 from ..cgroups.places import write_file
 from ..kernel.syscalls import (
@@ -44,12 +45,8 @@ from ..kernel.syscalls import (
 from ..model import passwd
 from ..model.capabilities import NAMES
 from . import confining, rights, setup
+from .inside import Request, Target
 from .program import read_file, run_command
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from .attach import Request, Target
 
 _NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
 _PTMX: Final = os.makedev(5, 2)

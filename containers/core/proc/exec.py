@@ -21,6 +21,7 @@ from typing import Any, Final
 from ..protocol import Kind
 from . import attach
 from .clients import Client
+from .inside import Request, Target
 from .loop import Loop, Timer
 
 STDIN_MAX_BYTES: Final = 128 * 1024
@@ -89,7 +90,7 @@ class Exec:
     def __init__(
         self,
         loop: Loop,
-        target: attach.Target,
+        target: Target,
         client: Client,
         request: dict[str, Any],
         *,
@@ -135,8 +136,8 @@ class Exec:
         client.handler = self
 
     @staticmethod
-    def _request(values: dict[str, Any], theirs: list[int], cgroup: Path) -> attach.Request:
-        return attach.Request(
+    def _request(values: dict[str, Any], theirs: list[int], cgroup: Path) -> Request:
+        return Request(
             command=values["command"],
             user=values["user"],
             cwd=values["cwd"],

@@ -15,8 +15,8 @@ from ..model.behaviour import Consoles
 from ..model.exits import Reason
 from ..plans.start_plan import StartPlan, environment
 from . import confining, rights
-from .attach import Target
 from .clients import Client
+from .inside import Target
 from .loop import Loop
 from .luggage import Luggage
 from .sessions import SessionServer

@@ -25,6 +25,7 @@ from . import attach
 from .clients import Client
 from .console import CONSOLE, Console, names
 from .exec import Exec
+from .inside import Request, Target
 from .loop import Loop
 from .streams import SIZE_RULE, VIEWERS_MAX, Viewer, terminal_size
 from .terminals import Session
@@ -54,7 +55,7 @@ class SessionServer:
     def __init__(
         self,
         loop: Loop,
-        container: Callable[[], attach.Target] | None,
+        container: Callable[[], Target] | None,
         *,
         commands: dict[str, Answer] | None = None,
         web_uid: int | None = None,
@@ -183,7 +184,7 @@ class SessionServer:
             if not client.gone:
                 self._join(session_id, client, viewer, size, created=True)
 
-        request = attach.Request(command=command, user=user, size=size)
+        request = Request(command=command, user=user, size=size)
         try:
             attach.Launch(self._loop, container, request, started)
         except OSError:
@@ -268,7 +269,7 @@ class SessionServer:
         name = f"exec-{self._exec_number}"
         self._execs.add(Exec(self._loop, container, client, request, name=name, on_end=self._execs.discard))
 
-    def _enterable(self, client: Client) -> attach.Target | None:
+    def _enterable(self, client: Client) -> Target | None:
         if self.container is None:
             client.refuse("invalid-transition", "The container is not running.")
             return None
