@@ -29,7 +29,7 @@ def compiled(host: Host, name: str, *, instead: bool, nesting: bool, keyctl: boo
     text = read_own(host.seccomp_dir, name, step=_STEP)
     wanted = {"text": text, "instead": instead, "nesting": nesting, "keyctl": keyctl}
     # of a program that was changed, too: an instance may outlive an update of the panel
-    stamp = [os.stat(_CORE / one).st_mtime_ns for one in ("seccomp.py", "seccomp_profile.py")]
+    stamp = [os.stat(_CORE / one).st_mtime_ns for one in ("kernel/seccomp.py", "plans/seccomp_profile.py")]
     digest = hashlib.sha256(json.dumps([wanted, stamp], sort_keys=True).encode()).hexdigest()[:32]
     target = host.run_dir / f"seccomp-{digest}.bpf"
     if not target.exists():
