@@ -48,6 +48,7 @@ class NewIn(SourceIn):
     name: Name
     project: Name = "default"
     network: Name = "default"
+    pool: Name = "default"
     start: bool = False
 
 
@@ -129,6 +130,7 @@ async def take_in(request: HttpRequest, body: NewIn, wait: Wait = 0, key: Key = 
             body.name,
             project=body.project,
             network=body.network,
+            pool=body.pool,
             start=body.start,
             idempotency_key=key,
         )

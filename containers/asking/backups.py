@@ -14,9 +14,10 @@ from ..bookkeeping import reservations
 from ..core.errors import NotFound, PolicyDenied, SpecError
 from ..core.model.states import Action
 from ..core.names import check_name
+from ..core.rules.pool_rules import DEFAULT
 from ..core.sentences import say
 from ..models import Backup, Container, Host, Operation, local_host
-from . import nics, points, queue, uploads
+from . import nics, points, pools, queue, uploads
 from .access import find_container, find_project, require_host_admin
 from .resources import usable_network
 
@@ -175,12 +176,14 @@ def take_in(
     *,
     project: str = "default",
     network: str = "default",
+    pool: str = DEFAULT,
     start: bool = False,
     idempotency_key: str | None = None,
 ) -> Operation:
     """Ask for a new container out of a backup; its name, addresses and ids are its own.
 
-    source: {"backup": id} or {"upload": id}. Raises NotFound, Forbidden, SpecError, AlreadyExists, Busy.
+    source: {"backup": id} or {"upload": id}. pool: where it is to lie, and all that the backup brings. Raises
+    NotFound, Forbidden, SpecError, PolicyDenied, AlreadyExists, Busy.
     """
     if known := queue.known(actor, idempotency_key):
         return known
@@ -188,11 +191,12 @@ def take_in(
     arguments = _source(actor, source)
     check_name(name)
     host = local_host()
+    pools.check_given(host, owner.name, pool)
 
     def make() -> Operation:
         locked = reservations.lock_host(host)
         queue.refuse_taken(name)
-        columns = {"name": name, "project": owner, "image_name": IMAGE_NAME}
+        columns = {"name": name, "project": owner, "image_name": IMAGE_NAME, "pool": pool}
         container = reservations.add_container(locked, columns)
         _interface(actor, container, network, owner, locked)
         return queue.insert(

@@ -61,6 +61,19 @@ def check(host: Host, project: str, pool: str, limits: Mapping[str, Any]) -> dic
     return wanted
 
 
+def check_given(host: Host, project: str, pool: str) -> None:
+    """Check a pool for a container whose limits are not known yet; raises SpecError, PolicyDenied (field ``pool``)."""
+    check_name(pool, field="pool")
+    if pool != BEST:
+        pool_rules.check_given(rules(host), project, pool)
+
+
+def offered(host: Host, projects: list[str]) -> list[str]:
+    """Return what a form offers that makes containers of any of these projects: nothing where there is no choice."""
+    found = names(host, projects)
+    return [*found, BEST] if len(found) > 1 else []
+
+
 def check_limits(host: Host, pool: str, limits: Mapping[str, Any]) -> None:
     """Raise SpecError where a container in that pool would have no disk limit any more, and has to have one."""
     rule = rules(host).get(pool)

@@ -11,15 +11,16 @@ from django.db import transaction
 from django.utils import timezone
 
 from ..asking import backups as asking
-from ..asking import fitting
+from ..asking import fitting, pools
 from ..bookkeeping import points, records
 from ..core.archives.unpacking import BadArchive
 from ..core.backups import form, places
 from ..core.backups.place import File, Place
 from ..core.errors import CoreError, NotFound
 from ..core.hoststore import store
+from ..core.hoststore.pools import open_pool
 from ..core.images import staging
-from ..core.lifecycle import backing
+from ..core.lifecycle import backing, pooling
 from ..core.lifecycle.snapshots import Safety
 from ..core.model.spec import Spec
 from ..core.model.states import Status
@@ -27,7 +28,7 @@ from ..core.sentences import say
 from ..messaging.notices import notify
 from ..models import Backup, Container
 from . import lifecycle, snapshots
-from .create import take_layers
+from .create import choose_pool, take_layers
 from .job import Job
 
 STOP_BEFORE_SEC: Final = snapshots.STOP_BEFORE_RESTORE_SEC
@@ -143,10 +144,12 @@ def take_in(job: Job) -> None:
     """Make a container of a backup; what an earlier process made of it is kept."""
     container = job.container
     if job.observe(container).status == Status.ABSENT:
+        choose_pool(job, container)
+        pool = pooling.given(job.host, container.pool, container.project.name)
         with (
             _source(job) as fd,
             backing.unpacked(
-                job.host, fd, devices=_admin(job), begin=lambda told: _fit(job, told), watcher=_watcher(job)
+                job.host, fd, devices=_admin(job), begin=lambda told: _fit(job, told), watcher=_watcher(job), pool=pool
             ) as (outcome, layers),
         ):
             job.no_more_cancel()
@@ -171,6 +174,8 @@ def _fit(job: Job, manifest: form.Manifest) -> None:
     """Write into the row what of the configuration its new owner may have; what he may not is told by name."""
     container = job.container
     columns, left_out = fitting.columns(manifest.container, container, privileged=_admin(job))
+    limits = pools.check(container.host, container.project.name, container.pool, columns.get("limits", {}))
+    columns |= {"limits": limits} if limits else {}
     for field, value in columns.items():
         setattr(container, field, value)
     container.save(update_fields=list(columns))
@@ -241,12 +246,12 @@ def put_back(job: Job) -> None:
     if "was_running" not in job.journal:
         job.remember(was_running=job.observe(container).status in lifecycle.LIVE)
     if not job.journal.get("restored"):
+        pool = open_pool(job.host, store.load(job.host, container.pk).pool)
         with (
             _source(job) as fd,
-            backing.unpacked(job.host, fd, devices=_admin(job), begin=lambda _told: None, watcher=_watcher(job)) as (
-                outcome,
-                layers,
-            ),
+            backing.unpacked(
+                job.host, fd, devices=_admin(job), begin=lambda _told: None, watcher=_watcher(job), pool=pool
+            ) as (outcome, layers),
         ):
             stack = backing.stack_of(outcome.manifest, layers, asked.get("snapshot", ""))
             job.no_more_cancel()

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from containers.asking import basket, services
+from containers.asking import basket, pools, services
 from containers.core.errors import CoreError, SpecError
 from containers.core.model.states import TRANSITIONS, Action, Status
 from containers.showing import words
@@ -56,6 +56,8 @@ def dialog(request: HttpRequest, name: str, action: str) -> HttpResponse:
             raise unknown()
     if action == "clone":
         context |= {"suggested": suggested_name(name), "snapshots": container.snapshots.all()}
+        offered = pools.offered(container.host, [container.project.name])
+        context["pools"] = [pool for pool in offered if pool != container.pool]
     if action == "snapshot":
         context["suggested"] = f"snap{container.next_snapshot}"
     return render(request, f"containers/dialog_{action.replace('-', '_')}.html", context)
@@ -104,6 +106,8 @@ def _after_dialog(request: HttpRequest, name: str, action: str) -> HttpResponse:
         if form.get("snapshot"):
             arguments["snapshot"] = form["snapshot"]
         arguments |= {"full": bool(form.get("full")), "start": bool(form.get("start"))}
+        if form.get("pool"):
+            arguments["pool"] = form["pool"]
         arguments["expires_at"] = form.get("expires_at", "").strip()
         if count := form.get("count", "").strip():
             arguments["count"] = int(count) if count.isdecimal() else count

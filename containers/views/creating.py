@@ -10,7 +10,6 @@ from django.urls import reverse
 
 from containers.asking import pools, services
 from containers.core.errors import CoreError
-from containers.core.rules.pool_rules import BEST
 from containers.models import Image, Network, local_host
 from containers.showing import creating
 from containers.showing.forms import NO_NETWORK, RESTARTS, UNITS, CreateForm, ranges, suggested_name
@@ -63,7 +62,6 @@ def _context(user: User, values: Any) -> dict[str, Any]:
     shown["project"] = values.get("project") or first
     shown["network"] = values.get("network") or "default"
     more = values.getlist("more_networks") if hasattr(values, "getlist") else ()
-    places = pools.names(host, [project.name for project in projects])
     advanced = any(shown[name] for name in ("init_command", "environment", "ephemeral", "privileged"))
     groups = creating.groups(host, user, values)
     opened = creating.touched(groups)
@@ -83,6 +81,6 @@ def _context(user: User, values: Any) -> dict[str, Any]:
         "opened": opened,
         "advanced_groups": groups,
         "given": given,
-        "pools": [*places, BEST] if len(places) > 1 else [],
+        "pools": pools.offered(host, [project.name for project in projects]),
         "may_privileged": bool(host.facts.get("policy", {}).get("privileged")),
     }

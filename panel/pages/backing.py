@@ -10,7 +10,9 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from containers.asking import backups as asking
+from containers.asking import pools
 from containers.core.errors import CoreError
+from containers.core.rules.pool_rules import DEFAULT
 from containers.models import Container, Network, Operation, local_host
 from containers.showing import backups as table
 from containers.showing.forms import suggested_name
@@ -24,7 +26,13 @@ def _form(user: User) -> dict[str, Any]:
     projects = sorted(table.may(user, "backup-import"))
     networks = Network.objects.visible_to(user, "use").order_by("name").values_list("name", flat=True)
     targets = Container.objects.visible_to(user, "backup-restore").order_by("name").values_list("name", flat=True)
-    return {"projects": projects, "networks": list(networks), "targets": list(targets), "may_import": bool(projects)}
+    return {
+        "projects": projects,
+        "networks": list(networks),
+        "pools": pools.offered(local_host(), projects),
+        "targets": list(targets),
+        "may_import": bool(projects),
+    }
 
 
 @page
@@ -66,6 +74,7 @@ def _restored(request: HttpRequest, source: dict[str, str]) -> Operation:
         form.get("name", "").strip(),
         project=form.get("project", "default"),
         network=form.get("network", "default"),
+        pool=form.get("pool") or DEFAULT,
         start=bool(form.get("start")),
     )
 

@@ -19,7 +19,7 @@ from containers.core.backups import form, places
 from containers.core.backups.place import Place
 from containers.core.errors import Cancelled, StorageFull
 from containers.core.failpoints import MARKER
-from containers.core.hoststore import store
+from containers.core.hoststore import pools, store
 from containers.core.lifecycle import backing, running, snapshots, stored
 
 from .conftest import NoNetwork
@@ -42,14 +42,23 @@ def export(host, spec, watcher: backing.Watcher, *, with_points: bool = True) ->
     return backing.export(host, spec.id, local(host), file=file, with_points=with_points, watcher=watcher)
 
 
-def imported(host, spec, file: str, *, devices: bool = True, watcher=WATCHER, place: Place | None = None):
+def imported(
+    host, spec, file: str, *, devices: bool = True, watcher=WATCHER, place: Place | None = None, pool: str = "default"
+):
     """Make a container of a backup, with its snapshots; return its spec."""
     with (
         (place or local(host)).reading(file) as fd,
-        backing.unpacked(host, fd, devices=devices, begin=lambda _told: None, watcher=watcher) as (outcome, layers),
+        backing.unpacked(
+            host,
+            fd,
+            devices=devices,
+            begin=lambda _told: None,
+            watcher=watcher,
+            pool=pools.open_pool(host, pool),
+        ) as (outcome, layers),
     ):
         manifest = outcome.manifest
-        new = dataclasses.replace(twin_of(spec), layers=backing.stack_of(manifest, layers))
+        new = dataclasses.replace(twin_of(spec), layers=backing.stack_of(manifest, layers), pool=pool)
         kept = backing.snapshots_of(manifest, layers, {})
         return backing.create(host, new, kept, lineage=manifest.lineage, twin=False)
 
@@ -87,13 +96,13 @@ def test_every_byte_and_attribute_comes_back(host, container, live):
 # -- whoever is killed, and whatever fails ----------------------------------------------------------------------------
 
 
-def act(host, what: str, container_id: str, file: str = "") -> None:
+def act(host, what: str, container_id: str, file: str = "", pool: str = "default") -> None:
     """Do one thing, in a process that is to be killed."""
     spec = store.load(host, container_id)
     if what == "export":
         exported(host, spec)
     elif what == "import":
-        imported(host, spec, file)
+        imported(host, spec, file, pool=pool)
     else:
         replaced(host, spec, file)
 

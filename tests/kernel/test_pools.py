@@ -28,9 +28,11 @@ from containers.core.model.states import Status
 from containers.core.rules.pool_rules import PoolRule
 from containers.core.storage import disks
 
+from . import test_backups as on_backups
 from . import test_storage as on_the_store
 from .conftest import NoNetwork, make_spec
 from .patience import wait_until
+from .test_exactness import but_its_own, fingerprint
 from .test_storage import (
     killed_at,
     read,
@@ -150,6 +152,27 @@ def test_a_full_pool_refuses_and_keeps_what_is_in_it(host, layer, pool, containe
     recovered(host)
     assert read(host, spec.id, "/f") == b"kept"
     assert stored.snapshot(host, spec.id, "now").layers
+
+
+def test_what_a_backup_brings_lies_in_the_pool_or_is_gone(host, pool, container):
+    stored.snapshot(host, container(name="one").id, "kept")
+    spec = store.load_all(host)[0].popitem()[1]
+    (upper(host, spec) / "f").write_text("kept")
+    made = on_backups.exported(host, spec)
+    before, alone = fingerprint(host, spec.id), set(os.listdir(pool.layers_dir))
+    for point in ("import.layer", "import.published", "create.written"):
+        on_backups.killed_at(host, point, "import", spec.id, made.file, "fast")
+        recovered(host)
+        assert store.container_ids(host) == [spec.id]
+        assert set(os.listdir(pool.layers_dir)) == alone
+    new = on_backups.imported(host, spec, made.file, pool="fast")
+    root = store.load_root(host, new.id)
+    assert {pools.name_of(host, layer) for layer in (*root.layers, root.writable)} == {"fast"}
+    assert but_its_own(fingerprint(host, new.id)) == but_its_own(before)
+    for one in (spec, new):
+        stored.delete(host, one.id)
+    assert empty(pool)
+    assert stored.orphans(host) == []
 
 
 # what a driver makes of it

@@ -169,7 +169,7 @@ def test_snapshots_and_copies(ct, team, runtime):
     assert ct("snapshot", "web-1", "-d", "A")[0] == 1, "only ALL is all"
     assert ct("snapshot", "web-1", "-d", "snap0")[0] == 0
     assert ct("snapshot", "web-1", "-r", "before", "-N", "web-2")[0] == 0
-    assert ct("copy", "web-1", "web-3")[0] == 0
+    assert ct("copy", "web-1", "web-3", "-B", "default", "--full")[0] == 0
     assert ct("copy", "-R", "web-1", "web-9")[0] == 0
     assert sorted(Container.objects.values_list("name", flat=True)) == ["web-2", "web-3", "web-9"]
     assert ct("snapshot", "web-9", "-d", "ALL")[0] == 0
@@ -276,7 +276,8 @@ def test_backups_are_listed_asked_for_and_restored(ct, team, runtime, monkeypatc
     assert ct("backups", "other")[1] == ""
     assert json.loads(ct("backups", "--json")[1])[0]["container"] == "web-1"
     assert ct("verify", file)[0] == 0
-    assert ct("import", file, "web-2", "--project", "team")[0] == 0
+    assert ct("import", file, "web-2", "--project", "team", "-B", "best")[0] == 0
+    assert Container.objects.get(name="web-2").pool == "best"
     assert ct("import", file, "web-1", "--in-place")[0] == 0
     assert [action for action, _arguments in done[1:]] == ["backup-verify", "backup-import", "backup-restore"]
     assert ct("import", "nothing", "web-3")[0] == 1

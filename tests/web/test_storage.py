@@ -10,7 +10,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from containers.models import Image, Operation, Snapshot, Trashed
+from containers.models import Backup, Container, Image, Operation, Snapshot, Trashed, local_host
 from containers.operations import runner
 from containers.ticker.sampling import Tick
 from containers.ticker.server import Server
@@ -153,6 +153,31 @@ def test_a_container_lies_in_a_pool_that_is_given_to_its_project(ticker, team, a
     assert '<option value="fast" selected>' in form
     assert '<option value="best">' in form
     assert "boxes" not in form
+    form = browser.get("/containers/b/_dialog/clone").content.decode()
+    assert '<option value="">fast, as its origin' in form
+    assert [name in form for name in ('value="default"', 'value="best"', 'value="fast"', "boxes")] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert browser.post("/containers/b/_dialog/clone", {"name": "h", "pool": "default"}).status_code == 302
+    work(runtime)
+    assert Api(alice).get("/containers/h")[1]["pool"] == "default"
+
+
+def test_a_backup_is_restored_into_a_pool_that_is_given_to_the_project(ticker, team, alice, root):
+    file = "web_20260102T030405Z.boxroom.tar.zst"
+    row = Backup.objects.create(host=local_host(), project=team, destination="local", file=file, container="web")
+    browser = Client()
+    browser.force_login(alice, backend="allauth.account.auth_backends.AuthenticationBackend")
+    assert '<option value="fast">' in browser.get(f"/backups/{row.pk}").content.decode()
+    answer = browser.post(f"/backups/{row.pk}", {"how": "new", "name": "a", "project": "team", "pool": "boxes"})
+    assert (answer.status_code, "no storage pool boxes" in answer.content.decode()) == (422, True)
+    browser.post(f"/backups/{row.pk}", {"how": "new", "name": "b", "project": "team", "pool": "best"})
+    asked = {"backup": row.pk, "project": "team"}
+    assert Api(alice).post("/backups/restore", {**asked, "name": "c", "pool": "fast"})[0] == 202
+    assert Api(alice).post("/backups/restore", {**asked, "name": "d"})[0] == 202
+    assert dict(Container.objects.values_list("name", "pool")) == {"b": "best", "c": "fast", "d": "default"}
+    status, refused = Api(alice).post("/backups/restore", {**asked, "name": "e", "pool": "boxes"})
+    assert (status, refused["code"], refused["field"]) == (403, "policy", "pool")
 
 
 def test_what_was_never_measured_is_no_zero(ticker, team, alice):

@@ -27,7 +27,7 @@ from ..backups.taking import Outcome
 from ..errors import HostUnsupported, NotFound
 from ..failpoints import failpoint
 from ..host import IDS_PER_CONTAINER, Host
-from ..hoststore import claims, holds, points, store
+from ..hoststore import claims, holds, points, pools, store
 from ..kernel import files
 from ..model.spec import Spec
 from ..rules import policy_file
@@ -37,7 +37,8 @@ from . import holding, snapshots, stored
 
 Progress = Callable[[int, str], None]
 SPARE_BYTES: Final = 1 << 30
-"""What an import leaves free on the disk."""
+SPARE_PART: Final = 20
+"""What an import leaves free on a disk: so much, of a small one a twentieth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,18 +226,22 @@ def unpacked(
     devices: bool,
     begin: Callable[[form.Manifest], None],
     watcher: Watcher,
+    pool: pools.Pool | None = None,
 ) -> Iterator[tuple[Outcome, tuple[str, ...]]]:
     """Yield a backup's layers, in this host's store and held, after its digests were compared; else nothing is left.
 
-    devices: nodes other than overlay's own marks are made too. begin: told the manifest first, may raise. Raises
-    BadArchive, StorageFull, SetupFailed, HostUnsupported, and what the callbacks raise.
+    pool: where they lie; None is the default one. devices: nodes other than overlay's own marks are made too. begin:
+    told the manifest first, may raise. Raises BadArchive, StorageFull, SetupFailed, HostUnsupported, and what the
+    callbacks raise.
     """
     store.prepare(host)
     with contextlib.ExitStack() as held:
         scratch = held.enter_context(store.making(host))
-        room = os.statvfs(scratch)
-        most = min(policy_file.load(host).backups.max_bytes, room.f_bavail * room.f_frsize - SPARE_BYTES)
-        bench = _Bench(host, held, _limits(max(0, most)), watcher, devices=devices)
+        pool = pool or pools.default(host)
+        room = os.statvfs(pool.place)
+        spare = min(SPARE_BYTES, room.f_blocks * room.f_frsize // SPARE_PART)
+        most = min(policy_file.load(host).backups.max_bytes, room.f_bavail * room.f_frsize - spare)
+        bench = _Bench(host, held, _limits(max(0, most)), watcher, pool=pool, devices=devices)
         outcome = taking.take(
             source_fd,
             scratch,
@@ -267,9 +272,17 @@ class _Bench:
     """Layers in the making, each in a directory of store.making until it is published or removed."""
 
     def __init__(
-        self, host: Host, held: contextlib.ExitStack, limits: Limits, watcher: Watcher, *, devices: bool
+        self,
+        host: Host,
+        held: contextlib.ExitStack,
+        limits: Limits,
+        watcher: Watcher,
+        *,
+        pool: pools.Pool,
+        devices: bool,
     ) -> None:
         self._host, self._held, self._watcher, self._devices = host, held, watcher, devices
+        self._pool = pool
         self.limits = limits
         self.made: list[Path] = []
         self.left_out: Counter[str] = Counter()
@@ -278,7 +291,7 @@ class _Bench:
     def layer(self, number: int) -> Iterator[taking.Maker]:
         """Yield what makes a layer of the tar that it is fed."""
         self._watcher.progress(min(80, 5 + number), say("Unpacking layer %(number)s", number=number + 1))
-        directory = self._held.enter_context(store.making(self._host))
+        directory = self._held.enter_context(store.making(self._host, self._pool))
         rootfs = directory / "rootfs"
         rootfs.mkdir(mode=0o755)
         with taking.tree(rootfs, self.limits, self._watcher.check_cancelled) as maker:

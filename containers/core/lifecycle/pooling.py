@@ -16,8 +16,9 @@ from ..errors import CoreError, SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
 from ..hoststore import pools
+from ..rules import policy_file
 from ..rules.grants import given_to
-from ..rules.pool_rules import DEFAULT, Candidate, PoolRule
+from ..rules.pool_rules import DEFAULT, Candidate, PoolRule, check_given
 from ..rules.pool_rules import best as best_of
 from ..sentences import say
 from ..storage import room
@@ -47,6 +48,15 @@ def settle(host: Host, rules: Mapping[str, PoolRule], name: str) -> pools.Pool:
     found = pools.settle(host, name, rule.path, rule.driver)
     failpoint(host.state_dir, "pool.settled")
     return found
+
+
+def given(host: Host, name: str, project: str) -> pools.Pool:
+    """Return a pool that the policy gives to a project, and see that it is there; raises PolicyDenied, SetupFailed."""
+    if name == DEFAULT:
+        return pools.default(host)
+    rules = policy_file.load(host).pools
+    check_given(rules, project, name)
+    return settle(host, rules, name)
 
 
 def seen(host: Host, rules: Mapping[str, PoolRule]) -> Iterator[Seen]:

@@ -58,6 +58,13 @@ def parse(tables: Any) -> dict[str, PoolRule]:
 
 def check(rules: Mapping[str, PoolRule], project: str, pool: str, limits: Limits) -> None:
     """Raise PolicyDenied where a pool is not given to a project, or its containers need a disk limit."""
+    check_given(rules, project, pool)
+    if pool != DEFAULT and rules[pool].sized and limits.disk_bytes is None:
+        raise PolicyDenied("Every container in this storage pool has a disk limit.", field="limits.disk_bytes")
+
+
+def check_given(rules: Mapping[str, PoolRule], project: str, pool: str) -> None:
+    """Raise PolicyDenied where a pool is not given to a project, whatever the limits are."""
     if pool == DEFAULT:
         return
     rule = rules.get(pool)
@@ -68,8 +75,6 @@ def check(rules: Mapping[str, PoolRule], project: str, pool: str, limits: Limits
             ),
             field="pool",
         )
-    if rule.sized and limits.disk_bytes is None:
-        raise PolicyDenied("Every container in this storage pool has a disk limit.", field="limits.disk_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,9 @@ def register(verbs: Verbs) -> None:
     take_in.add_argument("--snapshot", default="", help="with --in-place: those of a snapshot in the backup")
     take_in.add_argument("--project", default="default")
     take_in.add_argument("--network", default="default")
+    take_in.add_argument(
+        "-B", "--pool", default="default", help="the storage pool that the new container lies in, or best"
+    )
     take_in.add_argument("--start", action="store_true", help="start the new container")
     verify = base.verb(verbs, "verify", _verify, "read a backup to its end and compare its digests", container=False)
     verify.add_argument("backup", metavar="BACKUP", help="its file's name")
@@ -67,7 +70,7 @@ def _import(options: dict[str, Any]) -> int:
     if options["in_place"]:
         asked = backups.put_back(who, options["name"], source, snapshot=options["snapshot"])
     else:
-        places = {name: options[name] for name in ("project", "network", "start")}
+        places = {name: options[name] for name in ("project", "network", "pool", "start")}
         asked = backups.take_in(who, source, options["name"], **places)
     base.say(base.follow(asked, options).message)
     return 0

@@ -39,6 +39,8 @@ def register(verbs: Verbs) -> None:
     copy = base.verb(verbs, "copy", _copy, "make another container from one's present state, or from a snapshot")
     copy.add_argument("new", metavar="NEW", help="the other one's name")
     copy.add_argument("-s", "--snapshot", help="from this snapshot")
+    copy.add_argument("-B", "--pool", help="the storage pool that the other one lies in, or best (where this one does)")
+    copy.add_argument("--full", action="store_true", help="copy everything: it shares no file with its origin")
     copy.add_argument("-R", "--rename", action="store_true", help="give the container itself the new name")
     copy.add_argument("-e", "--ephemeral", action="store_true", help="delete the new one when it stops, and start it")
     device = base.verb(verbs, "device", _device, "give a container devices of the host, or take them away; live")
@@ -80,7 +82,8 @@ def _copy(options: dict[str, Any]) -> int:
     if options["rename"]:
         base.ask(options, options["name"], "rename", {"name": options["new"]})
         return 0
-    base.ask(options, options["name"], "clone", {"name": options["new"], "snapshot": options["snapshot"]})
+    asked = {key: options[key] for key in ("snapshot", "pool", "full")}
+    base.ask(options, options["name"], "clone", {"name": options["new"], **asked})
     if options["ephemeral"]:
         base.ask(options, options["new"], "update", {"ephemeral": True})
         base.ask(options, options["new"], "start")
