@@ -8,6 +8,7 @@ from django.db import models
 from django.utils import timezone
 
 from panel.accounts.models import Project, validate_name
+from panel.columns import JSON
 
 from .rights.querysets import BackupQuerySet, ScheduleQuerySet, TrashQuerySet
 
@@ -31,7 +32,7 @@ class Schedule(models.Model):
     """Five fields as in crontab(5), or "every 6h"."""
     zone = models.CharField(max_length=64, default="UTC")
     """The time zone that crontab's fields are meant in."""
-    keep = models.JSONField(default=dict, blank=True)
+    keep = JSON(default=dict, blank=True)
     """The fields of core.model.schedules.Keep that are set; none: everything is kept."""
     destination = models.CharField(max_length=63, blank=True)
     """Where backups are written to; "": it takes snapshots."""
@@ -68,7 +69,7 @@ class Trashed(models.Model):
     container_id = models.CharField(max_length=12, blank=True)
     size_bytes = models.BigIntegerField(default=0)
     """What it holds by itself, and what becomes free without it."""
-    detail = models.JSONField(default=dict, blank=True)
+    detail = JSON(default=dict, blank=True)
     """What its row had and the store does not know."""
     deleted_at = models.DateTimeField(default=timezone.now)
     deleted_by = models.CharField(max_length=63, blank=True)

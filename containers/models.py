@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from panel.accounts.models import Project, User, validate_name
+from panel.columns import JSON
 
 from .core.model import restarts
 from .core.model.states import Status
@@ -30,7 +31,7 @@ class Host(models.Model):
     """A machine with a root worker; its queue is host.NAME."""
 
     name = models.CharField(max_length=63, unique=True, validators=[validate_name])
-    facts = models.JSONField(default=dict, blank=True)
+    facts = JSON(default=dict, blank=True)
     """What the worker last said of it: memory_bytes, cpus, pids, doctor, kernel …"""
     seen_at = models.DateTimeField(null=True, blank=True)
     """When its worker last answered a doorbell."""
@@ -55,14 +56,14 @@ class Image(models.Model):
     host = models.ForeignKey(Host, models.CASCADE, related_name="images")
     name = models.CharField(max_length=63, validators=[validate_name])
     description = models.CharField(max_length=500, blank=True)
-    source = models.JSONField(default=dict)
+    source = JSON(default=dict)
     """As in the API: {"type": "busybox"}, {"type": "debootstrap", "suite": "bookworm"} …"""
     state = models.CharField(max_length=16, choices=State.choices, default=State.AVAILABLE)
-    layers = models.JSONField(default=list)
+    layers = JSON(default=list)
     size_bytes = models.BigIntegerField(null=True, blank=True)
-    defaults = models.JSONField(default=dict, blank=True)
+    defaults = JSON(default=dict, blank=True)
     """What a container takes over unless it says otherwise: init_command, halt_signal, environment, init, console."""
-    details = models.JSONField(default=dict, blank=True)
+    details = JSON(default=dict, blank=True)
     """What is shown of it and decides nothing: architecture, os, release, digest, ports …"""
     created_at = models.DateTimeField(default=timezone.now)
     built_at = models.DateTimeField(null=True, blank=True)
@@ -122,24 +123,24 @@ class Container(models.Model):
     status_at = models.DateTimeField(default=timezone.now)
     init_pid = models.PositiveIntegerField(null=True, blank=True)
     started_at = models.DateTimeField(null=True, blank=True)
-    last_exit = models.JSONField(null=True, blank=True)
+    last_exit = JSON(null=True, blank=True)
     description = models.CharField(max_length=500, blank=True)
-    tags = models.JSONField(default=list, blank=True)
-    limits = models.JSONField(default=dict, blank=True)
+    tags = JSON(default=list, blank=True)
+    limits = JSON(default=dict, blank=True)
     """The fields of core.model.spec.Limits that are set."""
-    security = models.JSONField(default=dict, blank=True)
+    security = JSON(default=dict, blank=True)
     """The fields of core.model.security.Security that are not as in every container."""
-    mounts = models.JSONField(default=list, blank=True)
+    mounts = JSON(default=list, blank=True)
     """Shared directories of the host: the fields of core.model.attachments.Mount, one object each."""
-    devices = models.JSONField(default=list, blank=True)
+    devices = JSON(default=list, blank=True)
     """Device nodes of the host: the fields of core.model.attachments.Device, one object each."""
-    hooks = models.JSONField(default=list, blank=True)
+    hooks = JSON(default=list, blank=True)
     """Programs that are run at certain points: the fields of core.model.hooks.Hook, one object each."""
-    init = models.JSONField(default=dict, blank=True)
+    init = JSON(default=dict, blank=True)
     """The fields of core.model.behaviour.Init that are not as in every container."""
-    boot = models.JSONField(default=dict, blank=True)
+    boot = JSON(default=dict, blank=True)
     """The same of core.model.behaviour.Boot."""
-    console = models.JSONField(default=dict, blank=True)
+    console = JSON(default=dict, blank=True)
     """The same of core.model.behaviour.Consoles."""
     autostart = models.BooleanField(default=False)
     privileged = models.BooleanField(default=False)
@@ -147,15 +148,15 @@ class Container(models.Model):
     restart = models.CharField(max_length=16, default="no")
     pool = models.CharField(max_length=63, default="default")
     """The storage pool that its own files lie in; "best" until it is made."""
-    init_command = models.JSONField(default=list, blank=True)
-    environment = models.JSONField(default=dict, blank=True)
+    init_command = JSON(default=list, blank=True)
+    environment = JSON(default=dict, blank=True)
     halt_signal = models.CharField(max_length=16, blank=True)
     machine_id = models.CharField(max_length=32)
-    layers = models.JSONField(default=list, blank=True)
+    layers = JSON(default=list, blank=True)
     generation = models.PositiveIntegerField(default=1)
     next_snapshot = models.PositiveIntegerField(default=0)
     """The N of the next snapN: never reused."""
-    lineage = models.JSONField(default=list, blank=True)
+    lineage = JSON(default=list, blank=True)
     """The snapshots that its files descend from, oldest first; those that were deleted since too."""
     expires_at = models.DateTimeField(null=True, blank=True)
     """When it is stopped and deleted; None: never."""
@@ -193,7 +194,7 @@ class NetworkInterface(models.Model):
     mac = models.CharField(max_length=17, unique=True, null=True, blank=True)
     ipv4 = models.GenericIPAddressField(protocol="IPv4", null=True, blank=True)
     ipv6 = models.GenericIPAddressField(protocol="IPv6", null=True, blank=True)
-    options = models.JSONField(default=dict, blank=True)
+    options = JSON(default=dict, blank=True)
     """The fields of core.model.nics.Nic that are not columns, where they are set; addresses with prefix length."""
 
     class Meta:
@@ -214,8 +215,8 @@ class Snapshot(models.Model):
     name = models.CharField(max_length=63, validators=[validate_name])
     note = models.CharField(max_length=500, blank=True)
     pinned = models.BooleanField(default=False)
-    layers = models.JSONField(default=list)
-    spec = models.JSONField(default=dict)
+    layers = JSON(default=list)
+    spec = JSON(default=dict)
     """The container's spec at that time."""
     size_bytes = models.BigIntegerField(default=0)
     created_at = models.DateTimeField(default=timezone.now)
@@ -224,7 +225,7 @@ class Snapshot(models.Model):
     """manual, schedule, or safety: taken before a restore, for its undo."""
     expires_at = models.DateTimeField(null=True, blank=True)
     """When it is deleted, unless it is pinned; None: never."""
-    lineage = models.JSONField(default=list, blank=True)
+    lineage = JSON(default=list, blank=True)
     """The snapshots that it descends from, oldest first; those that were deleted since too."""
 
     class Meta:
@@ -272,8 +273,8 @@ class Operation(models.Model):
     object_name = models.CharField(max_length=63)
     """The container's, image's or network's name at that time."""
     project = models.ForeignKey(Project, models.SET_NULL, null=True, blank=True, related_name="operations")
-    arguments = models.JSONField(default=dict)
-    journal = models.JSONField(default=dict, blank=True)
+    arguments = JSON(default=dict)
+    journal = JSON(default=dict, blank=True)
     """What a handler needs to know when it is resumed, such as whether the container ran before."""
     actor = models.ForeignKey(User, models.SET_NULL, null=True, blank=True)
     actor_name = models.CharField(max_length=63)
@@ -283,10 +284,10 @@ class Operation(models.Model):
     message = models.CharField(max_length=500, blank=True)
     log = models.TextField(blank=True)
     """The last 64 KiB of what a build printed."""
-    error = models.JSONField(null=True, blank=True)
+    error = JSON(null=True, blank=True)
     cancel_requested = models.BooleanField(default=False)
     cancellable = models.BooleanField(default=False)
-    owner = models.JSONField(null=True, blank=True)
+    owner = JSON(null=True, blank=True)
     """{"boot_id", "pid", "start_time"} of the process that claimed it."""
     attempts = models.PositiveSmallIntegerField(default=0)
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001  NULL is never equal
@@ -342,7 +343,7 @@ class Event(models.Model):
     reason = models.CharField(max_length=500, blank=True)
     actor_name = models.CharField(max_length=63, blank=True)
     operation = models.ForeignKey(Operation, models.SET_NULL, null=True, blank=True)
-    detail = models.JSONField(default=dict, blank=True)
+    detail = JSON(default=dict, blank=True)
 
     class Meta:
         indexes = (models.Index(fields=["container", "-at"], name="events_of_container"),)

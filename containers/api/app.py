@@ -25,6 +25,7 @@ from . import (
 )
 from .auth import TokenOrSession
 from .parsing import StrictParser
+from .writing import FastJSON
 
 api = NinjaAPI(
     title="Boxroom",
@@ -33,6 +34,7 @@ api = NinjaAPI(
     urls_namespace="api",
     auth=TokenOrSession(),
     parser=StrictParser(),
+    renderer=FastJSON(),
     docs_url=None,  # the viewer needs inline scripts, which the Content-Security-Policy forbids
     openapi_url="/openapi.json",
 )

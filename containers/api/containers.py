@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from containers.asking import services
 from containers.asking.services import ContainerRequest
 from containers.models import Container, Operation
-from containers.showing import present, tree
+from containers.showing import listed, present, tree
 from panel.accounts import services as people
 
 from . import answers, lists
@@ -83,7 +83,7 @@ def list_containers(
 ) -> dict[str, Any]:
     """The containers that the caller may see, by name."""
     rows = filters.apply(Container.objects.visible_to(actor(request).user))
-    return lists.answer(request, present.with_relations(rows), page, present.container)
+    return lists.together(request, listed.columns(rows), page, listed.containers)
 
 
 @router.post("/containers", summary="Make a container")

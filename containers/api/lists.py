@@ -54,6 +54,18 @@ def answer(
 
     Raises SpecError for an `after` that no page gave.
     """
+    return together(request, rows, page, lambda items: [shape(row) for row in items], order=order)
+
+
+def together(
+    request: HttpRequest,
+    rows: QuerySet[Any],
+    page: Page,
+    shapes: Callable[[list[Any]], list[dict[str, Any]]],
+    *,
+    order: tuple[str, ...] = BY_NAME,
+) -> dict[str, Any]:
+    """Return one page of rows, as `answer` does, which are put into shape all at once."""
     rows = rows.order_by(*order)
     if page.after is not None:
         rows = rows.filter(_beyond(order, _decode(page.after, len(order))))
@@ -64,7 +76,7 @@ def answer(
         query = request.GET.copy()
         query["after"] = _encode([getattr(items[-1], name.lstrip("-")) for name in order])
         following = f"{request.path}?{query.urlencode()}"
-    return {"items": [shape(row) for row in items], "next": following}
+    return {"items": shapes(items), "next": following}
 
 
 def _beyond(order: tuple[str, ...], values: list[Any]) -> Q:

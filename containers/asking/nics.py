@@ -296,8 +296,13 @@ def unsaved(container: Container, made: Sequence[Values]) -> list[NetworkInterfa
 
 def as_wanted(row: NetworkInterface) -> Values:
     """Return an interface as it would be asked for."""
+    return wanted(row, row.network.name if row.network else None)
+
+
+def wanted(row: Any, network: str | None) -> Values:
+    """Return the same, from its columns as attributes and the name of its network."""
     options = row.options
-    found: Values = {"name": row.name, "type": row.type, "network": row.network.name if row.network else None}
+    found: Values = {"name": row.name, "type": row.type, "network": network}
     found |= {"mac": row.mac, "static": bool(options.get("static")), "parent": options.get("parent")}
     for key in ("ipv4", "ipv6"):
         found[key] = options.get(key) or getattr(row, key)

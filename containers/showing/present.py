@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any, Final
 
 from django.conf import settings
@@ -13,6 +14,7 @@ from panel.accounts.models import ApiToken, AuditRecord, Membership, Project, Us
 
 from ..asking import nics, queue
 from ..core.host import Host as CoreHost
+from ..core.model import restarts
 from ..core.model.behaviour import Boot, Consoles, Init
 from ..core.model.security import Security
 from ..core.model.states import Status
@@ -36,6 +38,7 @@ LIMITS: Final = (
     "cgroup",
 )
 _ERROR: Final = ("code", "message", "step", "path", "errno", "console")
+_ALIVE: Final = (Status.RUNNING, Status.FROZEN)
 _LAST_EXIT: Final = ("at", "reason", "exit_code", "signal", "console")
 
 
@@ -64,7 +67,7 @@ def unfinished_operation(row: Container) -> Operation | None:
     return held[0] if held else None
 
 
-def status(row: Container) -> str:
+def status(row: Any) -> str:
     """Return the status as the API tells it: what is not there yet, or is being removed, counts as stopped."""
     return Status.STOPPED.value if row.status == Status.ABSENT else str(row.status)
 
@@ -76,22 +79,33 @@ def limits(values: dict[str, Any]) -> dict[str, Any]:
 
 def security(values: dict[str, Any]) -> dict[str, Any]:
     """Return all security settings."""
-    return dataclasses.asdict(Security.from_dict(values))
+    return _all(Security, values)
 
 
-def addresses(row: Container) -> list[str]:
-    """Return the addresses reserved for a container, IPv4 first."""
-    nics = list(row.interfaces.all())
-    return [nic.ipv4 for nic in nics if nic.ipv4] + [nic.ipv6 for nic in nics if nic.ipv6]
+def _all(kind: type[Security | Init | Boot | Consoles], given: dict[str, Any]) -> dict[str, Any]:
+    """Return all of some settings; most containers have given none of them."""
+    return dataclasses.asdict(kind.from_dict(given)) if given else dict(_NONE_GIVEN[kind])
+
+
+_NONE_GIVEN: Final = {kind: dataclasses.asdict(kind.from_dict({})) for kind in (Security, Init, Boot, Consoles)}
+
+NamedNic = tuple[Any, str | None]
+"""An interface's columns, and the name of its network."""
 
 
 def container(row: Container) -> dict[str, Any]:
     """Return a container."""
-    unfinished = unfinished_operation(row)
+    nics = [(nic, nic.network.name if nic.network else None) for nic in row.interfaces.all()]
+    return shape(row, row.project.name, nics, unfinished_operation(row))
+
+
+def shape(row: Any, project: str, named: Sequence[NamedNic], unfinished: Operation | None) -> dict[str, Any]:
+    """Return a container, from its columns as attributes, its interfaces, and the operation that holds it."""
     last_exit = row.last_exit
+    waits = row.restart_at and row.status == Status.STOPPED
     return {
         "name": row.name,
-        "project": row.project.name,
+        "project": project,
         "status": status(row),
         "status_reason": row.status_reason,
         "image": row.image_name,
@@ -100,20 +114,14 @@ def container(row: Container) -> dict[str, Any]:
         "created_at": time(row.created_at),
         "expires_at": time(row.expires_at),
         "started_at": time(row.started_at),
-        "pid": row.init_pid if row.status in (Status.RUNNING, Status.FROZEN) else None,
-        "addresses": addresses(row),
+        "pid": row.init_pid if row.status in _ALIVE else None,
+        "addresses": [nic.ipv4 for nic, _name in named if nic.ipv4] + [nic.ipv6 for nic, _name in named if nic.ipv6],
         "networks": [
-            {
-                "name": nic.name,
-                "network": nic.network.name,
-                "mac": nic.mac,
-                "ipv4": nic.ipv4,
-                "ipv6": nic.ipv6,
-            }
-            for nic in row.interfaces.all()
-            if nic.network is not None
+            {"name": nic.name, "network": network, "mac": nic.mac, "ipv4": nic.ipv4, "ipv6": nic.ipv6}
+            for nic, network in named
+            if network is not None
         ],
-        "nics": [nics.as_wanted(nic) for nic in row.interfaces.all()],
+        "nics": [nics.wanted(nic, network) for nic, network in named],
         "limits": limits(row.limits),
         "security": security(row.security),
         "autostart": row.autostart,
@@ -122,16 +130,18 @@ def container(row: Container) -> dict[str, Any]:
         "restart": row.restart,
         "pool": row.pool,
         "restart_count": row.restart_count,
-        "restart_at": time(row.restart_at) if row.restarts else None,
+        "restart_at": time(row.restart_at)
+        if waits and restarts.wanted(row.restart, last_exit, row.restart_count)
+        else None,
         "mounts": row.mounts,
         "devices": row.devices,
         "hooks": row.hooks,
         "init_command": row.init_command or ["/sbin/init"],
         "environment": row.environment,
         "halt_signal": row.halt_signal or None,
-        "init": dataclasses.asdict(Init.from_dict(row.init)),
-        "boot": dataclasses.asdict(Boot.from_dict(row.boot)),
-        "console": dataclasses.asdict(Consoles.from_dict(row.console)),
+        "init": _all(Init, row.init),
+        "boot": _all(Boot, row.boot),
+        "console": _all(Consoles, row.console),
         "operation": operation(unfinished) if unfinished else None,
         "last_exit": {name: last_exit.get(name) for name in _LAST_EXIT} if last_exit else None,
     }

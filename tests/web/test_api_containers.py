@@ -392,6 +392,30 @@ def test_the_list_is_in_pages(make, alice):
     assert names == ["c0", "c1", "c2", "c3", "c4"]
 
 
+def test_the_list_tells_of_each_what_is_told_of_it_alone(make, host, image, alice):
+    make("plain", tags=["a"], description="ü 😀 \u2028 </script>")
+    make("runs", Status.RUNNING, init_pid=42, started_at=timezone.now(), limits={"cpus": 0.5}, autostart=True)
+    make("fell", restart="always", restart_at=timezone.now(), restart_count=2, last_exit={"reason": "exit"})
+    make("rests", restart_at=timezone.now(), last_exit={"reason": "stopped", "exit_code": 0})
+    make("strict", security={"no_new_privs": True}, init={"cwd": "/srv"}, console={"ttys": 2}, halt_signal="SIGTERM")
+    many = make("many", mounts=[{"source": "/srv", "path": "/srv"}], environment={"A": "b"}, init_command=["/run"])
+    options = {"parent": "eth9", "ipv4": "10.1.0.2/24", "ipv4_gateway": "10.1.0.1", "routes": ["10.2.0.0/16"]}
+    NetworkInterface.objects.create(
+        container=many, index=1, name="eth1", type="macvlan", ipv4="10.1.0.2", options=options
+    )
+    make("none").interfaces.all().delete()
+    source, twin, held = make("source"), make("twin", Status.ABSENT), make("held")
+    common = {"host": host, "actor": alice, "actor_name": "alice", "project": source.project}
+    Operation.objects.create(action="clone", container=source, target=twin, object_name="source", **common)
+    Operation.objects.create(action="start", container=held, object_name="held", status="running", **common)
+    Operation.objects.create(action="stop", container=many, object_name="many", status="succeeded", **common)
+    listed = Api(alice).get("/containers")[1]["items"]
+    assert [row["name"] for row in listed] == sorted(row.name for row in Container.objects.all())
+    assert listed == [Api(alice).get(f"/containers/{row['name']}")[1] for row in listed]
+    operations = {row["name"]: row["operation"]["action"] for row in listed if row["operation"]}
+    assert operations == {"source": "clone", "twin": "clone", "held": "start"}
+
+
 def test_the_list_costs_the_same_queries_for_one_and_for_many(make, alice, django_assert_max_num_queries):
     api = Api(alice)
     for number in range(20):

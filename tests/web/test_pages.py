@@ -9,6 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from containers.models import Container, Event, Image, Network, NetworkInterface, Operation, Snapshot, local_host
+from containers.showing import rows
 from panel.accounts import audit
 from panel.accounts.actor import Actor
 from panel.accounts.models import Project
@@ -250,6 +251,19 @@ def test_filters_are_in_the_address(make_container, browser, bob) -> None:
     assert "row-web-1" not in text
     panel = browser(bob).get(reverse("containers:list") + "?panel=web-1").content.decode()
     assert 'id="panel-body" data-name="web-1"' in panel
+
+
+def test_the_list_counts_snapshots_and_sorts_by_them(make_container, alice) -> None:
+    for name, count in (("a", 0), ("b", 3), ("c", 1)):
+        container = make_container(name)
+        more = {"index": 1, "name": "eth1", "type": "macvlan", "ipv4": "10.91.0.2"}
+        NetworkInterface.objects.create(container=container, **more)
+        for number in range(count):
+            container.snapshots.create(name=f"snap{number}")
+    for q in ("", "10."):  # which looks at addresses, of which each has two
+        filters = rows.Filters(q=q, sort="snapshots")
+        found = filters.apply(rows.light(rows.listed(alice))).order_by(*rows.SORTS[filters.sort])
+        assert [(row.name, row.snapshot_count) for row in found] == [("b", 3), ("c", 1), ("a", 0)]
 
 
 @pytest.mark.parametrize(
