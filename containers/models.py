@@ -91,6 +91,7 @@ class Network(models.Model):
     """The gateway's address with prefix length (10.90.3.1/24), empty for none."""
     ipv6 = models.CharField(max_length=64, blank=True)
     nat = models.BooleanField(default=True)
+    description = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = NetworkQuerySet.as_manager()
@@ -262,8 +263,8 @@ class Operation(models.Model):
     action = models.CharField(max_length=32)
     """create start stop restart freeze unfreeze update rename snapshot snapshot-change snapshot-delete restore clone
     delete;
-    image-build image-delete; network-create network-delete; backup-export backup-verify backup-delete backup-import
-    backup-restore backup-scan."""
+    image-build image-delete; network-create network-change network-delete; backup-export backup-verify backup-delete
+    backup-import backup-restore backup-scan."""
     container = models.ForeignKey(Container, models.SET_NULL, null=True, blank=True, related_name="operations")
     container_name = models.CharField(max_length=63, blank=True)
     target = models.ForeignKey(Container, models.SET_NULL, null=True, blank=True, related_name="clone_operations")

@@ -16,7 +16,7 @@ from . import answers, lists
 from .answers import Key, Wait
 from .auth import actor
 from .lists import PageQuery
-from .schemas import NetworkIn
+from .schemas import NetworkIn, NetworkPatch
 
 router = Router(tags=["networks"])
 
@@ -46,8 +46,18 @@ async def create_network(request: HttpRequest, body: NetworkIn, wait: Wait = 0, 
         ipv4=body.ipv4,
         ipv6=body.ipv6,
         nat=body.nat,
+        description=body.description,
         idempotency_key=key,
     )
+    return await answers.operation(request, wait, ask)
+
+
+@router.patch("/networks/{name}", summary="Change a network")
+async def change_network(
+    request: HttpRequest, name: str, body: NetworkPatch, wait: Wait = 0, key: Key = None
+) -> HttpResponse:
+    """Change a network; what is left out stays, and so does its name. Subnets only while no container is on it."""
+    ask = partial(services.change_network, actor(request), name, **body.given(), idempotency_key=key)
     return await answers.operation(request, wait, ask)
 
 

@@ -204,3 +204,13 @@ class NetworkIn(Body):
     ipv4: Annotated[Text, Field(max_length=64)] = "auto"
     ipv6: Annotated[Text, Field(max_length=64)] = "auto"
     nat: bool = True
+    description: Annotated[Text, Field(max_length=500)] = ""
+
+
+class NetworkPatch(Body):
+    """Changes to a network; fields left out stay. ipv4, ipv6: as for a new one; "auto" keeps what there is."""
+
+    ipv4: Annotated[Text, Field(max_length=64)] = "auto"
+    ipv6: Annotated[Text, Field(max_length=64)] = "auto"
+    nat: bool = True
+    description: Annotated[Text, Field(max_length=500)] = ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from ipaddress import ip_interface
+from typing import Any, Final
 
 from django.db.models import Q
 
@@ -18,6 +19,8 @@ from ..core.sentences import say
 from ..models import Container, Host, Image, Network, Operation, local_host
 from . import queue, requests, sources
 from .access import find_image, find_network, find_project, require_host_admin
+
+DESCRIPTION_MAX: Final = 500
 
 # images
 
@@ -111,6 +114,7 @@ def create_network(
     ipv4: str = "auto",
     ipv6: str = "auto",
     nat: bool = True,
+    description: str = "",
     idempotency_key: str | None = None,
 ) -> Operation:
     """Ask for a network; ipv4, ipv6: a gateway or subnet with prefix length, "auto" or "none".
@@ -123,6 +127,7 @@ def create_network(
     if owner is None:
         require_host_admin(actor, "network-create", name)
     requests.check_network(name, kind, ipv4, ipv6, 0, nat=nat)
+    check_text(description, field="description", most=DESCRIPTION_MAX)
     host = local_host()
 
     def make() -> Operation:
@@ -140,6 +145,7 @@ def create_network(
             ipv4=config.ipv4 or "",
             ipv6=config.ipv6 or "",
             nat=nat,
+            description=description,
         )
         arguments = {"ipv4_auto": ipv4 == "auto", "ipv6_auto": ipv6 == "auto"}
         return queue.insert(
@@ -147,6 +153,85 @@ def create_network(
         )
 
     return queue.committed(actor, idempotency_key, make)
+
+
+def change_network(
+    actor: Actor,
+    name: str,
+    *,
+    ipv4: str | None = None,
+    ipv6: str | None = None,
+    nat: bool | None = None,
+    description: str | None = None,
+    idempotency_key: str | None = None,
+) -> Operation:
+    """Ask for a network to be changed; what is None stays. ipv4, ipv6: as for a new one; "auto" keeps what there is.
+
+    Raises InUse with the containers on it where a subnet is to be another: their addresses are of the present one.
+    """
+    if known := queue.known(actor, idempotency_key):
+        return known
+    found = find_network(actor, name, "network-change")
+    if description is not None:
+        check_text(description, field="description", most=DESCRIPTION_MAX)
+
+    def make() -> Operation:
+        locked = reservations.lock_host(found.host)
+        network = Network.objects.filter(pk=found.pk).first()
+        if network is None:
+            raise NotFound("There is no such network.")
+        queue.refuse_busy(network.operations.filter(status__in=Operation.UNFINISHED).first())
+        asked = {key: _asked(getattr(network, key), text) for key, text in (("ipv4", ipv4), ("ipv6", ipv6))}
+        new_nat = network.nat if nat is None else nat
+        config = requests.check_network(name, network.type, asked["ipv4"], asked["ipv6"], network.number, nat=new_nat)
+        autos = {f"{key}_auto": text == "auto" for key, text in asked.items()}
+        before = {key: getattr(network, key) for key in ("ipv4", "ipv6", "nat", "description")}
+        values: dict[str, Any] = {key: _same(before[key], getattr(config, key) or "") for key in asked}
+        values |= {"nat": new_nat, "description": network.description if description is None else description}
+        if any(autos.values()) or any(before[key] != values[key] for key in asked):
+            _refuse_used(network)
+            _refuse_overlap(config.subnets(), locked, without=network)
+        arguments = {"before": before, "after": values, **autos}
+        return queue.insert(
+            actor,
+            "network-change",
+            locked,
+            idempotency_key,
+            network=network,
+            project=network.project,
+            arguments=arguments,
+        )
+
+    return queue.committed(actor, idempotency_key, make)
+
+
+def _asked(present: str, text: str | None) -> str:
+    """Return what is asked for a family of a network that has this gateway, or none (empty)."""
+    return present or text or "none" if text in (None, "auto") else text
+
+
+def _same(present: str, wanted: str) -> str:
+    """Return what is wanted, in the words that it is written in now where it is the same."""
+    if present and wanted and ip_interface(present) == ip_interface(wanted):
+        return present
+    return wanted
+
+
+def _refuse_used(network: Network) -> None:
+    """Raise InUse where containers are on a network, Busy where one is about to be."""
+    users = list(network.interfaces.values_list("container__name", flat=True).distinct())
+    if users:
+        raise InUse(
+            say(
+                "Subnets can be changed while no container is on the network: %(n)s container(s) are on %(name)s.",
+                n=len(users),
+                name=network.name,
+            ),
+            users=users,
+        )
+    for operation in Operation.objects.filter(host=network.host, status__in=Operation.UNFINISHED).defer("log"):
+        if any(row.get("network") == network.name for row in operation.arguments.get("nics") or ()):
+            queue.refuse_busy(operation)
 
 
 def delete_network(actor: Actor, name: str, *, idempotency_key: str | None = None) -> Operation:
@@ -171,8 +256,8 @@ def delete_network(actor: Actor, name: str, *, idempotency_key: str | None = Non
     return queue.committed(actor, idempotency_key, make)
 
 
-def _refuse_overlap(subnets: tuple[str, ...], host: Host) -> None:
-    others = [net for row in Network.objects.filter(host=host) for net in reservations.config_of(row).subnets()]
+def _refuse_overlap(subnets: tuple[str, ...], host: Host, without: Network | None = None) -> None:
+    others = reservations.subnets_held(host, without)
     for subnet in subnets:
         if clash := check_free(subnet, others):
             raise SpecError(

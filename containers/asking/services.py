@@ -28,6 +28,7 @@ from .queue import unfinished
 from .requests import ContainerRequest
 from .resources import (
     build_image,
+    change_network,
     create_network,
     delete_image,
     delete_network,
@@ -42,6 +43,7 @@ __all__ = [
     "act",
     "build_image",
     "cancel_operation",
+    "change_network",
     "create_container",
     "create_network",
     "delete_image",

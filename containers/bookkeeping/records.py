@@ -43,6 +43,7 @@ AUDIT_ACTIONS: Final[dict[str, str]] = {
     "image-catalogue": "image.catalogue",
     "image-delete": "image.delete",
     "network-create": "network.create",
+    "network-change": "network.change",
     "network-delete": "network.delete",
 }
 

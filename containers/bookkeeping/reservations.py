@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import uuid
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..core.host import SLOTS
 from ..core.host import Host as CoreHost
 from ..core.model.network_config import MAX_NETWORKS, NetworkConfig
 from ..core.sentences import say
-from ..models import Container, Host, Network
+from ..models import Container, Host, Network, Operation
 
 
 def core_host() -> CoreHost:
@@ -57,6 +58,18 @@ def config_of(network: Network) -> NetworkConfig:
         ipv6=network.ipv6 or None,
         nat=network.nat,
     )
+
+
+def subnets_held(host: Host, without: Network | None = None) -> list[str]:
+    """Return the subnets of the host's networks, and those that one has until its change is done, or will have."""
+    rows = [row for row in Network.objects.filter(host=host) if without is None or row.pk != without.pk]
+    held = [subnet for row in rows for subnet in config_of(row).subnets()]
+    changing = Operation.objects.filter(host=host, action="network-change", status__in=Operation.UNFINISHED)
+    for network_id, arguments in changing.values_list("network", "arguments"):
+        if without is None or network_id != without.pk:
+            texts = [arguments[side][key] for side in ("before", "after") for key in ("ipv4", "ipv6")]
+            held += [str(ipaddress.ip_interface(text).network) for text in texts if text]
+    return held
 
 
 def add_container(host: Host, columns: dict[str, Any]) -> Container:

@@ -316,6 +316,9 @@ class KernelRuntime:
     def ensure_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
         networks.keep_up(self.host, self.stored, lambda specs: networks.ensure(self.host, config, configs, specs))
 
+    def change_network(self, old: NetworkConfig, new: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
+        networks.keep_up(self.host, self.stored, lambda specs: networks.change(self.host, old, new, configs, specs))
+
     def remove_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
         networks.keep_up(self.host, self.stored, lambda specs: networks.remove(self.host, config, configs, specs))
 

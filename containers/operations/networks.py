@@ -1,9 +1,12 @@
-"""network-create and network-delete."""
+"""network-create, network-change and network-delete."""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from ..bookkeeping import records
-from ..bookkeeping.reservations import config_of
+from ..bookkeeping.reservations import config_of, subnets_held
 from ..core.model.network_config import NetworkConfig
 from ..messaging.notices import notify
 from ..models import Host, Network
@@ -16,8 +19,7 @@ def create(job: Job) -> None:
     others = configs(network.host, without=network)
     ipv4_auto, ipv6_auto = bool(job.arguments.get("ipv4_auto")), bool(job.arguments.get("ipv6_auto"))
     if (ipv4_auto and not network.ipv4) or (ipv6_auto and not network.ipv6):
-        taken = [subnet for config in others for subnet in config.subnets()]
-        ipv4, ipv6 = job.runtime.choose_subnets(taken, network.name)
+        ipv4, ipv6 = job.runtime.choose_subnets(subnets_held(network.host, network), network.name)
         network.ipv4 = network.ipv4 or (ipv4 if ipv4_auto else "")
         network.ipv6 = network.ipv6 or (ipv6 if ipv6_auto else "")
         # written first: whoever resumes must find the subnets that the bridge may have already
@@ -35,6 +37,47 @@ def undo_create(job: Job) -> None:
     network = job.network
     job.runtime.remove_network(config_of(network), configs(network.host, without=network))
     records.undo_reservation(job.operation)
+
+
+def change(job: Job) -> None:
+    """Put in force what was asked for, on the network as it runs, and choose the subnets that were left to the host."""
+    network = job.network
+    before, after = job.arguments["before"], dict(job.arguments["after"])
+    autos = [key for key in ("ipv4", "ipv6") if job.arguments.get(f"{key}_auto")]
+    if autos:
+        chosen = {key: getattr(network, key) for key in autos}
+        if not all(chosen.values()):
+            chosen = dict(
+                zip(
+                    ("ipv4", "ipv6"),
+                    job.runtime.choose_subnets(subnets_held(network.host, network), network.name),
+                    strict=True,
+                )
+            )
+        after |= {key: chosen[key] for key in autos}
+    _rewrite(job, network, before, after)
+    notify("network", network.pk)
+    job.message = "Changed." if before != after else "Nothing to change."
+
+
+def undo_change(job: Job) -> None:
+    """Make it what it was, whatever of the change was done."""
+    if job.operation.network is None:
+        return
+    now = {**job.arguments["after"], "ipv4": job.network.ipv4, "ipv6": job.network.ipv6}
+    _rewrite(job, job.network, now, job.arguments["before"])
+    notify("network", job.network.pk)
+
+
+def _rewrite(job: Job, network: Network, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Write a network's row, then make the host have it so."""
+    # first the row: whoever resumes must find the subnets that the bridge may have already
+    Network.objects.filter(pk=network.pk).update(**after)
+    for key, value in after.items():
+        setattr(network, key, value)
+    new = config_of(network)
+    old = dataclasses.replace(new, ipv4=before["ipv4"] or None, ipv6=before["ipv6"] or None, nat=bool(before["nat"]))
+    job.runtime.change_network(old, new, [*configs(network.host, without=network), new])
 
 
 def delete(job: Job) -> None:

@@ -71,6 +71,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "image-build": Handler(images.build, images.undo_build),
     "image-delete": Handler(images.delete),
     "network-create": Handler(networks.create, networks.undo_create),
+    "network-change": Handler(networks.change, networks.undo_change),
     "network-delete": Handler(networks.delete),
 }
 

@@ -236,6 +236,10 @@ class Runtime(Protocol):
         """Make one network; configs: all that there are, this one too."""
         ...
 
+    def change_network(self, old: NetworkConfig, new: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
+        """Make one network another, as it runs; configs: all that there will be. Nothing to change is fine."""
+        ...
+
     def remove_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
         """Take a network away; configs: those that stay."""
         ...

@@ -44,6 +44,7 @@ LEAST_ROLE: Final[dict[str, str]] = {
     "invite": ADMINISTRATOR,
     "audit": ADMINISTRATOR,
     "network-create": ADMINISTRATOR,
+    "network-change": ADMINISTRATOR,
     "network-delete": ADMINISTRATOR,
 }
 """The least role that may do an action in its project. What is not here, host administrators alone may do."""

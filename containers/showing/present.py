@@ -291,6 +291,7 @@ def network(row: Network) -> dict[str, Any]:
         "ipv4": row.ipv4 or None,
         "ipv6": row.ipv6 or None,
         "nat": row.nat,
+        "description": row.description,
         "created_at": time(row.created_at),
         "problems": _problems(row),
     }

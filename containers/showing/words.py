@@ -40,6 +40,7 @@ ACTIONS = {
     "image-catalogue": gettext_lazy("Fetch list of images"),
     "image-delete": gettext_lazy("Delete image"),
     "network-create": gettext_lazy("Create network"),
+    "network-change": gettext_lazy("Change network"),
     "network-delete": gettext_lazy("Delete network"),
 }
 
@@ -72,6 +73,7 @@ DOING = {
     "image-catalogue": gettext_lazy("Fetching list of images…"),
     "image-delete": gettext_lazy("Deleting image…"),
     "network-create": gettext_lazy("Creating network…"),
+    "network-change": gettext_lazy("Changing network…"),
     "network-delete": gettext_lazy("Deleting network…"),
 }
 

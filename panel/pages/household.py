@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from containers.asking import resources
+from containers.asking import access, resources
 from containers.core.errors import CoreError
 from containers.models import Host, Network, Operation, local_host
 from containers.showing.granted import granted
@@ -18,7 +18,7 @@ from containers.showing.sentences import translated
 from containers.showing.storage import overview
 from containers.views.listing import projects_of
 from panel.accounts.models import User
-from panel.pages.web import actor_of, changes, done, page, user_of
+from panel.pages.web import actor_of, changes, done, in_dialog, page, user_of
 
 LEVELS: Final = ("required", "recommended", "info")
 """How much a finding of `doctor` weighs, the heaviest first."""
@@ -40,6 +40,7 @@ def networks(request: HttpRequest) -> HttpResponse:
                 ipv4=form.get("ipv4", "").strip() or "auto",
                 ipv6=form.get("ipv6", "").strip() or "auto",
                 nat=bool(form.get("nat")),
+                description=form.get("description", "").strip(),
             )
             return done(request, reverse("pages:networks"), network=form.get("name", ""))
         except CoreError as error:
@@ -64,6 +65,34 @@ def _networks_context(user: User) -> dict[str, Any]:
         "may_create": user.host_admin or bool(projects),
         "findings": [item for item in findings_of(local_host()) if _of_networks(item)],
     }
+
+
+@page
+def network_change(request: HttpRequest, name: str) -> HttpResponse:
+    """Show the dialog that changes a network, or ask for what it says."""
+    actor = actor_of(request)
+    if request.method == "POST":
+        return _network_changed(request, name)
+    network = access.find_network(actor, name, "network-change")
+    used_by = list(network.interfaces.values_list("container", flat=True).distinct())
+    return render(request, "pages/dialog_network_change.html", {"network": network, "used_by": len(used_by)})
+
+
+@changes
+def _network_changed(request: HttpRequest, name: str) -> HttpResponse:
+    form = request.POST
+    subnets = {key: form[key].strip() or "none" for key in ("ipv4", "ipv6") if key in form}
+    try:
+        resources.change_network(
+            actor_of(request),
+            name,
+            nat=bool(form.get("nat")),
+            description=form.get("description", "").strip(),
+            **subnets,
+        )
+    except CoreError as error:
+        return in_dialog(request, error)
+    return done(request, reverse("pages:networks"), network=name)
 
 
 @changes

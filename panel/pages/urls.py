@@ -15,6 +15,7 @@ urlpatterns = [
     path("images/<slug:name>", imaging.image, name="image"),
     path("images/<slug:name>/<slug:action>", imaging.image_action, name="image-action"),
     path("networks/", household.networks, name="networks"),
+    path("networks/<slug:name>/change", household.network_change, name="network-change"),
     path("networks/<slug:name>/delete", household.network_delete, name="network-delete"),
     path("schedules/", keeping.schedules, name="schedules"),
     path("schedules/_preview", keeping.schedule_preview, name="schedule-preview"),

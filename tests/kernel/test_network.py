@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import ipaddress
 import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -19,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from containers.core.errors import InUse, SetupFailed
+from containers.core.failpoints import MARKER, VARIABLE
 from containers.core.host import Host
 from containers.core.hoststore import claims
 from containers.core.model import subnets
@@ -173,6 +176,67 @@ def test_the_world_is_reached_by_nat_and_does_not_reach_in(pair: Lan, world: Pla
     world.run(f"ip route add {pair.config.subnets()[0]} via 203.0.113.1")
     assert not world.reaches(ipv4(pair.specs[0]))
     assert pair.places[0].reaches("203.0.113.2", tries=PATIENT)
+
+
+def test_nat_is_switched_while_containers_run(pair: Lan, world: Place) -> None:
+    world.run(f"ip route add {pair.config.subnets()[0]} via 203.0.113.1")
+    assert not world.reaches(ipv4(pair.specs[0]))
+    plainly = dataclasses.replace(pair.config, nat=False)
+    for old, new in ((pair.config, plainly), (plainly, plainly)):
+        networks.change(pair.host, old, new, [new], pair.specs)
+        assert world.reaches(ipv4(pair.specs[0]), tries=PATIENT), "its own address, both ways"
+    assert pair.places[0].reaches("203.0.113.2", tries=PATIENT)
+    networks.change(pair.host, plainly, pair.config, [pair.config], pair.specs)
+    assert not world.reaches(ipv4(pair.specs[1]))
+    assert pair.places[1].reaches("2001:db8::2", tries=PATIENT), "the host's address again: there is no way back"
+
+
+@pytest.mark.parametrize("point", ["filter", "bridge"])
+def test_a_change_of_subnets_that_is_killed_is_done_by_whoever_does_it_again(lan: Lan, point: str) -> None:
+    host, old = lan.host, lan.config
+    other = network(host, 1, "other")
+    networks.ensure(host, other, [old, other], [])
+    assert old.ipv4
+    wider = str(ipaddress.ip_interface(f"{plain(old.ipv4)}/23"))
+    new = dataclasses.replace(old, ipv4=wider, ipv6=None)
+    program = CHANGES.format(state=str(host.state_dir), instance=host.instance, old=old, new=new, other=other)
+    (host.state_dir / MARKER).touch(mode=0o600)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program],
+        env={**os.environ, VARIABLE: f"network-change.{point}=kill9"},
+        cwd=Path(__file__).resolve().parents[2],
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    networks.change(host, old, new, [new, other], [])
+    both = {*new.subnets(), *other.subnets()}
+    assert _subnets(host, new) == ([wider], both, both)
+    once = run("nft list ruleset | sed 's/packets.*bytes [0-9]*//'")
+    networks.ensure_all(host, [new, other], [])
+    assert run("nft list ruleset | sed 's/packets.*bytes [0-9]*//'") == once, "as if it had been so from the beginning"
+    networks.change(host, new, old, [old, other], [])
+    both = {*old.subnets(), *other.subnets()}
+    assert _subnets(host, old) == ([old.ipv4, old.ipv6], both, both)
+
+
+CHANGES = """
+from pathlib import Path
+from containers.core.host import Host
+from containers.core.model.network_config import NetworkConfig
+from containers.core.network import networks
+host, new = Host(Path({state!r}), {instance!r}), {new!r}
+networks.change(host, {old!r}, new, [new, {other!r}], [])
+"""
+
+
+def _subnets(host: Host, config: NetworkConfig) -> tuple[list[str], set[str], set[str]]:
+    """Return a bridge's addresses, what the filter gives the host's address to, and what the instance claims."""
+    links = json.loads(run(f"ip -j addr show dev {host.bridge_name(config.number)}"))
+    found = [f"{one['local']}/{one['prefixlen']}" for one in links[0]["addr_info"] if one["scope"] == "global"]
+    sets = [one["set"] for name in ("nat4", "nat6") for one in nft.listing("set", "inet", host.nft_table, name)]
+    prefixes = [element["prefix"] for one in sets for element in one["elem"]]
+    masked = {f"{one['addr']}/{one['len']}" for one in prefixes}
+    return found, masked, set(claims.claims()[host.instance].subnets)
 
 
 def test_the_host_answers_on_the_bridge_only(pair: Lan) -> None:

@@ -316,6 +316,46 @@ def test_bad_networks(more, status, field, root):
     assert not Network.objects.filter(name__iexact="lan").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "status", "field"),
+    [
+        ({"name": "other"}, 400, "name"),
+        ({"nat": "off"}, 400, "nat"),
+        ({"nat": None}, 400, "nat"),
+        ({"description": "x" * 501}, 422, "description"),
+        ({"description": "a\nb"}, 422, "description"),
+        ({"ipv4": "10.0.0.1"}, 422, "ipv4"),
+        ({"ipv4": "fd00::/64"}, 422, "ipv4"),
+        ({"ipv6": "fd00::/80"}, 422, "ipv6"),
+        ({"ipv4": "10.92.0.0/23"}, 422, "ipv4"),
+        ({"ipv4": "10.93.0.0/24"}, 422, "ipv4"),
+        ({"ipv4": "10.94.0.0/24"}, 422, "ipv4"),
+    ],
+)
+def test_bad_changes_of_a_network(change, status, field, root):
+    """Another network has 10.92, a third changes from 10.93 to 10.94: nobody else gets either until it has."""
+    for number, name in ((77, "lan"), (78, "two"), (79, "three")):
+        subnet = "" if name == "lan" else f"10.{number + 14}.0.1/24"
+        Network.objects.create(host=local_host(), name=name, number=number, ipv4=subnet)
+    assert Api(root).patch("/networks/three", {"ipv4": "10.94.0.0/24"})[0] == 202
+    got, body = Api(root).patch("/networks/lan", change)
+    assert (got, body["field"]) == (status, field)
+    assert not Network.objects.get(name="lan").operations.exists()
+
+
+def test_who_may_change_a_network(root, alice, charlie):
+    Network.objects.create(
+        host=local_host(), name="own", number=77, project=Project.objects.get(name="team"), ipv4="10.92.0.1/24"
+    )
+    status, body = Api(alice).patch("/networks/own", {"nat": False, "description": "ours", "ipv4": "10.92.0.0/24"})
+    assert (status, body["action"]) == (202, "network-change")
+    assert_error(Api(root).patch("/networks/own", {"nat": True}), 409, "busy")
+    assert_error(Api(charlie).patch("/networks/own", {}), 404, "not-found")
+    Network.objects.create(host=local_host(), name="lan", number=78)
+    assert_error(Api(alice).patch("/networks/lan", {"nat": False}), 403, "forbidden")
+    assert_error(Api(root).patch("/networks/none", {"nat": False}), 404, "not-found")
+
+
 def test_a_projects_network_is_its_members_alone(root, alice, charlie):
     project = Project.objects.get(name="team")
     Network.objects.create(host=local_host(), name="own", number=77, project=project)
@@ -333,6 +373,10 @@ def test_deleting_a_network_that_is_used_is_409_with_the_users(root, alice):
     NetworkInterface.objects.create(container=container, network=network, mac="02:00:00:00:00:01")
     status, body = Api(root).delete("/networks/own")
     assert (status, body["code"], body["users"]) == (409, "in-use", ["web-1"])
+    for change in ({"ipv4": "10.92.0.0/24"}, {"ipv6": "auto"}):
+        status, body = Api(root).patch("/networks/own", change)
+        assert (status, body["code"], body["users"]) == (409, "in-use", ["web-1"])
+    assert Api(root).patch("/networks/own", {"nat": False, "ipv4": "none"})[0] == 202, "what it is already"
 
 
 def test_deleting_an_image_that_is_used_is_409(root, alice):

@@ -294,3 +294,22 @@ def test_nothing_asks_in_the_browsers_own_dialog(host, root):
     asking = [attributes for _tag, attributes in Tags(text).tags if "hx-confirm" in attributes]
     assert asking
     assert all(attributes.get("data-title") and attributes.get("data-do") for attributes in asking)
+
+
+def test_a_network_is_changed_in_a_dialog(host, bob, alice, team):
+    project_s = Network.objects.create(host=host, name="own", number=77, project=team, ipv4="10.92.0.1/24")
+    address = reverse("pages:network-change", args=["own"])
+    assert signed_in(bob).get(address).status_code in (403, 404)
+    client = signed_in(alice)
+    assert address in client.get(reverse("pages:networks")).content.decode()
+    shown = client.get(address).content.decode()
+    assert 'name="ipv4" value="10.92.0.1/24"' in shown
+    refused = client.post(address, {"ipv4": "nonsense", "nat": "1"}, headers={"HX-Request": "true"})
+    assert refused["HX-Retarget"] == "#dialog-error"
+    client.post(
+        address, {"ipv4": "10.95.0.0/24", "ipv6": "none", "description": "ours"}, headers={"HX-Request": "true"}
+    )
+    asked = project_s.operations.get()
+    assert asked.arguments["after"] == {"ipv4": "10.95.0.1/24", "ipv6": "", "nat": False, "description": "ours"}
+    page = client.get(reverse("pages:networks"), headers={"Accept-Language": "de"}).content.decode()
+    assert "Netz wird geändert…" in page

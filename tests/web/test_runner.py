@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 
@@ -318,6 +319,32 @@ def test_networks(alice, runtime, team):
     runtime.before["ensure_network"] = fail
     assert run(services.create_network(actor(alice), "lab", project="team"), runtime).error["code"] == "in-use"
     assert not Network.objects.filter(name="lab").exists()
+
+
+def test_a_network_is_changed_or_as_it_was(alice, runtime, team):
+    run(services.create_network(actor(alice), "lab", project="team"), runtime)
+    before = runtime.networks[1]
+    done = run(services.change_network(actor(alice), "lab", nat=False, description="for trials"), runtime)
+    lab = Network.objects.get(name="lab")
+    assert (done.status, lab.nat, lab.description) == ("succeeded", False, "for trials")
+    assert runtime.networks[1] == dataclasses.replace(before, nat=False)
+    assert AuditRecord.objects.get(action="network.change").outcome == "succeeded"
+
+    def fail():
+        raise InUse("routed elsewhere")
+
+    calls = iter((fail, lambda: None))
+    runtime.before["change_network"] = lambda: next(calls)()
+    asked = services.change_network(actor(alice), "lab", nat=True, ipv4="10.99.0.0/24", ipv6="none", description="")
+    assert run(asked, runtime).error["code"] == "in-use"
+    lab.refresh_from_db()
+    assert (lab.nat, lab.description, lab.ipv4, lab.ipv6) == (False, "for trials", before.ipv4, before.ipv6)
+    assert runtime.networks[1] == dataclasses.replace(before, nat=False), "taken back on the host too"
+    del runtime.before["change_network"]
+    run(services.change_network(actor(alice), "lab", ipv4="none"), runtime)
+    assert run(services.change_network(actor(alice), "lab", ipv4="auto", ipv6="auto"), runtime).status == "succeeded"
+    lab.refresh_from_db()
+    assert (lab.ipv4 != "", lab.ipv6) == (True, before.ipv6), "auto keeps what there is, and chooses what is missing"
 
 
 def test_a_stop_that_may_not_kill_fails_and_leaves_it_running(alice, team, runtime):

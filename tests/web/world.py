@@ -288,6 +288,12 @@ class FakeRuntime:
         self._call("ensure_network", config.name)
         self.networks[config.number] = config
 
+    def change_network(self, old: NetworkConfig, new: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
+        self._call("change_network", new.name)
+        assert old.number == new.number
+        assert new in configs
+        self.networks[new.number] = new
+
     def remove_network(self, config: NetworkConfig, configs: Sequence[NetworkConfig]) -> None:
         self._call("remove_network", config.name)
         self.networks.pop(config.number, None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import InUse
+from ..failpoints import failpoint
 from ..host import Host
 from ..hoststore import claims
 from ..kernel import locking
@@ -65,6 +66,30 @@ def ensure(host: Host, config: NetworkConfig, configs: Sequence[NetworkConfig], 
         nft.ensure_network(host, config)
         changed = bridge.ensure(host, config)
         dnsmasq.ensure(host, configs, specs)
+    return changed
+
+
+def change(
+    host: Host, old: NetworkConfig, new: NetworkConfig, configs: Sequence[NetworkConfig], specs: Sequence[Spec]
+) -> list[str]:
+    """Make a network another while it runs: its subnets, and whether it reaches out by NAT.
+
+    old: what it may be until now, in whole or in part; only its number must be the new one's. configs: all that there
+    will be, the new one too. Links stay on the bridge, and connections that are open keep the addresses that they have.
+    Returns what was changed of the host's own settings. Raises InUse where the subnet is another's or routed elsewhere.
+    """
+    _check((old, new, *configs))
+    with _lock(host):
+        if not set(new.subnets()) <= set(old.subnets()):
+            refuse_routed(host, new)
+        wanted = [subnet for one in configs for subnet in one.subnets()]
+        claims.claim_subnets(host, [*wanted, *old.subnets()])
+        nft.change_network(host, old, new)
+        failpoint(host.state_dir, "network-change.filter")
+        changed = bridge.ensure(host, new)
+        failpoint(host.state_dir, "network-change.bridge")
+        dnsmasq.ensure(host, configs, specs)
+        claims.claim_subnets(host, wanted)
     return changed
 
 

@@ -221,6 +221,20 @@ def ensure_network(host: Host, config: NetworkConfig) -> None:
     _change(host, lambda: run(ruleset.base(host, ipv6=ipv6) + ruleset.network(host, config)))
 
 
+def change_network(host: Host, old: NetworkConfig, new: NetworkConfig) -> None:
+    """Put a network's new elements in the place of its old ones, in one transaction; twice is once."""
+    ipv6, kept = host_has_ipv6(), ruleset.network_elements(host, new)
+    gone = [one for one in ruleset.network_elements(host, old) if one not in kept]
+
+    def change() -> None:
+        # not added first, as in forget_network: an old subnet may overlap with the new one, if that is there already
+        sets = {name: listing("set", "inet", host.nft_table, name) for name, _element in gone}
+        there = [one for one in gone if any(one[1] in held["set"].get("elem", ()) for held in sets[one[0]])]
+        run(ruleset.elements(host, there, "delete") + ruleset.base(host, ipv6=ipv6) + ruleset.elements(host, kept))
+
+    _change(host, change)
+
+
 def forget_network(host: Host, config: NetworkConfig) -> None:
     """Take a network's elements out; twice is once."""
     if present(host):

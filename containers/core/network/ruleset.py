@@ -263,16 +263,28 @@ def _connection_caps(table: Table, *, ipv6: bool) -> None:
 
 def network(host: Host, config: NetworkConfig, verb: str = "add") -> list[Json]:
     """Return the commands that add a network's elements (or ``delete`` them)."""
+    return elements(host, network_elements(host, config), verb)
+
+
+def elements(host: Host, found: Iterable[tuple[str, Any]], verb: str = "add") -> list[Json]:
+    """Return the commands that add (set, element) of the inet table (or ``delete`` them)."""
     table = Table("inet", host.nft_table)
+    for name, element in found:
+        table.elements(name, [element], verb)
+    return table.commands[1:]
+
+
+def network_elements(host: Host, config: NetworkConfig) -> list[tuple[str, Any]]:
+    """Return the (set, element) of a network, as nft lists them too."""
     link = host.bridge_name(config.number)
-    table.elements("same", [{"concat": [link, link]}], verb)
+    found: list[tuple[str, Any]] = [("same", {"concat": [link, link]})]
     if config.nat:
-        table.elements("nat", [link], verb)
+        found.append(("nat", link))
         for name, text in (("nat4", config.ipv4), ("nat6", config.ipv6)):
             if text:
                 subnet = ipaddress.ip_interface(text).network
-                table.elements(name, [{"prefix": {"addr": str(subnet.network_address), "len": subnet.prefixlen}}], verb)
-    return table.commands[1:]
+                found.append((name, {"prefix": {"addr": str(subnet.network_address), "len": subnet.prefixlen}}))
+    return found
 
 
 def own_chain(container_id: str, index: int) -> str:
