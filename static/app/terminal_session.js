@@ -14,6 +14,7 @@ import { word } from "./text.js";
 
 const ACK_BYTES = 32 * 1024;
 const INPUT_BYTES = 4096;
+const WAITING_BYTES = 64 * 1024; // typed or pasted ahead of a connection: more than that is lost
 const RETRY_MS = [100, 300, 700, 1500, 3000];
 const FINAL = new Set([4400, 4401, 4403, 4404]);
 const THEME = {
@@ -92,6 +93,8 @@ export class Session extends EventTarget {
     this.attempt = 0;
     this.unacked = 0;
     this.replaying = 0;
+    this.waiting = []; // typed before the shell could be asked for it, or while its scrollback is drawn
+    this.waitingBytes = 0;
     this.term = new Terminal({
       fontSize, theme: THEME, scrollback: 20000, cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono") || "monospace",
@@ -108,9 +111,16 @@ export class Session extends EventTarget {
     try { this.term.open(place); } finally { delete document.createElement; }
     this.styles = adoptStyles(this.term.element);
     this.useWebgl();
-    // while old output is drawn again, what comes is xterm.js answering to questions that were answered long ago
-    this.term.onData((data) => { if (!this.replaying) this.typed(new TextEncoder().encode(data)); });
-    this.term.onBinary((data) => { if (!this.replaying) this.typed(Uint8Array.from(data, (char) => char.charCodeAt(0))); });
+    // While old output is drawn again, xterm.js answers to questions in it that were answered long ago. It says beforehand
+    // what a person did, to its own parts only.
+    let byPerson = false;
+    this.term._core.coreService.onUserInput(() => { byPerson = true; });
+    this.term.onData((data) => {
+      const answer = !byPerson;
+      byPerson = false;
+      if (!answer || this.hears()) this.typed(new TextEncoder().encode(data));
+    });
+    this.term.onBinary((data) => { if (this.hears()) this.typed(Uint8Array.from(data, (char) => char.charCodeAt(0))); });
     this.term.onResize(() => this.tellSize());
     this.term.attachCustomKeyEventHandler((event) => this.key(event));
     this.observer = new ResizeObserver(() => this.refit());
@@ -175,16 +185,18 @@ export class Session extends EventTarget {
     this.replaying = replay ?? 0;
     clearTimeout(this.replayTime);
     // should bytes of it have been skipped, typing works again all the same
-    this.replayTime = setTimeout(() => { this.replaying = 0; }, 5000);
+    this.replayTime = setTimeout(() => { this.replaying = 0; this.sendWaiting(); }, 5000);
     this.attempt = 0;
     this.unacked = 0;
     this.live = true;
     this.tellSize();
+    this.sendWaiting();
     this.changed();
   }
 
   drawn(count) {
     this.replaying = Math.max(0, this.replaying - count);
+    this.sendWaiting();
     this.unacked += count;
     if (this.unacked >= ACK_BYTES) this.ack();
     else this.ackSoon ??= setTimeout(() => this.ack(), 20);
@@ -228,6 +240,7 @@ export class Session extends EventTarget {
 
   again() {
     this.ended = false;
+    this.forget();
     this.orNew = false;
     this.id = this.console;
     this.attempt = 0;
@@ -246,10 +259,34 @@ export class Session extends EventTarget {
       if (bytes[0] === 13) this.again();
       return;
     }
-    if (this.socket?.readyState !== WebSocket.OPEN || !this.live) return;
     if (this.modifier) bytes = this.modifier(bytes);
-    for (let start = 0; start < bytes.length; start += INPUT_BYTES) this.socket.send(bytes.subarray(start, start + INPUT_BYTES));
+    if (this.hears() || this.waitingBytes + bytes.length <= WAITING_BYTES) {
+      this.waiting.push(bytes);
+      this.waitingBytes += bytes.length;
+    }
+    this.sendWaiting();
     this.dispatchEvent(new Event("typed"));
+  }
+
+  /** Whether what is typed goes to the shell at once. */
+  hears() {
+    return this.live && !this.replaying && this.socket?.readyState === WebSocket.OPEN;
+  }
+
+  /** Send what was typed, in its order, once the shell hears it. */
+  sendWaiting() {
+    if (!this.waiting.length || !this.hears()) return;
+    const all = this.waiting;
+    this.forget();
+    for (const bytes of all) {
+      for (let start = 0; start < bytes.length; start += INPUT_BYTES) this.socket.send(bytes.subarray(start, start + INPUT_BYTES));
+    }
+  }
+
+  /** What was meant for a shell that is gone is for no other. */
+  forget() {
+    this.waiting = [];
+    this.waitingBytes = 0;
   }
 
   key(event) {
