@@ -42,7 +42,7 @@ def test_systemd_comes_up_reboots_and_halts(host, spec):
     assert enter(first, "systemd-detect-virt") == "lxc"
     assert enter(first, "cat", "/etc/machine-id") == spec.machine_id
     log = host.container_dir(spec.id) / "console.log"
-    wait_until(lambda: "login" in log.read_text(), what="a login is offered")
+    wait_until(lambda: b"login" in log.read_bytes(), what="a login is offered")
 
     enter(first, "systemctl", "reboot")
     wait_until(lambda: running.observe(host)[spec.id].init_pid not in (None, first), 120, "it boots again")

@@ -37,7 +37,7 @@ from .places import Birth, Joined, delegate, read_file, remove_tree, write_file
 
 CONTAINER_PREFIX: Final = "c-"
 SUPERVISORS: Final = "supervisors"
-REMOVE_TIMEOUT_SEC: Final = 5.0
+REMOVE_TIMEOUT_SEC: Final = 30.0
 
 
 class Cgroups(ABC):

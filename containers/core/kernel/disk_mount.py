@@ -25,7 +25,7 @@ TREE: Final = "rootfs"
 OPTIONS: Final = ("discard", "noinit_itable")
 """What is removed inside is free on the host; what was never used is never written."""
 _FSTYPE: Final = "ext4"
-_PATIENCE_SEC: Final = 5.0
+_PATIENCE_SEC: Final = 30.0
 """A file system that is being unmounted, or a loop device that somebody else was faster to get: both are passing."""
 _LOOK_SEC: Final = 0.01
 _LOOP_CONFIGURE: Final = 0x4C0A

@@ -21,7 +21,7 @@ from .netlink import ACK, CREATE, EXCL, NESTED, ask, attribute, attributes, dump
 from .syscalls import CLONE_NEWNET, setns
 
 IFF_UP: Final = 1
-_TIMEOUT_SEC: Final = 10.0
+_TIMEOUT_SEC: Final = 30.0
 _IFINFO: Final = struct.Struct("=BxHiII")
 _IFADDR: Final = struct.Struct("=BBBBI")
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")

@@ -9,11 +9,11 @@ from typing import Any, Final
 from ..errors import InvalidTransition, NotFound, SetupFailed, SpecError, TimedOut
 from ..host import Host
 from ..model.attachments import Attachments
-from ..proc.luggage import CHANGE_SEC
+from ..proc.luggage import CHANGE_SEC, TAKE_BACK_SEC
 from ..protocol import Decoder, Kind, control, parse_control
 from ..sentences import restored
 
-_ANSWER_SEC: Final = CHANGE_SEC + 10.0
+_ANSWER_SEC: Final = CHANGE_SEC + TAKE_BACK_SEC + 10.0
 _READ_BYTES: Final = 64 * 1024
 _STEP: Final = "change what the container has of the host"
 

@@ -15,7 +15,7 @@ from ..plans import apparmor
 
 ENABLED: Final = Path("/sys/module/apparmor/parameters/enabled")
 _STEP: Final = "load the AppArmor profile"
-_LOAD_SEC: Final = 30.0
+_LOAD_SEC: Final = 120.0
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

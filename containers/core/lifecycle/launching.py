@@ -23,7 +23,7 @@ from ..sentences import restored
 Progress = Callable[[int, str], None]
 _ANSWER_SEC: Final = HANDSHAKE_SEC + NETWORK_SEC
 _ERRORS: Final = {kind.code: kind for kind in (AlreadyExists, HostUnsupported, NotFound, TimedOut)}
-_LAUNCHER_SEC: Final = 10.0
+_LAUNCHER_SEC: Final = 30.0
 _REPORTED_SEC: Final = 2.0
 
 

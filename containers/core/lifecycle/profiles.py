@@ -17,7 +17,7 @@ from ..proc import seccomp_files
 
 _CORE: Final = Path(__file__).parents[1]
 _STEP: Final = "compile the system call profile"
-_COMPILE_SEC: Final = 30.0
+_COMPILE_SEC: Final = 120.0
 
 
 def compiled(host: Host, name: str, *, instead: bool, nesting: bool, keyctl: bool) -> str:

@@ -59,7 +59,7 @@ __all__ = [
     "update_limits",
 ]
 
-FREEZE_SEC: Final = 10.0
+FREEZE_SEC: Final = 30.0
 _NOTHING: Final = Attachments()
 _NONE: Final = Extras()
 _LOOK_SEC: Final = 0.05

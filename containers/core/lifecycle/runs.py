@@ -17,7 +17,7 @@ from ..network import lending
 from ..proc import records, rtnl
 from ..proc.records import RunFile
 
-BURY_SEC: Final = 10.0
+BURY_SEC: Final = 30.0
 
 
 def look(host: Host, container_id: str) -> tuple[RunFile | None, bool]:

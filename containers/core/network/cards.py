@@ -21,7 +21,7 @@ from ..sentences import say
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
-CLEARED_SEC: Final = 5.0
+CLEARED_SEC: Final = 15.0
 _LOOK_SEC: Final = 0.02
 _IPVLAN_MODES: Final = {"l2": 0, "l3": 1, "l3s": 2}
 

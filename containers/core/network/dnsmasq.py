@@ -30,7 +30,7 @@ from ..sentences import say
 from . import leasing, sysctls
 
 LEASE_SEC: Final = 3600
-START_SEC: Final = 10.0
+START_SEC: Final = 30.0
 NO_ROUTE: Final = "noroute"
 """The tag of those that are not told a default route."""
 RELEASE_TRIES: Final = 20

@@ -31,7 +31,8 @@ from . import entering, setup
 from .inside import Request, Target
 from .loop import Loop
 
-SETUP_SEC: Final = 10.0
+SETUP_SEC: Final = 60.0
+"""How long entering a container may take: many that enter it at once wait for each other, as on any busy host."""
 _STRAY_SEC: Final = (0.5, 3.0, 15.0)
 _children: set[int] = set()
 """Pids of helpers and of what they started, which somebody here will reap."""

@@ -84,7 +84,7 @@ class _Load:
 def run(errand: Errand, connection: socket.socket) -> NoReturn:
     """Do an errand in a forked process, tell what came of it, and leave.
 
-    Tells {"type": "attached", "number": index in errand.bring, "mount_id"} of each thing when it is there; at the end
+    Tells {"type": "attached", "number": index in errand.bring, "mount_id"} of each thing right before it is; at the end
     {"type": "carried", "taken": [mount ids], "held": [mount id or null for a missing optional source]}, or
     {"type": "error", "step", "path", "errno", "message", "taken"}; what was brought is taken back before an error.
     """
@@ -275,7 +275,7 @@ def _attach_all(loads: Sequence[_Load], connection: socket.socket) -> list[int |
     held: list[int | None] = []
     done: list[str] = []
     try:
-        for number, load in enumerate(loads):
+        for index, load in enumerate(loads):
             if load.fd < 0:
                 held.append(None)
                 continue
@@ -284,11 +284,11 @@ def _attach_all(loads: Sequence[_Load], connection: socket.socket) -> list[int |
                 if stat.S_ISDIR(os.fstat(place_fd).st_mode) != load.directory:
                     number = errno.ENOTDIR if load.directory else errno.EISDIR
                     raise OSError(number, os.strerror(number))
+                held.append(mount_api.mount_id(load.fd))
+                # before: it may be killed at any time, and the next target's file system may never answer
+                setup.send(connection, {"type": "attached", "number": index, "mount_id": held[-1]})
                 mount_api.attach(load.fd, place_fd)
             done.append(load.what.target)
-            held.append(mount_api.mount_id(load.fd))
-            # at once: the next target may be in a file system of the container's that never answers
-            setup.send(connection, {"type": "attached", "number": number, "mount_id": held[-1]})
     except StepFailed:
         for target in reversed(done):
             with contextlib.suppress(OSError):

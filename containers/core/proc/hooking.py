@@ -30,7 +30,7 @@ from ..plans.start_plan import PATH, StartPlan
 
 _INSIDE: Final = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
 _READ_BYTES: Final = 65536
-_EMPTYING_SEC: Final = 2.0
+_EMPTYING_SEC: Final = 10.0
 _NOT_RUN: Final = 127
 
 

@@ -24,9 +24,9 @@ from .clients import Client
 from .loop import Loop
 from .spawn import Init
 
-CHANGE_SEC: Final = 10.0
+CHANGE_SEC: Final = 30.0
 """How long a change may take in a running container, whose own file systems may be slow on purpose."""
-TAKE_BACK_SEC: Final = 5.0
+TAKE_BACK_SEC: Final = 15.0
 """How long it may take to undo a change that was late."""
 _END_SEC: Final = 0.2
 _STEP: Final = "bring in what the host shares"
@@ -202,10 +202,14 @@ class Luggage:
                 end(said)
 
         def late() -> None:
+            # it tells of each thing before it attaches that: what it does not tell of now will not be there
+            errand.kill()
             said: dict[str, Any] | None = None
             while said is None and errand.waits():
                 said = errand.hear()
-            end(said or {"type": "late", "held": errand.attached()})
+            if said is None or said.get("early"):
+                said = {"type": "late", "held": errand.attached()}
+            end(said)
 
         timer = loop.later(seconds, late)
         loop.watch(errand.fd, read=heard)
@@ -252,24 +256,29 @@ class _Errand:
         return bool(poll.poll(max(0.0, seconds) * 1000))
 
     def hear(self) -> dict[str, Any] | None:
-        """Return what came of it, once it tells; None where it tells of one thing that is attached."""
+        """Return what came of it, once it tells; None where it tells of one thing that it attaches."""
         said: dict[str, Any] | None = None
         with contextlib.suppress(ConnectionError):
             said = setup.receive(self._connection)[0]
         if said is not None and said["type"] == "attached":
             self._attached[said["number"]] = said["mount_id"]
             return None
-        return said or {"type": "error", "step": _STEP, "path": None, "errno": 0, "message": "it ended early"}
+        early = {"type": "error", "step": _STEP, "path": None, "errno": 0, "message": "it ended early", "early": True}
+        return said or early
+
+    def kill(self) -> None:
+        """End it, unless it waits in the kernel for a file system of the container's."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def attached(self) -> list[int | None]:
-        """Return the mount ids of what is there so far, None for what is not."""
+        """Return the mount ids of what may be there so far, None for what is not."""
         return self._attached
 
     def close(self, loop: Loop, patience_sec: float = _END_SEC) -> None:
         """Let go of it. One that waits in the kernel for a file system of the container's is reaped when it ends."""
         self._connection.close()
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self.kill()
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         if poll.poll(patience_sec * 1000):
