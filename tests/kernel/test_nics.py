@@ -151,16 +151,23 @@ def boots_again(host: Host, spec: Spec) -> None:
 
 def card() -> dict[str, object]:
     """Return the host's network card as a test compares it."""
-    found = json.loads(run("ip -j -d link show card0"))[0]
+    found = json.loads(run("ip -j -d addr show card0"))[0]
     return {
         "address": found["address"],
         "mtu": found["mtu"],
         "altnames": found.get("altnames"),
         "up": "UP" in found["flags"],
+        "addresses": [f"{one['local']}/{one['prefixlen']}" for one in found["addr_info"] if one["scope"] == "global"],
     }
 
 
-AS_IT_WAS = {"address": CARD_MAC, "mtu": 1400, "altnames": ["enp9card"], "up": True}
+AS_IT_WAS = {
+    "address": CARD_MAC,
+    "mtu": 1400,
+    "altnames": ["enp9card"],
+    "up": True,
+    "addresses": ["203.0.113.1/24", "2001:db8:1::1/64"],
+}
 
 
 def phys(**changes: object) -> Nic:
@@ -470,6 +477,34 @@ def test_a_routed_nic_is_found_by_the_cards_neighbours(
     running.stop(host, spec.id, kill=True)
     assert run("ip neigh show proxy") == ""
     assert "203.0.113.77" not in run("ip route")
+
+
+def test_a_card_is_as_before_when_nobody_is_answered_for_on_it(host: Host, world: World) -> None:
+    """Two containers are answered for; whoever begins or ends it may be killed; what somebody else has set stays."""
+    settings = {"accept_ra": "1", "forwarding": "0", "proxy_ndp": "0"}
+    where = Path("/proc/sys/net/ipv6/conf/card0")
+    for key, value in settings.items():
+        (where / key).write_text(value)
+
+    def now() -> dict[str, str]:
+        return {key: (where / key).read_text().strip() for key in settings}
+
+    def call(name: str, owner: str, address: str) -> str:
+        middle = "'card0', " if name == "answer_for" else ""
+        return f"lending.{name}(host, {owner * 12!r}, {middle}[{address!r}])"
+
+    world.places.append(Place())
+    _killed(host, world.places[-1], "lend.settings", call("answer_for", "a", "2001:db8:1::7"))
+    lending.answer_for(host, "b" * 12, "card0", ["203.0.113.8", "2001:db8:1::8"])
+    assert now() == {"accept_ra": "2", "forwarding": "1", "proxy_ndp": "1"}
+    lending.give_back(host, "a" * 12)
+    assert now()["proxy_ndp"] == "1", "the other one is answered for"
+    (where / "accept_ra").write_text("0")
+    lending.stop_answering(host, "b" * 12, ["2001:db8:1::8"])
+    assert now() == {**settings, "accept_ra": "0"}
+    lending.give_back(host, "b" * 12)
+    assert run("ip neigh show proxy") == ""
+    assert not lending.borrowers(host)
 
 
 def test_a_routed_nic_sends_from_its_own_addresses_only(host: Host, world: World, begin: Begin) -> None:

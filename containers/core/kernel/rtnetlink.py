@@ -47,7 +47,7 @@ _IFLA = {
 _IFLA_PERM_ADDRESS: Final = 54
 _IFLA_PARENT_DEV_NAME: Final = 56
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
-_IFA_F_NODAD: Final = 0x02
+_IFA_F_NODAD, _IFA_F_PERMANENT = 0x02, 0x80
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
@@ -202,14 +202,14 @@ def _link(payload: bytes) -> Link:
 # -- addresses, routes, proxies --------------------------------------------------------------------------------------
 
 
-def addresses(sock: socket.socket, index: int) -> list[str]:
-    """Return a link's addresses with prefix lengths, but for link-local ones."""
+def addresses(sock: socket.socket, index: int, *, permanent: bool = False) -> list[str]:
+    """Return a link's addresses with prefix lengths, but for link-local ones; permanent: those without an end only."""
     found = []
     for payload in dump(sock, _GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
-        _family, prefix, _flags, scope, owner = _IFADDR.unpack_from(payload)
+        _family, prefix, flags, scope, owner = _IFADDR.unpack_from(payload)
         values = dict(attributes(payload[_IFADDR.size :]))
         raw = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
-        if owner == index and raw and scope == _SCOPE_UNIVERSE:
+        if owner == index and raw and scope == _SCOPE_UNIVERSE and (flags & _IFA_F_PERMANENT or not permanent):
             found.append(f"{ipaddress.ip_address(raw)}/{prefix}")
     return found
 

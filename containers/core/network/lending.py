@@ -17,7 +17,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from ..kernel import locking, rtnetlink
 from ..kernel.syscalls import MNT_DETACH, mount, umount
 from ..plans.mount_flags import MS_BIND
 from ..sentences import say
+from . import parents
 
 SUFFIX: Final = ".lent"
 _STEP: Final = "lend a network card"
@@ -41,6 +42,7 @@ _FIRST_INDEX: Final = 2**30
 class Card:
     """A card that was lent, as it was before. nic: the index of the container's NIC.
 
+    addresses: those that were set for good, not by DHCP or advertisements.
     index: its number on the host. inside: its number in there, chosen before it moves; the container cannot change it.
     """
 
@@ -54,6 +56,7 @@ class Card:
     altnames: tuple[str, ...] = ()
     permanent: str = ""
     device: str = ""
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,8 @@ def read(host: Host, container_id: str) -> Lent:
         values: dict[str, Any] = json.loads(path(host, container_id).read_text())
     except FileNotFoundError:
         return Lent()
-    cards = tuple(Card(**{**card, "altnames": tuple(card["altnames"])}) for card in values["cards"])
+    lists = ("altnames", "addresses")
+    cards = tuple(Card(**{**card, **{key: tuple(card.get(key, ())) for key in lists}}) for card in values["cards"])
     return Lent(cards, tuple(Answer(**answer) for answer in values["answers"]))
 
 
@@ -141,6 +145,7 @@ def lend(host: Host, container_id: str, netns_fd: int, *, nic: int, link: str, i
             altnames=found.altnames,
             permanent=found.permanent,
             device=found.device,
+            addresses=tuple(rtnetlink.addresses(sock, found.index, permanent=True)),
         )
         lent = read(host, container_id)
         _write(host, container_id, Lent((*lent.cards, card), lent.answers))
@@ -190,6 +195,9 @@ def answer_for(host: Host, container_id: str, link: str, addresses: list[str]) -
             host, container_id, Lent(lent.cards, (*lent.answers, *(one for one in fresh if one not in lent.answers)))
         )
         failpoint(host.state_dir, "lend.answers")
+        if any(":" in one for one in addresses):
+            parents.answering(host, found.name)
+        failpoint(host.state_dir, "lend.settings")
         try:
             for one in fresh:
                 rtnetlink.proxy(sock, found.index, one.address)
@@ -234,7 +242,7 @@ def unpin(host: Host, container_id: str, *, keep_fd: int | None = None) -> None:
 
 
 def give_back(host: Host, container_id: str, *, only: int | None = None) -> list[str]:
-    """Give the host back what a container was lent: cards with name, other names, MTU and MAC, and up if they were.
+    """Give the host back what a container was lent: cards with name, other names, MTU, MAC and addresses, up if so.
 
     only: of one NIC, by its index, and no answers. Returns in words what could not be had as it was. Nothing lent is
     fine. Raises OSError where the kernel refuses; then it is still written down, for the next time.
@@ -253,6 +261,7 @@ def stop_answering(host: Host, container_id: str, addresses: list[str]) -> None:
             if one.address in addresses:
                 _no_answer(sock, one)
         kept = tuple(one for one in lent.answers if one.address not in addresses)
+        _settle(host, container_id, kept)
         _write(host, container_id, Lent(lent.cards, kept))
 
 
@@ -260,6 +269,12 @@ def _no_answer(sock: socket.socket, one: Answer) -> None:
     found = rtnetlink.find(sock, one.link)
     if found is not None:
         rtnetlink.proxy(sock, found.index, one.address, remove=True)
+
+
+def _settle(host: Host, container_id: str, kept: Sequence[Answer]) -> None:
+    """Set back what cards had before the host answered on them, but for those where it still does."""
+    others = [one for other, lent in borrowers(host).items() if other != container_id for one in lent.answers]
+    parents.settle(host, {one.link for one in (*others, *kept) if ":" in one.address})
 
 
 def _give_back(host: Host, container_id: str, *, only: int | None) -> list[str]:
@@ -274,6 +289,7 @@ def _give_back(host: Host, container_id: str, *, only: int | None) -> list[str]:
         if only is None:
             for one in lent.answers:
                 _no_answer(sock, one)
+            _settle(host, container_id, ())
             lent = Lent(lent.cards)
             _write(host, container_id, lent)
     if not lent.cards:
@@ -307,6 +323,8 @@ def _return(host: Host, sock: socket.socket, container_id: str, card: Card) -> l
         rtnetlink.change(sock, found.index, mtu=card.mtu)
     if card.up:
         rtnetlink.change(sock, found.index, up=True)
+    for text in card.addresses:
+        rtnetlink.add_address(sock, found.index, text)
     return problems
 
 

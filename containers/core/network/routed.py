@@ -65,14 +65,7 @@ def _settings(link: str, nic: Nic, parent: str | None) -> None:
         sysctls.write(f"ipv6/conf/{link}/forwarding", "1")
         sysctls.write(f"ipv6/neigh/{link}/proxy_delay", "0")
         sysctls.forward_ipv6([link, *([parent] if parent else [])])
-        if parent is not None:
-            # only a router answers for others, and a router hears advertisements only where it is told to
-            if sysctls.read(f"ipv6/conf/{parent}/accept_ra") == "1":
-                sysctls.write(f"ipv6/conf/{parent}/accept_ra", "2")
-            sysctls.write(f"ipv6/conf/{parent}/forwarding", "1")
-        for one in (link, parent):
-            if one is not None:
-                sysctls.write(f"ipv6/conf/{one}/proxy_ndp", "1")
+        sysctls.write(f"ipv6/conf/{link}/proxy_ndp", "1")
 
 
 def _be_gateway(sock: socket.socket, index: int, link: str, version: int, gateway: str | None) -> None:
