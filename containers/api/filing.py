@@ -24,6 +24,7 @@ from .parsing import Body
 
 router = Router(tags=["files"])
 _PATH = r"Absolute; a byte is \xNN, a backslash \\ (as `path` of an entry gives it). Links lead to places inside."
+_ONLY = "Names in the directory, each as the end of its entry's `path`; may be given more than once."
 
 Where = Annotated[str, Query(max_length=20000, description=_PATH)]
 Point = Annotated[str, Query(default="", max_length=63, description="A snapshot; what it is now where left out.")]
@@ -81,10 +82,18 @@ async def get_file(request: HttpRequest, name: str, path: Where, snapshot: Point
 
 
 @router.get("/containers/{name}/files/archive", summary="Take a directory, as a tar archive")
-async def get_directory(request: HttpRequest, name: str, path: Where, snapshot: Point) -> HttpResponseBase:
-    """A file or directory with all in it; what is mounted below it stays out."""
-    container, where = await sync_to_async(asking.prepare_taking)(actor(request), name, path, snapshot=snapshot)
-    return download(await filing.stream(container.pk, "archive", where, snapshot=snapshot), suffix=".tar")
+async def get_directory(
+    request: HttpRequest,
+    name: str,
+    path: Where,
+    snapshot: Point,
+    only: Annotated[list[str], Query(default_factory=list, max_length=1000, description=_ONLY)],
+) -> HttpResponseBase:
+    """A file or directory with all in it, or what of a directory is named; what is mounted below stays out."""
+    prepare = sync_to_async(asking.prepare_archive)
+    container, where, names = await prepare(actor(request), name, path, only, snapshot=snapshot)
+    found = await filing.stream(container.pk, "archive", where, snapshot=snapshot, only=names)
+    return download(found, suffix=".tar")
 
 
 @router.put("/containers/{name}/files/content", summary="Write a file")

@@ -7,7 +7,7 @@ Each change has a record in the audit trail from before it is made, with its out
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from panel.accounts.actor import Actor
 
 from ..clients import filing
 from ..core.errors import CoreError, PolicyDenied, SpecError
-from ..core.filenames import parsed, shown
+from ..core.filenames import one_name, parsed, shown
 from ..models import Container
 from . import uploads
 from .access import find_container
@@ -86,10 +86,21 @@ def text(actor: Actor, name: str, path: str, *, snapshot: str = "") -> dict[str,
 
 def prepare_taking(actor: Actor, name: str, path: str, *, snapshot: str = "") -> tuple[Container, str]:
     """Check that somebody may take a file or directory, and tell the audit trail; returns the path for the filer."""
-    container, where = _seen(actor, name, snapshot), parsed(path)
-    detail = {"path": shown(where), **({"snapshot": snapshot} if snapshot else {})}
-    audit.record(actor, "file.read", "container", name, project=container.project.name, detail=detail)
+    container, where, _names = prepare_archive(actor, name, path, (), snapshot=snapshot)
     return container, where
+
+
+def prepare_archive(
+    actor: Actor, name: str, path: str, only: Sequence[str], *, snapshot: str = ""
+) -> tuple[Container, str, list[str]]:
+    """Do the same for what is to be taken of a directory, by name; returns the names for the filer, too."""
+    container, where = _seen(actor, name, snapshot), parsed(path)
+    names = list(dict.fromkeys(one_name(one, field="only") for one in only))
+    detail: dict[str, Any] = {"path": shown(where), **({"snapshot": snapshot} if snapshot else {})}
+    if names:
+        detail["only"] = [shown(one) for one in names]
+    audit.record(actor, "file.read", "container", name, project=container.project.name, detail=detail)
+    return container, where, names
 
 
 def write(

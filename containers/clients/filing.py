@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,6 +97,7 @@ def _answer(line: bytes) -> dict[str, Any]:
     )
 
 
-async def stream(container_id: str, verb: str, path: str, *, snapshot: str = "") -> Stream:
-    """Begin the answer to content or archive; raises as ask does."""
-    return await begun(socket_path(), _request(container_id, verb, snapshot, {"path": path}), _answer)
+async def stream(container_id: str, verb: str, path: str, *, snapshot: str = "", only: Sequence[str] = ()) -> Stream:
+    """Begin the answer to content or archive; raises as ask does. only: what an archive of a directory is to hold."""
+    asked = {"path": path, **({"only": list(only)} if verb == "archive" else {})}
+    return await begun(socket_path(), _request(container_id, verb, snapshot, asked), _answer)

@@ -77,13 +77,17 @@ _ASKED: Final[dict[str, dict[str, _Types]]] = {
     "entry": _PATH,
     "text": _PATH,
     "content": _PATH,
-    "archive": _PATH,
+    "archive": {**_PATH, "only": (list,)},
     "write": {**_PATH, "size": (int,), "etag": (str,), "replace": (bool,), "mode": (int, None)},
     "make": {**_PATH, "mode": (int, None)},
     "rename": {**_PATH, "to": (str,)},
     "remove": {**_PATH, "recursive": (bool,)},
     "attributes": {**_PATH, "mode": (int, None), "user": (str, None), "group": (str, None), "recursive": (bool,)},
 }
+
+
+def _is_name(value: Any) -> bool:
+    return type(value) is str and value not in ("", ".", "..") and not {"/", "\0"} & set(value)
 
 
 def _fits(verb: str, asked: dict[str, Any]) -> bool:
@@ -96,5 +100,7 @@ def _fits(verb: str, asked: dict[str, Any]) -> bool:
         if (None if value is None else type(value)) not in types:
             return False
         if type(value) is int and value < 0:
+            return False
+        if type(value) is list and not all(map(_is_name, value)):
             return False
     return all(asked[name].startswith("/") and "\0" not in asked[name] for name in ("path", "to") if name in asked)

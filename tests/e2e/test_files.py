@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tarfile
 from pathlib import Path
 
 import httpx
@@ -39,6 +40,54 @@ def test_browse_send_edit_take_and_put_back(instance: Instance, api: httpx.Clien
         expect(files.get_by_role("link", name=sent.name)).to_be_visible()
         expect(files.locator("tr", has_text=sent.name)).to_contain_text("9.8 MiB")
         assert axe(page) == []
+        # a whole folder, twice: what is there already is asked about once
+        folder = tmp_path / "site"
+        (folder / "css").mkdir(parents=True)
+        (folder / "index.html").write_text("one")
+        (folder / "css" / "main.css").write_text("two")
+        page.set_input_files("[data-folder-input]", folder)
+        expect(files.get_by_role("link", name="site", exact=True)).to_be_visible()
+        expect(page.locator(".upload-row", has_text="site/")).to_contain_text("Done")
+        (folder / "index.html").write_text("three")
+        (folder / "css" / "more.css").write_text("four")
+        expect(page.locator(".upload-row")).to_have_count(0)
+        page.set_input_files("[data-folder-input]", folder)
+        dialog = page.locator("#dialog[open]")
+        expect(dialog).to_contain_text("2 of 3 files are there already.")
+        dialog.get_by_role("button", name="Replace").click()
+        expect(page.locator(".upload-row", has_text="site/")).to_contain_text("Done")
+        told = run(api, name, "sh", "-c", "cd /srv/www/site; cat index.html css/main.css css/more.css")["stdout"]
+        assert told == "threetwofour"
+        # several at once: taken, moved, deleted
+        for one in ("conf", "site"):
+            page.get_by_label(f"Select {one}", exact=True).check()
+        bar = page.get_by_role("region", name="Selected files")
+        expect(bar).to_contain_text("2 selected")
+        with page.expect_download() as taking:
+            bar.get_by_role("link", name="Download as tar").click()
+        with tarfile.open(taking.value.path()) as archive:
+            wanted = ["conf", "site", "site/css", "site/css/main.css", "site/css/more.css", "site/index.html"]
+            assert sorted(archive.getnames()) == wanted
+        page.get_by_label("Select conf", exact=True).uncheck()
+        bar.get_by_role("button", name="Move…").click()
+        page.get_by_label("Into the directory").fill("/srv")
+        dialog.get_by_role("button", name="Move", exact=True).click()
+        expect(files.get_by_role("link", name="site", exact=True)).to_have_count(0)
+        expect(bar).to_be_hidden()
+        page.get_by_label("Select all that are shown").check()
+        expect(bar).to_contain_text("2 selected")
+        page.get_by_label(f"Select {sent.name}", exact=True).uncheck()
+        page.get_by_label("Select conf", exact=True).uncheck()
+        expect(bar).to_be_hidden()
+        page.goto(f"/containers/{name}/files?path=/srv")
+        page.get_by_label("Select site", exact=True).check()
+        bar.get_by_role("button", name="Delete…").click()
+        expect(dialog).to_contain_text("site")
+        dialog.get_by_role("button", name="Delete", exact=True).click()
+        expect(files.get_by_role("link", name="site", exact=True)).to_have_count(0)
+        page.goto(f"/containers/{name}/files?path=/srv/www")
+        expect(files.get_by_role("link", name="conf")).to_be_visible()
+        page.wait_for_load_state()
         # edited by somebody else meanwhile: nothing is overwritten silently
         held: list[Route] = []
         page.route(re.compile(r"/editor[^/]*\.js"), lambda route: held.append(route))

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import tarfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,8 @@ def text(spec, path: str) -> dict:
     return client.ask(spec.id, "text", {"path": path})
 
 
-async def content(spec, path: str, verb: str = "content") -> bytes:
-    stream = await client.stream(spec.id, verb, path)
+async def content(spec, path: str, verb: str = "content", only: Sequence[str] = ()) -> bytes:
+    stream = await client.stream(spec.id, verb, path, only=only)
     return b"".join([piece async for piece in stream])
 
 
@@ -110,6 +111,23 @@ async def test_files_are_seen_written_and_taken_as_the_containers_root(host, spe
     assert await content(spec, "/srv/motd") == b"other\n"
     with tarfile.open(fileobj=io.BytesIO(await content(spec, "/srv", "archive"))) as archive:
         assert [(one.name, one.uid, one.mode) for one in archive] == [("srv", 0, 0o755), ("srv/motd", 1000, 0o640)]
+    # of a directory what is named alone, with all in it
+    client.ask(spec.id, "make", {"path": "/srv/d", "mode": None})
+    write(spec, "/srv/d/one", b"1")
+    write(spec, "/srv/left", b"2")
+    for path, only, found in (
+        ("/srv", ["d", "motd"], ["d", "d/one", "motd"]),
+        ("/", ["srv"], ["srv", "srv/d", "srv/d/one", "srv/left", "srv/motd"]),
+    ):
+        with tarfile.open(fileobj=io.BytesIO(await content(spec, path, "archive", only))) as archive:
+            assert sorted(archive.getnames()) == found
+    for path, only, error in (
+        ("/srv", ["motd", "none"], NotFound),
+        ("/srv/motd", ["x"], SpecError),
+        ("/srv", ["../etc"], SpecError),
+    ):
+        with pytest.raises(error):
+            await content(spec, path, "archive", only)
     client.ask(spec.id, "remove", {"path": "/srv", "recursive": True})
     assert "srv" not in names(spec)
     with pytest.raises(NotFound):

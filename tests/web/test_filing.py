@@ -7,6 +7,7 @@ import itertools
 import pytest
 from django.test import Client
 
+from containers.asking import filing as asking
 from containers.asking import services
 from containers.clients import filing as client
 from containers.core.errors import Changed, NotFound, StorageFull
@@ -118,6 +119,15 @@ def test_a_path_that_leads_out_is_refused_before_anybody_is_asked(team, alice, a
         assert_error(answer, 422, "invalid-value", "path")
     assert_error(api.post(f"{FILES}/rename", {"path": "/a", "to": plain}), 422, "invalid-value", "to")
     assert asked == []
+
+
+def test_only_names_of_the_directory_itself_are_taken_of_it(team, alice, asked):
+    make_container(team)
+    for name in ("..", "a/b", "/a", "", "a%00b", "%5Cq"):
+        assert_error(Api(alice).get(f"{FILES}/archive?path=/srv&only=a&only={name}"), 422, "invalid-value", "only")
+    who, names = actor(alice), ["a", r"b\x0a", "a"]
+    assert asking.prepare_archive(who, "web-1", "/srv", names)[1:] == ("/srv", ["a", "b\n"])
+    assert AuditRecord.objects.latest("pk").detail == {"path": "/srv", "only": ["a", r"b\n"]}
 
 
 def test_bad_input(team, alice, asked, settings, tmp_path):

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ..filenames import shown, written
@@ -225,11 +225,14 @@ def content(root_fd: int, path: str, begin: Begin, write: verbs.Write) -> None:
         os.close(fd)
 
 
-def archive(root_fd: int, path: str, begin: Begin, write: verbs.Write) -> None:
-    """Write a file or a directory with all in it as a tar archive; other file systems below it are left out."""
+def archive(root_fd: int, path: str, only: Sequence[str], begin: Begin, write: verbs.Write) -> None:
+    """Write a file or a directory with all in it as a tar archive; other file systems below it are left out.
+
+    only: what to take of a directory, by name; all of it where there is none.
+    """
     if path == "/":
-        verbs.archive([root_fd], "/", begin, write, one_file_system=True)
+        verbs.archive([root_fd], "/", begin, write, only=only, one_file_system=True)
         return
     with place(root_fd, path, follow=True) as found:
         _ = found.present
-        verbs.archive([found.parent_fd], found.name, begin, write, one_file_system=True)
+        verbs.archive([found.parent_fd], found.name, begin, write, only=only, one_file_system=True)

@@ -133,7 +133,7 @@ def _answered(verb: str, asked: dict[str, Any], roots: list[int], stream: _Strea
         case "content":
             looking.content(root_fd, path, stream.begin, stream.write)
         case "archive":
-            looking.archive(root_fd, path, stream.begin, stream.write)
+            looking.archive(root_fd, path, asked["only"], stream.begin, stream.write)
         case "write":
             return writing.write(root_fd, path, asked, stream.go, stream.read)
         case "make":

@@ -129,16 +129,23 @@ def archive(
     begin: Callable[[dict[str, Any]], None],
     write: Write,
     *,
+    only: Sequence[str] = (),
     one_file_system: bool = False,
 ) -> None:
     """Write a file or a directory with all in it as a tar archive (pax): owners, modes, times, links, devices, xattrs.
 
-    Names begin with the last name of the path. one_file_system: of one layer; what is mounted below stays empty.
-    Raises Refused.
+    Names begin with the last name of the path. only: what to take of a directory, by name; names begin with that then.
+    one_file_system: of one layer; what is mounted below stays empty. Raises Refused.
     """
     tree = Merged(top)
-    with _found(tree, path) as (level, entry):
+    with _found(tree, path) as (level, entry), contextlib.ExitStack() as held:
         name = "root" if entry is None else entry.name
+        inner = level
+        if only and entry is not None:
+            if not entry.is_directory:
+                raise Refused("invalid-value", "This is not a directory.")
+            inner = held.enter_context(tree.below(level, entry.name))
+        chosen = [_present(tree, inner, one) for one in only]
         begin({"name": shown(name)})
         out = tarfile.open(
             fileobj=_Sink(write), mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
@@ -147,11 +154,21 @@ def archive(
         if one_file_system:
             device = os.fstat(top[0]).st_dev if entry is None else entry.status.st_dev
         packer = _Packer(tree, out, device)
-        if entry is None:
+        if only:
+            for one in chosen:
+                packer.entry(inner, one, one.name, 0)
+        elif entry is None:
             packer.inside(level, ".", 0)
         else:
             packer.entry(level, entry, name, 0)
         out.close()
+
+
+def _present(tree: Merged, level: Level, name: str) -> Entry:
+    found = tree.look(level, name)
+    if found is None:
+        raise Refused("not-found", "There is no such file or directory.")
+    return found
 
 
 class _Sink(io.RawIOBase):
