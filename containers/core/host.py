@@ -55,17 +55,17 @@ class Host:
         """/run/boxroom/ID: short, because socket paths end at 107 bytes."""
         return RUN_ROOT / self.instance
 
-    @property
+    @cached_property
     def store_dir(self) -> Path:
         """The host store, readable by root only."""
         return self.state_dir / "host"
 
-    @property
+    @cached_property
     def containers_dir(self) -> Path:
         """One directory per container, named by id."""
         return self.store_dir / "containers"
 
-    @property
+    @cached_property
     def layers_dir(self) -> Path:
         """One directory per read-only layer."""
         return self.store_dir / "layers"
@@ -166,7 +166,7 @@ class Host:
 
     def spec_path(self, container_id: str) -> Path:
         """Return the path of a container's spec."""
-        return self.container_dir(container_id) / "spec.json"
+        return self.containers_dir / container_id / "spec.json"
 
     def supervisor_dir(self) -> Path:
         """Return the directory of the supervisors' sockets and run files (root:boxroom, 0750)."""
@@ -220,7 +220,7 @@ class Host:
         """The private Redis's socket, in a directory of the Redis user's."""
         return self.run_dir / "redis" / "redis.sock"
 
-    @property
+    @cached_property
     def locks_dir(self) -> Path:
         """Files for flock; they die with their holders."""
         return self.run_dir / "locks"

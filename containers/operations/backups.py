@@ -17,7 +17,7 @@ from ..core.archives.unpacking import BadArchive
 from ..core.backups import form, places
 from ..core.backups.place import File, Place
 from ..core.errors import CoreError, NotFound
-from ..core.hoststore import store
+from ..core.hoststore import every, store
 from ..core.hoststore.pools import open_pool
 from ..core.images import staging
 from ..core.lifecycle import backing, pooling
@@ -189,7 +189,7 @@ def _make(job: Job, container: Container, manifest: form.Manifest, layers: tuple
     job.progress(90, "Making the container")
     stack = backing.stack_of(manifest, layers)
     machine_id = manifest.container.get("machine_id")
-    here = store.load_all(job.host)[0].values()
+    here = every.load_all(job.host)[0].values()
     # whoever has the same machine id here is the one that it was made of: then this is another
     twin = not fitting.is_machine_id(machine_id) or any(one.machine_id == machine_id for one in here)
     if not twin:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..core import filenames, images
 from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied
 from ..core.host import Host
-from ..core.hoststore import basket, more_ids, points, store
+from ..core.hoststore import basket, every, more_ids, points, store
 from ..core.images import base, downloading, simplestreams, staging
 from ..core.lifecycle import (
     attaching,
@@ -78,7 +78,7 @@ class KernelRuntime:
         return list(running.sweep(self.host))
 
     def stored(self) -> dict[str, Spec]:
-        return store.load_all(self.host)[0]
+        return every.load_all(self.host)[0]
 
     def snapshots(self, container_id: str) -> dict[str, dict[str, Any]]:
         found = store.snapshots(self.host, container_id)

@@ -6,7 +6,7 @@ import dataclasses
 
 from ..core.errors import CoreError
 from ..core.host import Host
-from ..core.hoststore import store
+from ..core.hoststore import every, store
 from ..models import Container, Operation
 
 
@@ -15,7 +15,7 @@ def carry_names(host: Host) -> int:
 
     A container that an operation works on is left for the next time.
     """
-    stored, _damaged = store.load_all(host)
+    stored, _damaged = every.load_all(host)
     rows = Container.objects.filter(pk__in=list(stored)).exclude(operations__status__in=Operation.UNFINISHED)
     changed = 0
     for container_id, name in rows.values_list("pk", "project__name"):

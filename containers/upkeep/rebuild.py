@@ -41,6 +41,8 @@ IMAGES: Final[dict[str, tuple[dict[str, Any], str]]] = {
     ),
 }
 DEFAULT: Final = "default"
+_COMPARED: Final = ("note", "layers", "pinned", "expires_at", "kind")
+"""What a snapshot's row says and people can change."""
 
 
 def setup(host: CoreHost, runtime: Runtime) -> Host:
@@ -107,15 +109,36 @@ def mend_rows(host: Host, runtime: Runtime, core_host: CoreHost) -> list[str]:
     # the trash before the containers: what is put back meanwhile is seen at one of the two places
     mended += empty_rows(host, runtime.basket())
     stored = runtime.stored()
+    rows = Container.objects.only("name").in_bulk(list(stored))
+    points_of = _known_points(host)
     for container_id, spec in stored.items():
-        row = Container.objects.filter(pk=container_id).first()
+        row = rows.get(container_id) or Container.objects.filter(pk=container_id).first()
         # deleted since the store was read: its row went after its directory
         if row is None and container_id in runtime.observe(container_id):
             mended += _remake(host, spec, core_host)
             row = Container.objects.filter(pk=container_id).first()
-        if row is not None and queue.unfinished(row) is None:
+        # looked at once more where an operation may have been at work between the two looks
+        alike = row is not None and points_of.get(container_id, {}) == _told_points(runtime, container_id)
+        if row is not None and not alike and queue.unfinished(row) is None:
             mended += _mend_snapshots(row, runtime)
     return mended
+
+
+def _known_points(host: Host) -> dict[str, dict[str, tuple[Any, ...]]]:
+    """Return what the rows say of every container's snapshots, by container and name."""
+    found: dict[str, dict[str, tuple[Any, ...]]] = {}
+    rows = Snapshot.objects.filter(container__host=host).order_by()
+    for container_id, name, *values in rows.values_list("container_id", "name", *_COMPARED):
+        found.setdefault(container_id, {})[name] = tuple(values)
+    return found
+
+
+def _told_points(runtime: Runtime, container_id: str) -> dict[str, tuple[Any, ...]]:
+    """Return what the store says of a container's snapshots, as `_known_points` does of one."""
+    return {
+        name: tuple(points.columns_of(found)[column] for column in _COMPARED)
+        for name, found in runtime.snapshots(container_id).items()
+    }
 
 
 def _mend_images(host: Host, runtime: Runtime) -> list[str]:
@@ -201,7 +224,7 @@ def _mend_snapshots(container: Container, runtime: Runtime) -> list[str]:
 def _unlike(row: Snapshot, found: dict[str, Any]) -> bool:
     """Whether what a row says of a snapshot, and people can change, is not what the store says."""
     columns = points.columns_of(found)
-    return any(getattr(row, name) != columns[name] for name in ("note", "layers", "pinned", "expires_at", "kind"))
+    return any(getattr(row, name) != columns[name] for name in _COMPARED)
 
 
 def disagreements(host: Host, runtime: Runtime) -> list[dict[str, Any]]:

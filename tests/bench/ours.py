@@ -18,7 +18,7 @@ import httpx
 from websockets.sync.client import ClientConnection, connect
 
 from containers.core.host import Host
-from containers.core.hoststore import store
+from containers.core.hoststore import every
 from containers.core.lifecycle import running
 from containers.core.model.spec import Spec
 from containers.core.network import networks
@@ -156,7 +156,7 @@ class Ours:
 
     def spec(self, name: str) -> Spec:
         """Return a container's spec from the host's store."""
-        return next(spec for spec in store.load_all(self.host)[0].values() if spec.name == name)
+        return next(spec for spec in every.load_all(self.host)[0].values() if spec.name == name)
 
     def root(self, name: str) -> Path:
         """Return where the container's writes are seen."""

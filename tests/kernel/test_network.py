@@ -430,6 +430,17 @@ def test_ensure_all_twice_changes_nothing_and_keeps_dnsmasq(lan: Lan) -> None:
     assert networks.ensure_all(lan.host, [lan.config], [spec]) == []
     assert run("nft list ruleset | sed 's/packets.*bytes [0-9]*//'") == before
     assert dnsmasq.running(lan.host) == pid
+    # nothing is even asked for twice; what somebody else takes away comes back, and so does what is new
+    made = nft.generation()
+    networks.ensure_all(lan.host, [lan.config], [spec])
+    assert nft.generation() == made
+    run(f"nft flush map bridge {lan.host.nft_table} own")
+    networks.ensure_all(lan.host, [lan.config], [spec])
+    assert run("nft list ruleset | sed 's/packets.*bytes [0-9]*//'") == before
+    networks.ensure_all(lan.host, [lan.config], [])
+    assert nft.elements(lan.host) == []
+    networks.ensure_all(lan.host, [lan.config], [spec])
+    assert run("nft list ruleset | sed 's/packets.*bytes [0-9]*//'") == before
     os.kill(pid, 9)
     wait_until(lambda: dnsmasq.running(lan.host) is None)
     networks.ensure_all(lan.host, [lan.config], [spec])

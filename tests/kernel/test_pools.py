@@ -18,7 +18,7 @@ import pytest
 
 from containers.core.errors import SetupFailed, StorageFull
 from containers.core.host import Host
-from containers.core.hoststore import pools, store
+from containers.core.hoststore import every, pools, store
 from containers.core.hoststore.pools import Pool
 from containers.core.kernel import subvolumes
 from containers.core.lifecycle import pooling, resizing, running, stored
@@ -156,7 +156,7 @@ def test_a_full_pool_refuses_and_keeps_what_is_in_it(host, layer, pool, containe
 
 def test_what_a_backup_brings_lies_in_the_pool_or_is_gone(host, pool, container):
     stored.snapshot(host, container(name="one").id, "kept")
-    spec = store.load_all(host)[0].popitem()[1]
+    spec = every.load_all(host)[0].popitem()[1]
     (upper(host, spec) / "f").write_text("kept")
     made = on_backups.exported(host, spec)
     before, alone = fingerprint(host, spec.id), set(os.listdir(pool.layers_dir))

@@ -18,7 +18,7 @@ import pytest
 from containers.core import cgroups, failpoints
 from containers.core.errors import AlreadyExists, Busy, InvalidTransition, NotFound, SetupFailed, SpecError
 from containers.core.failpoints import MARKER
-from containers.core.hoststore import store
+from containers.core.hoststore import every, store
 from containers.core.kernel import files
 from containers.core.lifecycle import running, snapshots, stored
 from containers.core.model.spec import Spec
@@ -63,6 +63,47 @@ def twin_of(spec: Spec, **changes: object) -> Spec:
         machine_id=secrets.token_hex(16),
         **changes,
     )
+
+
+# what there is
+
+
+def test_every_spec_is_told_as_it_is_now_and_read_again_only_where_it_has_changed(host, container, monkeypatch):
+    one, two = container(), container()
+    read_again: list[str] = []
+
+    def load(at, container_id):
+        read_again.append(container_id)
+        return real(at, container_id)
+
+    real = store.load
+    monkeypatch.setattr(store, "load", load)
+
+    def settled() -> bool:
+        """Whether all files are old enough to be believed."""
+        read_again.clear()
+        return every.load_all(host)[0].keys() >= {one.id, two.id} and not read_again
+
+    wait_until(settled, what="nothing is read again")
+    assert every.load_all(host) == ({one.id: real(host, one.id), two.id: real(host, two.id)}, {})
+    store.save(host, dataclasses.replace(one, description="other"))
+    assert every.load_all(host)[0][one.id].description == "other"
+    assert set(read_again) == {one.id}
+    # by hand and in place, to another of the same length
+    path = host.spec_path(one.id)
+    wait_until(settled, what="nothing is read again")
+    path.write_text(path.read_text().replace('"other"', '"third"'))
+    assert every.load_all(host)[0][one.id].description == "third"
+    root = store.load_root(host, two.id)
+    store.exchange(host, dataclasses.replace(two, description="by root.json"), root)
+    assert every.load_all(host)[0][two.id].description == "by root.json"
+    path.write_text("{")
+    specs, damaged = every.load_all(host)
+    assert (set(specs), set(damaged)) == ({two.id}, {one.id})
+    path.unlink()
+    assert every.load_all(host)[1] == {one.id: "spec.json is missing."}
+    store.save(host, one)
+    assert every.load_all(host)[0][one.id] == real(host, one.id)
 
 
 # what a snapshot holds

@@ -139,21 +139,6 @@ def settle(host: Host, container_id: str) -> bool:
     return pending
 
 
-def load_all(host: Host) -> tuple[dict[str, Spec], dict[str, str]]:
-    """Return the specs by id, and, for what can't be read, the reason by id."""
-    specs: dict[str, Spec] = {}
-    damaged: dict[str, str] = {}
-    for container_id in container_ids(host):
-        try:
-            specs[container_id] = load(host, container_id)
-        except NotFound:
-            if host.container_dir(container_id).exists():
-                damaged[container_id] = "spec.json is missing."
-        except Exception as error:  # noqa: BLE001  whatever is wrong with one must not hide the others
-            damaged[container_id] = str(error)
-    return specs, damaged
-
-
 def root_path(host: Host, container_id: str) -> Path:
     """Return the path of the file that says what a container's root is made of."""
     return host.container_dir(container_id) / "root.json"

@@ -22,7 +22,7 @@ from ..cgroups import detect
 from ..cgroups.base import Cgroups
 from ..errors import CoreError
 from ..host import IDS_PER_CONTAINER, Host
-from ..hoststore import claims, store
+from ..hoststore import claims, every, store
 from ..kernel import syscalls
 from ..kernel.pids import start_time
 from ..model.network_config import NetworkConfig
@@ -61,7 +61,7 @@ class Scene:
 
 def scene(host: Host, configs: Sequence[NetworkConfig] | None = None) -> Scene:
     """Look at what there is. configs: the instance's networks; None leaves bridges alone."""
-    specs, _damaged = store.load_all(host)
+    specs, _damaged = every.load_all(host)
     stored_ids = frozenset(store.container_ids(host))
     live = frozenset(container_id for _pid, container_id in supervisors(host)) & stored_ids
     return Scene(host, detect.open(host), specs, stored_ids, live, configs)

@@ -154,6 +154,9 @@ _KNOWN: Final[dict[str, Contents]] = {}
 Listing the table of hundreds of containers takes a tenth of a second."""
 
 
+_WHOLE: Final[dict[str, tuple[int, bool, Sequence[NetworkConfig], Sequence[Spec]]]] = {}
+"""What each instance's tables were made for the last time as a whole, and the generation since then."""
+
 _CHANGING: Final = threading.Lock()
 """One change at a time: nft reads a table again from the start when somebody changes it meanwhile."""
 
@@ -210,9 +213,21 @@ def wanted(spec: Spec) -> set[tuple[str, tuple[str, ...]]]:
 
 
 def ensure_whole(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) -> None:
-    """Make both tables say exactly what these networks and containers need, in one transaction."""
-    ipv6 = host_has_ipv6()
-    _change(host, lambda: run(_drop_stale_chains(host, specs) + ruleset.whole(host, configs, specs, ipv6=ipv6)))
+    """Make both tables say exactly what these networks and containers need, in one transaction.
+
+    Nothing is done where this process did the same before, and nobody has changed any rule of the host's since.
+    """
+    ipv6, needed = host_has_ipv6(), (tuple(configs), tuple(specs))
+
+    def make() -> None:
+        before = generation()
+        run(_drop_stale_chains(host, specs) + ruleset.whole(host, configs, specs, ipv6=ipv6))
+        # higher than that: somebody else has changed something meanwhile, before or after
+        if generation() == before + 1:
+            _WHOLE[host.nft_table] = (before + 1, ipv6, *needed)
+
+    if _WHOLE.get(host.nft_table) != (generation(), ipv6, *needed):
+        _change(host, make)
 
 
 def ensure_network(host: Host, config: NetworkConfig) -> None:
