@@ -283,6 +283,8 @@ class Operation(models.Model):
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.QUEUED)
     progress_pct = models.PositiveSmallIntegerField(default=0)
     message = models.CharField(max_length=500, blank=True)
+    said = JSON(null=True, blank=True)
+    """The message as it can be said in another language (core.sentences.as_json); None where it is its own template."""
     log = models.TextField(blank=True)
     """The last 64 KiB of what a build printed."""
     error = JSON(null=True, blank=True)

@@ -19,6 +19,7 @@ from django.utils import timezone
 from panel.accounts import audit
 
 from ..core.model.states import Status
+from ..core.sentences import as_json
 from ..messaging.notices import notify
 from ..models import Container, Event, Host, Image, Network, Operation
 
@@ -78,14 +79,20 @@ def requeue(operation: Operation, *, message: str) -> bool:
     """Give a running operation back whose owner is gone; False where it has moved meanwhile."""
     moved = Operation.objects.filter(
         pk=operation.pk, status=Operation.Status.RUNNING, owner=operation.owner, attempts=operation.attempts
-    ).update(status=Operation.Status.QUEUED, owner=None, message=message[:MESSAGE_MAX_CHARS], rung_at=timezone.now())
+    ).update(status=Operation.Status.QUEUED, owner=None, rung_at=timezone.now(), **_worded(message))
     if moved:
         notify("operation", operation.pk)
     return bool(moved)
 
 
+def _worded(message: str) -> dict[str, Any]:
+    return {"message": message[:MESSAGE_MAX_CHARS], "said": as_json(message)}
+
+
 def save_progress(operation: Operation, **fields: Any) -> None:
     """Write what a running operation tells of itself: progress_pct, message, log, journal, cancellable."""
+    if "message" in fields:
+        fields |= _worded(fields["message"])
     Operation.objects.filter(pk=operation.pk, status=Operation.Status.RUNNING).update(**fields)
     if fields.keys() & {"progress_pct", "message", "log", "cancellable"}:
         notify("operation", operation.pk)
@@ -102,7 +109,7 @@ def finish(
     """End an operation and close its audit record; False where it had ended already."""
     values: dict[str, Any] = {
         "status": status,
-        "message": message[:MESSAGE_MAX_CHARS],
+        **_worded(message),
         "error": error,
         "cancellable": False,
         "finished_at": timezone.now(),

@@ -69,7 +69,7 @@ def export(job: Job) -> None:
             },
         )
         records.add_event(container, "backup", reason=file, operation=job.operation)
-    job.message = f"Written to {place.name}: {file}."
+    job.message = say("Written to %(place)s: %(file)s.", place=place.name, file=file)
 
 
 def undo_export(job: Job) -> None:
@@ -90,7 +90,8 @@ def verify(job: Job) -> None:
         raise
     _verified(job, row, problem="")
     layers = len(outcome.manifest.sizes)
-    job.message = f"Whole: {layers} layers, {len(outcome.manifest.points)} snapshots."
+    points_there = len(outcome.manifest.points)
+    job.message = say("Whole: layers: %(layers)s, snapshots: %(snapshots)s.", layers=layers, snapshots=points_there)
 
 
 def _verified(job: Job, row: Backup, *, problem: str) -> None:
@@ -123,7 +124,7 @@ def scan(job: Job) -> None:
         job.refuse_if_cancelled()
         job.progress(100 * number // len(fresh), file)
         _found(job, place, there[file])
-    job.message = f"{len(fresh)} found, {len(gone)} gone."
+    job.message = say("%(found)s found, %(gone)s gone.", found=len(fresh), gone=len(gone))
 
 
 def _found(job: Job, place: Place, one: File) -> None:
@@ -167,7 +168,7 @@ def take_in(job: Job) -> None:
         job.progress(95, "Starting")
         lifecycle.start_container(job, container)
     left = ", ".join(job.journal.get("left_out", ()))
-    job.message = f"Restored. Left out: {left}." if left else "Restored."
+    job.message = say("Restored. Left out: %(left)s.", left=left) if left else "Restored."
 
 
 def _fit(job: Job, manifest: form.Manifest) -> None:
@@ -278,7 +279,7 @@ def put_back(job: Job) -> None:
         lifecycle.start_container(job, container)
     else:
         job.settle(container)
-    job.message = f"Restored; {asked['safety']} takes it back."
+    job.message = say("Restored; %(safety)s takes it back.", safety=asked["safety"])
 
 
 def undo_put_back(job: Job) -> None:
@@ -290,7 +291,7 @@ def undo_put_back(job: Job) -> None:
         try:
             lifecycle.start_container(job, container)
         except (CoreError, OSError) as error:
-            job.message = f"It could not be started again either: {error}"
+            job.log(f"It could not be started again either: {error}\n")
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ def run(job: Job) -> None:
     if not targets:
         raise NotFound(say("%(name)s is gone.", name=job.arguments["name"]))
     for number, target in enumerate(targets):
-        job.progress(100 * number // len(targets), f"Cloning to {target.name}")
+        job.progress(100 * number // len(targets), say("Cloning to %(name)s", name=target.name))
         if target.pk not in job.journal.get("made", []):
             _make(job, source, target)
             job.remember(made=[*job.journal.get("made", []), target.pk])
@@ -29,7 +29,9 @@ def run(job: Job) -> None:
         for target in targets:
             lifecycle.start_container(job, target)
     names = [target.name for target in targets]
-    job.message = f"Cloned to {names[0]}." if len(names) == 1 else f"Cloned to {names[0]} … {names[-1]}."
+    job.message = say("Cloned to %(name)s.", name=names[0])
+    if len(names) > 1:
+        job.message = say("Cloned to %(name)s … %(last)s.", name=names[0], last=names[-1])
 
 
 def _targets(job: Job) -> list[Container]:

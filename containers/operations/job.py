@@ -82,7 +82,7 @@ class Job:
 
     def progress(self, pct: int, message: str) -> None:
         """Tell how far it is, 0..100."""
-        self._tell(progress_pct=max(0, min(100, int(pct))), message=message[: records.MESSAGE_MAX_CHARS])
+        self._tell(progress_pct=max(0, min(100, int(pct))), message=message)
 
     def log(self, text: str) -> None:
         """Add to the log, whose last 64 KiB are kept."""

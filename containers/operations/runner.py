@@ -132,7 +132,7 @@ def _end(job: Job, status: str, message: str, error: dict[str, Any] | None) -> N
         with contextlib.suppress(CoreError, OSError):
             job.runtime.tidy()
     if 1 < job.operation.attempts <= ATTEMPTS_MAX:
-        message += " (Its worker was lost on the way; it was resumed.)"
+        message = say("%(why)s (Its worker was lost on the way; it was resumed.)", why=message)
     records.finish(job.operation, status, message=message, error=error)
 
 

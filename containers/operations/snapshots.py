@@ -36,7 +36,7 @@ def take(job: Job) -> None:
     _stands(container, _found(job, kept.name))
     records.add_event(container, "snapshot", reason=kept.name, operation=job.operation)
     job.settle(container)
-    job.message = f"Snapshot {kept.name} taken."
+    job.message = say("Snapshot %(name)s taken.", name=kept.name)
 
 
 def change(job: Job) -> None:
@@ -54,7 +54,7 @@ def change(job: Job) -> None:
         for one, found in job.runtime.snapshots(container.pk).items():
             points.take(container, one, found)
     notify("container", container.pk)
-    job.message = f"Snapshot {new_name} changed."
+    job.message = say("Snapshot %(name)s changed.", name=new_name)
 
 
 def remove(job: Job) -> None:
@@ -66,7 +66,7 @@ def remove(job: Job) -> None:
         basket.mirror(job, thrown.id if thrown else "")
         Snapshot.objects.filter(container=container, name=name).delete()
         records.add_event(container, "snapshot-deleted", reason=name, operation=job.operation)
-    job.message = f"Snapshot {name} moved to the trash." if thrown else f"Snapshot {name} deleted."
+    job.message = say("Snapshot %(name)s moved to the trash." if thrown else "Snapshot %(name)s deleted.", name=name)
 
 
 def restore(job: Job) -> None:
@@ -77,9 +77,10 @@ def restore(job: Job) -> None:
     columns = points.configuration(found["spec"]) if what != "files" else {}
     if what == "configuration":
         changed = _configure(job, columns)
-        job.message = f"The configuration is that of {name} again; {job.arguments['safety']} takes it back."
+        words = "The configuration is that of %(name)s again; %(safety)s takes it back."
         if update.AT_START.intersection(changed) and container.status in lifecycle.LIVE:
-            job.message += " Part of it takes effect at the next start."
+            words += " Part of it takes effect at the next start."
+        job.message = say(words, name=name, safety=job.arguments["safety"])
         return
     if "was_running" not in job.journal:
         job.remember(was_running=job.observe(container).status in lifecycle.LIVE)
@@ -90,7 +91,7 @@ def restore(job: Job) -> None:
         lifecycle.start_container(job, container)
     else:
         job.settle(container)
-    job.message = f"Restored to {name}; {job.arguments['safety']} takes it back."
+    job.message = say("Restored to %(name)s; %(safety)s takes it back.", name=name, safety=job.arguments["safety"])
 
 
 def _exchange(job: Job, found: dict[str, Any], columns: dict[str, Any]) -> None:
@@ -154,7 +155,7 @@ def put_back(job: Job) -> None:
     notify("container", container.pk)
 
     def tell(entries: int, size: int) -> None:
-        job.progress(50, f"Putting files back: {entries}, {size >> 20} MiB")
+        job.progress(50, say("Putting files back: %(n)s, %(size)s MiB", n=entries, size=size >> 20))
 
     job.progress(30, "Putting files back")
     try:
@@ -164,9 +165,13 @@ def put_back(job: Job) -> None:
         raise
     records.add_event(container, "put-back", reason=name, operation=job.operation)
     for path in done["skipped"]:
-        job.log(f"left out, a device node or the like: {path}\n")
+        job.log(f"left out, a device node: {path}\n")
     count, removed = done["put_back"], done["removed"]
-    job.message = f"{count} put back, {removed} removed; {safety.name} has what was there before."
+    words = "%(n)s put back, %(removed)s removed; %(safety)s has what was there before."
+    left_out = done["left_out"]
+    if left_out:
+        words += " Device nodes left out: %(left)s; only a restore of the whole snapshot brings them back."
+    job.message = say(words, n=count, removed=removed, safety=safety.name, left=left_out)
 
 
 def undo_restore(job: Job) -> None:
@@ -192,7 +197,7 @@ def undo_restore(job: Job) -> None:
         try:
             lifecycle.start_container(job, container)
         except (CoreError, OSError) as error:
-            job.message = f"It could not be started again either: {error}"
+            job.log(f"It could not be started again either: {error}\n")
 
 
 def _safety(job: Job) -> Kept:

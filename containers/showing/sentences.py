@@ -12,6 +12,7 @@ from typing import Any, Final
 from django.utils.translation import get_language, gettext
 
 from ..core.sentences import Sentence
+from ..models import Operation
 from . import words
 
 ENGLISH: Final = "en"
@@ -37,6 +38,11 @@ def explain(error: Mapping[str, Any] | None, message: str = "") -> str:
     if not error:
         return translated(message)
     return from_json(error["said"]) if error.get("said") else translated(str(error.get("message") or "") or message)
+
+
+def message_of(operation: Operation) -> str:
+    """Return what an operation says of itself in the language of the page."""
+    return from_json(operation.said) if operation.said else translated(operation.message)
 
 
 def _value(name: str, value: Any) -> Any:

@@ -22,7 +22,7 @@ from django.utils.translation import gettext as _
 from containers.core.units import format_bytes
 from containers.models import Container, Operation
 from containers.showing import words
-from containers.showing.sentences import explain, translated
+from containers.showing.sentences import explain, message_of, translated
 from panel import styles
 from panel.accounts.models import Project
 
@@ -174,7 +174,13 @@ def said(text: str) -> str:
 @register.filter
 def told(operation: Operation) -> str:
     """Return what an operation says of itself: why it failed, or its message."""
-    return explain(operation.error, operation.message)
+    return explain(operation.error) if operation.error else message_of(operation)
+
+
+@register.filter
+def telling(operation: Operation) -> str:
+    """Return what an operation says of itself, while it runs too."""
+    return message_of(operation)
 
 
 @register.filter

@@ -442,7 +442,7 @@ def test_files_of_a_snapshot_come_back_as_they_were_and_no_other_changes(host, s
         name: item for name, item in before.items() if name != "f"
     }
     done = put_back(host, spec, "/data", exact=True)
-    assert (done["removed"], done["skipped"]) == (2, [])
+    assert (done["removed"], done["skipped"], done["left_out"]) == (2, [], 0)
     now, then = names(spec, "/data"), names(spec, "/data", snapshot="a")
     assert now == then
     assert (now["f"]["links"], now["dir"]["mode"], now["pipe"]["kind"]) == (2, "2711", "fifo")

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 from django.test import Client
+from django.utils import translation
 
 from containers.asking import filing as asking
 from containers.asking import services
@@ -13,6 +14,7 @@ from containers.clients import filing as client
 from containers.core.errors import Changed, NotFound, StorageFull
 from containers.models import Operation
 from containers.operations import runner
+from containers.showing.sentences import message_of
 from panel.accounts.models import AuditRecord
 from tests.web.api import Api, assert_error
 from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
@@ -263,7 +265,11 @@ def test_files_are_put_back_after_a_safety_point_and_by_whoever_is_resumed(team,
     runtime.calls.clear()
     runner.run(operation["id"], runtime, CORE_HOST)
     done = Operation.objects.get(pk=operation["id"])
-    assert (done.status, done.message) == ("succeeded", "2 put back, 1 removed; undo0 has what was there before.")
+    assert done.status == "succeeded"
+    assert done.message.startswith("2 put back, 1 removed; undo0 has what was there before. Device nodes left out: 1;")
+    with translation.override("de"):
+        assert message_of(done).startswith("2 zurückgelegt, 1 entfernt; was vorher da war, hat undo0.")
+    assert Api(olga).get(f"/operations/{done.pk}")[1]["message"] == done.message
     assert runtime.put == [("a", ["/etc/motd", r"/bad\xff"], True)]
     assert [verb for verb, _ in runtime.calls if verb in ("snapshot", "put_back", "stop")] == ["snapshot", "put_back"]
     undo = row.snapshots.get(name="undo0")

@@ -231,7 +231,8 @@ class FakeRuntime:
         self._call("put_back", container_id)
         self.put.append((name, list(paths), exact))
         tell(1, 4096)
-        return {"put_back": len(paths), "removed": int(exact), "same": 0, "size_bytes": 4096, "skipped": ["null"]}
+        found = {"put_back": len(paths), "removed": int(exact), "same": 0, "size_bytes": 4096}
+        return {**found, "skipped": ["null"], "left_out": 1}
 
     def clone(self, source_id: str, spec: Spec, origin: Origin, progress: Progress) -> Spec:
         self._call("clone", source_id)

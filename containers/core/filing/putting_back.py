@@ -56,6 +56,7 @@ class PutBack:
             "same": self.same,
             "size_bytes": self._copier.bytes,
             "skipped": self._copier.skipped[:_TOLD_MAX],
+            "left_out": len(self._copier.skipped),
         }
 
     def _parents(self, point_fd: int, root_fd: int, path: str) -> None:

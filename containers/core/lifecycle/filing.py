@@ -165,8 +165,8 @@ def put_back(
     """Put files and directories of a snapshot back where they were, in a container that runs or does not.
 
     exact: what is in a directory and was not then is removed. tell: called with the entries and bytes so far. Returns
-    {"put_back", "removed", "same", "size_bytes", "skipped"}. Raises NotFound, SpecError, Busy, StorageFull, InUse,
-    InvalidTransition, SetupFailed; what was put back until then stays.
+    {"put_back", "removed", "same", "size_bytes", "skipped", "left_out"}: device nodes, the first by name and how many.
+    Raises NotFound, SpecError, Busy, StorageFull, InUse, InvalidTransition, SetupFailed; what was put back stays.
     """
     asked = {"path": "/", "paths": list(paths), "exact": exact}
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
