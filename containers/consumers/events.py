@@ -78,10 +78,16 @@ def _container(user: User, notice: notices.Notice) -> Message | None:
 
 
 def _container_deleted(user: User, notice: notices.Notice) -> Message | None:
-    """Tell of a container that is gone: its row is too, so the notice says whose it was."""
+    """Tell of a container that is gone: its row is too, so the notice says whose it was.
+
+    Where there is another of its name by now, that one is told of instead: its page is not to be left.
+    """
     may = user.host_admin or user.memberships.filter(project_id=int(notice.get("project_id") or 0)).exists()
     name = notice.get("name")
-    return {"type": "container.deleted", "name": name} if may and user.is_active and isinstance(name, str) else None
+    if not (may and user.is_active and isinstance(name, str)):
+        return None
+    another = Container.objects.visible_to(user).filter(name=name).values_list("pk", flat=True).first()
+    return _container(user, {**notice, "id": another}) if another else {"type": "container.deleted", "name": name}
 
 
 def _event(user: User, notice: notices.Notice) -> Message | None:

@@ -16,7 +16,8 @@ document.body.addEventListener("htmx:afterSwap", (event) => {
   field?.focus();
   guard();
 });
-document.body.addEventListener("boxroom:close", () => dialog.open && dialog.close());
+// an answer to what was clicked before a dialog was opened is none to the dialog
+document.body.addEventListener("boxroom:close", (event) => { if (dialog.open && dialog.contains(event.target)) dialog.close(); });
 document.body.addEventListener("boxroom:toast", (event) => toast(event.detail.level, event.detail.text));
 document.body.addEventListener("boxroom:changed", (event) => {
   for (const [kind, name] of Object.entries(event.detail)) {

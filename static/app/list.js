@@ -113,7 +113,7 @@ const inTurn = (work) => { turn = turn.then(work, work); };
 let timer = null;
 let again = null;
 document.addEventListener("boxroom:container", (event) => {
-  if (!list()) { if (!document.getElementById("container-head")) leave(); return; }
+  if (!list()) { inTurn(first); return; }
   changed.add(event.detail.name);
   timer ??= setTimeout(() => inTurn(async () => {
     timer = null;
@@ -135,7 +135,12 @@ document.addEventListener("boxroom:container", (event) => {
     }
   }), 60);
 });
-document.addEventListener("boxroom:resync", () => list() && reload());
+document.addEventListener("boxroom:resync", () => (list() ? reload() : inTurn(first)));
+
+/** There was none to list: load the page anew once there is. */
+async function first() {
+  if ((await ask(location.href))?.getElementById("list")) leave();
+}
 
 function keepCheck(row, fresh) {
   const box = fresh.querySelector("[data-check]");
@@ -276,7 +281,7 @@ document.addEventListener("click", (event) => {
   if (all) values.all = "1";
   window.htmx.ajax("POST", "/containers/_bulk", { target: "#dialog", swap: "innerHTML", values });
 });
-document.body.addEventListener("boxroom:close", () => none());
+document.body.addEventListener("boxroom:close", (event) => { if (event.target.closest("#dialog")) none(); });
 
 function none() {
   all = false;

@@ -136,16 +136,30 @@ async function listOthers() {
   others.hidden = !free.length;
 }
 
+/** The tab of a session as it is now. Its elements stay: one that goes while it is pressed is not clicked. */
+function dress(one) {
+  one.tab ??= make("button", { type: "button", class: "terminal-tab", onclick: () => show(one) });
+  one.away ??= make("button", { type: "button", class: "terminal-close", onclick: () => close(one) }, "×");
+  one.box ??= make("span", { class: "terminal-tab-box" }, one.tab);
+  const state = one.session?.ended ? "ended" : one.session?.live ? "live" : "waiting";
+  const label = one.session?.console ? `/dev/${one.session.console}` : one.title || word("terminalNumber", one.number);
+  one.tab.setAttribute("aria-pressed", String(one === front));
+  one.tab.dataset.state = state;
+  one.tab.title = word({ live: "terminalLive", waiting: "terminalWaiting", ended: "terminalEnded" }[state]);
+  if (one.tab.textContent !== label) one.tab.textContent = label;
+  one.away.setAttribute("aria-label", word("closeNamed", label));
+  if (sessions.length < 2) one.away.remove();
+  else if (one.away.parentNode !== one.box) one.box.append(one.away);
+}
+
 function draw() {
-  const held = [...tabs.querySelectorAll("button")].indexOf(document.activeElement);
-  tabs.replaceChildren(...sessions.map((one) => {
-    const state = one.session?.ended ? "ended" : one.session?.live ? "live" : "waiting";
-    const label = one.session?.console ? `/dev/${one.session.console}` : one.title || word("terminalNumber", one.number);
-    const tab = make("button", { type: "button", class: "terminal-tab", "aria-pressed": String(one === front), "data-state": state, onclick: () => show(one), title: word({ live: "terminalLive", waiting: "terminalWaiting", ended: "terminalEnded" }[state]) }, label);
-    const away = make("button", { type: "button", class: "terminal-close", "aria-label": word("closeNamed", label), onclick: () => close(one) }, "×");
-    return make("span", { class: "terminal-tab-box" }, tab, ...(sessions.length > 1 ? [away] : []));
-  }));
-  if (held >= 0) tabs.querySelectorAll("button")[held]?.focus();
+  for (const one of sessions) dress(one);
+  const boxes = sessions.map((one) => one.box);
+  if (boxes.length !== tabs.childElementCount || boxes.some((box, at) => box !== tabs.children[at])) {
+    const held = [...tabs.querySelectorAll("button")].indexOf(document.activeElement);
+    tabs.replaceChildren(...boxes);
+    if (held >= 0) tabs.querySelectorAll("button")[held]?.focus();
+  }
   const others = (front?.session?.viewers ?? []).map((viewer) => viewer.user);
   const own = others.indexOf(document.body.dataset.user);
   if (own >= 0) others.splice(own, 1); // who looks from a second window is there twice

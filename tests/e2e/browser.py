@@ -136,12 +136,30 @@ def sign_in_by_link(page: Page, link: str) -> None:
     page.goto(link)
     page.get_by_role("button", name=re.compile("Sign in as")).click()
     page.get_by_label("New password").wait_for()
-    page.wait_for_load_state()
+    ready(page)
     page.get_by_label("New password").fill(PASSWORD)
     page.get_by_label("The same again").fill(PASSWORD)
     page.get_by_role("button", name="Set the password").click()
     expect(page.get_by_role("heading", name="Overview")).to_be_visible(timeout=PATIENCE_MS)
-    page.wait_for_load_state()
+    ready(page)
+
+
+def ready(page: Page) -> None:
+    """Wait until a page that a click led to has run its scripts; first expect what only that page shows.
+
+    A function, as everywhere: a mere expression is evaluated again at each look, which the panel's policy for scripts
+    refuses at the second.
+    """
+    page.wait_for_function("() => document.readyState === 'complete'")
+
+
+def arrive(page: Page, path: str) -> None:
+    """Wait until the page's address, without what is before the path, matches, and the page has run its scripts.
+
+    Asks again and again, so that a way to a page that another one broke off is no failure.
+    """
+    expect(page).to_have_url(re.compile(r"//[^/]*" + path), timeout=PATIENCE_MS)
+    ready(page)
 
 
 class Terminal:
@@ -280,7 +298,7 @@ class Terminal:
 
 def axe(page: Page) -> list[str]:
     """Return what axe-core finds serious or critical on a page."""
-    page.wait_for_load_state()
+    ready(page)
     page.evaluate(_STILL)
     page.evaluate(AXE.read_text() + "; null")
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
-from .browser import PASSWORD, PATIENCE_MS, People, Terminal, axe, chromium
+from .browser import PASSWORD, PATIENCE_MS, People, Terminal, arrive, axe, chromium, ready
 from .instance import Instance, call, delete, idle, wait_until
 from .test_main_job import run, status
 from .test_robustness import kill_parts
@@ -94,10 +94,11 @@ def test_create_and_start_by_clicking(people: People, name: str) -> None:
     page = people.page()
     page.goto("/containers/")
     page.get_by_role("link", name="Create container").first.click()
-    page.wait_for_url("**/containers/_create*")
+    arrive(page, "/containers/_create")
     page.get_by_label("Name", exact=True).fill("Not A Name")
     page.get_by_role("button", name="Create and start").click()
     expect(page.get_by_label("Name", exact=True)).to_have_attribute("aria-invalid", "true")
+    ready(page)
     page.get_by_label("Name", exact=True).fill(name)
     page.get_by_label("Memory", exact=True).fill("64")
     page.get_by_role("button", name="Create and start").click()
@@ -341,7 +342,7 @@ def test_snapshot_break_restore_clone_delete_by_clicking(
     page.wait_for_function("() => window.told && window.ways.length")
     assert page.evaluate("window.ways") == [f"{instance.address}/containers/"]
     page.evaluate("window.held = false; location.assign(window.ways[0])")
-    expect(page).to_have_url(re.compile(r"/containers/$"))
+    arrive(page, "/containers/$")
     expect(page.locator("#list")).to_be_visible()
     expect(page.locator(f"#row-{clone}")).to_have_count(0)
     assert api.get(f"/containers/{clone}").status_code == 404
@@ -409,6 +410,7 @@ def test_the_list_by_keyboard(people: People, api: httpx.Client, running: str) -
     page.keyboard.press("?")
     expect(page.locator("#help[open]")).to_be_visible()
     page.keyboard.press("Escape")
+    expect(page.locator("#help[open]")).to_have_count(0)
     page.keyboard.press("/")
     page.keyboard.type(running)
     expect(page.locator("tr.row")).to_have_count(1)
@@ -425,18 +427,19 @@ def test_the_list_by_keyboard(people: People, api: httpx.Client, running: str) -
     page.keyboard.press("Escape")
     expect(page.locator("#dialog[open]")).to_have_count(0)
     page.keyboard.press("t")
-    page.wait_for_url(f"**/containers/{running}/terminal*")
+    arrive(page, f"/containers/{running}/terminal")
     Terminal(page, running).live()
     page.goto("/")
     page.keyboard.press("Control+k")
     page.keyboard.type(running)
     expect(page.locator(".palette li").first).to_contain_text(running)
     page.keyboard.press("Enter")
-    page.wait_for_url(f"**/containers/{running}*")
+    arrive(page, f"/containers/{running}")
+    expect(page.locator("#container-head")).to_be_visible()
     page.goto(f"/containers/?q={running}")
     page.keyboard.press("j")
     page.keyboard.press("Enter")
-    page.wait_for_url(f"**/containers/{running}")
+    arrive(page, f"/containers/{running}$")
     assert status(api, running) == "running"
 
 
@@ -456,7 +459,7 @@ def test_name_state_address_and_actions_fit_a_phone(people: People, running: str
         wait_until(lambda part=part: fits(row.locator(part).first), f"{part} fits")
     for path in ("/", "/containers/", f"/containers/{running}", f"/containers/{running}/terminal", "/operations/"):
         page.goto(path)
-        page.wait_for_function("document.documentElement.scrollWidth <= 390")
+        page.wait_for_function("() => document.documentElement.scrollWidth <= 390")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -468,8 +471,7 @@ def test_no_serious_finding_of_axe(people: People, running: str, scheme: str) ->
         "/", "/containers/", "/containers/_create", "/images/", "/networks/", "/operations/", "/audit/", "/people/",
         "/host/", "/account", *(f"/containers/{running}{tab}" for tab in inside),
     ):  # fmt: skip
-        page.goto(path)
-        page.wait_for_load_state("networkidle")
+        page.goto(path, wait_until="networkidle")
         found += axe(page)
     assert found == []
 
@@ -478,15 +480,17 @@ def test_sign_out_and_in_with_the_password(people: People) -> None:
     people.page().close()
     page = people.stranger()
     page.goto("/containers/")
-    page.wait_for_url("**/sign-in?next=/containers/")
+    arrive(page, r"/sign-in\?next=/containers/$")
     page.get_by_label("User name").fill("admin")
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_be_visible()
+    ready(page)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/containers/")
+    arrive(page, "/containers/$")
     page.get_by_role("button", name="Sign out").click()
-    page.wait_for_url("**/sign-in*")
+    arrive(page, "/sign-in")
+    expect(page.get_by_label("User name")).to_be_visible()
     page.goto("/containers/")
-    page.wait_for_url("**/sign-in?next=/containers/")
+    arrive(page, r"/sign-in\?next=/containers/$")

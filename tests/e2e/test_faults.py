@@ -19,7 +19,7 @@ import pytest
 
 from ..ports import free_port
 from .instance import Instance, call, wait_until
-from .test_robustness import ended, healthy
+from .test_robustness import ended, healthy, kill
 
 MIB = 1024**2
 
@@ -233,17 +233,19 @@ def cut_power(instance: Instance) -> None:
 
     host = Host.open(instance.state_dir)
     cgroups = detect.open(host)
-    for pid in [*instance.pids("manage.py up"), *instance.pids("")]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    kill(instance.pids("manage.py up"))
+    kill(instance.pids(""))
     for path in host.containers_dir.iterdir():
         cgroups.kill(path.name)
         cgroups.wait_empty(path.name, 60)
         cgroups.remove(path.name)
     networks.remove_all(host)
-    wait_until(lambda: not instance.pids(""), "the end of all processes")
+
+    def dead() -> bool:
+        kill(left := instance.pids(""))  # what one of them had just started is on no list
+        return not left
+
+    wait_until(dead, "the end of all processes")
     cgroups.remove_instance()
     claims.release(host)
     shutil.rmtree(host.run_dir)

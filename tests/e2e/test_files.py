@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Route, expect
 
-from .browser import PATIENCE_MS, People, axe, chromium
+from .browser import PATIENCE_MS, People, axe, chromium, ready
 from .instance import Instance, call, wait_until
 from .test_main_job import run
 
@@ -35,7 +35,7 @@ def test_browse_send_edit_take_and_put_back(instance: Instance, api: httpx.Clien
         page.get_by_role("link", name="www", exact=True).click()
         files = page.locator("#files")
         expect(files.get_by_role("link", name="conf")).to_be_visible()
-        page.wait_for_load_state()
+        ready(page)
         page.set_input_files("[data-files-input]", sent)
         expect(files.get_by_role("link", name=sent.name)).to_be_visible()
         expect(files.locator("tr", has_text=sent.name)).to_contain_text("9.8 MiB")
@@ -106,7 +106,7 @@ def test_browse_send_edit_take_and_put_back(instance: Instance, api: httpx.Clien
         assert run(api, name, "cat", "/srv/www/conf")["stdout"] == "listen 8080\n"
         page.get_by_role("link", name="Back to the directory").click()
         expect(files.get_by_role("link", name=sent.name)).to_be_visible()
-        page.wait_for_load_state()
+        ready(page)
         row = files.locator("tr", has_text=sent.name)
         row.locator("summary").click()
         with page.expect_download() as taking:
@@ -116,7 +116,7 @@ def test_browse_send_edit_take_and_put_back(instance: Instance, api: httpx.Clien
         page.get_by_label("As of").select_option("before")
         expect(page).to_have_url(re.compile("snapshot=before"))
         expect(files.get_by_role("link", name=sent.name)).to_have_count(0)
-        page.wait_for_load_state()
+        ready(page)
         row = files.locator("tr", has_text="conf")
         row.locator("summary").click()
         row.get_by_role("button", name="Put back…").click()

@@ -19,7 +19,7 @@ from tests.kernel.test_registries import push
 from tests.kernel.test_simplestreams import offered
 
 from ..ports import free_port
-from .browser import PATIENCE_MS, People, axe, chromium
+from .browser import PATIENCE_MS, People, arrive, axe, chromium
 from .instance import Instance, call, wait_until
 from .test_main_job import run
 
@@ -118,7 +118,7 @@ def test_a_file_is_sent_and_becomes_an_image_by_clicking(
     page.locator("#i-file").set_input_files(archive)
     assert axe(page) == []
     page.get_by_role("button", name="Make image").click()
-    page.wait_for_url("**/operations/*")
+    arrive(page, r"/operations/[^/?]+$")
     wait_until(lambda: api.get("/images/sent").json()["state"] == "ready", "the image is there")
     page.goto("/images/")
     page.get_by_role("link", name="sent", exact=True).click()
@@ -135,7 +135,7 @@ def test_what_is_wrong_with_an_archive_is_told(people: People, tmp_path: Path) -
     page.get_by_label("Name", exact=True).fill("bad")
     page.locator("#i-file").set_input_files(tmp_path / "nonsense.tar")
     page.get_by_role("button", name="Make image").click()
-    page.wait_for_url("**/operations/*")
+    arrive(page, r"/operations/[^/?]+$")
     expect(page.get_by_role("alert").get_by_text("This is no archive")).to_be_visible()
 
 
@@ -146,16 +146,15 @@ def test_an_image_server_is_asked_what_it_offers_and_for_one_of_it(
     page = people.page(width=width)
     page.goto(f"/images/?type=simplestreams&server=http://{streams}")
     page.get_by_role("button", name="Fetch the list").click()
-    page.wait_for_url("**/operations/*")
+    arrive(page, r"/operations/[^/?]+$")
     expect(page.get_by_text("Succeeded").first).to_be_visible()
     page.goto(f"/images/?type=simplestreams&server=http://{streams}")
     assert axe(page) == []
     page.get_by_role("link", name="Choose tiny/7").click()
-    expect(page.get_by_role("button", name="Make image")).to_be_visible()
-    page.wait_for_load_state()
+    arrive(page, "/images/.*alias=")
     page.get_by_label("Name", exact=True).fill(f"tiny-{width}")
     page.get_by_role("button", name="Make image").click()
-    page.wait_for_url("**/operations/*")
+    arrive(page, r"/operations/[^/?]+$")
     wait_until(lambda: api.get(f"/images/tiny-{width}").json()["state"] == "ready", "the image is there")
     details = api.get(f"/images/tiny-{width}").json()["details"]
     assert (details["serial"], details["description"]) == ("20260102_05:24", "Tiny here")
@@ -167,7 +166,7 @@ def test_every_form_fits_and_is_accessible(people: People) -> None:
         for kind in ("debootstrap", "oci", "simplestreams", "url", "upload", "file", "container"):
             page.goto(f"/images/?type={kind}")
             assert axe(page) == [], kind
-            page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
+            page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_a_registry_is_asked_by_clicking_and_nothing_is_left(
@@ -178,7 +177,7 @@ def test_a_registry_is_asked_by_clicking_and_nothing_is_left(
     page.get_by_label("Name", exact=True).fill("clicked")
     page.get_by_label("Image", exact=True).fill(f"{server}/team/tiny:1")
     page.get_by_role("button", name="Make image").click()
-    page.wait_for_url("**/operations/*")
+    arrive(page, r"/operations/[^/?]+$")
     wait_until(lambda: api.get("/images/clicked").json()["state"] == "ready", "the image is there")
     page.goto("/images/clicked")
     expect(page.get_by_text("8080/tcp")).to_be_visible()

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from .browser import PATIENCE_MS, People, Terminal, chromium
+from .browser import PATIENCE_MS, People, Terminal, arrive, chromium, ready
 from .instance import Instance, call
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -101,19 +101,18 @@ def test_theme_and_language_are_a_click_away(people: People) -> None:
     page.goto("/host/")
     page.get_by_role("button", name="Theme: dark").click()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-    page.wait_for_load_state()
+    arrive(page, "/host/$")
     page.wait_for_function(
-        """[document.body, document.documentElement].some(
+        """() => [document.body, document.documentElement].some(
             (one) => getComputedStyle(one).backgroundColor === "rgb(18, 22, 27)"
         )"""
     )
-    assert page.url.endswith("/host/")
     page.get_by_label("Language").select_option("de")
     expect(page.get_by_role("link", name="Prüfspur")).to_be_visible()
-    page.wait_for_load_state()
+    arrive(page, "/host/$")
     page.get_by_label("Sprache").select_option("")
     expect(page.get_by_label("Language")).to_be_visible()
-    page.wait_for_load_state()
+    arrive(page, "/host/$")
     page.get_by_role("button", name=re.compile("Theme: as the system")).click()
     expect(page.locator("html")).not_to_have_attribute("data-theme", "dark")
 
@@ -130,10 +129,13 @@ def test_projects_and_users_go_after_a_word_of_what_goes_with_them(api: httpx.Cl
     expect(dialog(page)).to_contain_text("There is a project default already.")
     dialog(page).get_by_label("Name").fill("brief")
     dialog(page).get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="Delete the project brief")).to_be_visible()
+    ready(page)
     page.get_by_role("button", name="Delete the project brief").click()
     expect(dialog(page)).to_contain_text("Its 1 member loses the role")
     dialog(page).get_by_role("button", name="Delete project").click()
     expect(page.get_by_text("The project brief is deleted.")).to_be_visible()
+    ready(page)
     page.get_by_role("button", name="Remove guest").click()
     remove = dialog(page).get_by_role("button", name="Remove")
     expect(remove).to_be_disabled()

@@ -90,6 +90,10 @@ async def test_a_change_is_told_to_those_who_may_see_it(alice, charlie, containe
     assert (told["type"], told["name"], told["event"]) == ("container.event", "web-1", "oom")
     tell("container-deleted", "0" * 12, name="old", project="team", project_id=container.project_id)
     assert await hers.told() == {"type": "container.deleted", "name": "old"}
+    # there is another of its name by now: whoever looks at that one stays there
+    tell("container-deleted", "0" * 12, name="web-1", project="team", project_id=container.project_id)
+    told = await hers.told()
+    assert (told["type"], told["name"]) == ("container.changed", "web-1")
     assert await strangers.told_nothing()
     for page in (hers, strangers):
         await page.socket.disconnect()
