@@ -20,6 +20,7 @@ from ..models import Backup, Container, Host, Operation, local_host
 from . import nics, points, pools, queue, uploads
 from .access import find_container, find_project, require_host_admin
 from .resources import usable_network
+from .told import policy_of
 
 LOCAL: Final = "local"
 IMAGE_NAME: Final = "backup"
@@ -33,10 +34,11 @@ def destinations(host: Host) -> list[str]:
 
 def check_destination(host: Host, name: str) -> str:
     """Return name if backups may be written there; raises PolicyDenied."""
-    if name not in destinations(host):
-        raise PolicyDenied(
-            say("This host's policy names no place %(name)s for backups.", name=name), field="destination"
-        )
+    with policy_of(host):
+        if name not in destinations(host):
+            raise PolicyDenied(
+                say("This host's policy names no place %(name)s for backups.", name=name), field="destination"
+            )
     return name
 
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.model.attachments import Device, Mount, check_all
+from ..core.model.hooks import Hook
 from ..core.model.spec import build
 from ..core.rules import grants
 from ..models import Host
+from .told import policy_of
 
 _UNTOLD = "/untold"
 
@@ -78,6 +80,18 @@ def hooks(host: Host) -> dict[str, grants.HostHook]:
     }
 
 
+def check_hooks(host: Host, project: str, wanted: Sequence[Hook]) -> None:
+    """Raise PolicyDenied (``hooks.N.hook``) where a hook is not given to the project."""
+    with policy_of(host):
+        grants.hooks_of(hooks(host), project, wanted)
+
+
+def check_profile(host: Host, project: str, name: str) -> None:
+    """Raise PolicyDenied where a system call profile is not given to the project; name: "" for the usual one."""
+    with policy_of(host):
+        grants.profile_of(profiles(host), project, name)
+
+
 def check(wanted: Mapping[str, Sequence[Mapping[str, Any]]], host: Host, project: str) -> dict[str, Any]:
     """Return mounts and devices, those that are named, as columns of a container's row.
 
@@ -86,7 +100,8 @@ def check(wanted: Mapping[str, Sequence[Mapping[str, Any]]], host: Host, project
     mounts = tuple(build(Mount, dict(one), f"mounts.{n}") for n, one in enumerate(wanted.get("mounts", ())))
     nodes = tuple(build(Device, dict(one), f"devices.{n}") for n, one in enumerate(wanted.get("devices", ())))
     check_all(mounts, nodes)
-    grants.resolve(shares(host), devices(host), _Wishes(project=project, mounts=mounts, devices=nodes))
+    with policy_of(host):
+        grants.resolve(shares(host), devices(host), _Wishes(project=project, mounts=mounts, devices=nodes))
     columns = {
         "mounts": [dataclasses.asdict(mount) for mount in mounts],
         "devices": [dataclasses.asdict(node) for node in nodes],

@@ -22,6 +22,7 @@ from ..core.rules.grants import given_to, routable
 from ..core.sentences import say
 from ..models import Container, Host, Network, NetworkInterface, Operation
 from . import giving
+from .told import policy_of
 
 Values = dict[str, Any]
 Find = Callable[[str], Network]
@@ -240,7 +241,8 @@ def plan(
         made.add(number, one)
     check_all(made.nics, sysctls=tuple(container.security.get("sysctls") or ()))
     allowed = policy.Containers(host_network=bool(container.host.facts.get("policy", {}).get("host_network")))
-    policy.check_nics(allowed, made.parents, container.project.name, made.nics)
+    with policy_of(container.host):
+        policy.check_nics(allowed, made.parents, container.project.name, made.nics)
     return made.made
 
 

@@ -17,6 +17,7 @@ from ..core.rules import pool_rules
 from ..core.rules.grants import given_to
 from ..core.rules.pool_rules import BEST, DEFAULT, PoolRule
 from ..models import Host
+from .told import policy_of
 
 _UNTOLD = "/untold"
 
@@ -57,7 +58,8 @@ def check(host: Host, project: str, pool: str, limits: Mapping[str, Any]) -> dic
                 "This host cannot hold a container to a size; its doctor says why.", field="limits.disk_bytes"
             )
         wanted["disk_bytes"] = rule.disk_bytes
-    pool_rules.check(known, project, pool, build(Limits, wanted, "limits"))
+    with policy_of(host):
+        pool_rules.check(known, project, pool, build(Limits, wanted, "limits"))
     return wanted
 
 
@@ -65,7 +67,8 @@ def check_given(host: Host, project: str, pool: str) -> None:
     """Check a pool for a container whose limits are not known yet; raises SpecError, PolicyDenied (field ``pool``)."""
     check_name(pool, field="pool")
     if pool != BEST:
-        pool_rules.check_given(rules(host), project, pool)
+        with policy_of(host):
+            pool_rules.check_given(rules(host), project, pool)
 
 
 def offered(host: Host, projects: list[str]) -> list[str]:

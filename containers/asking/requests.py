@@ -21,10 +21,11 @@ from ..core.model.network_config import NetworkConfig
 from ..core.model.security import Security
 from ..core.model.spec import RESTART_POLICIES, Limits, build, check_environment, check_init_command, check_text
 from ..core.names import check_name
-from ..core.rules import grants, policy
+from ..core.rules import policy
 from ..core.sentences import say
 from ..models import Container, Host
 from . import giving, pools
+from .told import policy_of
 
 STOP_TIMEOUT_SEC: Final = 60
 STOP_TIMEOUT_MAX_SEC: Final = 3600
@@ -98,8 +99,8 @@ def check_request(data: ContainerRequest, host: Host) -> dict[str, Any]:
     values = {name: getattr(data, name) for name in CHANGEABLE}
     given = giving.check({"mounts": values.pop("mounts"), "devices": values.pop("devices")}, host, data.project)
     columns = check_changes(values, host)
-    grants.hooks_of(giving.hooks(host), data.project, build_hooks(columns["hooks"]))
-    grants.profile_of(giving.profiles(host), data.project, str(columns["security"].get("seccomp", "")))
+    giving.check_hooks(host, data.project, build_hooks(columns["hooks"]))
+    giving.check_profile(host, data.project, str(columns["security"].get("seccomp", "")))
     columns["limits"] = pools.check(host, data.project, data.pool, columns["limits"])
     return {"name": data.name, "image_name": data.image, "pool": data.pool, **columns, **given}
 
@@ -128,11 +129,11 @@ def check_changes(changes: dict[str, Any], host: Host, present: Container | None
             columns["security"] = check_security(wanted, host, privileged=privileged)
             if present is not None:
                 name_of_profile = str(columns["security"].get("seccomp", ""))
-                grants.profile_of(giving.profiles(host), present.project.name, name_of_profile)
+                giving.check_profile(host, present.project.name, name_of_profile)
         elif name == "hooks":
             hooks = build_hooks(value or ())
             if present is not None:
-                grants.hooks_of(giving.hooks(host), present.project.name, hooks)
+                giving.check_hooks(host, present.project.name, hooks)
             columns["hooks"] = [plain_hook(hook) for hook in hooks]
         elif name == "tags":
             columns["tags"] = _tags(value)
@@ -183,8 +184,9 @@ def check_command(command: Sequence[str], init: Mapping[str, Any]) -> None:
 
 def check_privileged(host: Host) -> None:
     """Raise PolicyDenied unless the host's policy, as its worker last told it, allows privileged containers."""
-    if not host.facts.get("policy", {}).get("privileged"):
-        raise PolicyDenied("This host's policy does not allow privileged containers.", field="privileged")
+    with policy_of(host):
+        if not host.facts.get("policy", {}).get("privileged"):
+            raise PolicyDenied("This host's policy does not allow privileged containers.", field="privileged")
 
 
 def check_security(values: dict[str, Any], host: Host, *, privileged: bool) -> dict[str, Any]:
@@ -202,7 +204,8 @@ def check_security(values: dict[str, Any], host: Host, *, privileged: bool) -> d
         apparmor=tuple(told.get("apparmor", ())),
         capabilities=tuple(told.get("capabilities", ())),
     )
-    policy.check_security(allowed, security, privileged=privileged)
+    with policy_of(host):
+        policy.check_security(allowed, security, privileged=privileged)
     return security.given()
 
 
@@ -224,7 +227,9 @@ def check_limits(values: dict[str, Any], host: Host, before: Mapping[str, Any] |
         host_online=facts.get("online"),
     )
     limits.check_types()
-    policy.check_cgroup(policy.Containers(cgroup_files=tuple(facts.get("policy", {}).get("cgroup_files", ()))), limits)
+    files = tuple(facts.get("policy", {}).get("cgroup_files", ()))
+    with policy_of(host):
+        policy.check_cgroup(policy.Containers(cgroup_files=files), limits)
     new_disk = limits.disk_bytes is not None and limits.disk_bytes != (before or {}).get("disk_bytes")
     if new_disk and not facts.get("disk_limits"):
         raise SpecError("This host cannot hold a container to a size; its doctor says why.", field="limits.disk_bytes")

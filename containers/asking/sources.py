@@ -18,6 +18,7 @@ from ..core.sentences import say
 from ..models import Host
 from . import requests, uploads
 from .access import find_container
+from .told import policy_of
 
 PATH_MAX: Final = 1024
 
@@ -32,8 +33,9 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
             if name in kept:
                 _complete(actor, kept[name], f"source.{name}")
     elif kind == "file":
-        if kept["directory"] not in rules.get("directories", ()):
-            raise PolicyDenied("This host's policy names no such directory of images.", field="source.directory")
+        with policy_of(host):
+            if kept["directory"] not in rules.get("directories", ()):
+                raise PolicyDenied("This host's policy names no such directory of images.", field="source.directory")
         for name in ("path", "metadata"):
             if name in kept:
                 _path(kept[name], f"source.{name}")

@@ -11,14 +11,16 @@ from typing import Any
 from ..core.errors import SpecError
 from ..core.host import Host
 from ..core.rules import policy, policy_file
+from ..core.sentences import as_json
 
 
 def of(host: Host) -> dict[str, Any]:
     """Return its size, what its doctor found, and what its policy gives; where shares and pools lie is left out."""
+    problem: str = ""
     try:
         rules = policy_file.load(host)
-    except SpecError:  # the doctor says so, and nothing is started meanwhile
-        rules = policy.DEFAULT
+    except SpecError as error:  # the doctor says so, and nothing is started meanwhile
+        rules, problem = policy.DEFAULT, error.message
     findings = _findings(host)
     good = {one["id"] for one in findings if one["ok"]}
     return {
@@ -30,6 +32,7 @@ def of(host: Host) -> dict[str, Any]:
         "disk_growth": "disk-growth" in good,
         "kernel": platform.release(),
         "doctor": findings,
+        "policy_problem": as_json(problem) or problem,
         "policy": {
             "privileged": rules.containers.privileged,
             "nesting": rules.containers.nesting,

@@ -7,8 +7,10 @@ from typing import Any, Final
 from django.utils.translation import gettext as _
 
 from ..asking import giving
+from ..asking.told import policy_problem
 from ..core.errors import CoreError
 from ..core.rules.grants import given_to
+from ..models import Host
 from .rows import Row
 from .sentences import translated
 
@@ -42,9 +44,14 @@ def context(row: Row) -> dict[str, Any]:
             for mount in container.mounts
         ],
         "given_shares": sorted(shares.items()),
-        "share_reason": reason or ("" if shares else _no_shares()),
+        "share_reason": reason or ("" if shares else _no_shares(container.host)),
         "given_switches": [
-            {"name": name, "uses": _uses(name), "on": name in on, "reason": reason or _not_given(name, given, on)}
+            {
+                "name": name,
+                "uses": _uses(name),
+                "on": name in on,
+                "reason": reason or _not_given(name, given, on, container.host),
+            }
             for name in SWITCHES
         ],
         "given_devices": [device for name, device in on.items() if name not in SWITCHES],
@@ -61,13 +68,17 @@ class _Nothing:
 _NONE: Final = _Nothing()
 
 
-def _no_shares() -> str:
-    return _("This host's policy gives this project no shared directory. Its administrator adds them to policy.toml.")
+def _no_shares(host: Host) -> str:
+    return translated(policy_problem(host)) or _(
+        "This host's policy gives this project no shared directory. Its administrator adds them to policy.toml."
+    )
 
 
-def _not_given(name: str, given: dict[str, Any], on: dict[str, Any]) -> str:
+def _not_given(name: str, given: dict[str, Any], on: dict[str, Any], host: Host) -> str:
     """Return why a switch cannot be turned on; one that is on can always be turned off."""
-    return "" if name in given or name in on else _("This host's policy does not give it to this project.")
+    if name in given or name in on:
+        return ""
+    return translated(policy_problem(host)) or _("This host's policy does not give it to this project.")
 
 
 def added_mount(row: Row, data: dict[str, str]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -9,11 +10,14 @@ from django.test import Client
 from django.urls import reverse
 
 from containers.asking import services
+from containers.asking.told import policy_problem
 from containers.bookkeeping import specs
 from containers.core.errors import SetupFailed
+from containers.core.host import Host as CoreHost
 from containers.core.model.attachments import Device, Mount
+from containers.core.sentences import as_json, say
 from containers.models import Container, Operation, local_host
-from containers.operations import runner
+from containers.operations import facts, runner
 from tests.web.api import Api, assert_error
 from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
 
@@ -149,6 +153,33 @@ def test_nothing_else_may_be_named_at_creation_either(alice, team):
     body = {"name": "web-2", "image": "busybox", "project": "team", "mounts": [{"share": "others", "target": "/x"}]}
     assert_error(Api(alice).post("/containers", body), 403, "policy", "mounts.0.share")
     assert not Container.objects.filter(name="web-2").exists()
+
+
+def test_while_the_policy_file_cannot_be_understood_that_is_the_reason(alice, team, host, page):
+    host.facts |= {"policy": {}, "policy_problem": as_json(say("policy.toml is not valid TOML: %(error)s", error="x"))}
+    host.save()
+    for changes, field in (
+        ({"mounts": [MOUNT]}, "mounts.0.share"),
+        ({"devices": [{"device": "fuse"}]}, "devices.0.device"),
+        ({"hooks": [{"point": "start-host", "hook": "gone"}]}, "hooks.0.hook"),
+        ({"security": {"seccomp": "gone"}}, "security.seccomp"),
+        ({"security": {"nesting": True}}, "security.nesting"),
+    ):
+        answer = Api(alice).patch("/containers/web-1", changes)
+        assert_error(answer, 403, "policy", field)
+        assert answer[1]["message"] == "policy.toml is not valid TOML: x", field
+    shown = page().content.decode()
+    assert shown.count("policy.toml is not valid TOML: x") >= 2
+    assert "policy gives this project no" not in shown
+
+
+def test_the_web_is_told_why_a_policy_file_is_not_understood(host, tmp_path):
+    for text, told in (("[shares", "policy.toml is not valid TOML: "), ("[shares]\n", "")):
+        (tmp_path / "policy.toml").write_text(text)
+        host.facts = json.loads(json.dumps(facts.of(CoreHost(tmp_path, ""))))
+        assert policy_problem(host).startswith(told)
+        assert bool(policy_problem(host)) == bool(told)
+        assert host.facts["policy"]["shares"] == {}
 
 
 def test_lists_tell_what_ones_projects_may_have_and_no_path(alice, team):
