@@ -15,7 +15,8 @@ from containers.asking import services
 from containers.messaging import notices
 from containers.models import local_host
 
-TIMEOUT_SEC = 1.0
+TIMEOUT_SEC = 5.0
+"""A busy host lets Redis wait for a second or two, and that is no fault of it."""
 
 log = logging.getLogger(__name__)
 
