@@ -36,7 +36,6 @@ OOM_RECENT: Final = dt.timedelta(hours=1)
 SILENT_SEC: Final = 15
 """The worker answers a canary every three seconds."""
 _TICKER_SEC: Final = 0.5
-_BAD_EXITS: Final = ("oom", "signal", "start-failed", "supervisor-lost")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +107,7 @@ def _of_containers(
 ) -> list[Concern]:
     """failed: what failed lately, by the object's name; it says better than the container why that did not start."""
     visible = Filters(project=project).apply(Container.objects.visible_to(user))
-    crashed = Q(last_exit__reason__in=_BAD_EXITS) | Q(last_exit__reason="exit", last_exit__exit_code__gt=0)
+    crashed = Q(last_exit__reason__in=words.BAD_EXITS) | Q(last_exit__reason="exit", last_exit__exit_code__gt=0)
     troubled = visible.filter(Q(status="error") | Q(restart_count__gte=LOOP) | Q(status="stopped") & crashed)
     found = [
         failed[row.name]

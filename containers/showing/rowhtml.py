@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy
 
 from panel.templatetags.boxroom import SPRITE, age
 
+from . import sentences
 from .rows import Row, Verb
 
 COLUMNS: Final = {
@@ -80,7 +81,8 @@ class RowWriter:
 
     def _name(self, row: Row, name: str) -> str:
         container = row.container
-        parts = [f'<a href="{self._list}{name}" title="{escape(container.description or row.name)}">{name}</a>']
+        title = escape(f"{row.name}: {container.description}" if container.description else row.name)
+        parts = [f'<a href="{self._list}{name}" title="{title}">{name}</a>']
         if self._show_project:
             parts.append(f'<span class="muted small project">{escape(container.project.name)}</span>')
         for tag in container.tags[:3]:
@@ -91,11 +93,13 @@ class RowWriter:
 
     def _state(self, row: Row) -> str:
         operation = row.operation
-        why = "" if operation else row.container.status_reason
+        why = "" if operation else sentences.translated(row.container.status_reason) or row.trouble
         title = f' title="{escape(why)}"' if why else ""
         pct = f' <span class="num">{operation.progress_pct} %</span>' if operation and operation.progress_pct else ""
         who = f' <span class="who">{self._say("by", escape(row.by))}</span>' if row.by else ""
-        return f'<span class="state state-{escape(row.status)}"{title}>{escape(row.word)}{pct}{who}</span>'
+        told = f'{self._icon("alert-triangle")}<span class="visually-hidden">{escape(row.trouble)}</span>'
+        mark = f' <span class="trouble">{told}</span>' if row.trouble and not operation else ""
+        return f'<span class="state state-{escape(row.status)}"{title}>{escape(row.word)}{pct}{who}{mark}</span>'
 
     def _image(self, row: Row, _name: str) -> str:
         image = escape(row.container.image_name)

@@ -224,6 +224,13 @@ class Row:
         """How the last run ended, as a clause, where that was not what somebody asked for."""
         return words.exit_words(self.container.last_exit or {})
 
+    @property
+    def trouble(self) -> str:
+        """How the last run ended, as a clause, where somebody should look at it; "" while it runs."""
+        last = self.container.last_exit or {}
+        bad = last.get("reason") in words.BAD_EXITS or (last.get("reason") == "exit" and last.get("exit_code"))
+        return self.exit_words if bad and self.container.status == Status.STOPPED else ""
+
 
 def roles_of(user: User) -> dict[int, str]:
     """Return the user's role by project id."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -103,6 +103,8 @@ EXITS = {
     "host-reboot": gettext_lazy("the host was restarted"),
     "supervisor-lost": gettext_lazy("its supervisor was lost"),
 }
+BAD_EXITS: Final = ("oom", "signal", "start-failed", "supervisor-lost")
+"""Those that nobody can have meant."""
 
 EVENTS = {
     "rebooted": gettext_lazy("Rebooted from inside"),

@@ -83,7 +83,9 @@ document.addEventListener("click", (event) => {
   const menu = event.target.closest("[data-toggle-menu]");
   if (menu) menu.setAttribute("aria-expanded", String(document.getElementById("sidebar").classList.toggle("open")));
   for (const open of document.querySelectorAll("details.menu[open]")) {
-    if (!open.contains(event.target) || event.target.closest(".menu-items .btn")) open.open = false;
+    const chosen = event.target.closest(".menu-items .btn");
+    if (open.contains(chosen)) open.querySelector("summary").focus(); // where a dialog gives the focus back to
+    if (!open.contains(event.target) || chosen) open.open = false;
   }
 }, true);
 

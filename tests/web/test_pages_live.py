@@ -166,8 +166,25 @@ def test_a_row_escapes_all_that_people_wrote(host, team, root):
     assert "b" not in [tag for tag, _attributes in found.tags]
     assert not [name for _tag, attributes in found.tags for name in attributes if name.startswith("on")]
     titles = [attributes.get("title") for _tag, attributes in found.tags]
-    assert titles.count(evil) == 2
+    assert {f"web-1: {evil}", evil} <= set(titles)
     assert found.text.count(evil) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "ended", "told"),
+    [
+        ("stopped", last_exit("start-failed"), "it did not start"),
+        ("stopped", last_exit("exit", 1), "its init ended (exit code 1)"),
+        ("stopped", last_exit("exit", 0), ""),
+        ("stopped", last_exit("stopped"), ""),
+        ("running", last_exit("oom"), ""),
+    ],
+)
+def test_a_row_marks_what_ended_as_nobody_wanted(host, team, root, status, ended, told):
+    make_container(team, "web-1", status=status, last_exit=ended)
+    html = html_of(rows_of(root, listed(root)), RowWriter(SHOWN, show_project=False))
+    assert ('class="trouble"' in html) == bool(told)
+    assert told in html
 
 
 def test_one_that_waits_to_be_started_again_says_so_and_can_be_stopped(host, team, root, olga):
