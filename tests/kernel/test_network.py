@@ -24,10 +24,11 @@ from containers.core.errors import InUse, SetupFailed
 from containers.core.failpoints import MARKER, VARIABLE
 from containers.core.host import Host
 from containers.core.hoststore import claims
+from containers.core.kernel.netlink import CREATE, attribute
 from containers.core.model import subnets
 from containers.core.model.network_config import NetworkConfig, plain
 from containers.core.model.spec import Spec
-from containers.core.network import dnsmasq, findings, networks, nft
+from containers.core.network import dnsmasq, findings, networks, nfnetlink, nft, nftrun
 
 from .netns import LEASE_SCRIPT, PATIENT, Place, run, set_netns
 from .patience import wait_until
@@ -75,7 +76,7 @@ def host(world: Place) -> Iterator[Host]:
     yield host
     networks.remove_all(host)
     assert not run(f"ip -o link | grep -E 'vb{host.instance}|boxbr{host.instance}'", check=False)
-    assert nft.listing("tables") == []
+    assert nftrun.listing("tables") == []
     claims.release(host)
     shutil.rmtree(host.run_dir)
     shutil.rmtree(state)
@@ -233,10 +234,45 @@ def _subnets(host: Host, config: NetworkConfig) -> tuple[list[str], set[str], se
     """Return a bridge's addresses, what the filter gives the host's address to, and what the instance claims."""
     links = json.loads(run(f"ip -j addr show dev {host.bridge_name(config.number)}"))
     found = [f"{one['local']}/{one['prefixlen']}" for one in links[0]["addr_info"] if one["scope"] == "global"]
-    sets = [one["set"] for name in ("nat4", "nat6") for one in nft.listing("set", "inet", host.nft_table, name)]
+    sets = [one["set"] for name in ("nat4", "nat6") for one in nftrun.listing("set", "inet", host.nft_table, name)]
     prefixes = [element["prefix"] for one in sets for element in one["elem"]]
     masked = {f"{one['addr']}/{one['len']}" for one in prefixes}
     return found, masked, set(claims.claims()[host.instance].subnets)
+
+
+def test_a_table_of_somebody_elses_that_kills_nft_holds_nobody_up(
+    pair: Lan, world: Place, place: Callable[[], Place]
+) -> None:
+    """A set that says of its key what only a newer nft understands: nft ends by a signal where it reads all tables."""
+    foreign = struct.pack("=BBBBIBBI", 3, 12, 0, 4, 200, 1, 4, 0)  # the key's type is that of expression 200
+    _make_set("foreign", foreign)
+    assert subprocess.run(["nft", "list", "tables"], capture_output=True, check=False).returncode < 0
+    assert nft.present(pair.host)
+    _spec, inside = pair.add(3)
+    pair.lease(inside)
+    assert inside.reaches(ipv4(pair.specs[0]), tries=PATIENT)
+    assert inside.reaches("203.0.113.2", tries=PATIENT), "NAT is there"
+    inside.run(f"ip addr add {ipv4(pair.specs[1])}/24 dev eth0")
+    assert not inside.reaches(ipv4(pair.specs[0]), f"-I {ipv4(pair.specs[1])}"), "and so is the filter"
+    networks.unregister(pair.host, pair.specs[0].id)
+    networks.change(pair.host, pair.config, pair.config, [pair.config], pair.specs)
+    with nfnetlink.connect() as sock:
+        nfnetlink.commit(sock, nfnetlink.gone("inet", "foreign"))
+    told = "nft list ruleset | sed 's/packets.*bytes [0-9]*//'"
+    carried = run(told)
+    networks.ensure_all(pair.host, [pair.config], pair.specs[1:])
+    assert sorted(run(told).splitlines()) == sorted(carried.splitlines()), "word for word what nft itself makes"
+    assert findings.network_findings(pair.host, [pair.config]) == []
+
+
+def _make_set(table: str, userdata: bytes) -> None:
+    body = struct.pack("=BBH", nfnetlink.FAMILIES["inet"], 0, 0)
+    name = [attribute(kind, text.encode() + b"\0") for kind, text in ((1, table), (2, "keys"))]
+    numbers = [attribute(kind, struct.pack("!I", value)) for kind, value in ((3, 0), (4, 7), (5, 4), (10, 1))]
+    made = [(10 << 8, CREATE, body + name[0])]
+    made.append((10 << 8 | 9, CREATE, body + b"".join(name + numbers) + attribute(13, userdata)))
+    with nfnetlink.connect() as sock:
+        nfnetlink.commit(sock, made)
 
 
 def test_the_host_answers_on_the_bridge_only(pair: Lan) -> None:

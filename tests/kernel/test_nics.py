@@ -26,7 +26,7 @@ from containers.core.model import subnets
 from containers.core.model.network_config import NetworkConfig, plain
 from containers.core.model.nics import Nic
 from containers.core.model.spec import Spec
-from containers.core.network import dnsmasq, lending, networks, nft, rates
+from containers.core.network import dnsmasq, lending, networks, nft, nftrun, rates
 from containers.core.network.plugging import Placed
 from containers.core.proc.records import RunFile
 from containers.ticker.cards import InnerCards
@@ -85,7 +85,7 @@ def host(world: World, host: Host) -> Iterator[Host]:
     assert lending.pins(host) == []
     assert f"vb{host.instance}" not in run("ip -o link")
     assert run("ip neigh show proxy") == ""
-    assert nft.listing("tables") == []
+    assert nftrun.listing("tables") == []
 
 
 @dataclass(frozen=True)
@@ -552,7 +552,7 @@ def test_without_the_packet_filter_a_routed_nic_brings_it_along(host: Host, begi
     running.stop(host, spec.id, kill=True)
     nft.remove_tables(host)
     running.start(host, spec, network=Port(host))
-    assert any("rule" in entry for entry in nft.listing("chain", "inet", host.nft_table, "source"))
+    assert any("rule" in entry for entry in nftrun.listing("chain", "inet", host.nft_table, "source"))
 
 
 # -- the host's own, and none ----------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import CoreError, SpecError
+from ..errors import HostUnsupported, SetupFailed, SpecError
 from ..host import Host
 from ..lifecycle import pooling
-from ..network import findings, nft
+from ..network import findings, nft, nftrun
 from ..rules import policy_file
 from .check import Check, number
 
@@ -49,9 +49,20 @@ def _network(state_dir: Path) -> Iterator[Check]:
     prefix = f"boxbr{instance}"
     bridges = sorted(name for _index, name in socket.if_nameindex() if name.startswith(prefix)) or [f"{prefix}0"]
     try:
-        entries = nft.listing("ruleset")
-    except CoreError:
+        entries = nftrun.listing("ruleset")
+    except HostUnsupported:
         return  # without nft the check above says so
+    except SetupFailed as error:
+        yield Check(
+            id="firewall-unreadable",
+            ok=False,
+            level="recommended",
+            what=error.message,
+            why="Nobody can say whether another firewall cuts containers off; what is made takes longer.",
+            mend="apt install nftables",
+            part="network",
+        )
+        return
     blocked = findings.foreign(entries, bridges, ours=_boxroom_tables(entries))
     for finding in blocked:
         yield Check(

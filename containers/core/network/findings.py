@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from ..host import Host
 from ..model.network_config import Finding, NetworkConfig
-from .nft import listing
+from .nft import present
+from .nftrun import listing
 from .ruleset import Json
 
 FIREWALLD: Final = "firewalld"
@@ -29,7 +30,7 @@ def network_findings(host: Host, configs: Sequence[NetworkConfig]) -> list[Findi
     found = list(_settings(configs))
     entries = listing("ruleset")
     found += foreign(entries, bridges, ours={host.nft_table})
-    if {("inet", host.nft_table), ("bridge", host.nft_table)} - _tables(entries):
+    if not present(host):
         found.append(
             Finding(
                 id="filter-missing",

@@ -1,133 +1,28 @@
-"""Running nftables: JSON in, JSON out, one transaction for each call."""
+"""The instance's tables in the kernel: what is in them, and how it is changed, one transaction for each change."""
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import struct
-import subprocess
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import HostUnsupported, SetupFailed
+from ..errors import SetupFailed
 from ..host import Host
 from ..model.network_config import NetworkConfig, bridged
 from ..model.spec import Spec
-from ..sentences import say
-from . import ruleset
+from . import nfnetlink, ruleset
+from .nfnetlink import generation
+from .nftrun import Listing, listing, run
 from .ruleset import Json
 
-TIMEOUT_SEC: Final = 60
 CHANGE_TRIES: Final = 3
-_NETLINK_NETFILTER: Final = 12
-_NLM_F_REQUEST: Final = 1
-_NFT_MSG_NEWGEN: Final = 10 << 8 | 15
-_NFT_MSG_GETGEN: Final = 10 << 8 | 16
-_NFTA_GEN_ID: Final = 1
-_ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
 def host_has_ipv6() -> bool:
     """Whether this network namespace speaks IPv6 at all."""
     return Path("/proc/sys/net/ipv6/conf/all/forwarding").exists()
-
-
-class Transaction:
-    """An `nft` that works beside the caller; wait() before anything depends on it.
-
-    Raises HostUnsupported where nft is not installed.
-    """
-
-    def __init__(self, commands: Sequence[Json]) -> None:
-        text_fd = os.memfd_create("nft", os.MFD_CLOEXEC)
-        try:
-            with open(text_fd, "wb", closefd=False) as text:
-                text.write(json.dumps({"nftables": list(commands)}).encode())
-            os.lseek(text_fd, 0, os.SEEK_SET)
-            self._process = subprocess.Popen(
-                ["nft", "-j", "-f", "-"],
-                stdin=text_fd,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=_ENVIRONMENT,
-            )
-        except FileNotFoundError:
-            raise HostUnsupported("nft is not installed: apt install nftables.", feature="nftables") from None
-        finally:
-            os.close(text_fd)
-
-    def wait(self) -> None:
-        """Return when the kernel has taken it; raises SetupFailed with nft's words, and nothing was changed then."""
-        try:
-            _out, errors = self._process.communicate(timeout=TIMEOUT_SEC)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
-            raise SetupFailed(
-                say("nft did not end within %(seconds)s s.", seconds=TIMEOUT_SEC), step="packet filter"
-            ) from None
-        if self._process.returncode:
-            words = errors.decode(errors="replace").strip() or f"no word, exit code {self._process.returncode}"
-            raise SetupFailed(
-                say("nft refused the packet filter: %(words)s", words=words), step="packet filter", console=words
-            )
-
-
-def run(commands: Sequence[Json]) -> None:
-    """Apply the commands in one transaction; raises SetupFailed with nft's words."""
-    Transaction(commands).wait()
-
-
-class Listing:
-    """An `nft list` that works beside the caller."""
-
-    def __init__(self, *what: str) -> None:
-        try:
-            self._process = subprocess.Popen(
-                ["nft", "-j", "list", *what], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_ENVIRONMENT
-            )
-        except FileNotFoundError:
-            raise HostUnsupported("nft is not installed: apt install nftables.", feature="nftables") from None
-
-    def entries(self) -> list[Json]:
-        """Return what it said, without the header; empty where there is no such table or set."""
-        try:
-            out, _errors = self._process.communicate(timeout=TIMEOUT_SEC)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
-            raise SetupFailed(
-                say("nft did not end within %(seconds)s s.", seconds=TIMEOUT_SEC), step="packet filter"
-            ) from None
-        if self._process.returncode:
-            return []
-        objects: list[Json] = json.loads(out)["nftables"]
-        return [entry for entry in objects if "metainfo" not in entry]
-
-
-def listing(*what: str) -> list[Json]:
-    """Return what `nft -j list WHAT` says, without the header; empty where there is no such table or set."""
-    return Listing(*what).entries()
-
-
-def generation() -> int:
-    """Return the number of this network namespace's rules, one higher after each transaction, whoever made it.
-
-    Source: linux/netfilter/nf_tables.h, NFT_MSG_GETGEN.
-    """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as link:
-        link.send(struct.pack("=IHHIIBBH", 20, _NFT_MSG_GETGEN, _NLM_F_REQUEST, 1, 0, 0, 0, 0))
-        answer = link.recv(4096)
-    kind = struct.unpack_from("=H", answer, 4)[0]
-    size, attribute = struct.unpack_from("=HH", answer, 20) if len(answer) >= 28 else (0, 0)
-    if kind != _NFT_MSG_NEWGEN or (size, attribute) != (8, _NFTA_GEN_ID):
-        raise SetupFailed("The kernel does not tell the generation of its rules.", step="packet filter")
-    number: int = struct.unpack_from("!I", answer, 24)[0]
-    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,8 +161,8 @@ def ensure_routed(host: Host) -> None:
 
 def present(host: Host) -> bool:
     """Whether both tables are there."""
-    names = {(entry["table"]["family"], entry["table"]["name"]) for entry in listing("tables") if "table" in entry}
-    return {("bridge", host.nft_table), ("inet", host.nft_table)} <= names
+    with nfnetlink.connect() as sock:
+        return all(nfnetlink.has_table(sock, family, host.nft_table) for family in ("bridge", "inet"))
 
 
 def remove_tables(host: Host) -> None:

@@ -13,7 +13,7 @@ from ..errors import HostUnsupported
 from ..host import Host
 from ..model.nics import Nic
 from ..model.spec import Spec
-from . import nft
+from . import nftrun
 from .ruleset import Json
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def set_rates(host: Host, spec: Spec, nic: Nic, ip: IPRoute, index: int) -> None
             ) from None
     forget(host, spec.id, nic)
     if nic.egress_bytes_per_sec is not None:
-        nft.run(_rules(host, chain(spec.id, nic.index), nic.host_link, nic.egress_bytes_per_sec))
+        nftrun.run(_rules(host, chain(spec.id, nic.index), nic.host_link, nic.egress_bytes_per_sec))
 
 
 def _burst(rate: int) -> int:
@@ -81,7 +81,7 @@ def _rules(host: Host, name: str, link: str, rate: int) -> list[Json]:
 
 def chains(host: Host) -> list[str]:
     """Return the names of the chains that there are; none where nobody is held to a rate."""
-    entries = nft.listing("table", "netdev", host.nft_table)
+    entries = nftrun.listing("table", "netdev", host.nft_table)
     return [entry["chain"]["name"] for entry in entries if "chain" in entry]
 
 
@@ -103,7 +103,7 @@ def remove(host: Host, names: list[str]) -> None:
     at = {"family": "netdev", "table": host.nft_table}
     if not names:
         return
-    nft.run([{verb: {"chain": {**at, "name": name}}} for name in names for verb in ("flush", "delete")])
+    nftrun.run([{verb: {"chain": {**at, "name": name}}} for name in names for verb in ("flush", "delete")])
     if not chains(host):
         table = {"table": {"family": "netdev", "name": host.nft_table}}
-        nft.run([{"add": table}, {"delete": table}])
+        nftrun.run([{"add": table}, {"delete": table}])
