@@ -20,7 +20,7 @@ from ..proc.records import RunFile
 from ..sentences import say
 from ..storage import disks, litter, merge, overlay
 
-FREEZE_TIMEOUT_SEC: Final = 10.0
+FREEZE_TIMEOUT_SEC: Final = 30.0
 FROZEN_MAX_SEC: Final = 30.0
 """How long a running container stands still for a copy of what it wrote, at most; what takes longer is given up."""
 _FROZEN_BY_US: Final = "frozen-for-copy"

@@ -18,7 +18,7 @@ from ..rules import policy_file
 from .granting import found_lxcfs
 
 _ANSWER_SEC: Final = 2.0
-_HELPER_SEC: Final = 10.0
+_HELPER_SEC: Final = 30.0
 _SCRIPT: Final = Path(__file__).parents[1] / "proc/lxcfs_again.py"
 
 

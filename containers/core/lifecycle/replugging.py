@@ -26,7 +26,8 @@ from ..network.plugging import Parents, Placed
 from ..proc.records import RunFile
 from ..protocol import Decoder, Kind, control, parse_control
 
-_ANSWER_SEC: Final = 10.0
+_ANSWER_SEC: Final = 60.0
+"""Guards against a supervisor that hangs: on a host that stands still for some seconds none of them is given up."""
 _READ_BYTES: Final = 64 * 1024
 _STEP: Final = "change the network interfaces"
 _IN_PLACE: Final = frozenset(

@@ -170,7 +170,8 @@ def _halt(host: Host, run: RunFile, supervisor_fd: int, timeout_sec: float, canc
     """
     deadline = time.monotonic() + timeout_sec
     cgroups = detect.open(host)
-    with contextlib.suppress(NotFound):
+    # what cannot be thawed in time is not asked either, but killed
+    with contextlib.suppress(NotFound, TimedOut):
         cgroups.thaw(run.id, max(timeout_sec, 0.1))
     runs.expect(host, run, "stopped")
     cgroups.lift_pids(run.id, halt.PIDS_ROOM)

@@ -31,6 +31,8 @@ from . import leasing, sysctls
 
 LEASE_SEC: Final = 3600
 START_SEC: Final = 30.0
+STOP_SEC: Final = 10.0
+"""How long it may take to end when asked to; then it is killed."""
 NO_ROUTE: Final = "noroute"
 """The tag of those that are not told a default route."""
 RELEASE_TRIES: Final = 20
@@ -370,10 +372,10 @@ def _signal(host: Host, pid: int, number: signal.Signals) -> None:
 def _wait_gone(pidfd: int) -> None:
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
-    if not poller.poll(5000):
+    if not poller.poll(STOP_SEC * 1000):
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        if not poller.poll(5000):
+        if not poller.poll(START_SEC * 1000):
             raise TimedOut("dnsmasq does not end.", step="dnsmasq")
 
 

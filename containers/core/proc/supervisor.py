@@ -41,6 +41,8 @@ from .telling import freezes_told
 
 HOST_SHUTDOWN_SEC: Final = 60.0
 """How long a container may take to halt when the host does; systemd then waits 90 s for what is left."""
+EMPTY_SEC: Final = 30.0
+"""How long what is left of one boot may take to die before the next."""
 _ASK_AGAIN_SEC: Final = 1.0
 _CRASH_LOOP_SEC: Final = 1.0
 _SIGNALFD_BYTES: Final = 128
@@ -261,7 +263,7 @@ class Supervisor:
         # an init that reboots at once must not keep a core busy
         time.sleep(max(0.0, self._run.released + _CRASH_LOOP_SEC - time.monotonic()))
         self.cgroups.kill(self.id)
-        self.cgroups.wait_empty(self.id, 5.0)
+        self.cgroups.wait_empty(self.id, EMPTY_SEC)
         self.cgroups.clean(self.id, owner_uid=self.plan.id_base or 0)
         run = rebooting.restart(self.plan, self.cgroups, old.netns_fd, self.placed)
         os.close(self._run.filter_fd)
