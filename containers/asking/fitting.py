@@ -35,7 +35,8 @@ _TYPES: Final[dict[str, type]] = {
     "restart": str,
     "autostart": bool,
 }
-_NOT_UNDERSTOOD: Final = (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError)
+NOT_UNDERSTOOD: Final = (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError)
+"""What checks of values raise that are none."""
 _MACHINE_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -73,7 +74,6 @@ def columns(told: dict[str, Any], container: Container, *, privileged: bool) -> 
     for name in _LISTS:
         if told.get(name):
             fit.items(name, told[name])
-    _interfaces(fit, told.get("nics"))
     return fit.columns, fit.left_out
 
 
@@ -119,7 +119,7 @@ class _Fit:
         except CoreError as error:
             self.leave(what, error.message)
             return False
-        except _NOT_UNDERSTOOD:
+        except NOT_UNDERSTOOD:
             self.leave(what, "It is not understood.")
             return False
         self.columns |= found
@@ -161,17 +161,3 @@ class _Fit:
             grants.hooks_of(giving.hooks(self._host), self._project, hooks)
             return {"hooks": [plain_hook(hook) for hook in hooks]}
         return giving.check({name: values}, self._host, self._project)
-
-
-def _interfaces(fit: _Fit, told: Any) -> None:
-    """Note the network interfaces that are not made anew: all but one on a network."""
-    if not isinstance(told, list):
-        return
-    bridged = False
-    for number, one in enumerate(told[:100]):
-        plain = isinstance(one, dict) and one.get("type", "bridge") == "bridge"
-        if plain and not bridged:
-            bridged = True
-            continue
-        name = one.get("name") if isinstance(one, dict) else None
-        fit.leave(f"nics.{name if isinstance(name, str) else number}", "Add it in the container's settings.")

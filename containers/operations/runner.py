@@ -22,7 +22,20 @@ from ..core.host import Host
 from ..core.sentences import say
 from ..models import Container, Network, Operation
 from ..rights.permissions import roles_that_may
-from . import backups, basket, catalogues, clone, create, images, importing, lifecycle, networks, snapshots, update
+from . import (
+    backups,
+    basket,
+    catalogues,
+    clone,
+    create,
+    images,
+    importing,
+    lifecycle,
+    networks,
+    restoring,
+    snapshots,
+    update,
+)
 from .failures import described
 from .job import Job
 from .owner import this_process
@@ -63,8 +76,8 @@ HANDLERS: Final[dict[str, Handler]] = {
     "backup-verify": Handler(backups.verify),
     "backup-delete": Handler(backups.delete),
     "backup-scan": Handler(backups.scan),
-    "backup-import": Handler(backups.take_in, backups.undo_take_in),
-    "backup-restore": Handler(backups.put_back, backups.undo_put_back),
+    "backup-import": Handler(restoring.take_in, restoring.undo_take_in),
+    "backup-restore": Handler(restoring.put_back, restoring.undo_put_back),
     "trash-restore": Handler(basket.restore, basket.undo_restore),
     "trash-purge": Handler(basket.purge),
     "image-catalogue": Handler(catalogues.fetch),

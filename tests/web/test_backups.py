@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
 
 import pytest
+from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
-from containers.asking import backups, fitting, schedules
+from containers.asking import backups, fitting, nics, refitting, schedules
+from containers.asking.resources import usable_network
 from containers.core.backups import form
-from containers.models import Backup, Container, Operation, Schedule
+from containers.models import Backup, Container, Network, Operation, Schedule
 from containers.upkeep.scheduling import Scheduler
+from panel.accounts.models import Project
 from tests.web.api import Api, assert_error
 from tests.web.world import FakeRuntime, actor, make_container, make_host
 
@@ -134,13 +138,66 @@ def test_a_configuration_gets_no_more_than_its_importer(host, team, web):
         "init_command",
         "restart",
         "boot",
-        "nics.eth1",
     }
     assert fitting.columns(told, web, privileged=True)[0]["privileged"] is True
     for value in (None, 5, "x", [], [1], {"a": {}}, True):
         whole = dict.fromkeys((*told, "console", "halt_signal", "autostart"), value)
         found, _left = fitting.columns(whole, web, privileged=False)
         assert set(found) <= {"description", "tags", "halt_signal", "autostart", "environment", "init_command"}
+
+
+def test_interfaces_are_as_they_were_with_addresses_of_their_own(host, team, web, alice):
+    parent = {"projects": ["team"], "types": ["macvlan"], "vlans": [], "addresses": []}
+    host.facts = {
+        **host.facts,
+        "policy": {**host.facts.get("policy", {}), "parents": {"lan": parent}},
+    }
+    host.save()
+    web.host = host
+    back = Network.objects.create(host=host, name="back", number=77, ipv4="10.77.0.1/24", project=team)
+    others = Project.objects.create(name="others")
+    Network.objects.create(host=host, name="theirs", number=78, ipv4="10.78.0.1/24", project=others)
+
+    def find(name):
+        return usable_network(actor(alice), name, team, host)
+
+    bridged = {"type": "bridge", "bridge": "x", "host_link": "y", "mac": "02:00:00:00:00:01", "index": 3}
+    told = [
+        {**bridged, "name": "lan", "type": "macvlan", "parent": "lan", "mode": "bridge", "ipv4": "192.0.2.9/24"},
+        {**bridged, "name": "up", "network": "gone", "ipv4": None, "mtu": 1400},
+        {**bridged, "name": "db", "network": "back", "ipv4": "10.9.9.9/24", "egress_bytes_per_sec": 4096},
+        {**bridged, "name": "bad", "network": "theirs"},
+        {**bridged, "name": "none", "network": {"x": 1}, "mtu": -1},
+        {"name": "card", "type": "phys", "parent": "eth0"},
+        {"name": "all", "type": "host"},
+        {"type": ["bridge"]},
+        7,
+    ]
+    made, left = refitting.interfaces(told, web, "default", find)
+    kept = [(one["name"], one["type"], one["network"], one["options"].get("mtu")) for one in made]
+    assert kept == [("lan", "macvlan", None, None), ("up", "bridge", "default", 1400), ("db", "bridge", "back", None)]
+    assert [one["index"] for one in made] == [0, 1, 2]
+    assert made[0]["ipv4"] is None
+    assert made[1]["ipv4"]  # another network: what that one gives
+    assert ipaddress.ip_address(made[2]["ipv4"]) in ipaddress.ip_network(back.ipv4, strict=False)
+    assert made[2]["options"]["egress_bytes_per_sec"] == 4096
+    assert not {one["mac"] for one in made} & {"02:00:00:00:00:01", None}
+    assert {one.what for one in left} == {
+        "nics.lan.addresses",
+        "nics.bad",
+        "nics.none",
+        "nics.card",
+        "nics.all",
+        "nics.7",
+        "nics.8",
+    }
+    with transaction.atomic():
+        nics.write(web, made)
+    # whoever is resumed gets the same again
+    assert refitting.interfaces(told, web, "default", find)[0] == made
+    for told in (None, 5, [], [{"name": {}}], [{"type": "bridge", "name": "no such name at all"}]):
+        (one,) = refitting.interfaces(told, web, "default", find)[0]
+        assert (one["name"], one["network"]) == ("eth0", "default")
 
 
 def test_a_schedule_writes_backups_and_keeps_as_many_as_it_should(host, team, web, alice):
