@@ -27,6 +27,8 @@ class Schedule(models.Model):
     )
     """None: all of the project, or those of them that have the tag."""
     name = models.CharField(max_length=63, validators=[validate_name])
+    former = JSON(default=list, blank=True)
+    """Names that it had before and no other has taken since: what it made under them is its own still."""
     tag = models.CharField(max_length=63, blank=True)
     when = models.CharField(max_length=200)
     """Five fields as in crontab(5), or "every 6h"."""

@@ -66,8 +66,9 @@ def create(actor: Actor, values: dict[str, Any]) -> Schedule:
 
 
 def change(actor: Actor, schedule_id: int, values: dict[str, Any]) -> Schedule:
-    """Change what is named of a schedule; its project stays."""
+    """Change what is named of a schedule; its project stays, and what it made is its own under another name, too."""
     present = find(actor, schedule_id)
+    before = present.name
     whole = {
         "name": present.name,
         "project": present.project.name,
@@ -81,6 +82,8 @@ def change(actor: Actor, schedule_id: int, values: dict[str, Any]) -> Schedule:
         "snapshots": present.with_snapshots,
     }
     row = checked(actor, present, {**whole, **values, "project": present.project.name})
+    if row.name != before:
+        row.former = [*(name for name in row.former if name not in (before, row.name)), before]
     with transaction.atomic():
         _save(row)
         _audited(actor, "schedule.change", row)
@@ -99,6 +102,10 @@ def _save(row: Schedule) -> None:
     try:
         with transaction.atomic():
             row.save()
+            for other in Schedule.objects.filter(project=row.project).exclude(pk=row.pk):
+                if row.name in other.former:
+                    other.former = [name for name in other.former if name != row.name]
+                    other.save(update_fields=["former"])
     except IntegrityError as error:
         raise AlreadyExists(say("The project has a schedule %(name)s already.", name=row.name), field="name") from error
 
@@ -151,9 +158,14 @@ def snapshot_name(row: Schedule, at: dt.datetime) -> str:
     return f"{row.name}-{at.astimezone(dt.UTC):%Y%m%d-%H%M}"
 
 
+def names_of(row: Schedule) -> list[str]:
+    """Return the names under which a schedule made what is its own."""
+    return [row.name, *row.former]
+
+
 def taken_by(row: Schedule, snapshots: Iterable[Snapshot]) -> list[Snapshot]:
-    """Return those of a container's snapshots that a schedule took; they have its name and a time."""
-    own = re.compile(rf"{re.escape(row.name)}-[0-9]{{8}}-[0-9]{{4}}", re.ASCII)
+    """Return those of a container's snapshots that a schedule took; they have its name, or a former one, and a time."""
+    own = re.compile(rf"(?:{'|'.join(map(re.escape, names_of(row)))})-[0-9]{{8}}-[0-9]{{4}}", re.ASCII)
     return [one for one in snapshots if one.kind == "schedule" and own.fullmatch(one.name)]
 
 
@@ -176,7 +188,7 @@ def pruned_backups(row: Schedule, container: Container, more: Iterable[tuple[str
 
     One that was damaged when it was last read takes no other's place.
     """
-    rows = Backup.objects.filter(container_id=container.pk, project=row.project, schedule=row.name)
+    rows = Backup.objects.filter(container_id=container.pk, project=row.project, schedule__in=names_of(row))
     own = list(rows.filter(destination=row.destination, problem=""))
     stay = core.kept(
         core.Keep.from_dict(row.keep), [*((one.pk, one.created_at) for one in own), *more], core.zone(row.zone)

@@ -98,7 +98,10 @@ def _prune(row: Schedule) -> int:
 
 def _back_up(row: Schedule, container: Container) -> int:
     """Ask for a backup, unless the one before is still being written."""
-    if _asked("backup-export", status__in=Operation.UNFINISHED, container=container.pk, schedule=row.name):
+    if any(
+        _asked("backup-export", status__in=Operation.UNFINISHED, container=container.pk, schedule=name)
+        for name in schedules.names_of(row)
+    ):
         log.warning("schedule %s: the backup of %s before this one is not finished", row.name, container.name)
         return 0
     try:

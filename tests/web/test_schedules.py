@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from containers.asking import schedules
 from containers.core.errors import AlreadyExists, NotFound, SpecError
-from containers.models import Container, Operation, Schedule, Snapshot
+from containers.models import Backup, Container, Operation, Schedule, Snapshot
 from containers.operations import runner
 from containers.operations.runtime import Kept
 from containers.upkeep.clocks import DOUBT_SEC, SteadyClock
@@ -123,6 +123,33 @@ def test_what_is_not_kept_is_pruned_and_nothing_else(alice, team, runtime):
         assert {action for action, _ in work(runtime)} == {"snapshot-delete"}
     left = set(Snapshot.objects.values_list("name", flat=True))
     assert left == {"s-20260601-1430", "s-20260601-1630", "s-20260601-1730", "mine", "s-20200101-0000"}
+
+
+def test_a_renamed_one_goes_on_looking_after_what_it_made(alice, team, runtime, host):
+    container = make_container(team, "a", runtime=runtime)
+    row = make(alice, keep={"last": 1})
+
+    def doomed(one) -> set[str]:
+        one.refresh_from_db()
+        kept = schedules.pruned(one, container.snapshots.all())
+        return {snapshot.name for snapshot in kept} | {one.schedule for one in schedules.pruned_backups(one, container)}
+
+    for number, name in enumerate(("s", "t")):
+        at = START + number * HOUR
+        taken = f"{name}-20260601-1{number}00"
+        Snapshot.objects.create(container=container, name=taken, kind="schedule", layers=["x"], created_at=at)
+        Backup.objects.create(host=host, project=team, destination="", container="a", container_id=container.pk,
+                              file=taken, schedule=name, created_at=at)  # fmt: skip
+    assert doomed(row) == set()
+    schedules.change(actor(alice), row.pk, {"name": "t"})
+    assert doomed(row) == {"s-20260601-1000", "s"}
+    schedules.change(actor(alice), row.pk, {"name": "u"})
+    assert doomed(row) == {"s-20260601-1000", "s"}
+    # another one of a former name has what is called so
+    other = schedules.create(actor(alice), {"name": "t", "container": "a", "when": "0 * * * *", "keep": {"last": 1}})
+    assert (doomed(row), doomed(other)) == (set(), set())
+    row.refresh_from_db()
+    assert (row.name, row.former) == ("u", ["s"])
 
 
 def test_what_has_expired_goes_unless_it_is_pinned_or_the_clock_may_be_wrong(team, runtime):
