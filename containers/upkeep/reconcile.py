@@ -41,6 +41,11 @@ CANARY_SEC: Final = 3.0
 HEALTHY_RUN_SEC: Final = 60.0
 EPHEMERAL_AGAIN_SEC: Final = 60.0
 LIVE: Final = (Status.RUNNING, Status.FROZEN)
+_UNREAD: Final = (
+    *("environment", "tags", "limits", "layers", "lineage", "security", "mounts", "devices", "hooks", "init", "boot"),
+    *("console", "init_command"),
+)
+"""Columns of JSON that nothing here compares with what is observed."""
 OOM_QUIET_SEC: Final = 3.0
 """Processes that the kernel ends within this time are one event."""
 
@@ -137,7 +142,7 @@ def align_all(host: Host, runtime: Runtime) -> None:
     host_rebooted = host.facts.get("boot_id") not in (None, boot_id())
     # first the rows, then the host: a row that an operation moves in between is left to that operation
     held = {held_id for pair in _held(host).values_list("container_id", "target_id") for held_id in pair}
-    rows = list(Container.objects.filter(host=host).defer("environment", "tags", "limits", "layers"))
+    rows = list(Container.objects.filter(host=host).defer(*_UNREAD))
     runtime.sweep()
     observed = runtime.observe()
     for container in rows:
@@ -150,7 +155,7 @@ def align_all(host: Host, runtime: Runtime) -> None:
 def align_some(host: Host, runtime: Runtime, ids: Collection[str]) -> None:
     """Observe these containers, and write what their rows do not say yet; on a host that has not rebooted."""
     held = {held_id for pair in _held(host).values_list("container_id", "target_id") for held_id in pair}
-    rows = list(Container.objects.filter(host=host, pk__in=ids).defer("environment", "tags", "limits", "layers"))
+    rows = list(Container.objects.filter(host=host, pk__in=ids).defer(*_UNREAD))
     runtime.sweep()
     for container in rows:
         if container.pk not in held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 
@@ -18,9 +19,12 @@ def start_time(pid: int, *, zombies: bool = False) -> int | None:
     zombies: one that has ended, and waits to be reaped, counts as well. Source: proc_pid_stat(5), fields 3 and 22.
     """
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
             # the name, in parentheses, may hold anything
-            fields = file.read().rpartition(")")[2].split()
+            fields = os.read(fd, 4096).rpartition(b")")[2].split()
+        finally:
+            os.close(fd)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(fields[19]) if zombies or fields[0] not in ("Z", "X") else None
+    return int(fields[19]) if zombies or fields[0] not in (b"Z", b"X") else None
