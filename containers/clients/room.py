@@ -19,6 +19,7 @@ class Measured:
 
     kind: str
     total_bytes: int
+    used_bytes: int
     free_bytes: int
     inodes: int | None
     inodes_free: int | None

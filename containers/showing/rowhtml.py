@@ -18,7 +18,6 @@ from django.utils.translation import gettext_lazy
 
 from panel.templatetags.boxroom import SPRITE, age
 
-from . import sentences
 from .rows import Row, Verb
 
 COLUMNS: Final = {
@@ -93,7 +92,7 @@ class RowWriter:
 
     def _state(self, row: Row) -> str:
         operation = row.operation
-        why = "" if operation else sentences.translated(row.container.status_reason) or row.trouble
+        why = "" if operation else row.status_words or row.trouble
         title = f' title="{escape(why)}"' if why else ""
         pct = f' <span class="num">{operation.progress_pct} %</span>' if operation and operation.progress_pct else ""
         who = f' <span class="who">{self._say("by", escape(row.by))}</span>' if row.by else ""

@@ -24,6 +24,7 @@ from ..core.model.states import Status
 from ..models import Container, Operation, Snapshot
 from ..rights.permissions import roles_that_may
 from . import words
+from .sentences import translated
 
 ICONS = {
     "start": "player-play",
@@ -223,6 +224,12 @@ class Row:
     def exit_words(self) -> str:
         """How the last run ended, as a clause, where that was not what somebody asked for."""
         return words.exit_words(self.container.last_exit or {})
+
+    @property
+    def status_words(self) -> str:
+        """Why its state is what it is, in the reader's language; "" where nobody knows."""
+        reason = self.container.status_reason
+        return str(words.EXITS.get(reason) or translated(reason))
 
     @property
     def trouble(self) -> str:

@@ -240,8 +240,8 @@ def event_sentence(event: Any) -> str:
         text = str(STATES.get(event.new, event.new))
     else:
         text = str(EVENTS.get(event.kind, event.kind.replace("-", " ").capitalize()))
-    reason = str(EXITS.get(event.reason, event.reason)) if event.reason else ""
-    return f"{text}: {reason}" if reason else text
+    told = event.reason and (event.new, event.reason) != (Status.STOPPED, "stopped")  # who stopped it stands beside it
+    return f"{text}: {EXITS.get(event.reason, event.reason)}" if told else text
 
 
 def audit_action(value: str) -> str:

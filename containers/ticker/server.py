@@ -16,8 +16,8 @@ and gets, for each, CONTROL {"type": "stats" for latest and subscribe, else the 
 with N bytes of JSON; for a subscription one such answer every second. {"type": "error", "code", "message"} ends the
 conversation.
 The JSON of stats: {"at", "containers": {ID: sample}, "host": sample}; of cgroup: {"value"} or {"refused": error}; of
-console: {"text", "size_bytes"}; of room: {"kind", "total_bytes", "free_bytes", "inodes", "inodes_free", "containers":
-{ID: bytes}, "pools": [...]}; of audit: that of upkeep.sealcheck.Report, null before the first check.
+console: {"text", "size_bytes"}; of room: {"kind", "total_bytes", "used_bytes", "free_bytes", "inodes", "inodes_free",
+"containers": {ID: bytes}, "pools": [...]}; of audit: that of upkeep.sealcheck.Report, null before the first check.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def storage(request: HttpRequest) -> HttpResponse:
     """Show what the host's disk holds, and who of it."""
     try:
         found = overview(user_of(request), local_host())
-        context = {"storage": found, "used": found["total_bytes"] - found["free_bytes"]}
+        context = {"storage": found, "usable": found["used_bytes"] + found["free_bytes"]}
     except CoreError as error:
         context = {"storage": None, "error": translated(error.message)}
     return render(request, "pages/storage.html", context)

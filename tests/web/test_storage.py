@@ -45,7 +45,8 @@ def ticker(settings):
     path.mkdir()
     settings.BOXROOM_RUN_DIR = path
     measured: dict[str, int] = {}
-    room = {"kind": "ext4", "total_bytes": 100 * GIB, "free_bytes": 40 * GIB, "inodes": 1000, "inodes_free": 400}
+    room = {"kind": "ext4", "total_bytes": 100 * GIB, "used_bytes": 55 * GIB, "free_bytes": 40 * GIB}
+    room |= {"inodes": 1000, "inodes_free": 400}
     server = Server(
         path / "ticker.sock", path / "events.sock", history=lambda *_: {}, recent=lambda *_: {}, limits=lambda _: {},
         cgroup_file=lambda *_: {}, latest=lambda _: Tick(0.0, {}, "{}"), on_event=lambda _: None,
@@ -99,7 +100,7 @@ def test_each_sees_his_own_and_an_administrator_everything(ticker, team, alice, 
     nobody = Api(charlie).get("/storage")[1]
     assert (nobody["containers"], nobody["snapshots_bytes"], nobody["trash_bytes"]) == ([], 0, 0)
     shown = page(alice)
-    assert "60.0 GiB of 100 GiB" in shown or "60 GiB of 100 GiB" in shown
+    assert "55.0 GiB of 100 GiB" in shown or "55 GiB of 100 GiB" in shown
     assert "No loop devices." in shown
     assert "modprobe loop" in shown
     assert "web-1" in shown
@@ -118,7 +119,7 @@ def test_each_sees_the_pools_that_are_his_with_his_own_containers_in_them(ticker
     assert "It is not mounted." in page(root)
     found = Api(alice).get("/storage")[1]["pools"]
     assert [one["name"] for one in found] == ["default", "fast"]
-    assert (found[1]["filesystem"], found[1]["used_bytes"], found[1]["containers"]) == ("btrfs", 93 * GIB, 1)
+    assert (found[1]["filesystem"], found[1]["used_bytes"], found[1]["containers"]) == ("btrfs", 55 * GIB, 1)
     assert "boxes" not in page(alice)
 
 

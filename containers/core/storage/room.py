@@ -13,6 +13,7 @@ class Room:
 
     kind: str
     total_bytes: int
+    used_bytes: int
     free_bytes: int
     inodes: int | None
     inodes_free: int | None
@@ -24,6 +25,7 @@ def of(path: Path) -> Room:
     return Room(
         kind=_kind(path),
         total_bytes=found.f_blocks * found.f_frsize,
+        used_bytes=(found.f_blocks - found.f_bfree) * found.f_frsize,
         free_bytes=found.f_bavail * found.f_frsize,
         inodes=found.f_files or None,
         inodes_free=found.f_favail if found.f_files else None,
