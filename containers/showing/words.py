@@ -100,10 +100,11 @@ EXITS = {
     "stopped": gettext_lazy("it was stopped"),
     "killed": gettext_lazy("it was stopped by force"),
     "start-failed": gettext_lazy("it did not start"),
+    "reboot": gettext_lazy("it was to start again from inside, and that failed"),
     "host-reboot": gettext_lazy("the host was restarted"),
     "supervisor-lost": gettext_lazy("its supervisor was lost"),
 }
-BAD_EXITS: Final = ("oom", "signal", "start-failed", "supervisor-lost")
+BAD_EXITS: Final = ("oom", "reboot", "signal", "start-failed", "supervisor-lost")
 """Those that nobody can have meant."""
 
 EVENTS = {

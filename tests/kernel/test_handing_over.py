@@ -16,15 +16,18 @@ import pytest
 from containers.core.cgroups import detect
 from containers.core.errors import CoreError
 from containers.core.host import Host
-from containers.core.lifecycle import leaks, running
+from containers.core.lifecycle import granting, leaks, running
+from containers.core.model.hooks import Hook
 from containers.core.model.spec import Spec
 from containers.core.model.states import Status
 from containers.core.network.plugging import Placed
 from containers.core.proc import rehearsing
 from containers.core.proc.records import RunFile
+from containers.core.rules import policy_file
 
 from .conftest import NoNetwork
-from .patience import wait_until
+from .patience import patient, wait_until
+from .test_hooks import register
 
 _SYS_PIDFD_GETFD = 438
 
@@ -161,6 +164,55 @@ def test_killed_while_the_run_is_handed_over(host: Host, container: Callable[...
     assert (run.supervisor.pid, run.init.pid) == (port.supervisor, port.init)
     assert running.observe(host)[spec.id].status is Status.RUNNING
     wait_until(lambda: children(port.supervisor) == [port.init], what="the starter is reaped")
+
+
+HELD = """
+[hooks.held]
+projects = ["*"]
+timeout_sec = 300
+"""
+
+
+@pytest.mark.parametrize("killed", ["starter", "supervisor"])
+@pytest.mark.parametrize("point", ["pre-start", "start-host"])
+def test_killed_while_it_boots_again(host: Host, container: Callable[..., Spec], point: str, killed: str) -> None:
+    """A hook holds the starter where nothing is made yet, or where the next init waits for nothing but its exec."""
+    held, told = host.state_dir / "held", host.state_dir / "told"
+    waits = f"while [ -e {held} ]; do sleep 0.05; done"
+    register(host, "held", f"[ -e {held} ] || exit 0; echo $PPID >{told}.new; mv {told}.new {told}; {waits}")
+    spec = container(init_command=("/sbin/init",), hooks=(Hook(point=point, hook="held"),))
+    extras = granting.extras(host, policy_file.parse(HELD), spec)
+    running.start(host, spec, network=NoNetwork(), extras=extras)
+    run = RunFile.read(host.run_path(spec.id))
+    assert run is not None
+    held.touch()
+
+    def reboot() -> None:
+        with contextlib.suppress(CoreError):
+            running.reboot(host, spec.id, timeout_sec=patient(60))
+
+    asking = threading.Thread(target=reboot)
+    asking.start()
+    try:
+        wait_until(told.exists, what="the starter of the next boot is held")
+        starter = int(told.read_text())
+        assert starter in children(run.supervisor.pid)
+        os.kill(starter if killed == "starter" else run.supervisor.pid, signal.SIGKILL)
+    finally:
+        held.unlink()
+        asking.join()
+
+    def ended() -> bool:
+        running.sweep(host)
+        return running.observe(host)[spec.id].status is Status.STOPPED and leaks.find(host) == []
+
+    wait_until(ended, what="the container has ended, and nothing is left")
+    last = running.observe(host)[spec.id].last_exit
+    assert last is not None
+    assert last.reason == ("reboot" if killed == "starter" else "lost")
+    assert children(run.supervisor.pid) == []
+    running.start(host, spec, network=NoNetwork(), extras=extras)
+    assert running.observe(host)[spec.id].status is Status.RUNNING
 
 
 def test_a_rehearsed_start_leaves_nothing(host: Host) -> None:

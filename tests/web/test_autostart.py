@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 
 import pytest
@@ -10,7 +11,7 @@ from django.utils import timezone
 from containers.asking import services
 from containers.models import Container, Host, Operation
 from containers.operations import runner
-from containers.upkeep import rebuild, reconcile
+from containers.upkeep import autostart, rebuild, reconcile
 from tests.web.world import CORE_HOST, FakeRuntime, make_container, make_host
 
 pytestmark = pytest.mark.django_db
@@ -125,6 +126,33 @@ def test_a_ticker_that_is_killed_goes_on_where_it_was(team, runtime, up):
     reconcile.full(CORE_HOST, runtime)
     assert queued() == ["web"]
     assert Operation.objects.filter(object_name="db").count() == 1
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_ticker_that_is_killed_before_it_notes_a_step_does_it_no_second_time(team, runtime, up, monkeypatch, step):
+    class Killed(BaseException):
+        pass
+
+    saved, noted = [], rebuild.save_facts
+
+    def save(host, facts):
+        saved.append(facts)
+        if len(saved) == step:
+            raise Killed
+        noted(host, facts)
+
+    for name, order in (("db", 1), ("web-a", 2), ("web-b", 2)):
+        make(team, runtime, name, order)
+    monkeypatch.setattr(autostart.rebuild, "save_facts", save)
+    for _ in range(8):
+        with contextlib.suppress(Killed):
+            reconcile.full(CORE_HOST, runtime)
+        work(runtime)
+    assert len(saved) > step, "it was killed, and went on"
+    assert Host.objects.get().facts["autostart"] is False
+    asked = list(Operation.objects.filter(action="start").order_by("created_at").values_list("object_name", flat=True))
+    assert asked == ["db", "web-a", "web-b"]
+    assert Container.objects.filter(status="running").count() == 3
 
 
 def test_the_restart_policy_waits_for_its_turn(team, runtime, up):

@@ -162,6 +162,7 @@ def test_what_an_operation_works_on_is_its_own(alice, team, runtime):
         ("on-failure", "signal", None, True),
         ("on-failure", "oom", None, True),
         ("on-failure", "supervisor-lost", None, True),
+        ("on-failure", "reboot", None, True),
         ("on-failure", "stopped", None, False),
     ],
 )

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 BACK_OFF_MAX_SEC: Final = 300.0
-FAILURES: Final = ("signal", "oom", "supervisor-lost")
+FAILURES: Final = ("signal", "oom", "reboot", "supervisor-lost")
+"""reboot: it was to boot again from inside, and that failed; one that does has not ended."""
 EXPLICIT: Final = ("stopped", "killed")
 GIVEN_UP: Final = "given_up"
 """Set in the record of an end after which somebody said: leave it stopped."""
