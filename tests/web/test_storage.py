@@ -181,6 +181,18 @@ def test_a_backup_is_restored_into_a_pool_that_is_given_to_the_project(ticker, t
     assert (status, refused["code"], refused["field"]) == (403, "policy", "pool")
 
 
+def test_what_the_doctor_says_is_said_in_the_readers_language(ticker, root):
+    host = local_host()
+    host.facts["doctor"] = [{**FINDINGS[0], "what": "SELinux is off.", "why": "Containers are connected by them."}]
+    host.save()
+    browser = Client()
+    browser.force_login(root, backend="allauth.account.auth_backends.AuthenticationBackend")
+    for where in ("/host/", "/host/storage"):
+        shown = browser.get(where, headers={"Accept-Language": "de"}).content.decode()
+        assert "SELinux ist aus." in shown
+        assert "Sie verbinden die Container." in shown
+
+
 def test_what_was_never_measured_is_no_zero(ticker, team, alice):
     make_container(team, "web-1")
     assert Api(alice).get("/storage")[1]["containers"][0]["own_bytes"] is None
