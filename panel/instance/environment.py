@@ -39,6 +39,7 @@ PACKAGES: Final[dict[str, str]] = {
     "zstd": "archives packed by zstd",
     "squashfs-tools-ng": "squashfs archives, read without mounting them",
     "e2fsprogs": "disk limits: file systems in files",
+    "gpgv": "signatures of image servers' lists",
 }
 TEST_PACKAGES: Final[dict[str, str]] = {
     "chromium": "the end-to-end tests",
@@ -55,6 +56,7 @@ TEST_PACKAGES: Final[dict[str, str]] = {
     "docker-registry": "the tests of registries",
     "skopeo": "the tests of OCI images",
     "umoci": "the tests of OCI images",
+    "gnupg": "signing lists of images for tests",
     "squashfs-tools": "making squashfs archives for tests",
     "xfsprogs": "the tests of storage on xfs",
     "btrfs-progs": "the tests of storage on btrfs",

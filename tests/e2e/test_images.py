@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 from tests.kernel.registries import registry
 from tests.kernel.test_image_files import layout, packed, tree
 from tests.kernel.test_registries import push
-from tests.kernel.test_simplestreams import offered
+from tests.kernel.test_simplestreams import keys, offered, signed
 
 from ..ports import free_port
 from .browser import PATIENCE_MS, People, arrive, axe, chromium
@@ -25,7 +25,7 @@ from .test_main_job import run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 expect.set_options(timeout=PATIENCE_MS)
-__all__ = ["layout", "offered"]
+__all__ = ["keys", "layout", "offered"]
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,9 @@ def server(layout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 
 @pytest.fixture(scope="module")
-def streams(offered: Path) -> Iterator[str]:
-    """An image server on loopback that offers tiny/7; yields its address."""
+def streams(offered: Path, keys: Path) -> Iterator[str]:
+    """An image server on loopback that offers tiny/7, by signed lists; yields its address."""
+    signed(offered, keys / "keyring")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(offered))
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
@@ -50,10 +51,12 @@ def streams(offered: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def instance(server: str, streams: str) -> Iterator[Instance]:
+def instance(server: str, streams: str, keys: Path) -> Iterator[Instance]:
     """An instance whose policy lets images come from that registry, and that image server."""
     made = Instance(Path(tempfile.mkdtemp(prefix="boxroom-e2e-")), free_port())
-    (made.state_dir / "policy.toml").write_text(f'[images]\ninsecure = ["{server}", "{streams}"]\n')
+    (made.state_dir / "policy.toml").write_text(
+        f'[images]\ninsecure = ["{server}", "{streams}"]\nkeyrings = {{"{streams}" = "{keys}/keyring.gpg"}}\n'
+    )
     made.up()
     yield made
     made.remove()

@@ -16,7 +16,7 @@ import pytest
 
 from containers.core import images
 from containers.core.archives.unpacking import BadArchive
-from containers.core.errors import CoreError, PolicyDenied, SpecError
+from containers.core.errors import CoreError, PolicyDenied, SetupFailed, SpecError
 from containers.core.hoststore import store
 from containers.core.images import metadata, simplestreams
 from containers.core.images.base import Order
@@ -71,22 +71,53 @@ def offered(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory) -> Iterator[Path]:
+    """A directory with a key of this run's own, and keyring.gpg beside it; another one's is stranger.gpg."""
+    place = tmp_path_factory.mktemp("keys")
+    for name in ("stranger", "keyring"):
+        home = place / name
+        home.mkdir(mode=0o700)
+        gpg(home, "--passphrase", "", "--quick-gen-key", "Test <test@example.org>", "ed25519", "sign", "never")
+        gpg(home, "--output", str(place / f"{name}.gpg"), "--export")
+    yield place
+    for name in ("stranger", "keyring"):
+        subprocess.run(["gpgconf", "--homedir", place / name, "--kill", "all"], check=True)
+
+
+def gpg(home: Path, *arguments: str) -> None:
+    command = ["gpg", "--homedir", str(home), "--batch", "--yes", "--quiet", "--pinentry-mode", "loopback", *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def signed(root: Path, home: Path) -> None:
+    """Sign each list of a server in a file of its own, as simplestreams has it; beside stays what is not signed."""
+    for path in (root / "streams/v1").glob("*.json"):
+        gpg(home, "--output", str(path.with_suffix(".sjson")), "--clearsign", str(path))
+
+
 @pytest.fixture
-def serve(host) -> Iterator[object]:
-    """Return a function that serves a directory, to whom the policy lets this host go; returns its address."""
+def serve(host, keys) -> Iterator[object]:
+    """Return a function that serves a directory, to whom the policy lets this host go; returns its address.
+
+    Its lists are signed, unless sign is False.
+    """
     running = []
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
 
-    def start(root: Path) -> str:
+    def start(root: Path, *, sign: bool = True) -> str:
+        if sign:
+            signed(root, keys / "keyring")
         made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         running.append((made, thread))
         address = f"127.0.0.1:{made.server_port}"
-        host.policy_path.write_text(f'[images]\ninsecure = ["{address}"]\n')
+        policy = f'[images]\ninsecure = ["{address}"]\nkeyrings = {{"{address}" = "{keys}/keyring.gpg"}}\n'
+        host.policy_path.write_text(policy)
         return f"http://{address}"
 
     yield start
@@ -189,6 +220,54 @@ def test_what_a_server_offers_this_host_is_listed(host, serve, offered):
         "architecture": HERE,
         "serial": "20260102_05:24",
     }
+
+
+def test_a_list_that_comes_by_http_is_signed_by_a_key_of_the_policy(host, serve, offered, keys, tmp_path):
+    root = tmp_path / "www"
+    subprocess.run(["cp", "-a", offered, root], check=True)
+    lists = root / "streams/v1"
+    for path in lists.glob("*.sjson"):
+        path.unlink()
+    server = serve(root, sign=False)
+    good = host.policy_path.read_text()
+
+    def refused(kind: type[CoreError], words: str) -> None:
+        with pytest.raises(kind, match=words) as error:
+            pull(host, server)
+        assert error.value.field == "source.server"
+        assert os.listdir(host.tmp_dir) == []
+
+    # nothing is signed; by somebody else; something is before, behind or in what is signed
+    refused(SpecError, "404")
+    signed(root, keys / "stranger")
+    refused(BadArchive, "not signed by a key")
+    signed(root, keys / "keyring")
+    whole = (lists / "index.sjson").read_bytes()
+    for spoilt, words in (
+        (b"{}\n" + whole, "is not signed"),
+        (whole + b"{}\n", "is not signed"),
+        (whole + whole, "is not signed"),
+        (whole.replace(b"images.json", b"others.json"), "not signed by a key"),
+        (b"", "is not signed"),
+    ):
+        (lists / "index.sjson").write_bytes(spoilt)
+        refused(BadArchive, words)
+    (lists / "index.sjson").write_bytes(whole)
+    assert pull(host, server).details["serial"] == "20260102_05:24"
+    # beside the list, and by somebody else there
+    for path in lists.glob("*.sjson"):
+        path.unlink()
+    for path in lists.glob("*.json"):
+        gpg(keys / "keyring", "--output", f"{path}.gpg", "--detach-sign", str(path))
+    assert pull(host, server, name="y").details["serial"] == "20260102_05:24"
+    gpg(keys / "stranger", "--output", str(lists / "images.json.gpg"), "--detach-sign", str(lists / "images.json"))
+    refused(BadArchive, "not signed by a key")
+    # whom the policy names no key for is asked by https alone
+    host.policy_path.write_text(good.partition("keyrings")[0])
+    refused(PolicyDenied, "name a keyring")
+    host.policy_path.write_text(good.replace("keyring.gpg", "none.gpg"))
+    with pytest.raises(SetupFailed, match="read the keyring"):
+        pull(host, server)
 
 
 @pytest.mark.lxc("Paths of a server's list stay below the server", "CVE-2026-33945")

@@ -101,6 +101,7 @@ _PROGRAMS: Final[tuple[tuple[str, str, Level, str, str], ...]] = (
     ("xz", "xz", "recommended", "Unpacks images that are packed by xz.", "apt install xz-utils"),
     ("zstd", "zstd", "recommended", "Unpacks images that are packed by zstd.", "apt install zstd"),
     ("sqfs2tar", "sqfs2tar", "recommended", "Reads images that are squashfs.", "apt install squashfs-tools-ng"),
+    ("gpgv", "gpgv", "recommended", "Checks the signatures of image servers' lists.", "apt install gpgv"),
 )
 
 

@@ -2,7 +2,8 @@
 
 An index names files of products; a product is a distribution's release in one variant for one architecture, with
 aliases; its newest version that is complete is taken: a root file system, and Incus's metadata beside it. Every file's
-sha256 stands in the list, which came by https. Differences between versions (vcdiff) are never asked for.
+sha256 stands in the list, which came by https, or is signed by a key that the host's policy names for the server: in
+the same file (.sjson) or beside it (.json.gpg). Differences between versions (vcdiff) are never asked for.
 Source: the simplestreams formats index:1.0 and products:1.0, and the server's own files.
 """
 
@@ -12,13 +13,13 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, overload
 from urllib.parse import quote, urlsplit
 
-from ..errors import SpecError
+from ..errors import PolicyDenied, SpecError
 from ..rules import policy_file
 from ..sentences import say
-from . import given, metadata, oci
+from . import given, metadata, oci, signing
 from .base import Order
 from .layered import Bench, Made
 from .remote import Remote
@@ -29,8 +30,8 @@ _ROOTS: Final = ("squashfs", "root.tar.xz", "root.tar.gz", "root.tar.zst")
 """By preference; ftype of a product's item."""
 _METADATA: Final = ("incus.tar.xz", "lxd.tar.xz")
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:+@-]*(?:/[A-Za-z0-9][A-Za-z0-9._~:+@-]*)*", re.ASCII)
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 """Of a path: nothing that leads up, nothing that an address would read otherwise."""
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,13 +153,45 @@ def choose(offered: list[Product], alias: str, architecture: str = "", *, here: 
 
 
 def _document(remote: Remote, url: str) -> dict[str, Any]:
+    """Return a list of a server's, whose signature was checked where there has to be one."""
+    parts = urlsplit(url)
+    keyring = remote.rules.images.keyrings.get(parts.netloc.lower())
+    if keyring is not None:
+        return oci.document(_signed(remote, url, keyring), most_bytes=LIST_MAX_BYTES)
+    if parts.scheme != "https":
+        raise PolicyDenied(
+            say(
+                "What %(netloc)s offers is not encrypted: name a keyring for it under images.keyrings in the policy.",
+                netloc=parts.netloc,
+            ),
+            field=remote.field,
+        )
+    return oci.document(_read(remote, url), most_bytes=LIST_MAX_BYTES)
+
+
+def _signed(remote: Remote, url: str, keyring: str) -> bytes:
+    plain = url.removesuffix(".sjson").removesuffix(".json")
+    if (whole := _read(remote, f"{plain}.sjson", missing=True)) is not None:
+        return signing.inside(whole, keyring)
+    document = _read(remote, f"{plain}.json")
+    return signing.beside(document, _read(remote, f"{plain}.json.gpg"), keyring)
+
+
+@overload
+def _read(remote: Remote, url: str) -> bytes: ...
+@overload
+def _read(remote: Remote, url: str, *, missing: Literal[True]) -> bytes | None: ...
+def _read(remote: Remote, url: str, *, missing: bool = False) -> bytes | None:
+    """Return what is at an address; missing: None where there is nothing."""
     status, _headers, data = remote.read(url, {"Accept": "application/json"}, LIST_MAX_BYTES)
+    if status == 404 and missing:
+        return None
     if status != 200:
         raise SpecError(
             say("This is no simplestreams server: %(url)s answers with %(status)s.", url=url, status=status),
             field="source.server",
         )
-    return oci.document(data, most_bytes=LIST_MAX_BYTES)
+    return data
 
 
 def _product(product: dict[str, Any]) -> Product | None:

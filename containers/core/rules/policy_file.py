@@ -20,6 +20,7 @@
     insecure = []                 # hosts, with their port, that are asked by http without encryption
     max_bytes = 68719476736       # what one image may come to, unpacked
     directories = {isos = "/srv/images"}  # directories of the host whose files may become images, by name
+    keyrings = {"images.example.org" = "/etc/keys.gpg"}  # whose lists have to be signed; all that are asked by http
 
     [backups]
     local = true                  # may backups lie on this host itself, beside its containers
@@ -142,7 +143,7 @@ def parse(text: str) -> Policy:
     containers = toml.build(Containers, tables.get("containers", {}), "policy.containers")
     policy = Policy(
         containers=containers,
-        images=toml.build(Images, tables.get("images", {}), "policy.images"),
+        images=_images(toml.table(tables.get("images", {}), "policy.images")),
         backups=_backups(toml.table(tables.get("backups", {}), "policy.backups")),
         ceilings=toml.build(Ceilings, tables.get("ceilings", {}), "policy.ceilings"),
         projects=projects,
@@ -160,6 +161,14 @@ def parse(text: str) -> Policy:
         if "/" in source:
             subnet(source)
     return policy
+
+
+def _images(table: Mapping[str, Any]) -> Images:
+    plain = toml.build(Images, {key: value for key, value in table.items() if key != "keyrings"}, "policy.images")
+    keyrings = toml.table(table.get("keyrings", {}), "policy.images.keyrings")
+    for host, path in keyrings.items():
+        grants.check_path(path, f"policy.images.keyrings.{host}", device=False)
+    return dataclasses.replace(plain, keyrings={host.lower(): path for host, path in keyrings.items()})
 
 
 def _backups(table: Mapping[str, Any]) -> Backups:

@@ -40,12 +40,15 @@ class Images:
 
     insecure: hosts, with their port, that are asked without encryption; they need not be public.
     directories: of the host, absolute, by the names that their files are asked for by. max_bytes: unpacked.
+    keyrings: files of OpenPGP keys, by the hosts (with their port) whose lists of images have to be signed by one of
+    them; those that are asked without encryption have to be in it.
     """
 
     sources: tuple[str, ...] = ()
     insecure: tuple[str, ...] = ()
     max_bytes: int = 64 * 1024**3
     directories: Mapping[str, str] = field(default_factory=dict)
+    keyrings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
