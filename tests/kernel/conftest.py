@@ -27,6 +27,7 @@ from containers.core.network.plugging import Placed
 from containers.core.plans.start_plan import TITLE_ROOM
 
 from .leftovers import Watch
+from .nursery import Forked, Nursery
 from .patience import patient, wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,7 @@ INIT_IDLE = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 3600 & wait $!; do
 """An init that does nothing, reaps, and ends at SIGTERM."""
 
 STRICT = os.environ.get("BOXROOM_TEST_STRICT") == "1"
+WARM = os.environ.get("BOXROOM_TEST_WARM") == "1"
 _WATCH = pytest.StashKey[Watch]()
 
 
@@ -68,6 +70,8 @@ class NoNetwork:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     """Look at what is there before the test's fixtures."""
+    if WARM:
+        nursery()
     item.stash[_WATCH] = Watch()
     yield
 
@@ -102,6 +106,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 # -- one instance -----------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def nursery() -> Nursery:
+    """Return what all launchers of this run are forked from."""
+    return Nursery(TITLE_ROOM)
+
+
+def pytest_unconfigure() -> None:
+    """End it."""
+    if nursery.cache_info().currsize:
+        nursery().close()
 
 
 @functools.cache
@@ -157,10 +173,15 @@ class Launcher:
     def __init__(self, host: Host) -> None:
         self.host = host
         script = PROJECT / "containers/core/proc/launcher.py"
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(script), str(host.state_dir), TITLE_ROOM],
-            stdin=subprocess.DEVNULL,
-            env={"BOXROOM_STATE_DIR": str(host.state_dir), "PATH": os.environ["PATH"]},
+        environment = {"BOXROOM_STATE_DIR": str(host.state_dir), "PATH": os.environ["PATH"]}
+        self.process: subprocess.Popen[bytes] | Forked = (
+            nursery().fork(host.state_dir, environment)
+            if WARM
+            else subprocess.Popen(
+                [sys.executable, "-I", "-S", "-B", str(script), str(host.state_dir), TITLE_ROOM],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
         )
         self._socket = str(host.launcher_socket)
         wait_until(self._answers, what="the launcher listens")

@@ -95,7 +95,7 @@ def boot(pytest_words: str, slow: int, *names: str, timeout_sec: float) -> Ended
     command = f"""
     export BOXROOM_ROLE=test BOXROOM_STATE_DIR=/tmp/state BOXROOM_TEST_STRICT=1 BOXROOM_TEST_SLOW={slow} HOME=/root
     export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8
-    export BOXROOM_TEST_IMAGES=/tmp/images
+    export BOXROOM_TEST_IMAGES=/tmp/images BOXROOM_TEST_WARM=1
     mkdir -p /tmp/state
     test ! -d /sys/fs/cgroup/memory && test -f /sys/fs/cgroup/cgroup.controllers || exit 99
     cd {machine.shell(PROJECT)}
