@@ -20,7 +20,17 @@ PAUSE_SEC: Final = 10.0
 
 
 def apt_get(*words: str, cwd: Path | None = None) -> None:
-    """Run apt-get, again where it fails; the lists of packages are loaded anew in between. Fails with what it said."""
+    """Run apt-get, again where it fails; the lists of packages are loaded anew in between. Fails with what it said.
+
+    One of the suite's processes at a time: apt-get waits for others' lock of dpkg, and not for that of the lists.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / ".apt.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _apt_get(words, cwd)
+
+
+def _apt_get(words: tuple[str, ...], cwd: Path | None) -> None:
     patient = ["apt-get", "-q", "-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=600"]
     for left in reversed(range(TRIES)):
         done = subprocess.run([*patient, *words], cwd=cwd, capture_output=True, text=True, check=False)

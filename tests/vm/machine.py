@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import packages
-from .told import LATE, NO_STATUS, Ended
+from .told import LATE, NO_STATUS, NOT_BOOTED, Ended
 
 CACHE: Final = Path("/var/cache/boxroom-tests")
 EXIT_MARK: Final = "boxroom-vm-exit"
@@ -245,10 +245,12 @@ def _compile(copy: Path, tests: str) -> None:
     if tests:
         words.append(f"{shell(sys.executable)} -m pytest -q --collect-only -p no:cacheprovider {tests}")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run(
+    done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-euc", "\n".join(words)],
-        check=True, stdout=subprocess.DEVNULL, env=environment,
+        check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True, errors="replace",
     )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"what is to be run in the machine cannot be collected here:\n{done.stdout[-4000:]}")
 
 
 def run(
@@ -288,8 +290,15 @@ def run(
             if late or BEGIN_MARK in printed:
                 break
         said = re.search(rf"{EXIT_MARK} (\d+)", printed)
-        status = int(said[1]) if said else LATE if late else NO_STATUS
+        status = int(said[1]) if said else _why(printed, late=late)
         return Ended(status, printed, told.read_text(errors="replace") if told.exists() else "")
+
+
+def _why(printed: str, *, late: bool) -> int:
+    """Return what stands for the status that a machine did not say."""
+    if BEGIN_MARK not in printed:
+        return NOT_BOOTED
+    return LATE if late else NO_STATUS
 
 
 def _boot_once(qemu: list[str], console: Path, timeout_sec: float) -> tuple[bool, str]:
