@@ -307,7 +307,7 @@ def test_many_at_once(running_container: Spec) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(patient(120))
     assert sorted(codes) == list(range(20))
 
 

@@ -17,7 +17,7 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TERM: Final = "xterm-256color"
 TITLE_ROOM: Final = " " * 96
 """A last argument for the launcher: its supervisors write "supervisor INSTANCE NAME ID" over their arguments."""
-HANDSHAKE_SEC: Final = 30.0
+HANDSHAKE_SEC: Final = 60.0
 """How long a child may take for its own steps before the start is given up."""
 NETWORK_SEC: Final = 60.0
 """How long the worker may take to attach the network."""
