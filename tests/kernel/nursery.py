@@ -8,6 +8,7 @@ Run as a program it reads a line for each launcher, and answers with its pid: {"
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -43,11 +44,16 @@ class Forked:
 
     def terminate(self) -> None:
         """Ask it to end."""
-        signal.pidfd_send_signal(self._fd, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it."""
-        signal.pidfd_send_signal(self._fd, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self._fd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._fd, number)
 
     def _ended(self, timeout: float | None) -> bool:
         poll = select.poll()
