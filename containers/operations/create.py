@@ -12,7 +12,7 @@ from .job import Job
 
 def run(job: Job) -> None:
     """Make the container; what an earlier process made of it is kept."""
-    container = job.container
+    container, stored = job.container, None
     if job.observe(container).status == Status.ABSENT:
         image = images.ensure(job, job.arguments["image"])
         job.no_more_cancel()
@@ -27,7 +27,7 @@ def run(job: Job) -> None:
         job.settle(container, "created")
     if job.arguments.get("start"):
         job.progress(92, "Starting")
-        lifecycle.start_container(job, container)
+        lifecycle.start_container(job, container, stored)
         job.message = "Created and started."
     else:
         job.message = "Created."

@@ -7,6 +7,7 @@ from django.db import transaction
 from ..bookkeeping import records
 from ..core.errors import CoreError, InvalidTransition
 from ..core.model import restarts
+from ..core.model.spec import Spec
 from ..core.model.states import Status
 from ..core.sentences import say
 from ..models import Container
@@ -105,8 +106,11 @@ def delete(job: Job) -> None:
     job.message = "Moved to the trash." if thrown else "Deleted."
 
 
-def start_container(job: Job, container: Container) -> None:
-    """Start a container and write down that it runs, or why it did not start."""
+def start_container(job: Job, container: Container, spec: Spec | None = None) -> None:
+    """Start a container and write down that it runs, or why it did not start.
+
+    spec: its final one, where this operation has just made the container of it.
+    """
     by_person = job.operation.actor_id is not None
     seen = job.observe(container)
     if seen.status in LIVE:
@@ -115,7 +119,10 @@ def start_container(job: Job, container: Container) -> None:
     if another_exit(container.last_exit, seen.last_exit):
         # it ended just now: what comes next must not hide that
         job.settle(container)
-    spec = job.final_spec(container)
+    if spec is None:
+        spec = job.final_spec(container)
+    else:
+        job.runtime.check_policy(spec)  # to make it may have taken long
     try:
         if not job.runtime.bridges_there(spec):
             job.runtime.ensure_networks(networks.configs(container.host))

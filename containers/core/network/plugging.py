@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -170,6 +171,9 @@ def detach(host: Host, spec: Spec) -> None:
 
 def register(host: Host, spec: Spec) -> None:
     """Let the packet filter, DHCP and DNS know a container, and forget what it had before."""
-    nft.register(host, spec)
-    dnsmasq.register(host, spec)
+    with ThreadPoolExecutor(1) as beside:
+        # most of it is waiting for nft
+        filtered = beside.submit(nft.register, host, spec)
+        dnsmasq.register(host, spec)
+    filtered.result()
     rates.keep_wanted(host, spec)
