@@ -52,17 +52,9 @@ def test_systemd_comes_up_reboots_and_halts(host, spec):
     assert running.stop(host, spec.id, timeout_sec=patient(120)).reason == "stopped"
 
 
-def test_poweroff_inside_systemd_is_told_as_such(host, spec):
-    pid = running.start(host, spec, network=NoNetwork()).init_pid
-    wait_until(lambda: enter(pid, "systemctl", "is-system-running") == "running", 120, "systemd is up")
-    enter(pid, "systemctl", "poweroff")
-    wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, 120, "it is off")
-    assert running.observe(host)[spec.id].last_exit.reason == "poweroff"
-
-
-def test_a_login_is_offered_on_the_console_and_on_each_tty(host, spec):
+def test_a_login_is_offered_on_the_console_and_on_each_tty_and_a_poweroff_inside_is_told_as_such(host, spec):
     spec = dataclasses.replace(spec, console=Consoles(ttys=2))
-    running.start(host, spec, network=NoNetwork())
+    pid = running.start(host, spec, network=NoNetwork()).init_pid
     for name in ("console", "tty1", "tty2"):
         term = Terminal(host.supervisor_socket(spec.id))
         try:
@@ -75,4 +67,7 @@ def test_a_login_is_offered_on_the_console_and_on_each_tty(host, spec):
             term.expect("Login incorrect")
         finally:
             term.socket.close()
-    assert running.stop(host, spec.id, timeout_sec=patient(120)).reason == "stopped"
+    wait_until(lambda: enter(pid, "systemctl", "is-system-running") == "running", 120, "systemd is up")
+    enter(pid, "systemctl", "poweroff")
+    wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, 120, "it is off")
+    assert running.observe(host)[spec.id].last_exit.reason == "poweroff"
