@@ -208,10 +208,10 @@ def test_freeze_stops_everything_and_thaw_lets_it_run(groups: Cgroups, run: Run)
         each.stdout.readline()
     groups.freeze(ID, patient(60))
     assert groups.frozen(ID)
-    # who was the last to stop may be on its way off its CPU still, and what it used is not told before
-    wait_until(lambda: same_cpu(groups, 0.05), what="nothing more is used")
+    # who was the last to stop may be on its way off its CPU still, for as long as others are on that; where it was not
+    # stopped, something would be used every 10 ms
+    wait_until(lambda: same_cpu(groups, 0.2), what="nothing more is used")
     before = groups_cpu(groups)
-    assert same_cpu(groups, 0.2)
     groups.thaw(ID)
     assert not groups.frozen(ID)
     wait_until(lambda: groups_cpu(groups) > before)
