@@ -183,9 +183,7 @@ export class Session extends EventTarget {
     this.id = session;
     this.orNew = false;
     this.replaying = replay ?? 0;
-    clearTimeout(this.replayTime);
-    // should bytes of it have been skipped, typing works again all the same
-    this.replayTime = setTimeout(() => { this.replaying = 0; this.sendWaiting(); }, 5000);
+    this.watchReplay();
     this.attempt = 0;
     this.unacked = 0;
     this.live = true;
@@ -194,8 +192,16 @@ export class Session extends EventTarget {
     this.changed();
   }
 
+  /** Should bytes of it have been skipped, so that nothing more comes, typing works again all the same. */
+  watchReplay() {
+    clearTimeout(this.replayTime);
+    if (this.replaying) this.replayTime = setTimeout(() => { this.replaying = 0; this.sendWaiting(); }, 5000);
+  }
+
   drawn(count) {
+    const before = this.replaying;
     this.replaying = Math.max(0, this.replaying - count);
+    if (before) this.watchReplay();
     this.sendWaiting();
     this.unacked += count;
     if (this.unacked >= ACK_BYTES) this.ack();

@@ -186,9 +186,10 @@ def test_what_is_typed_while_the_scrollback_is_drawn_again_is_kept(people: Peopl
     page.reload()
     page.wait_for_selector("#terminal textarea:focus", state="attached")  # it is no larger than nothing
     terminal.type("typed ahead\n")
-    typing = False
-    for browser, data in held:
+    while held:  # what comes meanwhile comes behind it
+        browser, data = held.pop(0)
         browser.send(data)
+    typing = False
     terminal.wait(rf"\n{answer}typed ahead\n{answer}typed ahead\Z")
 
 
