@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 import pytest
-from playwright.sync_api import Locator, Page, WebSocketRoute, expect
+from playwright.sync_api import Locator, Page, expect
 
 from .browser import PASSWORD, PATIENCE_MS, People, Terminal, arrive, axe, chromium, ready
 from .instance import Instance, call, delete, idle, wait_until
@@ -160,37 +160,6 @@ def test_a_reload_brings_the_same_shell_back(people: People, running: str) -> No
     assert terminal.session == session
     terminal.wait(r"\n199\n200\n")
     assert terminal.run("echo $secret") == "kept"
-
-
-def test_what_is_typed_while_the_scrollback_is_drawn_again_is_kept(people: People, running: str) -> None:
-    page = people.page()
-    terminal = Terminal(page, running).open()
-    answer = (
-        r"\^\[\[\d+;\d+R"  # the terminal's to the question of where its cursor is; a second one would stand beside it
-    )
-    terminal.type("clear; seq 1 3000; printf '\\033[6n'; cat -v\n")
-    terminal.wait(rf"\n{answer}\Z")
-    held: list[tuple[WebSocketRoute, str | bytes]] = []
-
-    def hold(browser: WebSocketRoute) -> None:
-        def said(data: str | bytes) -> None:
-            if typing:
-                held.append((browser, data))
-            else:
-                browser.send(data)
-
-        browser.connect_to_server().on_message(said)
-
-    typing = True
-    page.route_web_socket(re.compile("/terminal$"), hold)
-    page.reload()
-    page.wait_for_selector("#terminal textarea:focus", state="attached")  # it is no larger than nothing
-    terminal.type("typed ahead\n")
-    while held:  # what comes meanwhile comes behind it
-        browser, data = held.pop(0)
-        browser.send(data)
-    typing = False
-    terminal.wait(rf"\n{answer}typed ahead\n{answer}typed ahead\Z")
 
 
 def test_killed_web_and_worker_give_the_same_shell_back(people: People, instance: Instance, running: str) -> None:
