@@ -136,7 +136,8 @@ def checked(actor: Actor, row: Schedule, values: dict[str, Any]) -> Schedule:
         backups.check_destination(local_host(), row.destination)
     row.with_snapshots = bool(row.destination and values.get("snapshots", False))
     row.enabled = bool(values.get("enabled", True))
-    row.next_at = next_of(row, timezone.now()) if row.enabled else None
+    upcoming = next_of(row, timezone.now())  # of one that is paused, too: it is to go on one day
+    row.next_at = upcoming if row.enabled else None
     return row
 
 

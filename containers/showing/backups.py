@@ -27,10 +27,12 @@ def rows_of(user: User, rows: Iterable[Backup]) -> list[dict[str, Any]]:
     allowed = {action: may(user, f"backup-{action}") for action in ("verify", "download", "delete")}
     waiting = Operation.objects.filter(status__in=Operation.UNFINISHED, action__startswith="backup-")
     busy = {operation.arguments.get("backup"): operation for operation in waiting}
+    imports = bool(may(user, "backup-import"))
     return [
         {
             "row": row,
             "operation": busy.get(row.pk),
+            "imports": imports,
             **{
                 action: user.host_admin or (row.project is not None and row.project.name in projects)
                 for action, projects in allowed.items()

@@ -19,6 +19,7 @@ urlpatterns = [
     path("networks/<slug:name>/delete", household.network_delete, name="network-delete"),
     path("schedules/", keeping.schedules, name="schedules"),
     path("schedules/_preview", keeping.schedule_preview, name="schedule-preview"),
+    path("schedules/<int:schedule_id>", keeping.schedule, name="schedule"),
     path("schedules/<int:schedule_id>/<slug:action>", keeping.schedule_action, name="schedule-action"),
     path("backups/", backing.backups, name="backups"),
     path("backups/_scan", backing.backup_scan, name="backup-scan"),

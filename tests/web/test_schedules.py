@@ -307,5 +307,20 @@ def test_the_page(alice, bob, team, runtime, settings, tmp_path):
     assert browser(bob).post(f"/schedules/{row.pk}/delete", headers={"HX-Request": "1"}).status_code == 403
     page.post(f"/schedules/{row.pk}/disable")
     assert "paused" in page.get("/schedules/").content.decode()
+
+    own = page.get(f"/schedules/{row.pk}").content.decode()
+    for field in ('value="container:a" selected', 'value="0 3 * * *"', 'name="keep-daily" value="7"'):
+        assert field in own
+    changed = {"name": "early", "where": "project:team", "when": "0 4 * * *", "timezone": "UTC", "keep-last": "2"}
+    wrong = page.post(f"/schedules/{row.pk}", {**changed, "when": "never"})
+    assert wrong.status_code == 422
+    assert 'name="keep-last" value="2"' in wrong.content.decode()  # nothing that was entered is lost
+    assert page.post(f"/schedules/{row.pk}", changed).status_code == 302
+    row.refresh_from_db()
+    assert (row.name, row.container, row.when, row.keep) == ("early", None, "0 4 * * *", {"last": 2})
+    assert not row.enabled  # it goes on being paused
+    assert browser(bob).get(f"/schedules/{row.pk}").status_code == 403
+    assert browser(bob).post(f"/schedules/{row.pk}", changed).status_code == 403
+    assert page.get("/schedules/999").status_code == 404
     page.post(f"/schedules/{row.pk}/delete")
     assert not Schedule.objects.exists()
