@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from containers.core.host import Host
-from containers.core.kernel.pids import start_time
+from containers.core.kernel.pids import opened, start_time
 
 from .layout import read_json, write_json
 
@@ -91,7 +91,7 @@ def end(pids: list[int], *, timeout_sec: float) -> None:
     fds = []
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            fds.append(os.pidfd_open(pid))
+            fds.append(opened(pid))
     try:
         for number, limit in ((signal.SIGTERM, timeout_sec), (signal.SIGKILL, 5.0)):
             deadline = time.monotonic() + limit

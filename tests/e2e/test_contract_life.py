@@ -89,7 +89,9 @@ def test_a_killed_supervisor_ends_its_container_and_the_restart_policy_applies(
 
 
 def test_stop_may_fail_instead_of_killing(api: httpx.Client, name: str) -> None:
-    make(api, name, init_command=["/bin/sh", "-c", "trap '' TERM PWR USR1 USR2 INT; while :; do sleep 1; done"])
+    deaf = "trap '' TERM PWR USR1 USR2 INT; echo > /tmp/deaf; while :; do sleep 1; done"
+    make(api, name, init_command=["/bin/sh", "-c", deaf])
+    wait_until(lambda: "deaf" in sh(api, name, "ls /tmp"), "the init's deafness")
     failed = api.post(f"/containers/{name}/stop?wait=60", json={"timeout": 1, "kill": False}).json()
     assert (failed["status"], failed["error"]["code"]) == ("failed", "timed-out")
     assert api.get(f"/containers/{name}").json()["status"] == "running"

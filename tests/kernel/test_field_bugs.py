@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -87,10 +88,16 @@ def test_lxd_4102_a_stop_while_init_cannot_hear_it_yet_is_heard_later(host: Host
     """Also lxc#2456: the stop ends with the container, not with its time-out, which would be told as "killed"."""
     spec = container(init_command=("/bin/sh", "-c", late("PWR")))
     pid = running.start(host, spec, network=NoNetwork()).init_pid
+    wait_until(lambda: deaf_to_sigint(pid), what="the shell, which catches SIGINT at first, ignores it")
     assert halt.choose_for(pid) is None, "a signal would be lost now"
     with heard_later(spec):
         ended = running.stop(host, spec.id, timeout_sec=patient(120))
     assert (ended.reason, ended.exit_code) == ("stopped", 7)
+
+
+def deaf_to_sigint(pid: int) -> int:
+    ignored = re.search(r"^SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(ignored[1], 16) >> (signal.SIGINT - 1) & 1 if ignored else 0
 
 
 def late(name: str) -> str:

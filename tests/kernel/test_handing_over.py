@@ -16,6 +16,7 @@ import pytest
 from containers.core.cgroups import detect
 from containers.core.errors import CoreError
 from containers.core.host import Host
+from containers.core.kernel import pids
 from containers.core.lifecycle import granting, leaks, running
 from containers.core.model.hooks import Hook
 from containers.core.model.spec import Spec
@@ -223,3 +224,22 @@ def test_a_rehearsed_start_leaves_nothing(host: Host) -> None:
     before = seen()
     rehearsing.rehearse(detect.open(host), rehearsing.sample(host))
     assert seen() == before
+
+
+def test_who_is_gone_is_gone_though_its_number_names_a_session_yet():
+    """A supervisor that was killed, and whose hook runs on: older kernels have a word of their own for that."""
+    read_fd, write_fd = os.pipe()
+    leader = os.fork()
+    if leader == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.close(write_fd)
+            os.read(read_fd, 1)
+        os._exit(0)
+    os.waitpid(leader, 0)
+    try:
+        with pytest.raises(ProcessLookupError):
+            pids.opened(leader)
+    finally:
+        os.close(read_fd)
+        os.close(write_fd)

@@ -71,16 +71,18 @@ def test_busybox_init_boots_again(host, container):
     assert rebooting(host, spec).last_exit is None, "it did not end in between"
 
 
-def caught(pid):
-    return int(re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1], 16)
+def caught(pid, field="SigCgt"):
+    return int(re.search(rf"^{field}:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1], 16)
 
 
 @pytest.mark.parametrize(("configured", "name"), [(None, "INT"), ("SIGUSR1", "USR1")])
 def test_what_init_catches_and_what_is_configured(host, container, configured, name):
-    script = f"trap 'reboot -f' {name}; while :; do sleep 0.05; done"
+    # the shell itself catches SIGINT from its first moment on, and ends by it
+    script = f"trap 'reboot -f' {name}; echo set; while :; do sleep 0.05; done"
     spec = container(init_command=("/bin/sh", "-c", script), init=Init(reboot_signal=configured))
-    pid = running.start(host, spec, network=NoNetwork()).init_pid
-    wait_until(lambda: caught(pid) >> (signal.Signals[f"SIG{name}"] - 1) & 1, what="init catches it")
+    running.start(host, spec, network=NoNetwork())
+    log = host.container_dir(spec.id) / "console.log"
+    wait_until(lambda: log.exists() and b"set" in log.read_bytes(), what="the trap is set")
     running.freeze(host, spec.id)
     rebooting(host, spec)
 
@@ -88,6 +90,7 @@ def test_what_init_catches_and_what_is_configured(host, container, configured, n
 def test_the_time_is_kept_and_it_runs_on(host, container):
     spec = container(init_command=("/bin/sh", "-c", "trap '' INT; while :; do sleep 0.1; done"))
     pid = running.start(host, spec, network=NoNetwork()).init_pid
+    wait_until(lambda: caught(pid, "SigIgn") >> (signal.SIGINT - 1) & 1, what="the shell ignores SIGINT")
     begun = time.monotonic()
     with pytest.raises(TimedOut):
         running.reboot(host, spec.id, timeout_sec=0.5)

@@ -155,6 +155,20 @@ class Cgroups(ABC):
         """Return the cgroup2 directory for a program of the host's that is run for a container."""
         return self.tree / SUPERVISORS / f"h-{container_id}"
 
+    def supervisor_pids(self) -> list[int]:
+        """Return the processes that are beside the panel's: the launcher's, supervisors and their starters."""
+        try:
+            return [int(line) for line in (self.tree / SUPERVISORS / "cgroup.procs").read_text().split()]
+        except FileNotFoundError:
+            return []
+
+    def end_hook(self, container_id: str) -> None:
+        """Kill what is left of a hook whose starter was killed, and remove its directory; without one, do nothing."""
+        group = self.hook_dir(container_id)
+        with contextlib.suppress(FileNotFoundError):
+            write_file(f"{group}/cgroup.kill", "1")
+            remove_tree(group, time.monotonic() + REMOVE_TIMEOUT_SEC)
+
     def container_tree(self, container_id: str) -> Path:
         """Return the container's directory in the cgroup2 hierarchy."""
         return self.tree / f"{CONTAINER_PREFIX}{container_id}"

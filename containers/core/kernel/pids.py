@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import cache
 
@@ -28,3 +29,17 @@ def start_time(pid: int, *, zombies: bool = False) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(fields[19]) if zombies or fields[0] not in (b"Z", b"X") else None
+
+
+def opened(pid: int) -> int:
+    """Return a pidfd of any process, which is the caller's; raises ProcessLookupError where there is none.
+
+    Of one that is gone, and whose number still names a session or a process group, older kernels, Debian 12's too, say
+    EINVAL and not ESRCH. Source: pidfd_open(2), and pidfd_create() in kernel/pid.c.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
+        raise

@@ -24,7 +24,7 @@ from ..errors import CoreError
 from ..host import IDS_PER_CONTAINER, Host
 from ..hoststore import claims, every, store
 from ..kernel import syscalls
-from ..kernel.pids import start_time
+from ..kernel.pids import opened, start_time
 from ..model.network_config import NetworkConfig
 from ..model.spec import Spec
 from ..network import dnsmasq, lending, nft, rates, veth
@@ -238,7 +238,7 @@ _SEARCHES: Final[tuple[Callable[[Scene], Iterator[Leak]], ...]] = (
 
 def _end_process(seen: Scene, leak: Leak) -> None:
     with contextlib.suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(int(leak.name))
+        pidfd = opened(int(leak.name))
         try:
             # the number may be another's by now: it has to be found again while the pidfd holds it
             if any(again == leak for again in _processes(seen)):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
+from pathlib import Path
 from typing import Final
 
-from ..cgroups import detect
+from ..cgroups import Cgroups, detect
 from ..errors import CoreError
 from ..host import Host
 from ..hoststore import store
-from ..kernel.pids import boot_id
+from ..kernel.pids import boot_id, opened
 from ..model.exits import LastExit, Reason
 from ..network import lending
 from ..proc import records, rtnl
@@ -67,6 +69,7 @@ def bury(host: Host, run: RunFile) -> None:
         if RunFile.read(host.run_path(run.id)) != run:
             return
         cgroups = detect.open(host)
+        _end_starter(host, cgroups, run)
         cgroups.kill(run.id)
         cgroups.wait_empty(run.id, BURY_SEC)
         cgroups.remove(run.id)
@@ -79,6 +82,24 @@ def bury(host: Host, run: RunFile) -> None:
         host.supervisor_socket(run.id).unlink(missing_ok=True)
         records.expect(host, run.id, None)
         host.run_path(run.id).unlink(missing_ok=True)
+
+
+def _end_starter(host: Host, cgroups: Cgroups, run: RunFile) -> None:
+    """Kill the starter of a boot whose supervisor was killed, and the hook that it waits for, and wait for its end.
+
+    It would take back by itself what it made, but at its own time: of the next run as well, which has the same names.
+    """
+    for pid in cgroups.supervisor_pids():
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            pidfd = opened(pid)
+            try:
+                title = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").split()
+                if title[:2] == [b"supervisor", host.instance.encode()] and title[-1] == run.id.encode():
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    select.select([pidfd], [], [], BURY_SEC)
+            finally:
+                os.close(pidfd)
+    cgroups.end_hook(run.id)
 
 
 def expect(host: Host, run: RunFile, reason: Reason | None) -> None:

@@ -23,7 +23,7 @@ from typing import Final
 
 from ..errors import HostUnsupported, SetupFailed, TimedOut
 from ..host import Host
-from ..kernel.pids import start_time
+from ..kernel.pids import opened, start_time
 from ..model.network_config import DOMAIN, NetworkConfig, bridged, plain
 from ..model.spec import Spec
 from ..sentences import say
@@ -244,7 +244,7 @@ def stop(host: Host) -> None:
     pid = running(host)
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(pid)
+            pidfd = opened(pid)
             try:
                 if running(host) == pid:
                     signal.pidfd_send_signal(pidfd, signal.SIGTERM)
@@ -360,7 +360,7 @@ def _first_dir(*paths: str) -> str:
 
 def _signal(host: Host, pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(pid)
+        pidfd = opened(pid)
         try:
             # looked at again while the pidfd holds the pid: it is still ours
             if running(host) == pid:

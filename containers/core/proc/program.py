@@ -113,9 +113,12 @@ def begin(
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with contextlib.suppress(OSError):
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    ready_fd, settled_fd = os.pipe2(os.O_CLOEXEC)
     pid = _fork()
     if pid == 0:
         try:
+            os.close(settled_fd)
+            os.read(ready_fd, 1)  # ends when process 1 is all that it will be: the command may look at it
             _take_terminal()
             run()
         except StepFailed as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..host import Host
-from ..kernel.pids import start_time
+from ..kernel.pids import opened, start_time
 from ..model.exits import LastExit, Reason
 
 
@@ -41,7 +41,7 @@ class Process:
     def open(self) -> int | None:
         """Return a pidfd (the caller's), or None where the process is gone or the pid is another's by now."""
         try:
-            pidfd = os.pidfd_open(self.pid)
+            pidfd = opened(self.pid)
         except ProcessLookupError:
             return None
         # checked after opening: from here on the pidfd cannot change its meaning
