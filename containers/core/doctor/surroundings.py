@@ -18,10 +18,10 @@ from .check import Check, number
 
 def checks(state_dir: Path) -> list[Check]:
     """Look at everything; as root."""
-    return [*_network(state_dir), _policy(state_dir), *_pools(state_dir)]
+    return [*_addresses(), *_firewalls(state_dir), _policy(state_dir), *_pools(state_dir)]
 
 
-def _network(state_dir: Path) -> Iterator[Check]:
+def _addresses() -> Iterator[Check]:
     forwards = number(Path("/proc/sys/net/ipv4/ip_forward")) == 1
     yield Check(
         id="ip-forward",
@@ -41,6 +41,9 @@ def _network(state_dir: Path) -> Iterator[Check]:
         why="Networks then have IPv6 addresses, too.",
         part="network",
     )
+
+
+def _firewalls(state_dir: Path) -> Iterator[Check]:
     try:
         instance = Host.open(state_dir).instance
     except (OSError, ValueError, KeyError):

@@ -50,14 +50,7 @@ class Transaction:
 
         Raises SetupFailed with nft's words. Either way nothing was changed then.
         """
-        try:
-            _out, errors = self._process.communicate(timeout=TIMEOUT_SEC)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
-            raise SetupFailed(
-                say("nft did not end within %(seconds)s s.", seconds=TIMEOUT_SEC), step="packet filter"
-            ) from None
+        _out, errors = _said(self._process)
         if self._process.returncode in CRASHES:
             return False
         if self._process.returncode:
@@ -66,6 +59,18 @@ class Transaction:
                 say("nft refused the packet filter: %(words)s", words=words), step="packet filter", console=words
             )
         return True
+
+
+def _said(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """Wait for an nft, and return what it wrote; raises SetupFailed where it does not end."""
+    try:
+        return process.communicate(timeout=TIMEOUT_SEC)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise SetupFailed(
+            say("nft did not end within %(seconds)s s.", seconds=TIMEOUT_SEC), step="packet filter"
+        ) from None
 
 
 def run(commands: Sequence[Json]) -> None:
@@ -123,14 +128,7 @@ class Listing:
 
         Raises SetupFailed where nft has crashed.
         """
-        try:
-            out, _errors = self._process.communicate(timeout=TIMEOUT_SEC)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
-            raise SetupFailed(
-                say("nft did not end within %(seconds)s s.", seconds=TIMEOUT_SEC), step="packet filter"
-            ) from None
+        out, _errors = _said(self._process)
         if self._process.returncode in CRASHES:
             raise SetupFailed(CRASHED, step="packet filter")
         if self._process.returncode:
