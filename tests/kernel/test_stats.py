@@ -108,6 +108,27 @@ def test_memory_processes_and_limits(groups: Cgroups, sampler: Sampler, run: Any
     assert (one(sampler).memory_limit_bytes, one(sampler).cpu_limit_cores) == (None, None)
 
 
+def test_a_change_is_in_the_next_sample_however_long_nothing_happened(
+    groups: Cgroups, sampler: Sampler, run: Any
+) -> None:
+    create(groups)
+    run("print('up', flush=True); import time; time.sleep(600)")
+    wait_until(lambda: _rests(sampler))
+    second = run("print('up', flush=True); import time; time.sleep(600)")
+    assert one(sampler).processes == 2
+    wait_until(lambda: _rests(sampler))
+    second.kill()
+    second.wait()
+    assert one(sampler).processes == 1
+    groups.apply(ID, Limits(memory_bytes=96 * MIB, cpus=0.25))
+    assert (one(sampler).memory_limit_bytes, one(sampler).cpu_limit_cores) == (96 * MIB, 0.25)
+
+
+def _rests(sampler: Sampler) -> bool:
+    """Say whether three samples in a row tell of no CPU time: what stays as it is then is not read."""
+    return len({(one(sampler).cpu_usage_usec, one(sampler).memory_bytes) for _ in range(3)}) == 1
+
+
 def test_the_limits_that_the_kernel_holds_it_to(groups: Cgroups) -> None:
     create(groups, Limits(memory_bytes=96 * MIB, cpus=0.25, pids=77))
     assert present_limits(groups.stat_paths(ID)) == {"memory_bytes": 96 * MIB, "cpus": 0.25, "pids": 77}

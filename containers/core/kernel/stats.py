@@ -44,9 +44,9 @@ _FILES: Final = (
 _PRESSURE: Final = ("psi0", "psi1", "psi2")
 _LONG: Final = dict.fromkeys(("cpu", "memory_stat", "io"), _READ_BYTES)
 """Those that may be longer than a few lines."""
-_STILL: Final = ("memory_stat", "throttled")
-"""What stays as it is while its processes use neither CPU time nor other memory, as most do most of the time; the
-first is a third of what all files cost to read."""
+_STILL: Final = ("memory_stat", "throttled", "memory_events", "pids", "psi0", "psi1")
+"""What stays as it is while its processes use neither CPU time nor other memory, as most do most of the time: they are
+half of what all files cost to read. The stalls of disks are not among them, for who waits for a disk uses neither."""
 _STILL_READS: Final = 10
 """So often they are read all the same: the kernel may call other pages inactive without taking any."""
 
