@@ -202,7 +202,7 @@ class Launcher:
 def _removed(groups: Cgroups) -> bool:
     """Remove an instance's cgroups; a supervisor that has told of its end may be in them still, on its way out."""
     groups.remove_instance()
-    return not any(path.exists() for path in groups._instance_dirs())
+    return not any(path.exists() for path in groups.instance_dirs())
 
 
 @pytest.fixture

@@ -19,8 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from containers.core import cgroups
 from containers.core.archives import formats, process, rules, tree, unpacking
 from containers.core.archives.unpacking import BadArchive, unpack
+from containers.core.cgroups import Cgroups, cages
 from containers.core.errors import Cancelled, HostUnsupported, StorageFull
 from containers.core.model import capabilities
 
@@ -33,6 +35,12 @@ def place() -> Iterator[Path]:
     """A directory that only root may enter; the container ids of what is unpacked are on disk there as they are."""
     with tempfile.TemporaryDirectory(prefix="boxroom-archives-") as directory:
         yield Path(directory)
+        groups(Path(directory)).remove_instance()
+    assert not groups(Path(directory)).tree.exists()
+
+
+def groups(place: Path) -> Cgroups:
+    return cgroups.open_named(f"boxroom-t{place.name.rpartition('-')[2]}", place)
 
 
 def entry(name: str, kind: bytes = tarfile.REGTYPE, **values: object) -> tuple[tarfile.TarInfo, bytes]:
@@ -58,7 +66,7 @@ def made(place: Path, archive: Path, **options: object) -> tuple[Path, unpacking
     rootfs.mkdir(mode=0o755)
     found = formats.detect(archive.read_bytes()[: formats.HEAD_BYTES])
     assert found is not None
-    return rootfs, unpack(archive, found, rootfs, **options)  # type: ignore[arg-type]
+    return rootfs, unpack(archive, found, rootfs, groups=groups(place), **options)  # type: ignore[arg-type]
 
 
 def refused(place: Path, *entries: tuple[tarfile.TarInfo, bytes], **options: object) -> BadArchive:
@@ -207,6 +215,57 @@ def test_a_sparse_file_keeps_its_holes_and_may_not_be_endless(place):
         assert error.value.details["limit"] == "bytes"
 
 
+def test_what_eats_memory_is_ended_alone_and_told(place):
+    """Each header is of a length that is taken; what they say of directories is kept until the end."""
+    eater = place / "eater.tar"
+    fat = {f"SCHILY.xattr.user.{number}": "x" * 60_000 for number in range(16)}
+    tar(eater, *(entry(f"d{number}", tarfile.DIRTYPE, pax_headers=fat) for number in range(60)))
+    small = rules.Limits(memory_bytes=48 << 20)
+    with pytest.raises(BadArchive, match="takes more than 48") as error:
+        made(place, eater, limits=small)
+    assert error.value.details["limit"] == "memory"
+    # a program, with a file that is small: its maker lives
+    hungry = formats.Format(
+        name="hungry", program=("/usr/bin/python3", "-I", "-S", "-c", "x = b'x' * (60 << 20); print(len(x))")
+    )
+    (place / "rootfs").mkdir()
+    with pytest.raises(BadArchive, match="takes more than 48"):
+        unpack(full(place), hungry, place / "rootfs", groups=groups(place), limits=small)
+    assert made(place, full(place), limits=small)[1].entries, "the next one is as good as ever"
+    assert not list(groups(place).tree.glob("u-*"))
+
+
+def test_a_cage_whose_maker_was_killed_is_found_and_emptied(place):
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})\n"
+        "from pathlib import Path\n"
+        "from containers.core import cgroups\n"
+        "from containers.core.cgroups import cages, places\n"
+        f"groups = cgroups.open_named({groups(place).name!r}, Path({str(place)!r}))\n"
+        "with cages.cage(groups, memory_bytes=64 << 20) as cage:\n"
+        "  import os\n"
+        "  if not (pid := os.fork()):\n"
+        "    for file in cage.procs: places.write_file(file, '0')\n"
+        "    print('in', flush=True)\n"
+        "    time.sleep(600)\n"
+        "  time.sleep(600)\n"
+    )
+    with subprocess.Popen(["/usr/bin/python3", "-I", "-S", "-B", "-c", code], stdout=subprocess.PIPE) as maker:
+        assert maker.stdout is not None
+        assert maker.stdout.readline() == b"in\n"
+        opened = groups(place)
+        (name,) = [one.name for one in opened.tree.glob("u-*")]
+        inside = int((opened.tree / name / "cgroup.procs").read_text())
+        for controller in ("memory", "pids"):
+            assert (opened.controller_dir(controller) / name / "cgroup.procs").read_text().split() == [str(inside)]
+        assert cages.sweep(opened) == [], "its maker is there"
+        maker.kill()
+    wait_until(lambda: cages.abandoned(opened) == [name], what="its maker is gone")
+    assert cages.sweep(opened) == [name]
+    wait_until(lambda: not os.path.exists(f"/proc/{inside}"), what="what was in it is gone")
+    assert (cages.sweep(opened), list(opened.tree.glob("u-*"))) == ([], [])
+
+
 def test_a_header_that_is_too_long_is_refused_before_it_is_read(place):
     block = bytearray(tarfile.TarInfo("x").tobuf())
     info = tarfile.TarInfo("x")
@@ -338,7 +397,7 @@ def test_the_maker_of_a_tree_has_nothing_but_the_tree(place, monkeypatch):
 
     monkeypatch.setattr(unpacking._Flow, "_next", wait)
     (place / "rootfs").mkdir()
-    unpack(archive, formats.TAR, place / "rootfs")
+    unpack(archive, formats.TAR, place / "rootfs", groups=groups(place))
     status = found["status"]
     assert isinstance(status, dict)
     kept = sum(1 << capabilities.NAMES.index(name) for name in ("chown", "dac_override", "fowner", "fsetid", "setfcap"))
@@ -415,7 +474,7 @@ def test_a_program_that_reads_archives_may_write_nothing_and_reach_nobody(place)
         rootfs = place / "rootfs"
         rootfs.mkdir()
         with pytest.raises(BadArchive):
-            unpack(archive, spy, rootfs)
+            unpack(archive, spy, rootfs, groups=groups(place))
     said = b"".join(heard).decode()
     assert f"{process.NOBODY} 30 30 38 2 38 13 no proc" in said, said
     assert "'archive'" in said
@@ -463,7 +522,7 @@ def test_a_full_disk_is_told_as_one(place):
         rootfs = small / "rootfs"
         rootfs.mkdir()
         with pytest.raises(StorageFull):
-            unpack(archive, formats.TAR, rootfs)
+            unpack(archive, formats.TAR, rootfs, groups=groups(place))
     finally:
         unmount(small)
 
@@ -472,7 +531,7 @@ def test_a_missing_program_is_named(place):
     archive = tar(place / "x.tar", entry("x"))
     missing = formats.Format(name="x", program=("/nonexistent/unx",), package="x-tools")
     with pytest.raises(HostUnsupported, match="x-tools"):
-        unpack(archive, missing, place / "rootfs")
+        unpack(archive, missing, place / "rootfs", groups=groups(place))
 
 
 # whatever it holds

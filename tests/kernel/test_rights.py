@@ -121,5 +121,5 @@ def test_writing_is_slowed_down_to_the_limit(host, container, layer):
 
 def _throttles(host):
     groups = detect.open(host)
-    text = " ".join(str(path) for path in groups._instance_dirs())
+    text = " ".join(str(path) for path in groups.instance_dirs())
     return groups.version == 2 or "blkio" in text

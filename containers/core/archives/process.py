@@ -1,8 +1,9 @@
 """The confined process that reads a hostile archive: ``python -I -S process.py ORDERS``, as root, for one archive.
 
 ORDERS is JSON, {"role": "decode", ...} or {"role": "make", ...}. What both roles share: namespaces of their own for
-mounts, processes, network, IPC and names, another root directory, ids that nobody else has, no privilege over anything
-outside, and a list of system calls in which no process, socket or mount can be made. It dies with whoever started it.
+mounts, processes, network, IPC and names, a cgroup with little memory and few processes, another root directory, ids
+that nobody else has, no privilege over anything outside, and a list of system calls in which no process, socket or
+mount can be made. It dies with whoever started it.
 
 decode   turns the file into a plain tar on standard output, by a program of the host, whose root directory holds that
          file and the host's programs, read-only; it may write nothing at all.
@@ -28,6 +29,7 @@ if __name__ == "__main__":
 
 from containers.core.archives import rules, tree
 from containers.core.archives.calls import compile_list
+from containers.core.cgroups import places
 from containers.core.kernel import syscalls, user_namespaces
 from containers.core.model.capabilities import NAMES
 from containers.core.plans.mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT
@@ -46,6 +48,8 @@ _NAMESPACES: Final = (
     | syscalls.CLONE_NEWUTS
     | syscalls.CLONE_NEWCGROUP
 )
+_ADDRESSES: Final = 2
+"""Addresses are no memory, of which the cgroup keeps count: so many of them for each byte of it."""
 _KEPT: Final = ("chown", "dac_override", "fowner", "fsetid", "setfcap")
 """What making a tree with its owners takes, in a user namespace that owns nothing but the tree."""
 _SEEN: Final = ("bin", "lib", "lib32", "lib64", "libx32", "usr")
@@ -54,6 +58,8 @@ _SEEN: Final = ("bin", "lib", "lib32", "lib64", "libx32", "usr")
 def main(orders: dict[str, Any]) -> int:
     """Confine this process and do what is asked; return its exit status."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    for path in orders["cage"]:
+        places.write_file(path, "0")
     if orders["report"] not in (None, REPORT_FD):
         os.dup2(orders["report"], REPORT_FD, inheritable=False)
     syscalls.close_range(REPORT_FD + 1)
@@ -170,7 +176,7 @@ def _programs_only(scratch: str, archive: str) -> None:
 
 def _limit(limits: rules.Limits, *, writes: bool) -> None:
     for kind, most in (
-        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_AS, limits.memory_bytes * _ADDRESSES),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, max(1, int(limits.wall_sec))),
         (resource.RLIMIT_FSIZE, limits.bytes if writes else 0),

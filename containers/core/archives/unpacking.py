@@ -22,9 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
+from ..cgroups import Cgroups, cages
 from ..errors import HostUnsupported, SetupFailed, SpecError
-from ..kernel import files
+from ..kernel import files, mount_api
 from ..sentences import say
+from ..units import format_bytes
 from . import formats, rules
 
 CHUNK_BYTES: Final = 1 << 20
@@ -86,6 +88,7 @@ def unpack(
     found: formats.Format,
     rootfs: Path,
     *,
+    groups: Cgroups,
     layer: bool = False,
     limits: rules.Limits = rules.Limits(),  # noqa: B008  frozen
     tell: Callable[[float, int], None] = lambda _part, _entries: None,
@@ -94,11 +97,11 @@ def unpack(
 ) -> Unpacked:
     """Unpack an archive into rootfs, an empty directory of root's; owners lie unshifted. Not on the disk yet.
 
-    archive: root's own file, in a directory that nobody else may enter; its mode becomes 0444. layer: whiteouts are
-    taken as OCI's, and the last block need not be whole, for the caller compares the diff_id. tell: which part of the
-    file was read (0 to 1), entries made. check_cancelled: called five times a second, may raise. named: the field of
-    errors. Raises BadArchive, StorageFull, HostUnsupported naming the program that is missing, SetupFailed; rootfs is
-    the caller's to remove then.
+    archive: root's own file, in a directory that nobody else may enter; its mode becomes 0444. groups: the instance's,
+    beside whose containers it is done. layer: whiteouts are taken as OCI's, and the last block need not be whole, for
+    the caller compares the diff_id. tell: which part of the file was read (0 to 1), entries made. check_cancelled:
+    called five times a second, may raise. named: the field of errors. Raises BadArchive, StorageFull, HostUnsupported
+    naming the program that is missing, SetupFailed; rootfs is the caller's to remove then.
     """
     if found.program and not os.access(found.program[0], os.X_OK):
         raise HostUnsupported(
@@ -113,12 +116,35 @@ def unpack(
     archive.chmod(0o444)
     try:
         with contextlib.ExitStack() as held:
-            return _Flow(archive, found, rootfs, limits, layer, held, tell, check_cancelled).run()
+            inside = held.enter_context(caged(groups, limits, rootfs))
+            return _Flow(archive, found, rootfs, limits, layer, held, inside, tell, check_cancelled).run()
     except rules.Refused as refused:
         raise bad_archive(refused.why, refused.entry, refused.limit, named) from None
     except BadArchive as bad:
         bad.field = named
         raise
+
+
+@contextlib.contextmanager
+def caged(groups: Cgroups, limits: rules.Limits, place: Path | None = None) -> Iterator[cages.Cage]:
+    """Yield the cgroup of what reads one archive; whatever comes of a process that the kernel killed there is Refused.
+
+    For the caller to make a BadArchive of. Nothing of it runs afterwards. place: what is made lies in there; on a tmpfs
+    it is memory, too.
+    """
+    memory_bytes = limits.memory_bytes
+    if place is not None:
+        with files.opened(place) as place_fd:
+            if mount_api.file_system(place_fd) == mount_api.TMPFS:
+                memory_bytes += limits.bytes
+    with cages.cage(groups, memory_bytes=memory_bytes) as inside:
+        try:
+            yield inside
+        except (SetupFailed, rules.Refused, BadArchive) as error:
+            if not inside.starved():
+                raise
+            what = say("It takes more than %(size)s of memory to read.", size=format_bytes(inside.memory_bytes))
+            raise rules.Refused(what, limit="memory") from error
 
 
 def bad_archive(why: str, entry: str, limit: str, named: str = "source") -> BadArchive:
@@ -139,6 +165,7 @@ class _Flow:
         limits: rules.Limits,
         layer: bool,  # noqa: FBT001
         held: contextlib.ExitStack,
+        inside: cages.Cage,
         tell: Callable[[float, int], None],
         check_cancelled: Callable[[], None],
     ) -> None:
@@ -156,7 +183,7 @@ class _Flow:
         self._file: IO[bytes] = held.enter_context(open(archive, "rb", buffering=0))
         self._source_fd = self._file.fileno()
         self._program: subprocess.Popen[bytes] | None = None
-        given = {"limits": limits.as_dict()}
+        given = {"limits": limits.as_dict(), "cage": inside.procs}
         if found.program:
             scratch = rootfs.parent / f"{rootfs.name}.decode"
             scratch.mkdir(mode=0o700)

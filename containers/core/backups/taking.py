@@ -23,7 +23,8 @@ from typing import IO, Any, Final, Protocol
 
 from ..archives import formats
 from ..archives.rules import Limits, Refused
-from ..archives.unpacking import CHUNK_BYTES, Told, bad_archive, started, widen, words_of
+from ..archives.unpacking import CHUNK_BYTES, Told, bad_archive, caged, started, widen, words_of
+from ..cgroups import Cgroups
 from ..errors import HostUnsupported, SetupFailed
 from ..kernel import files
 from ..sentences import say
@@ -59,6 +60,7 @@ def take(
     source_fd: int,
     scratch: Path,
     *,
+    groups: Cgroups,
     begin: Callable[[form.Manifest], None],
     layer: Callable[[int], contextlib.AbstractContextManager[Maker | None]],
     limits: Limits,
@@ -66,9 +68,10 @@ def take(
 ) -> Outcome:
     """Read a backup from a descriptor (borrowed) to its end, and compare its digests.
 
-    scratch: a directory of root's, for nothing but the decompressor's root. begin: told the manifest first, may raise.
-    layer: what takes a layer, by number; None for nobody. limits: bytes is what all layers' tars may come to. Raises
-    BadArchive (field ``source``), HostUnsupported, SetupFailed, StorageFull and what the callbacks raise.
+    scratch: a directory of root's, for nothing but the decompressor's root. groups: the instance's. begin: told the
+    manifest first, may raise. layer: what takes a layer, by number; None for nobody. limits: bytes is what all layers'
+    tars may come to. Raises BadArchive (field ``source``), HostUnsupported, SetupFailed, StorageFull and what the
+    callbacks raise.
     """
     program = formats.ZSTD.program
     if not os.access(program[0], os.X_OK):
@@ -81,7 +84,8 @@ def take(
     try:
         with (
             open(source_fd, "rb", buffering=0, closefd=False) as source,
-            started(orders, stdin=source, stdout=subprocess.PIPE) as process,
+            caged(groups, limits) as inside,
+            started({**orders, "cage": inside.procs}, stdin=source, stdout=subprocess.PIPE) as process,
         ):
             assert process.stdout is not None
             widen(process.stdout.fileno())
@@ -282,11 +286,12 @@ class Tree:
 
 
 @contextlib.contextmanager
-def tree(rootfs: Path, limits: Limits, check_cancelled: Callable[[], None]) -> Iterator[Tree]:
+def tree(rootfs: Path, limits: Limits, groups: Cgroups, check_cancelled: Callable[[], None]) -> Iterator[Tree]:
     """Yield the maker of a tree in rootfs, an empty directory of root's; nothing of it runs afterwards."""
-    report_r, report_w = os.pipe()
     orders = {"role": "make", "tree": str(rootfs), "layer": False, "exact": True, "limits": limits.as_dict()}
     with contextlib.ExitStack() as held:
+        orders["cage"] = held.enter_context(caged(groups, limits, rootfs)).procs
+        report_r, report_w = os.pipe()
         held.callback(_drained, report_r)
         try:
             process = held.enter_context(

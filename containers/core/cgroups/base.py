@@ -8,6 +8,7 @@ Layout, below the root of a hierarchy::
             ns/              the container's cgroup namespace begins here; owned by its root
                 .attached/   commands and terminals started from outside; root's. Made when the first one is started
             attach/          these, where the container took that place for itself
+        u-...                what reads an archive (cages.py)
 
 On v1 c-ID stands in every hierarchy, and the cgroup2 hierarchy, which holds no controllers there, has the same layout.
 Freezing, killing and "who is left" always go through cgroup2, which every kernel that Boxroom runs on has (5.14 for
@@ -36,6 +37,7 @@ from .frozen import FrozenWatch
 from .places import Birth, Joined, delegate, read_file, remove_tree, write_file
 
 CONTAINER_PREFIX: Final = "c-"
+CAGE_PREFIX: Final = "u-"
 SUPERVISORS: Final = "supervisors"
 REMOVE_TIMEOUT_SEC: Final = 30.0
 
@@ -52,8 +54,12 @@ class Cgroups(ABC):
         self._prepared = False
 
     @abstractmethod
-    def _instance_dirs(self) -> tuple[Path, ...]:
+    def instance_dirs(self) -> tuple[Path, ...]:
         """Return the instance's directory in every hierarchy, the cgroup2 tree last."""
+
+    @abstractmethod
+    def controller_dir(self, controller: str) -> Path:
+        """Return the instance's directory in the hierarchy of a controller that every host has: memory, pids, cpu."""
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -124,7 +130,7 @@ class Cgroups(ABC):
         """Do the first part of create(): make where the container's first process is born, and raise what it does."""
         try:
             self.prepare()
-            if any((base / f"{CONTAINER_PREFIX}{container_id}").exists() for base in self._instance_dirs()):
+            if any((base / f"{CONTAINER_PREFIX}{container_id}").exists() for base in self.instance_dirs()):
                 if self.populated(container_id):
                     raise AlreadyExists(
                         say("Processes of container %(container_id)s are still there.", container_id=container_id)
@@ -180,7 +186,7 @@ class Cgroups(ABC):
     def ids(self) -> set[str]:
         """Return the ids of every container of the instance that has a cgroup in any hierarchy."""
         found: set[str] = set()
-        for base in self._instance_dirs():
+        for base in self.instance_dirs():
             with contextlib.suppress(FileNotFoundError), os.scandir(base) as entries:
                 found.update(
                     entry.name.removeprefix(CONTAINER_PREFIX)
@@ -290,17 +296,17 @@ class Cgroups(ABC):
         Removing what is gone succeeds.
         """
         deadline = time.monotonic() + REMOVE_TIMEOUT_SEC
-        for base in reversed(self._instance_dirs()):
+        for base in reversed(self.instance_dirs()):
             remove_tree(base / f"{CONTAINER_PREFIX}{container_id}", deadline)
 
     def remove_instance(self, *, wait_sec: float = 0.0) -> None:
-        """Remove the instance's own directories where no container and no supervisor is left in them.
+        """Remove the instance's own directories where no container, supervisor or cage with a process is left in them.
 
         wait_sec: how long supervisors that have told of their end may take to be gone.
         """
         self._wait_event(self.tree / SUPERVISORS, "populated", 0, wait_sec)
-        for base in self._instance_dirs():
-            for path in (base / SUPERVISORS, base):
+        for base in self.instance_dirs():
+            for path in (base / SUPERVISORS, *base.glob(f"{CAGE_PREFIX}*"), base):
                 with contextlib.suppress(OSError):
                     path.rmdir()
         self._prepared = False

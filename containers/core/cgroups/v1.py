@@ -40,8 +40,11 @@ class CgroupsV1(Cgroups):
             controller: base for base, controllers in self._hierarchies.items() for controller in controllers
         }
 
-    def _instance_dirs(self) -> tuple[Path, ...]:
+    def instance_dirs(self) -> tuple[Path, ...]:
         return (*self._hierarchies, self.tree)
+
+    def controller_dir(self, controller: str) -> Path:
+        return self._controllers[controller]
 
     def _prepare(self) -> None:
         for base, controllers in self._hierarchies.items():

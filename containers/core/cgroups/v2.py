@@ -32,8 +32,11 @@ class CgroupsV2(Cgroups):
 
     version = 2
 
-    def _instance_dirs(self) -> tuple[Path, ...]:
+    def instance_dirs(self) -> tuple[Path, ...]:
         return (self.tree,)
+
+    def controller_dir(self, controller: str) -> Path:
+        return self.tree
 
     def _prepare(self) -> None:
         root = self.tree.parent

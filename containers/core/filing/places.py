@@ -7,7 +7,6 @@ has no files of its own (/proc, /sys, FUSE, ...) is refused before anything is o
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
@@ -26,7 +25,7 @@ _FILES: Final = frozenset(
         0xEF53,  # ext2, 3, 4
         0x58465342,  # xfs
         0x9123683E,  # btrfs
-        0x01021994,  # tmpfs
+        mount_api.TMPFS,
         0x794C7630,  # overlay
         0xF2F52010,  # f2fs
         0x2FC12FC1,  # zfs
@@ -40,10 +39,8 @@ _FILES: Final = frozenset(
     }
 )
 """Kinds of file systems with files of their own. Source: include/uapi/linux/magic.h, and statfs(2)."""
-_STATFS_BYTES: Final = 256
 __all__ = ["Place", "Refused", "directory", "named", "open_there", "own", "pinned", "place", "require_files"]
 
-_libc = ctypes.PyDLL(None, use_errno=True)
 _own: list[int] = []
 
 
@@ -79,11 +76,7 @@ def named(error: OSError) -> Refused:
 
 def require_files(fd: int) -> None:
     """Raise Refused unless a place is in a file system that has files of its own."""
-    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
-    if _libc.fstatfs(ctypes.c_int(fd), buffer):
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    if int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], "little") not in _FILES:
+    if mount_api.file_system(fd) not in _FILES:
         raise Refused("invalid-value", "This belongs to the kernel, or to a program: there are no files in it.")
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from .. import cgroups
 from ..archives import formats, rules, unpacking
 from ..archives.unpacking import BadArchive
 from ..errors import SetupFailed
@@ -110,6 +111,7 @@ class Bench:
             archive,
             found,
             rootfs,
+            groups=cgroups.open(self.order.host),
             layer=layer,
             limits=self.limits,
             tell=tell,

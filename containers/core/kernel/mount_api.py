@@ -20,6 +20,8 @@ RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 
 UMOUNT_NOFOLLOW: Final = 8
+TMPFS: Final = 0x01021994
+"""A kind of file system, as file_system() tells it. Source: include/uapi/linux/magic.h."""
 
 _AT_RECURSIVE: Final = 0x8000
 _AT_STATX_DONT_SYNC: Final = 0x4000
@@ -48,7 +50,10 @@ _SYS_FSMOUNT: Final = 432
 _SYS_OPENAT2: Final = 437
 _SYS_MOUNT_SETATTR: Final = 442
 
-_syscall = ctypes.PyDLL(None, use_errno=True).syscall
+_STATFS_BYTES: Final = 256
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
 
@@ -150,3 +155,12 @@ def exchange(dir_fd: int, one: str, other: str) -> None:
     """Have two names of an open directory change places, at one stroke. See renameat2(2)."""
     names = ctypes.c_int(dir_fd), os.fsencode(one), ctypes.c_int(dir_fd), os.fsencode(other)
     _call(_SYS_RENAMEAT2, *names, ctypes.c_uint(_RENAME_EXCHANGE), path=other)
+
+
+def file_system(fd: int) -> int:
+    """Return the kind of the file system that an open file lies in, by its magic number. Source: fstatfs(2)."""
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _libc.fstatfs(ctypes.c_int(fd), buffer):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], "little")

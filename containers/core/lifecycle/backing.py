@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+from .. import cgroups
 from ..archives.rules import Limits
 from ..backups import form, taking, writing
 from ..backups.place import Place
@@ -200,6 +201,7 @@ def _read(
         return taking.take(
             source_fd,
             scratch,
+            groups=cgroups.open(host),
             begin=begin,
             layer=lambda number: _nobody(number, watcher),
             limits=_limits(most),
@@ -245,6 +247,7 @@ def unpacked(
         outcome = taking.take(
             source_fd,
             scratch,
+            groups=cgroups.open(host),
             begin=begin,
             layer=bench.layer,
             limits=bench.limits,
@@ -294,7 +297,7 @@ class _Bench:
         directory = self._held.enter_context(store.making(self._host, self._pool))
         rootfs = directory / "rootfs"
         rootfs.mkdir(mode=0o755)
-        with taking.tree(rootfs, self.limits, self._watcher.check_cancelled) as maker:
+        with taking.tree(rootfs, self.limits, cgroups.open(self._host), self._watcher.check_cancelled) as maker:
             yield maker
         self.left_out.update(maker.left_out)
         failed = taking.make_devices(rootfs, maker.devices) if self._devices else len(maker.devices)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..cgroups import detect
+from ..cgroups import cages, detect
 from ..cgroups.base import Cgroups
 from ..errors import CoreError
 from ..host import IDS_PER_CONTAINER, Host
@@ -124,6 +124,8 @@ def _processes(seen: Scene) -> Iterator[Leak]:
 def _cgroups(seen: Scene) -> Iterator[Leak]:
     for container_id in seen.cgroups.orphans(seen.live):
         yield Leak("cgroup", container_id, f"The control groups of {container_id}, which does not run.")
+    for name in cages.abandoned(seen.cgroups):
+        yield Leak("cage", name, "The control groups of what read an archive; whoever made them has ended.")
 
 
 def _lent(seen: Scene) -> Iterator[Leak]:
@@ -253,6 +255,10 @@ def _remove_cgroup(seen: Scene, leak: Leak) -> None:
     seen.cgroups.remove(leak.name)
 
 
+def _remove_cages(seen: Scene, _leak: Leak) -> None:
+    cages.sweep(seen.cgroups)
+
+
 def _unmount(_seen: Scene, leak: Leak) -> None:
     with contextlib.suppress(FileNotFoundError):
         syscalls.umount(leak.name, 2)  # MNT_DETACH: it goes when its last user does
@@ -304,6 +310,7 @@ def _leave_alone(_seen: Scene, _leak: Leak) -> None:
 _MENDS: Final[dict[str, Callable[[Scene, Leak], Any]]] = {
     "process": _end_process,
     "cgroup": _remove_cgroup,
+    "cage": _remove_cages,
     "lent": _give_back,
     "mount": _unmount,
     "link": _delete_link,

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import cgroups
+from ..cgroups import cages
 from ..errors import AlreadyExists, Busy, CoreError, NotFound
 from ..failpoints import failpoint
 from ..host import Host
@@ -189,6 +190,7 @@ def recover(host: Host) -> list[str]:
                 cgroups.open(host).thaw(container_id, inner=False)
             marker.unlink(missing_ok=True)
             mended.append(f"thawed: {container_id}")
+    mended += [f"nobody's cgroup: {name}" for name in cages.sweep(cgroups.open(host))]
     return mended + litter.sweep(host)
 
 
