@@ -1,6 +1,7 @@
 """Boxroom as a browser uses it: signed in by the one-time link, clicks by POST, news from /ws/events.
 
-The core's own calls (start, kill) are made from here too, on the same instance: they leave out web, queue and worker.
+The core's own calls (start, kill, exec, freeze) are made from here too, on the same instance: they leave out web, queue
+and worker.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import queue
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from containers.core.hoststore import every
 from containers.core.lifecycle import running
 from containers.core.model.spec import Spec
 from containers.core.network import networks
+from containers.core.protocol import Decoder, Kind, control, encode, parse_control
 from containers.core.storage import overlay
 from tests.e2e.instance import Instance
 
@@ -174,6 +177,31 @@ class Ours:
     def core_kill(self, spec: Spec) -> float:
         """Kill by the core's own call; return the ms until it has ended."""
         return timed(lambda: running.stop(self.host, spec.id, kill=True))
+
+    def core_exec(self, spec: Spec) -> float:
+        """Run /bin/true by the supervisor's socket; return the ms until it tells the exit code."""
+
+        def call() -> None:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(self.host.supervisor_socket(spec.id)))
+                asked = control(cmd="exec", command=["/bin/true"], environment={}, timeout=60, tty=False)
+                connection.sendall(asked + encode(Kind.DATA, b""))
+                decoder, answer = Decoder(), {}
+                while answer.get("type") != "exit":
+                    data = connection.recv(65536)
+                    assert data, answer
+                    for kind, payload in decoder.feed(data):
+                        answer = parse_control(payload) if kind is Kind.CONTROL else answer
+                    assert answer.get("type") != "error", answer
+                assert answer["code"] == 0, answer
+
+        return timed(call)
+
+    def core_freeze(self, spec: Spec) -> float:
+        """Freeze by the core's own call, and thaw; return the ms until it was frozen."""
+        took = timed(lambda: running.freeze(self.host, spec.id))
+        running.thaw(self.host, spec.id)
+        return took
 
     def exec(self, name: str) -> float:
         """Run /bin/true by the API; return the ms until the answer."""

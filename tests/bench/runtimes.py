@@ -81,7 +81,7 @@ def _starts(ours: Ours, found: dict[str, Any], rounds: int, table: Table) -> Non
 
     taken = in_turn(rounds, warm_up=1, **{name: start_then_kill(name) for name in calls})
     table.add_turns("start: call → init's first instruction, 3 limits and a veth", taken, "≤ 2 × crun")
-    table.add_turns("kill", {name: values[1:] for name, values in ended.items()})
+    table.add_turns("kill (ours by the core's call)", {name: values[1:] for name, values in ended.items()})
     ours.wait_status("marked", "stopped")
     clicks = in_turn(rounds, boxroom=lambda: _click_start(ours, "marked"))
     table.add_turns("start: click → page told", clicks, "p50 < 150")
@@ -100,12 +100,11 @@ def _life(ours: Ours, found: dict[str, Any], rounds: int, table: Table) -> None:
         tool.make("b-life", "/sbin/init")
         tool.start("b-life", to_marker=False)
     time.sleep(1)
-    names = found.items()
-    table.add_turns(
-        "exec /bin/true (ours through HTTP)",
-        in_turn(rounds, boxroom=lambda: ours.exec("life"),
-                **{name: lambda tool=tool: tool.exec("b-life") for name, tool in names}),
-    )  # fmt: skip
+    spec, names = ours.spec("life"), found.items()
+    execs = {name: lambda tool=tool: tool.exec("b-life") for name, tool in names}
+    called = in_turn(rounds, boxroom=lambda: ours.core_exec(spec), **execs)
+    table.add_turns("exec /bin/true (ours by the supervisor's socket)", called)
+    table.add_turns("the same, ours through HTTP", in_turn(rounds, boxroom=lambda: ours.exec("life"), **execs))
 
     def freeze() -> float:
         took = ours.click_to("life", "freeze", "frozen")
@@ -117,10 +116,12 @@ def _life(ours: Ours, found: dict[str, Any], rounds: int, table: Table) -> None:
         tool.thaw("b-life")
         return took
 
-    table.add_turns(
-        "freeze (ours: click → page told)",
-        in_turn(rounds, boxroom=freeze, **{name: lambda tool=tool: peer_freeze(tool) for name, tool in names}),
-    )
+    freezes = {name: lambda tool=tool: peer_freeze(tool) for name, tool in names}
+    called = in_turn(rounds, boxroom=lambda: ours.core_freeze(spec), **freezes)
+    table.add_turns("freeze (ours by the core's call)", called)
+    # the ticker has told of the last thaw before the first click
+    ours.wait_status("life", "running")
+    table.add_turns("the same, ours: click → page told", in_turn(rounds, boxroom=freeze, **freezes))
 
     def stop() -> float:
         took = ours.click_to("life", "stop", "stopped")
