@@ -9,6 +9,7 @@ The state directory (root, 0711)::
         containers/ID/       spec.json, root.json, snapshots/NAME.json, console.log, last_exit.json
         layers/ID/           rootfs/, layer.json, and work/ while it is some container's writable layer
         images/NAME.json     which layers an image is made of
+        lists/DIGEST.json    how new an image server's list was when it was seen last
         imports/ID.json      what of LXC's a container is to be made of, until it is
         tmp/ trash/          what is being made, what is being removed
         backups/FILE         backups that lie on this host itself; holds/ what they are being made of
@@ -99,6 +100,11 @@ class Host:
     def downloads_dir(self) -> Path:
         """What downloads of images have brought so far, by digest; kept for a day, to go on with."""
         return self.store_dir / "downloads"
+
+    @property
+    def lists_dir(self) -> Path:
+        """How new the lists of image servers were that have been seen, one JSON file for each list."""
+        return self.store_dir / "lists"
 
     @property
     def holds_dir(self) -> Path:

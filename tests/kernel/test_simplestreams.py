@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import hashlib
 import http.server
@@ -78,7 +79,8 @@ def keys(tmp_path_factory) -> Iterator[Path]:
     for name in ("stranger", "keyring"):
         home = place / name
         home.mkdir(mode=0o700)
-        gpg(home, "--passphrase", "", "--quick-gen-key", "Test <test@example.org>", "ed25519", "sign", "never")
+        past = ("--faked-system-time", "20200101T000000")  # what a key has signed is never older than the key
+        gpg(home, *past, "--passphrase", "", "--quick-gen-key", "Test <test@example.org>", "ed25519", "sign", "never")
         gpg(home, "--output", str(place / f"{name}.gpg"), "--export")
     yield place
     for name in ("stranger", "keyring"):
@@ -268,6 +270,64 @@ def test_a_list_that_comes_by_http_is_signed_by_a_key_of_the_policy(host, serve,
     host.policy_path.write_text(good.replace("keyring.gpg", "none.gpg"))
     with pytest.raises(SetupFailed, match="read the keyring"):
         pull(host, server)
+
+
+@pytest.mark.lxc("A server's list that is older than the one seen last is refused", "TUF 1.5.2")
+def test_a_list_that_was_good_once_is_refused_once_a_newer_one_was_seen(host, serve, offered, keys, tmp_path):
+    root = tmp_path / "www"
+    subprocess.run(["cp", "-a", offered, root], check=True)
+    lists = root / "streams/v1"
+    server = serve(root, sign=False)
+    path = lists / "images.json"
+    plain = json.loads(path.read_text())
+
+    def at(signed_at: str, updated: str) -> None:
+        path.write_text(json.dumps({**plain, "updated": updated}))
+        for one in lists.glob("*.json"):
+            faked = ("--faked-system-time", signed_at)
+            gpg(keys / "keyring", *faked, "--output", str(one.with_suffix(".sjson")), "--clearsign", str(one))
+
+    def listed() -> list[str]:
+        lines: list[str] = []
+        order = Order(
+            host=host,
+            name="catalogue",
+            source={"server": server},
+            progress=lambda *_: None,
+            log=lines.append,
+            cancelled=lambda: False,
+        )
+        assert len(simplestreams.listing(order)) == 1
+        return lines
+
+    def refused(date: str, last: str) -> None:
+        with pytest.raises(BadArchive, match=f"is of {date}, and one of {last} was there before") as error:
+            pull(host, server)
+        assert error.value.field == "source.server"
+        nothing_left(host)
+
+    at("20260110T120000", "Fri, 09 Jan 2026 00:00:00 +0000")
+    old = {one: one.read_bytes() for one in lists.glob("*.sjson")}
+    assert any("days old, of 2026-01-10 12:00" in line for line in listed())
+    listed()  # the same once more is no older one
+    at("20260301T120000", "2026-03-01T11:00:00Z")
+    listed()
+    # what was signed before; all of it, or one list of two
+    for one, data in old.items():
+        one.write_bytes(data)
+    refused("2026-01-10 12:00", "2026-03-01 12:00")
+    at("20260302T120000", "2026-03-02T11:00:00Z")
+    listed()
+    (lists / "images.sjson").write_bytes(old[lists / "images.sjson"])
+    refused("2026-01-10 12:00", "2026-03-02 12:00")
+    # signed anew, and made before
+    at("20260303T120000", "2026-03-01T11:00:00Z")
+    refused("2026-03-01 11:00", "2026-03-02 11:00")
+    # by a clock that goes wrong: whatever comes after it is taken
+    at("20260304T120000", "Thu, 01 Jan 2099 00:00:00 +0000")
+    listed()
+    at("20260305T120000", (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)).isoformat())
+    assert pull(host, server).details["serial"] == "20260102_05:24"
 
 
 @pytest.mark.lxc("Paths of a server's list stay below the server", "CVE-2026-33945")

@@ -6,6 +6,7 @@ What is signed within a file of its own is what gpgv writes, and nothing else of
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import subprocess
 from typing import Final
@@ -26,23 +27,23 @@ _END: Final = b"-----END PGP SIGNATURE-----"
 _GOOD: Final = b"[GNUPG:] VALIDSIG "
 
 
-def inside(document: bytes, keyring: str) -> bytes:
-    """Return what is signed in a file that holds its own signature; raises BadArchive, HostUnsupported, SetupFailed.
+def inside(document: bytes, keyring: str) -> tuple[bytes, float | None]:
+    """Return what is signed in a file that holds its own signature, and when (see _date); raises BadArchive.
 
-    keyring: the path of a file of OpenPGP keys, not in ASCII armour. Every signature has to be one of them.
+    Raises HostUnsupported and SetupFailed, too. keyring: the path of a file of OpenPGP keys, not in ASCII armour. Every
+    signature has to be one of them.
     """
     if not document.startswith(_BEGIN) or document.count(_BLOCK) != 2 or not document.rstrip().endswith(_END):
         raise _refused("The server's list is not signed.")
     return _gpgv(keyring, document, "--output", "-", "{0}")
 
 
-def beside(document: bytes, signature: bytes, keyring: str) -> bytes:
-    """Return a document whose signature lies in another file; raises as inside does."""
-    _gpgv(keyring, signature, "{0}", "{1}", more=document)
-    return document
+def beside(document: bytes, signature: bytes, keyring: str) -> tuple[bytes, float | None]:
+    """Return a document whose signature lies in another file, and when it was signed; raises as inside does."""
+    return document, _gpgv(keyring, signature, "{0}", "{1}", more=document)[1]
 
 
-def _gpgv(keyring: str, first: bytes, *arguments: str, more: bytes = b"") -> bytes:
+def _gpgv(keyring: str, first: bytes, *arguments: str, more: bytes = b"") -> tuple[bytes, float | None]:
     if not os.access(GPGV, os.X_OK):
         raise HostUnsupported(
             say("%(program)s is missing: install %(package)s.", program=GPGV, package="gpgv"), feature="gpgv"
@@ -77,9 +78,17 @@ def _gpgv(keyring: str, first: bytes, *arguments: str, more: bytes = b"") -> byt
             )
         except subprocess.TimeoutExpired as error:
             raise SetupFailed("The signature could not be checked in time.", step="verify") from error
-    if done.returncode or not any(line.startswith(_GOOD) for line in done.stderr.splitlines()):
+    good = [line.split() for line in done.stderr.splitlines() if line.startswith(_GOOD)]
+    if done.returncode or not good:
         raise _refused("The server's list is not signed by a key of the host's policy.")
-    return done.stdout
+    return done.stdout, min((_date(words[4]) for words in good if len(words) > 4), default=None)
+
+
+def _date(text: bytes) -> float:
+    """Return when a signature was made, in seconds since 1970. Source: GnuPG, doc/DETAILS, VALIDSIG, third argument."""
+    if b"T" in text:
+        return dt.datetime.strptime(text.decode(), "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC).timestamp()
+    return float(text)
 
 
 def _refused(why: str) -> BadArchive:

@@ -3,7 +3,8 @@
 An index names files of products; a product is a distribution's release in one variant for one architecture, with
 aliases; its newest version that is complete is taken: a root file system, and Incus's metadata beside it. Every file's
 sha256 stands in the list, which came by https, or is signed by a key that the host's policy names for the server: in
-the same file (.sjson) or beside it (.json.gpg). Differences between versions (vcdiff) are never asked for.
+the same file (.sjson) or beside it (.json.gpg); one that is older than the one seen last is refused (freshness.py).
+Differences between versions (vcdiff) are never asked for.
 Source: the simplestreams formats index:1.0 and products:1.0, and the server's own files.
 """
 
@@ -19,7 +20,7 @@ from urllib.parse import quote, urlsplit
 from ..errors import PolicyDenied, SpecError
 from ..rules import policy_file
 from ..sentences import say
-from . import given, metadata, oci, signing
+from . import freshness, given, metadata, oci, signing
 from .base import Order
 from .layered import Bench, Made
 from .remote import Remote
@@ -153,12 +154,10 @@ def choose(offered: list[Product], alias: str, architecture: str = "", *, here: 
 
 
 def _document(remote: Remote, url: str) -> dict[str, Any]:
-    """Return a list of a server's, whose signature was checked where there has to be one."""
+    """Return a list of a server's, whose signature was checked where there has to be one, and which is no old one."""
     parts = urlsplit(url)
     keyring = remote.rules.images.keyrings.get(parts.netloc.lower())
-    if keyring is not None:
-        return oci.document(_signed(remote, url, keyring), most_bytes=LIST_MAX_BYTES)
-    if parts.scheme != "https":
+    if keyring is None and parts.scheme != "https":
         raise PolicyDenied(
             say(
                 "What %(netloc)s offers is not encrypted: name a keyring for it under images.keyrings in the policy.",
@@ -166,10 +165,16 @@ def _document(remote: Remote, url: str) -> dict[str, Any]:
             ),
             field=remote.field,
         )
-    return oci.document(_read(remote, url), most_bytes=LIST_MAX_BYTES)
+    data, signed_at = _signed(remote, url, keyring) if keyring is not None else (_read(remote, url), None)
+    found = oci.document(data, most_bytes=LIST_MAX_BYTES)
+    freshness.require_newest(
+        remote.order, url, signed_at=signed_at, updated_at=freshness.told(found), field=remote.field
+    )
+    return found
 
 
-def _signed(remote: Remote, url: str, keyring: str) -> bytes:
+def _signed(remote: Remote, url: str, keyring: str) -> tuple[bytes, float | None]:
+    """Return a list and when it was signed."""
     plain = url.removesuffix(".sjson").removesuffix(".json")
     if (whole := _read(remote, f"{plain}.sjson", missing=True)) is not None:
         return signing.inside(whole, keyring)

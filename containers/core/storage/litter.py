@@ -159,7 +159,7 @@ def _places(host: Host) -> list[Directory]:
 
 def _record_dirs(host: Host) -> list[Path]:
     """Return the directories in which records are replaced."""
-    found = [host.images_dir]
+    found = [host.images_dir, host.lists_dir]
     for container_id in store.container_ids(host):
         found += [host.container_dir(container_id), store.snapshots_dir(host, container_id)]
     return [directory for directory in found if directory.is_dir()]
