@@ -1,4 +1,4 @@
-"""What every test of the web has: a product that waits long for its other processes, which are threads of a test."""
+"""What tests of the web have: a host, a runtime in memory, and a product that waits long for its other processes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from django.utils import timezone, translation
 
 from containers.clients import audit_seal, history, room, ticker_client
 from containers.messaging import notices
+from containers.models import Host
 from panel import health
 from tests.web.sockets import WAIT_SEC
+from tests.web.world import FakeRuntime, make_host
 
 LIMITS = (
     (audit_seal, "_TIMEOUT_SEC"), (history, "LIMITS_SEC"), (room, "_TIMEOUT_SEC"), (ticker_client, "TIMEOUT_SEC"),
@@ -31,3 +33,15 @@ def own_language() -> Iterator[None]:
     yield
     translation.deactivate()
     timezone.deactivate()
+
+
+@pytest.fixture
+def host(db: None) -> Host:
+    """Return the host of a new installation."""
+    return make_host()
+
+
+@pytest.fixture
+def runtime() -> FakeRuntime:
+    """Return the host core, in memory."""
+    return FakeRuntime()

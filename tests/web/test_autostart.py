@@ -12,7 +12,7 @@ from containers.asking import services
 from containers.models import Container, Host, Operation
 from containers.operations import runner
 from containers.upkeep import autostart, rebuild, reconcile
-from tests.web.world import CORE_HOST, FakeRuntime, make_container, make_host
+from tests.web.world import CORE_HOST, make_container, make_host
 
 pytestmark = pytest.mark.django_db
 
@@ -20,11 +20,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def host():
     return make_host()
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
 
 
 @pytest.fixture

@@ -17,20 +17,10 @@ from containers.models import Backup, Container, Network, Operation, Schedule
 from containers.upkeep.scheduling import Scheduler
 from panel.accounts.models import Project
 from tests.web.api import Api, assert_error
-from tests.web.world import FakeRuntime, actor, make_container, make_host
+from tests.web.world import actor, make_container
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 START = dt.datetime(2026, 6, 1, 12, 30, tzinfo=dt.UTC)
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
 
 
 @pytest.fixture

@@ -11,19 +11,9 @@ from containers.core.model.behaviour import Boot, Consoles, Init
 from containers.models import Container, Image, Operation
 from containers.operations import runner
 from tests.web.api import Api, assert_error
-from tests.web.world import CORE_HOST, FakeRuntime, make_container, make_host
+from tests.web.world import CORE_HOST, make_container
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 
 
 def run(answer, runtime):

@@ -13,29 +13,14 @@ from containers.models import Container, NetworkInterface, Operation
 from containers.operations import runner
 from containers.upkeep import reconcile
 from containers.upkeep.scheduling import Scheduler
-from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
+from tests.web.world import CORE_HOST, actor, make_container, run
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 DEAD = {"boot_id": "another", "pid": 1, "start_time": 1}
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
 
 
 def ask(alice, **arguments):
     return services.act(actor(alice), "web-1", "clone", {"name": "twin", **arguments})
-
-
-def run(operation, runtime):
-    assert runner.run(operation.pk, runtime, CORE_HOST)
-    return Operation.objects.get(pk=operation.pk)
 
 
 def test_twenty_at_once_each_with_an_identity_of_its_own(alice, team, runtime):

@@ -16,14 +16,9 @@ from containers.management.ct import base, inside, keeping, looking
 from containers.models import Backup, Container, Event, Operation, local_host
 from containers.operations import runner
 from panel.accounts.models import AuditRecord
-from tests.web.world import CORE_HOST, FakeRuntime, make_container, make_host
+from tests.web.world import CORE_HOST, make_container, make_host
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from containers.core.errors import InUse
 from containers.models import Container, Operation
 from containers.operations import runner
 from tests.web.api import Api, assert_error
-from tests.web.world import CORE_HOST, FakeRuntime, make_container, make_host
+from tests.web.world import CORE_HOST, change_limits, make_container, make_host
 
 pytestmark = pytest.mark.django_db
 MIB = 1024**2
@@ -25,32 +25,20 @@ def host():
     return made
 
 
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
-
-
-def change(alice, runtime, limits):
-    status, answer = Api(alice).patch("/containers/web-1", {"limits": limits})
-    assert status == 202, answer
-    assert runner.run(answer["id"], runtime, CORE_HOST)
-    return Operation.objects.get(pk=answer["id"])
-
-
 def test_a_stopped_one_gets_any_size_and_a_running_one_a_larger_one(alice, team, runtime):
     row = make_container(team, runtime=runtime)
     for limits in (SIZE, {"disk_bytes": 32 * MIB, "disk_inodes": 500}, {"disk_bytes": None, "disk_inodes": None}, SIZE):
-        assert change(alice, runtime, limits).status == "succeeded"
+        assert change_limits(Api(alice), runtime, limits).status == "succeeded"
         assert runtime.sizes[row.pk] == limits["disk_bytes"]
         shown = Api(alice).get("/containers/web-1")[1]["limits"]
         assert {name: shown[name] for name in limits} == limits
     # what has nothing to do with it takes no copy
     runtime.calls.clear()
-    change(alice, runtime, {"pids": 100})
+    change_limits(Api(alice), runtime, {"pids": 100})
     assert "resize" not in [verb for verb, _ in runtime.calls]
     runtime.run(row.pk)
     Container.objects.filter(pk=row.pk).update(status="running")
-    assert change(alice, runtime, {"disk_bytes": 128 * MIB}).status == "succeeded"
+    assert change_limits(Api(alice), runtime, {"disk_bytes": 128 * MIB}).status == "succeeded"
     assert runtime.sizes[row.pk] == 128 * MIB
 
 
@@ -61,7 +49,7 @@ def test_what_fails_afterwards_takes_the_size_back(alice, team, runtime):
         raise InUse("in use")
 
     runtime.before["save"] = full
-    assert change(alice, runtime, {"disk_bytes": 32 * MIB}).error["code"] == "in-use"
+    assert change_limits(Api(alice), runtime, {"disk_bytes": 32 * MIB}).error["code"] == "in-use"
     assert [verb for verb, _ in runtime.calls].count("resize") == 2
     assert runtime.sizes[row.pk] == 64 * MIB
     row.refresh_from_db()

@@ -17,9 +17,9 @@ from containers.operations import runner
 from containers.showing.sentences import message_of
 from panel.accounts.models import AuditRecord
 from tests.web.api import Api, assert_error
-from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
+from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 FILES = "/containers/web-1/files"
 ENTRY = {
     "name": "a", "path": "/a", "kind": "file", "size_bytes": 2, "mode": "0644", "uid": 0, "gid": 0, "user": "root",
@@ -37,11 +37,6 @@ CALLS = {
 }
 CHANGES = {"write": "file.write", "make": "file.make", "rename": "file.rename", "attributes": "file.change"}
 CHANGES |= {"remove": "file.delete"}
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
 
 
 @pytest.fixture

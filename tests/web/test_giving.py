@@ -17,9 +17,9 @@ from containers.core.host import Host as CoreHost
 from containers.core.model.attachments import Device, Mount
 from containers.core.sentences import as_json, say
 from containers.models import Container, Operation, local_host
-from containers.operations import facts, runner
+from containers.operations import facts
 from tests.web.api import Api, assert_error
-from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
+from tests.web.world import actor, make_container, make_host, run
 
 pytestmark = pytest.mark.django_db
 
@@ -52,16 +52,6 @@ def host():
     }
     row.save()
     return row
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
-
-
-def run(operation, runtime):
-    assert runner.run(operation.pk, runtime, CORE_HOST)
-    return Operation.objects.get(pk=operation.pk)
 
 
 def row():

@@ -10,9 +10,8 @@ from containers.asking import services
 from containers.bookkeeping import specs
 from containers.core.model.hooks import Hook
 from containers.models import Container, Operation
-from containers.operations import runner
 from tests.web.api import Api, assert_error
-from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
+from tests.web.world import actor, make_container, make_host, run
 
 pytestmark = pytest.mark.django_db
 
@@ -30,16 +29,6 @@ def host():
     made.facts = {**made.facts, "policy": {"hooks": hooks}}
     made.save()
     return made
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
-
-
-def run(operation, runtime):
-    assert runner.run(operation.pk, runtime, CORE_HOST)
-    return Operation.objects.get(pk=operation.pk)
 
 
 def test_they_are_taken_shown_kept_cloned_and_taken_away(alice, team, runtime):

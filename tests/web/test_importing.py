@@ -13,21 +13,11 @@ from containers.core.errors import AlreadyExists, Cancelled, NotFound, PolicyDen
 from containers.models import Container, Network, NetworkInterface, Operation
 from containers.operations import runner
 from panel.accounts.models import AuditRecord
-from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
+from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 MAC = "10:66:6a:01:02:03"
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
 
 
 def ask(**more: Any) -> Operation:

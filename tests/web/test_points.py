@@ -16,16 +16,11 @@ from containers.operations.runtime import Built
 from containers.showing import tree
 from containers.upkeep import rebuild, reconcile
 from tests.web.api import Api, assert_error
-from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
+from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 DEAD = {"boot_id": "another", "pid": 1, "start_time": 1}
 MIB = 1024**2
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
 
 
 @pytest.fixture

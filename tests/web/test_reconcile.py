@@ -25,19 +25,9 @@ from containers.models import (
 from containers.operations import runner
 from containers.upkeep import rebuild, reconcile
 from panel.accounts.models import AuditRecord, Project
-from tests.web.world import CORE_HOST, FakeRuntime, actor, exited, make_container, make_host
+from tests.web.world import CORE_HOST, actor, exited, make_container
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 
 
 @pytest.fixture

@@ -13,14 +13,9 @@ from containers.upkeep import retention
 from containers.upkeep.sealing import Chain
 from panel.accounts import audit
 from panel.accounts.models import AuditRecord, Project, SignInLink, User
-from tests.web.world import make_container, make_host
+from tests.web.world import make_container
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 
 
 @pytest.fixture

@@ -18,25 +18,10 @@ from containers.messaging import doorbell, notices
 from containers.models import Container, Event, Image, Network, Operation, Snapshot
 from containers.operations import owner, runner
 from panel.accounts.models import AuditRecord, Membership, User
-from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
+from tests.web.world import CORE_HOST, actor, make_container, run
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 DEAD = {"boot_id": "another", "pid": 1, "start_time": 1}
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
-
-
-def run(operation, runtime):
-    assert runner.run(operation.pk, runtime, CORE_HOST)
-    return Operation.objects.get(pk=operation.pk)
 
 
 def die():

@@ -17,21 +17,11 @@ from containers.upkeep.clocks import DOUBT_SEC, SteadyClock
 from containers.upkeep.scheduling import Scheduler
 from panel.accounts.actor import Forbidden
 from tests.web.api import Api, assert_error
-from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
+from tests.web.world import CORE_HOST, actor, make_container
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 START = dt.datetime(2026, 6, 1, 12, 30, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
 
 
 def make(alice, **values):

@@ -10,9 +10,8 @@ from containers.asking import services
 from containers.bookkeeping import specs
 from containers.core.model.security import Prlimit, Security
 from containers.models import Container, Operation
-from containers.operations import runner
 from tests.web.api import Api, assert_error
-from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
+from tests.web.world import CORE_HOST, actor, make_container, make_host, run
 
 pytestmark = pytest.mark.django_db
 
@@ -61,16 +60,6 @@ def host():
     made.facts = {**made.facts, "policy": {**made.facts.get("policy", {}), "seccomp": profiles}}
     made.save()
     return made
-
-
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
-
-
-def run(operation, runtime):
-    assert runner.run(operation.pk, runtime, CORE_HOST)
-    return Operation.objects.get(pk=operation.pk)
 
 
 def row():

@@ -17,14 +17,9 @@ from containers.core.errors import (
 )
 from containers.models import Container, Network, NetworkInterface, Operation, Snapshot, local_host
 from panel.accounts.models import ApiToken, AuditRecord, Project
-from tests.web.world import actor, make_container, make_host
+from tests.web.world import actor, make_container
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 
 
 def request(name="web-1", **more):

@@ -8,9 +8,8 @@ from django.urls import reverse
 
 from containers.core.model.spec import Limits
 from containers.models import Container, Operation
-from containers.operations import runner
 from tests.web.api import Api, assert_error
-from tests.web.world import CORE_HOST, FakeRuntime, make_container, make_host
+from tests.web.world import change_limits, make_container, make_host
 
 pytestmark = pytest.mark.django_db
 MIB = 1024**2
@@ -24,27 +23,15 @@ def host():
     return made
 
 
-@pytest.fixture
-def runtime():
-    return FakeRuntime()
-
-
-def change(alice, runtime, limits):
-    status, answer = Api(alice).patch("/containers/web-1", {"limits": limits})
-    assert status == 202, answer
-    assert runner.run(answer["id"], runtime, CORE_HOST)
-    return Operation.objects.get(pk=answer["id"])
-
-
 def test_they_change_live_and_one_by_one(alice, team, runtime):
     row = make_container(team, runtime=runtime, status="running", limits={"memory_bytes": 64 * MIB, "pids": 50})
-    done = change(alice, runtime, {"swap_bytes": 0, "cpu_weight": 300, "cpuset": "1,3"})
+    done = change_limits(Api(alice), runtime, {"swap_bytes": 0, "cpu_weight": 300, "cpuset": "1,3"})
     assert (done.status, done.message) == ("succeeded", "Changed.")
     wanted = Limits(memory_bytes=64 * MIB, pids=50, swap_bytes=0, cpu_weight=300, cpuset="1,3")
     assert runtime.limits[row.pk] == runtime.specs[row.pk].limits == wanted
     shown = Api(alice).get("/containers/web-1")[1]["limits"]
     assert (shown["swap_bytes"], shown["cpu_weight"], shown["cpuset"]) == (0, 300, "1,3")
-    change(alice, runtime, {"swap_bytes": None, "cpuset": None})
+    change_limits(Api(alice), runtime, {"swap_bytes": None, "cpuset": None})
     assert runtime.limits[row.pk] == Limits(memory_bytes=64 * MIB, pids=50, cpu_weight=300)
 
 
@@ -94,11 +81,11 @@ MORE = {
 
 def test_disks_huge_pages_and_files_change_live(alice, team, runtime):
     row = make_container(team, runtime=runtime, status="running")
-    change(alice, runtime, MORE)
+    change_limits(Api(alice), runtime, MORE)
     assert runtime.limits[row.pk] == runtime.specs[row.pk].limits == Limits(**MORE)
     shown = Api(alice).get("/containers/web-1")[1]["limits"]
     assert {name: shown[name] for name in MORE} == MORE
-    change(alice, runtime, {"cgroup": {"memory.high": "1G"}, "hugepages": None})
+    change_limits(Api(alice), runtime, {"cgroup": {"memory.high": "1G"}, "hugepages": None})
     assert runtime.limits[row.pk].cgroup == {"memory.high": "1G"}
     assert runtime.limits[row.pk].hugepages is None
 

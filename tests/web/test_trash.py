@@ -17,15 +17,10 @@ from containers.upkeep import rebuild, reconcile
 from containers.upkeep.scheduling import Scheduler
 from panel.accounts.actor import Forbidden
 from tests.web.api import Api, assert_error
-from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, make_host
+from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container, run
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 DEAD = {"boot_id": "another", "pid": 1, "start_time": 1}
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
 
 
 @pytest.fixture
@@ -33,11 +28,6 @@ def runtime():
     made = FakeRuntime()
     made.made_images["busybox"] = Built(layers=("base",), size_bytes=1, defaults={})
     return made
-
-
-def run(operation, runtime):
-    assert runner.run(operation.pk, runtime, CORE_HOST)
-    return Operation.objects.get(pk=operation.pk)
 
 
 @pytest.fixture

@@ -16,14 +16,9 @@ from containers.models import Container
 from panel.accounts import tokens
 from tests.web.api import Api, assert_error
 from tests.web.sockets import WAIT_SEC, until
-from tests.web.world import make_container, make_host
+from tests.web.world import make_container
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def host():
-    return make_host()
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
 
 
 def test_what_is_so_is_answered_at_once(alice, team):

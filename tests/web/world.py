@@ -21,10 +21,12 @@ from containers.core.model.network_config import NetworkConfig
 from containers.core.model.nics import Nic
 from containers.core.model.spec import Limits, Spec
 from containers.core.model.states import Status
-from containers.models import Container, Host, Image, Network, local_host
+from containers.models import Container, Host, Image, Network, Operation, local_host
+from containers.operations import runner
 from containers.operations.runtime import Built, Cancelled, Kept, Log, Observed, Origin, Progress, Taken
 from panel.accounts.actor import Actor
 from panel.accounts.models import Project
+from tests.web.api import Api
 
 CORE_HOST = CoreHost(Path("/nonexistent"), "test2")
 GIB = 1024**3
@@ -353,3 +355,16 @@ def make_container(
             container.init_pid, container.started_at = seen.init_pid, seen.started_at
     container.save()
     return container
+
+
+def run(operation: Operation, runtime: FakeRuntime) -> Operation:
+    """Do an operation as the worker does; return its row as it is then."""
+    assert runner.run(operation.pk, runtime, CORE_HOST)
+    return Operation.objects.get(pk=operation.pk)
+
+
+def change_limits(api: Api, runtime: FakeRuntime, limits: dict[str, Any]) -> Operation:
+    """Ask by the API for other limits of web-1, have it done, and return the operation."""
+    status, answer = api.patch("/containers/web-1", {"limits": limits})
+    assert status == 202, answer
+    return run(Operation.objects.get(pk=answer["id"]), runtime)
