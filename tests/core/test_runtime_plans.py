@@ -118,6 +118,18 @@ def test_the_halt_signal_fits_the_init(status, program, choice):
 
 
 @pytest.mark.parametrize(
+    ("caught", "age_sec", "choice"),
+    [
+        ([signal.SIGINT], halt.TRAPS_SEC / 2, None),
+        ([signal.SIGINT], halt.TRAPS_SEC * 2, (signal.SIGINT, True)),
+        ([signal.SIGINT, signal.SIGTERM], halt.TRAPS_SEC / 2, (signal.SIGTERM, True)),
+    ],
+)
+def test_a_script_has_the_time_to_set_its_traps(caught, age_sec, choice):
+    assert halt.choose(status_of(name="sh", caught=caught), "busybox", age_sec) == choice
+
+
+@pytest.mark.parametrize(
     ("name", "number"),
     [("SIGPWR", signal.SIGPWR), ("SIGRTMIN+3", signal.SIGRTMIN + 3), ("SIGRTMAX-1", signal.SIGRTMAX - 1), ("9", 9)],
 )

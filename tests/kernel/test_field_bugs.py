@@ -95,6 +95,25 @@ def test_lxd_4102_a_stop_while_init_cannot_hear_it_yet_is_heard_later(host: Host
     assert (ended.reason, ended.exit_code) == ("stopped", 7)
 
 
+def test_lxd_4102_a_script_is_not_ended_before_it_has_set_its_traps(
+    host: Host, container: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell catches SIGINT from the first, to end by it: what it is to do at its end, it says later."""
+    monkeypatch.setattr(halt, "TRAPS_SEC", patient(60))
+    script = "until [ -e /tmp/hear ]; do usleep 10000; done; trap 'exit 7' TERM; while :; do sleep 60 & wait $!; done"
+    spec = container(init_command=("/bin/sh", "-c", script))
+    pid = running.start(host, spec, network=NoNetwork()).init_pid
+    wait_until(lambda: catches(pid, signal.SIGINT), what="the shell has begun")
+    with heard_later(spec):
+        ended = running.stop(host, spec.id, timeout_sec=patient(120))
+    assert (ended.reason, ended.exit_code) == ("stopped", 7)
+
+
+def catches(pid: int, number: int) -> int:
+    caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(caught[1], 16) >> (number - 1) & 1 if caught else 0
+
+
 def deaf_to_sigint(pid: int) -> int:
     ignored = re.search(r"^SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return int(ignored[1], 16) >> (signal.SIGINT - 1) & 1 if ignored else 0

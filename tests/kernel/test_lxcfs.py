@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from containers.core.host import Host
-from containers.core.lifecycle import granting, running
+from containers.core.lifecycle import granting, lxcfs, running
 from containers.core.lifecycle.lxcfs import Lxcfs
 from containers.core.model.limits import Limits
 from containers.core.model.spec import Spec
@@ -142,6 +142,18 @@ def test_lxcfs_187_a_container_sees_its_own_limits_and_outlives_lxcfs(
     mounted.start()
     assert watch.look() == 2
     assert total_kib(spec) == total_kib(other) == 64 * 1024
+
+
+def test_a_container_that_could_not_follow_in_time_is_tried_again(
+    host: Host, container: Callable[..., Spec], rules: policy.Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(host, container(), rules)
+    watch = Lxcfs(host)
+    monkeypatch.setattr(watch, "_seen", "1 /what/was/there/before")
+    monkeypatch.setattr(lxcfs, "_HELPER_SEC", 0.0)
+    assert watch.look() == 0
+    monkeypatch.setattr(lxcfs, "_HELPER_SEC", patient(60))
+    assert (watch.look(), watch.look()) == (1, 0)
 
 
 @pytest.mark.lxc("A frozen container can be stopped though lxcfs died", "lxcfs#185")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -13,6 +14,8 @@ PIDS_ROOM: Final = 64
 """How many processes more than its limit a container may have while it shuts down."""
 YOUNG_SEC: Final = 10.0
 """How long an init may take until it hears signals."""
+TRAPS_SEC: Final = 3.0
+"""How long a script that is init may take until it has set its traps."""
 _SYSTEMD: Final = signal.SIGRTMIN + 3
 _SYSTEMD_REBOOT: Final = signal.SIGRTMIN + 5
 
@@ -63,21 +66,22 @@ def given_for(number: int, pid: int) -> Choice:
     """Choose a configured signal for a process; one that is gone gets it once."""
     began = pids.start_time(pid)
     try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            status = file.read()
+        status = _status(pid)
     except (FileNotFoundError, ProcessLookupError):
         return Choice(number, sure=True)
-    age_sec = time.clock_gettime(time.CLOCK_BOOTTIME) - (began or 0) / os.sysconf("SC_CLK_TCK")
-    return given(number, status, age_sec)
+    return given(number, status, _age_sec(began))
 
 
-def choose(status: str, program: str) -> Choice | None:
+def choose(status: str, program: str, age_sec: float = math.inf) -> Choice | None:
     """Return the signal for an init that has no configured one; None while it would ignore every one.
 
-    status: the text of /proc/PID/status. program: the name of its executable file. systemd blocks SIGRTMIN+3 to read
-    it from a signalfd; sysvinit catches SIGPWR. The kernel drops what PID 1 neither blocks nor catches: an init that
-    has not installed its handlers yet has to be asked later. busybox init takes SIGUSR2 as poweroff (init/init.c), by
-    sigtimedwait(2), during which the kernel shows nothing as blocked: it cannot be seen whether it listens yet.
+    status: the text of /proc/PID/status. program: the name of its executable file. age_sec: of init. systemd blocks
+    SIGRTMIN+3 to read it from a signalfd; sysvinit catches SIGPWR. The kernel drops what PID 1 neither blocks nor
+    catches: an init that has not installed its handlers yet has to be asked later. busybox init takes SIGUSR2 as
+    poweroff (init/init.c), by sigtimedwait(2), during which the kernel shows nothing as blocked: it cannot be seen
+    whether it listens yet. A shell catches SIGINT from its first moment on, to end by it, and SIGTERM once its script
+    says so (LXC only ever sends SIGPWR there, which hardly a script hears): SIGINT is for what had the time to say
+    anything better.
     """
     if _forking(status):
         return None
@@ -86,9 +90,11 @@ def choose(status: str, program: str) -> Choice | None:
         return Choice(_SYSTEMD, sure=True)
     if program == "busybox" and _field(status, "Name") in ("init", "linuxrc"):
         return Choice(signal.SIGUSR2, sure=False)
-    for number in (signal.SIGPWR, signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGPWR, signal.SIGTERM):
         if _has(blocked | caught, number):
             return Choice(number, sure=True)
+    if _has(blocked | caught, signal.SIGINT) and age_sec > TRAPS_SEC:
+        return Choice(signal.SIGINT, sure=True)
     return None
 
 
@@ -112,14 +118,24 @@ def choose_reboot(status: str, program: str) -> Choice | None:
 
 def choose_for(pid: int, *, reboot: bool = False) -> Choice | None:
     """Choose for a process, to end or to begin anew; None also where it is gone."""
+    began = pids.start_time(pid)
     try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            status = file.read()
+        status = _status(pid)
         # the path is the container's word: it is compared, never opened
         program = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return (choose_reboot if reboot else choose)(status, program)
+    return choose_reboot(status, program) if reboot else choose(status, program, _age_sec(began))
+
+
+def _status(pid: int) -> str:
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def _age_sec(began: int | None) -> float:
+    """Return how long ago a time in clock ticks since the boot was, as pids.start_time() has it; None: the boot."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - (began or 0) / os.sysconf("SC_CLK_TCK")
 
 
 def _forking(status: str) -> bool:
