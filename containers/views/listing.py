@@ -42,13 +42,13 @@ class Block:
 
 @page
 def containers(request: HttpRequest) -> HttpResponse:
-    """Show the list; a script that asks for blocks gets the list alone."""
+    """Show the list; a script that asks for blocks gets the list alone, with the counts of the chips."""
     user = user_of(request)
     filters = Filters.of(request.GET)
     wanted = {int(n) for n in request.GET.get("blocks", "").split(",") if n.isascii() and n.isdigit()}
     context = list_context(user, filters, wanted or set(range(FIRST)), columns_of(request))
     if request.headers.get("HX-Target") == "list":
-        return render(request, "containers/list_table.html", context)
+        return render(request, "containers/list_alone.html", context)
     panel = request.GET.get("panel", "")
     chosen = listed(user).filter(name=panel).first() if panel else None
     context["bulk_actions"] = [

@@ -5,6 +5,7 @@ import { toast } from "./toasts.js";
 const finished = new Set(["succeeded", "failed", "cancelled"]);
 const ended = new Set();
 const LEAVING_MS = 10000;
+const SOON = 20; // a panel that restarts is back within seconds, and waited for
 let socket = null;
 let attempt = 0;
 let lostAt = 0;
@@ -27,7 +28,7 @@ export function connect() {
     lostAt ||= Date.now();
     attempt += 1;
     if (attempt > 2) document.getElementById("connection").hidden = false;
-    setTimeout(connect, Math.min(250 * 2 ** attempt, 8000) * (0.7 + Math.random() * 0.6));
+    setTimeout(connect, Math.min(250 * 2 ** attempt, attempt < SOON ? 2000 : 8000) * (0.7 + Math.random() * 0.6));
   };
 }
 

@@ -227,7 +227,7 @@ function connect() {
   socket.onclose = (event) => {
     lost = true;
     attempt += 1;
-    if (event.code !== 4401 && event.code !== 4403) setTimeout(connect, Math.min(500 * 2 ** attempt, 10000));
+    if (event.code !== 4401 && event.code !== 4403) setTimeout(connect, Math.min(500 * 2 ** attempt, attempt < 20 ? 2000 : 10000));
   };
 }
 

@@ -53,7 +53,7 @@ function open() {
   socket.onclose = (event) => {
     socket = null;
     attempt += 1;
-    if (event.code !== 4401) setTimeout(() => { if (!socket) open(); }, Math.min(500 * 2 ** attempt, 10000));
+    if (event.code !== 4401) setTimeout(() => { if (!socket) open(); }, Math.min(500 * 2 ** attempt, attempt < 20 ? 2000 : 10000));
   };
 }
 

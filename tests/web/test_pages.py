@@ -274,6 +274,20 @@ def test_a_bad_address_is_no_error(query, make_container, browser, bob) -> None:
     assert browser(bob).get(reverse("containers:list") + query).status_code == 200
 
 
+def test_a_list_that_is_taken_anew_comes_with_its_chips(make_container, browser, bob) -> None:
+    client = browser(bob)
+    for name, status in (("a", "running"), ("b", "running"), ("c", "stopped")):
+        make_container(name, status=status)
+    headers = {"HX-Request": "true", "HX-Target": "list"}
+    html = client.get(reverse("containers:list") + "?blocks=0&status=running", headers=headers).content.decode()
+    assert "<html" not in html
+    assert html.count('id="list"') == html.count('id="chips"') == 1
+    assert ('id="row-a"' in html, 'id="row-c"' in html) == (True, False)
+    chips = html.partition('id="chips"')[2]
+    assert re.search(r'data-chip=""[^>]*>\s*All\s*<span class="n">3<', chips)
+    assert re.search(r'aria-current="true"\s+data-chip="running".*?<span class="n">2<', chips, re.DOTALL)
+
+
 def test_audit_shows_ones_own_and_to_administrators_their_projects(browser, bob, alice, team) -> None:
     audit.record(Actor(bob, "192.0.2.7"), "token.create", "token", "his-own")
     audit.record(Actor(alice, "192.0.2.8"), "container.start", "container", "hers", project=team.name)
