@@ -20,7 +20,7 @@ import pytest
 
 from containers.core.cgroups import Cgroups, detect
 from containers.core.host import Host
-from containers.core.hoststore import claims, store
+from containers.core.hoststore import claims, more_ids, store
 from containers.core.lifecycle import running, stored
 from containers.core.model.spec import Spec
 from containers.core.network.plugging import Placed
@@ -232,6 +232,14 @@ def host() -> Iterator[Host]:
         shutil.rmtree(made.run_dir, ignore_errors=True)
         shutil.rmtree(state_dir, ignore_errors=True)
         wait_until(lambda: _removed(groups), what="the last process has left the instance's cgroups")
+
+
+@pytest.fixture
+def ids_of_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of a host that gives root a million ids, far from everybody's."""
+    for name in ("subuid", "subgid"):
+        (tmp_path / name).write_text("root:3000000000:1000000\nalice:3000000000:65536\n")
+    monkeypatch.setattr(more_ids, "ETC", tmp_path)
 
 
 def unmount(place: Path) -> None:

@@ -20,7 +20,8 @@ from containers.core.backups.place import Place
 from containers.core.errors import Cancelled, StorageFull
 from containers.core.failpoints import MARKER
 from containers.core.hoststore import pools, store
-from containers.core.lifecycle import backing, running, snapshots, stored
+from containers.core.lifecycle import backing, reading, running, snapshots, stored
+from containers.core.model.security import Security
 
 from .conftest import NoNetwork
 from .test_exactness import but_its_own, fill, fingerprint
@@ -91,6 +92,40 @@ def test_every_byte_and_attribute_comes_back(host, container, live):
     stored.restore(host, new.id, point.layers)
     assert but_its_own(fingerprint(host, new.id)) == but_its_own(fingerprint(host, spec.id))
     assert stored.orphans(host) == []
+
+
+@pytest.mark.parametrize("privileged", [False, True])
+def test_owners_beyond_the_usual_come_back_and_are_read(host, container, ids_of_root, monkeypatch, privileged):
+    spec = container(privileged=True) if privileged else container(security=Security(ids=131072))
+    most = 2**24 - 1 if privileged else 131071
+    place = upper(host, spec) / "home"
+    place.mkdir()
+    for name, uid, gid in (("inner", 100000, 65536), ("last", most, most), ("own", 65535, 65535)):
+        (place / name).write_text(name)
+        os.chown(place / name, uid, gid)
+        (place / name).chmod(0o600)
+    os.chown(place, 100000, most)
+    place.chmod(0o700)
+    stored.snapshot(host, spec.id, "one")
+    before = fingerprint(host, spec.id)
+    made = exported(host, spec)
+    with local(host).reading(made.file) as fd:
+        assert backing.verify(host, fd, WATCHER).plain_bytes == made.plain_bytes
+    new = imported(host, dataclasses.replace(spec), made.file)
+    assert but_its_own(fingerprint(host, new.id)) == but_its_own(before)
+    # a reader of the snapshot sees them, and may read what is theirs alone
+    listed, _bytes = reading.read(host, spec.id, "list", after="one", path="/home")
+    assert {(one["name"], one["uid"], one["gid"]) for one in listed["items"]} == {
+        ("inner", 100000, 65536),
+        ("last", most, most),
+        ("own", 65535, 65535),
+    }
+    _told, data = reading.read(host, spec.id, "content", after="one", path="/home/last")
+    assert data == b"last"
+    # a manifest that gives its container fewer than its files have
+    monkeypatch.setattr(form, "ids", lambda _manifest: most)
+    with pytest.raises(BadArchive, match="owns an entry"):
+        imported(host, spec, made.file)
 
 
 # -- whoever is killed, and whatever fails ----------------------------------------------------------------------------

@@ -275,14 +275,6 @@ def test_settings_hold_after_a_reboot_inside(host, secured):
     assert sh(spec, "cat /proc/sys/kernel/shmmax /proc/self/oom_score_adj").split() == ["4711", "5"]
 
 
-@pytest.fixture
-def ids_of_root(tmp_path, monkeypatch):
-    """Files of a host that gives root a million ids, far from everybody's."""
-    for name in ("subuid", "subgid"):
-        (tmp_path / name).write_text("root:3000000000:1000000\nalice:3000000000:65536\n")
-    monkeypatch.setattr(more_ids, "ETC", tmp_path)
-
-
 def test_ids_beyond_the_usual_are_one_containers_alone(host, container, ids_of_root):
     specs = [container(security=Security(ids=131072 + 65536 * number)) for number in range(2)]
     ranges = []

@@ -32,12 +32,10 @@ from containers.core.archives.calls import compile_list
 from containers.core.cgroups import places
 from containers.core.kernel import syscalls, user_namespaces
 from containers.core.model.capabilities import NAMES
+from containers.core.model.idmap import UNUSED_BASE, unused
 from containers.core.plans.mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT
 
-ID_BASE: Final = 2147418112
-"""65536 ids that systemd leaves to nobody and no claim of ours begins at. Source: systemd, docs/UIDS-GIDS.md."""
-IDS: Final = 65536
-NOBODY: Final = ID_BASE + 65534
+NOBODY: Final = UNUSED_BASE + 65534
 REPORT_FD: Final = 3
 TELL_EVERY_SEC: Final = 0.2
 _NAMESPACES: Final = (
@@ -66,8 +64,8 @@ def main(orders: dict[str, Any]) -> int:
     os.umask(0)
     make = orders["role"] == "make"
     filters = compile_list(program=not make)
-    # one that has 0..65535 as ids nobody else has, made by one of them
-    held_fd = user_namespaces.made(f"0 {ID_BASE} {IDS}\n", owner_id=ID_BASE) if make else -1
+    # one that has ids which nobody else has, made by one of them
+    held_fd = user_namespaces.made(unused(orders["limits"]["ids"]).line(), owner_id=UNUSED_BASE) if make else -1
     syscalls.unshare(_NAMESPACES)
     syscalls.mount(None, "/", None, MS_REC | MS_PRIVATE)
     if make:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-ID_MAX: Final = 65535
-"""The highest owner that a container has an id for."""
+IDS: Final = 65536
+"""How many owners there are: a container has ids for them, from 0 on."""
 NAME_MAX_BYTES: Final = 255
 PATH_MAX_BYTES: Final = 4096
 DEPTH_MAX: Final = 128
@@ -49,13 +49,17 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much one archive may come to. ratio: plain bytes for each byte of the file, above RATIO_FLOOR_BYTES."""
+    """How much one archive may come to. ratio: plain bytes for each byte of the file, above RATIO_FLOOR_BYTES.
+
+    ids: how many owners there are, from 0 on.
+    """
 
     bytes: int = 64 << 30
     entries: int = 2_000_000
     ratio: int = 200
     wall_sec: float = 3600.0
     memory_bytes: int = 2 << 30
+    ids: int = IDS
 
     def as_dict(self) -> dict[str, Any]:
         """Return the limits as JSON values."""
@@ -95,12 +99,12 @@ def parts(name: str, *, entry: str | None = None, exact: bool = False) -> tuple[
     return found
 
 
-def owner(uid: int, gid: int, entry: str) -> tuple[int, int]:
-    """Return an entry's owner; raises Refused for ids that no container has."""
+def owner(uid: int, gid: int, entry: str, ids: int = IDS) -> tuple[int, int]:
+    """Return an entry's owner; raises Refused for ids that its container has not."""
     for kind, number in (("user", uid), ("group", gid)):
-        if not 0 <= number <= ID_MAX:
+        if not 0 <= number < ids:
             raise Refused(
-                f"The {kind} {number} owns an entry; containers have 0 to {ID_MAX}. Was it packed on a host that "
+                f"The {kind} {number} owns an entry; containers have 0 to {ids - 1}. Was it packed on a host that "
                 "shifts owners? Pack it inside the container.",
                 entry,
             )

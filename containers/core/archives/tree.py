@@ -96,7 +96,7 @@ class Tree:
         parts = rules.parts(member.name, exact=self._exact)
         if self._layer and self._whiteout(parts, member):
             return
-        owner = rules.owner(member.uid, member.gid, member.name)
+        owner = rules.owner(member.uid, member.gid, member.name, self._limits.ids)
         if member.isdir():
             self._directory(parts, member, owner)
         elif not parts:

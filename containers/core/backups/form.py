@@ -14,7 +14,9 @@ from typing import Any, Final
 
 from ..archives.rules import Refused
 from ..errors import SpecError
+from ..host import IDS_PER_CONTAINER
 from ..hoststore.points import KINDS, LINEAGE_MAX
+from ..model.idmap import IDS_MAX
 from ..names import check_name
 
 FORMAT: Final = "boxroom-backup"
@@ -85,6 +87,19 @@ def portable(spec: dict[str, Any]) -> dict[str, Any]:
     nics = kept.get("nics", ())
     kept["nics"] = [{key: one for key, one in nic.items() if key not in _NIC_HOST_ONLY} for nic in nics]
     return kept
+
+
+def ids(manifest: Manifest) -> int:
+    """Return how many owners its files may have, from 0 on: as many as its container, or any of its snapshots, has."""
+    found = IDS_PER_CONTAINER
+    for spec in (manifest.container, *(point.container for point in manifest.points)):
+        security = spec.get("security")
+        asked = security.get("ids") if isinstance(security, dict) else None
+        if spec.get("privileged") is True:
+            found = IDS_MAX
+        elif isinstance(asked, int):
+            found = max(found, min(asked, IDS_MAX))
+    return found
 
 
 def file_name(container: str, at: dt.datetime, number: int = 0) -> str:

@@ -119,13 +119,14 @@ def write(
     manifest: form.Manifest,
     trees: list[Path],
     *,
-    id_base: int,
+    id_lines: str,
     tell: Callable[[int], None],
     check_cancelled: Callable[[], None],
 ) -> int:
     """Write a whole backup; return how many bytes its layers' tars have. trees: the layers, in the manifest's order.
 
-    tell: how many bytes were packed so far. check_cancelled: called for each mebibyte, may raise.
+    id_lines: the container's ids, as for uid_map. tell: how many bytes were packed so far. check_cancelled: called for
+    each mebibyte, may raise.
     """
     head = form.write_manifest(manifest)
     _member(output, form.MANIFEST, head)
@@ -135,7 +136,7 @@ def write(
         failpoint(host.state_dir, "export.layer")
         found = hashlib.sha256()
         size = 0
-        with _packed(host, tree, id_base) as pipe:
+        with _packed(host, tree, id_lines) as pipe:
             for piece, data in enumerate(_pieces(pipe, check_cancelled)):
                 found.update(data)
                 size += len(data)
@@ -170,7 +171,7 @@ def _pieces(pipe: IO[bytes], check_cancelled: Callable[[], None]) -> Iterator[by
 
 
 @contextlib.contextmanager
-def _packed(host: Host, tree: Path, id_base: int) -> Iterator[IO[bytes]]:
+def _packed(host: Host, tree: Path, id_lines: str) -> Iterator[IO[bytes]]:
     """Yield a layer's tar, as a confined reader packs it; raises SetupFailed where that did not get to its end."""
     python = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]
     process = subprocess.Popen(
@@ -184,7 +185,7 @@ def _packed(host: Host, tree: Path, id_base: int) -> Iterator[IO[bytes]]:
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    request = {"verb": "pack", "layers": [str(tree)], "before": [], "after": [0], "shared": 0, "id_base": id_base}
+    request = {"verb": "pack", "layers": [str(tree)], "before": [], "after": [0], "shared": 0, "id_lines": id_lines}
     try:
         widen(process.stdout.fileno())
         with process.stdin as pipe:

@@ -16,6 +16,7 @@ from typing import Final
 from ..errors import HostUnsupported
 from ..host import IDS_PER_CONTAINER, Host
 from ..kernel.pids import boot_id
+from ..model.idmap import IdMap, for_container, unused
 from ..model.spec import Spec
 from . import claims
 
@@ -38,6 +39,18 @@ def of(host: Host, spec: Spec) -> tuple[int, int] | None:
     """Return (first host id, count) of what a container has beyond the usual, None for nothing; raises as claim()."""
     count = 0 if spec.privileged else spec.security.ids - IDS_PER_CONTAINER
     return (claim(host, spec.id, count, etc=ETC), count) if count > 0 else None
+
+
+def map_lines(host: Host, spec: Spec) -> str:
+    """Return the lines for uid_map and gid_map with which a container's files are read and changed; raises as claim().
+
+    A privileged container's may have any owner: they are mapped to ids that nobody has.
+    """
+    if spec.privileged:
+        return unused().line()
+    more = of(host, spec)
+    own = for_container(claims.id_base(host, spec.slot)).line()
+    return own + (IdMap(IDS_PER_CONTAINER, *more).line() if more else "")
 
 
 def claim(host: Host, container_id: str, count: int, *, etc: Path = ETC) -> int:

@@ -11,6 +11,7 @@ is copied, and never for the stream; the layers are held (core.hoststore.holds),
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import json
 import os
@@ -25,10 +26,10 @@ from ..archives.rules import Limits
 from ..backups import form, taking, writing
 from ..backups.place import Place
 from ..backups.taking import Outcome
-from ..errors import HostUnsupported, NotFound
+from ..errors import NotFound
 from ..failpoints import failpoint
-from ..host import IDS_PER_CONTAINER, Host
-from ..hoststore import claims, holds, points, pools, store
+from ..host import Host
+from ..hoststore import holds, more_ids, points, pools, store
 from ..kernel import files
 from ..model.spec import Spec
 from ..rules import policy_file
@@ -68,7 +69,7 @@ class Point:
 
     manifest: form.Manifest
     trees: list[Path]
-    id_base: int
+    id_lines: str
 
 
 def name_now(container: str) -> str:
@@ -114,7 +115,7 @@ def stream(host: Host, taken: Point, output: writing.Output, watcher: Watcher) -
         output,
         taken.manifest,
         taken.trees,
-        id_base=taken.id_base,
+        id_lines=taken.id_lines,
         tell=tell,
         check_cancelled=watcher.check_cancelled,
     )
@@ -127,11 +128,7 @@ def point(host: Host, container_id: str, *, with_points: bool) -> Iterator[Point
     with contextlib.ExitStack() as held:
         with store.lock(host, "container", container_id):
             spec = store.load(host, container_id)
-            if not spec.privileged and spec.security.ids > IDS_PER_CONTAINER:
-                raise HostUnsupported(
-                    say("A container with more than %(most)s ids cannot be backed up.", most=IDS_PER_CONTAINER),
-                    feature="ids",
-                )
+            id_lines = more_ids.map_lines(host, spec)
             kept = [one for one in points.listed(host, container_id) if one.kind != "safety"] if with_points else []
             lineage = store.load_root(host, container_id).lineage
             with holding.present(host, container_id) as root:
@@ -147,7 +144,7 @@ def point(host: Host, container_id: str, *, with_points: bool) -> Iterator[Point
             lineage=lineage,
             points=tuple(_told(one, known) for one in kept),
         )
-        yield Point(manifest=manifest, trees=trees, id_base=claims.id_base(host, spec.slot))
+        yield Point(manifest=manifest, trees=trees, id_lines=id_lines)
     holding.tidy(host)
 
 
@@ -248,7 +245,7 @@ def unpacked(
             source_fd,
             scratch,
             groups=cgroups.open(host),
-            begin=begin,
+            begin=bench.begin(begin),
             layer=bench.layer,
             limits=bench.limits,
             check_cancelled=watcher.check_cancelled,
@@ -289,6 +286,15 @@ class _Bench:
         self.limits = limits
         self.made: list[Path] = []
         self.left_out: Counter[str] = Counter()
+
+    def begin(self, told: Callable[[form.Manifest], None]) -> Callable[[form.Manifest], None]:
+        """Return what takes the manifest, and hands it on: how many ids own something."""
+
+        def taken(manifest: form.Manifest) -> None:
+            self.limits = dataclasses.replace(self.limits, ids=form.ids(manifest))
+            told(manifest)
+
+        return taken
 
     @contextlib.contextmanager
     def layer(self, number: int) -> Iterator[taking.Maker]:

@@ -24,9 +24,8 @@ from ..errors import (
     PolicyDenied,
     SpecError,
 )
-from ..host import IDS_PER_CONTAINER, Host
-from ..hoststore import claims, more_ids, points, store
-from ..model.idmap import IdMap, for_container
+from ..host import Host
+from ..hoststore import more_ids, points, store
 from ..model.spec import Spec
 from ..proc.records import RunFile
 from ..rules import policy_file
@@ -58,14 +57,11 @@ def prepared(
     """
     spec = store.load(host, container_id)
     writes = verb in CHANGING
-    base = claims.id_base(host, spec.slot)
-    more = more_ids.of(host, spec)
-    id_lines = for_container(base).line() + (IdMap(IDS_PER_CONTAINER, *more).line() if more else "")
     request: dict[str, Any] = {
         "verb": verb,
         "asked": asked,
         "writes": writes,
-        "id_lines": id_lines,
+        "id_lines": more_ids.map_lines(host, spec),
         "file_bytes": policy_file.load(host).containers.file_bytes,
         "procs": [],
         "init_fd": None,

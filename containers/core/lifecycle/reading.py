@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from ..errors import NotFound, SpecError
 from ..host import Host
-from ..hoststore import claims, points, store
+from ..hoststore import more_ids, points, store
 from ..sentences import say
 from ..storage import disks
 
@@ -47,7 +47,7 @@ def request(
         "before": indices[0] if verb in COMPARING else [],
         "after": indices[-1],
         "shared": shared,
-        "id_base": claims.id_base(host, spec.slot),
+        "id_lines": more_ids.map_lines(host, spec),
     }
 
 

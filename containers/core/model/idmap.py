@@ -9,6 +9,11 @@ from ..host import IDS_PER_CONTAINER
 
 ID_MAX: Final = 2**32 - 2
 """The highest id; 2^32 - 1 means "no id" to the kernel."""
+IDS_MAX: Final = 2**24
+"""How many ids a container may have."""
+UNUSED_BASE: Final = 2**31 - IDS_MAX
+"""The first of as many of the host's ids, which systemd leaves to nobody: in the last block below 2^31. What owns
+nothing has them for a while, to read or write owners in a user namespace. Source: systemd, docs/UIDS-GIDS.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,11 @@ class IdMap:
     def overlaps(self, other: IdMap) -> bool:
         """Tell whether the two share an id on the host."""
         return self.host_id < other.host_id + other.size and other.host_id < self.host_id + self.size
+
+
+def unused(count: int = IDS_MAX) -> IdMap:
+    """Return the map of so many ids to ones that nobody has on the host."""
+    return IdMap(0, UNUSED_BASE, count)
 
 
 def for_container(id_base: int) -> IdMap:

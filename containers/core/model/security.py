@@ -16,6 +16,7 @@ from ..errors import SpecError
 from ..host import IDS_PER_CONTAINER
 from ..names import check_name
 from .capabilities import NAMES
+from .idmap import IDS_MAX
 
 UNLIMITED: Final = "unlimited"
 Bound = int | str
@@ -76,7 +77,6 @@ _CHECKS: Final = ("nesting", "no_new_privs", "keyctl")
 CLOCKS: Final = ("boottime", "monotonic")
 """The clocks of time_namespaces(7) that a container may have an offset of."""
 CLOCK_OFFSET_MAX_SEC: Final = 2**31
-IDS_MAX: Final = 2**24
 PERSONALITIES: Final = ("linux32",)
 APPARMOR_GENERATED: Final = "generated"
 _APPARMOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,199}", re.ASCII)

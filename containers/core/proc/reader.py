@@ -3,11 +3,11 @@
 The request is one line of JSON on standard input; the answer, on standard output, is one line of JSON, and bytes behind
 it where files were asked for::
 
-    {"verb", "layers": [PATH, ...], "before": [INDEX, ...], "after": [INDEX, ...], "shared": N, "path", "id_base"}
+    {"verb", "layers": [PATH, ...], "before": [INDEX, ...], "after": [INDEX, ...], "shared": N, "path", "id_lines"}
 
 layers: the trees of layers, or their disks, each once; before, after: stacks of them, uppermost first. Owners on disk
-are the container's (0..65535); the process lives in a user namespace in which they are its own, at id_base on the host,
-with no right but to read what belongs to it, no network, and an empty root: what it holds of the host is the layers'
+are the container's; the process lives in a user namespace in which they are its own (id_lines: its uid_map), with no
+right but to read what belongs to it, no network, and an empty root: what it holds of the host is the layers'
 directories, read-only. Whatever a hostile tree makes of it, it is nobody on the host.
 """
 
@@ -24,7 +24,6 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))
 
 from containers.core.kernel import disk_mount, mount_api, syscalls, user_namespaces
-from containers.core.model.idmap import for_container
 from containers.core.plans.mount_flags import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT
 from containers.core.reading import packing, verbs
 
@@ -101,7 +100,7 @@ def _confined(request: dict[str, Any]) -> list[int]:
     """Open the layers as the container sees them, and give up everything else; return a directory of each."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
     try:
-        userns_fd = user_namespaces.made(for_container(int(request["id_base"])).line())
+        userns_fd = user_namespaces.made(str(request["id_lines"]))
     except OSError:
         raise verbs.Refused("host-unsupported", "No user namespace could be made.") from None
     trees = []
