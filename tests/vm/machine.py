@@ -43,7 +43,10 @@ PROJECT: Final = Path(__file__).resolve().parents[2]
 STDLIB: Final = Path(sysconfig.get_path("stdlib"))
 NOT_NEEDED: Final = ("idlelib", "mypy", "*mypyc*.so", "pip", "playwright")
 """What is left out of the disks; a name that a test needs after all is not found."""
-PARTS: Final = ("containers", "panel", "tests", "locale", "manage.py", "pyproject.toml")
+PARTS: Final = (
+    "containers", "panel", "tests", "locale", "static", "templates", "manage.py", "pyproject.toml",
+    "requirements.txt", "requirements-dev.txt",
+)  # fmt: skip
 """What of the project is tested in there."""
 EARLY_MODULES: Final = ("virtio_pci", "virtio_blk", "9pnet_virtio", "9p", "crc32c_generic", "ext4", "overlay")
 """What must be there before the root directory is; everything else is loaded on demand."""

@@ -89,7 +89,7 @@ def chosen() -> str:
     return " ".join(f"{KERNEL}/{test}" for test in listed())
 
 
-def boot(pytest_words: str, slow: int, *names: str, timeout_sec: float) -> Ended:
+def boot(pytest_words: str, slow: int, *names: str, timeout_sec: float, kernel_arguments: str = "") -> Ended:
     """Run tests in the machine, with these Debians at hand; returns how it ended."""
     kept = {f"images/{image.name}": image for image in map(debian.cached, names)}
     command = f"""
@@ -102,7 +102,9 @@ def boot(pytest_words: str, slow: int, *names: str, timeout_sec: float) -> Ended
     {machine.shell(sys.executable)} -m pytest -v --tb=short --color=no -p no:cacheprovider -p tests.vm.telling \
         --timeout=1800 {pytest_words}
     """
-    return machine.run(command, timeout_sec=timeout_sec, files=kept, tests=pytest_words)
+    return machine.run(
+        command, timeout_sec=timeout_sec, kernel_arguments=kernel_arguments, files=kept, tests=pytest_words
+    )
 
 
 def run(pytest_words: str, slow: int, *names: str, timeout_sec: float) -> str:
