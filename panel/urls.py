@@ -9,6 +9,8 @@ from containers.api.errors import unknown_path
 
 from .health import healthz
 
+handler500 = "panel.health.failed"
+
 urlpatterns = [
     path("healthz", healthz, name="healthz"),
     path("api", unknown_path),

@@ -90,7 +90,7 @@ def _of_host(host: Host, sample: dict[str, Any]) -> list[Concern]:
         add(_("its measurements are not available"), grave=True)
     for finding in host.facts.get("doctor") or []:
         if isinstance(finding, dict) and not finding.get("ok") and finding.get("level") in ("required", "recommended"):
-            add(sentences.translated(str(finding.get("what") or "")), grave=finding["level"] == "required")
+            add(sentences.translated(sentences.of_finding(finding, "what")), grave=finding["level"] == "required")
     memory = (sample.get("memory_limit_bytes") or 0) - (sample.get("memory_bytes") or 0)
     for used, free, text in (
         (sample.get("disk_used_bytes"), sample.get("disk_free_bytes"), _("its disk is %(pct)d %% full: %(free)s free")),

@@ -33,6 +33,13 @@ def from_json(value: Mapping[str, Any]) -> str:
     return gettext(template) % {name: _value(name, given) for name, given in values.items()}
 
 
+def of_finding(finding: Mapping[str, Any], key: str) -> str:
+    """Return one of the sentences of what the doctor found (what, why, mend), as it was made."""
+    said = finding.get("said") or {}
+    made = said.get(key) if isinstance(said, Mapping) else None
+    return Sentence(made["template"], made["values"]) if made else str(finding.get(key) or "")
+
+
 def explain(error: Mapping[str, Any] | None, message: str = "") -> str:
     """Return what an operation's error says, as one sentence; message where there is no error."""
     if not error:

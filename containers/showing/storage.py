@@ -12,6 +12,7 @@ from panel.accounts.models import User
 from ..asking import pools
 from ..clients import room
 from ..models import Container, Host, Image, Trashed
+from .sentences import of_finding
 
 DRIVER: Final = "overlay"
 ABILITIES: Final = ("overlay", "btrfs", "disk-limits", "disk-growth")
@@ -103,5 +104,5 @@ def _findings(host: Host) -> list[dict[str, Any]]:
 
 
 def _ability(finding: dict[str, Any]) -> dict[str, Any]:
-    words = {key: str(finding.get(key) or "") for key in ("id", "what", "why", "mend")}
-    return {**words, "ok": bool(finding.get("ok"))}
+    words = {key: of_finding(finding, key) for key in ("what", "why", "mend")}
+    return {"id": str(finding.get("id") or ""), **words, "ok": bool(finding.get("ok"))}

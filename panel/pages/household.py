@@ -14,7 +14,7 @@ from containers.asking import access, resources
 from containers.core.errors import CoreError
 from containers.models import Host, Network, Operation, local_host
 from containers.showing.granted import granted
-from containers.showing.sentences import translated
+from containers.showing.sentences import of_finding, translated
 from containers.showing.storage import overview
 from containers.views.listing import projects_of
 from panel.accounts.models import User
@@ -149,9 +149,9 @@ def _finding(item: dict[str, Any]) -> dict[str, Any]:
         "id": str(item.get("id") or ""),
         "ok": bool(item.get("ok")),
         "level": item.get("level") if item.get("level") in LEVELS else "info",
-        "what": item.get("what") or item.get("id") or "",
-        "why": item.get("why") or "",
-        "mend": item.get("mend") or "",
+        "what": of_finding(item, "what") or item.get("id") or "",
+        "why": of_finding(item, "why"),
+        "mend": of_finding(item, "mend"),
         "part": item.get("part") or "host",
         "is_command": (item.get("mend") or "")[:1].islower(),
     }

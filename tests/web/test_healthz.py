@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from containers.asking import services
 from containers.models import local_host
+from panel import health
 from tests.web.sockets import WAIT_SEC
 
 pytestmark = pytest.mark.django_db
@@ -81,3 +82,41 @@ def test_a_dead_database_is_named(client, monkeypatch):
     monkeypatch.setattr(connection, "cursor", broken)
     response = client.get("/healthz")
     assert (response.status_code, response.json()["part"]) == (503, "database")
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A directory on a small disk that is full."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "test", tmp_path], check=True)
+    try:
+        assert not health.is_full(tmp_path)
+        (tmp_path / "much").write_bytes(bytes(240 * 1024))
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+def test_a_full_disk_is_named_before_who_is_silent_for_it(full_disk, client, monkeypatch):
+    from django.db import connection
+
+    seen(3600)
+    monkeypatch.setitem(connection.settings_dict, "NAME", str(full_disk / "db.sqlite3"))
+    monkeypatch.setattr(connection, "vendor", "sqlite")
+    response = client.get("/healthz")
+    assert (response.status_code, response.json()["part"]) == (503, "database")
+    assert response.json()["message"] == health.FULL
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "is full"), ("de", "ist voll")])
+def test_a_page_tells_of_a_full_disk_wherever_the_database_failed(language, words, client, monkeypatch):
+    from django.contrib.sessions.backends.base import SessionBase
+    from django.db import OperationalError
+
+    def full(*_args, **_kwargs):
+        raise OperationalError("database or disk is full")
+
+    monkeypatch.setattr(SessionBase, "is_empty", full)  # as where the session is kept, behind every view
+    client.raise_request_exception = False
+    response = client.get("/sign-in", headers={"Accept-Language": language})
+    assert response.status_code == 503
+    assert words in response.content.decode()

@@ -11,7 +11,7 @@ from typing import Final
 from ..lifecycle import labels
 from ..lifecycle.granting import found_lxcfs
 from ..plans import lxcfs
-from .check import Check, Level
+from .check import Check, Level, works
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KERNEL: Final = "Use a distribution's kernel."
@@ -85,8 +85,7 @@ def checks(results: Mapping[str, str | None], trouble: str) -> Iterator[Check]:
     """Yield what the probes found, and what can only be seen. trouble: why nothing was tried, "" where it was."""
     for name, (level, subject, why, mend) in PROBES.items():
         problem = results.get(name, trouble or "was not tried")
-        what = f"{subject[0].upper()}{subject[1:]} work." if problem is None else f"No {subject}: {problem}."
-        yield Check(id=name, ok=problem is None, level=level, what=what, why=why, mend=mend)
+        yield Check(id=name, ok=problem is None, level=level, what=works(subject, problem), why=why, mend=mend)
     yield from (_apparmor(), _selinux(), _lxcfs(), _scheduler())
 
 

@@ -13,6 +13,7 @@ from ..host import Host
 from ..lifecycle import pooling
 from ..network import findings, nft, nftrun
 from ..rules import policy_file
+from ..sentences import say
 from .check import Check, number
 
 
@@ -103,7 +104,7 @@ def _policy(state_dir: Path) -> Check:
         level="recommended",
         what=problem or ("policy.toml is understood." if there else "There is no policy.toml: the defaults hold."),
         why="It holds for every container; while it cannot be understood none is made or started.",
-        mend=f"Edit {host.policy_path}" if problem else "",
+        mend=say("Edit %(path)s", path=host.policy_path) if problem else "",
         part="policy",
     )
 
@@ -120,9 +121,12 @@ def _pools(state_dir: Path) -> Iterator[Check]:
                 id=f"pool-{one.name}",
                 ok=not one.problem,
                 level="recommended",
-                what=one.problem or f"The storage pool {one.name} works, with the driver {one.driver}.",
+                what=one.problem
+                or say(
+                    "The storage pool %(name)s works, with the driver %(driver)s.", name=one.name, driver=one.driver
+                ),
                 why="No container can be made in a pool that does not work, and none in it starts.",
-                mend="" if not one.problem else f"Mount its file system, or edit {host.policy_path}",
+                mend="" if not one.problem else say("Mount its file system, or edit %(path)s", path=host.policy_path),
                 part="policy",
             )
 

@@ -14,9 +14,10 @@ from typing import Final
 
 from ..cgroups import detect
 from ..errors import CoreError
+from ..sentences import say
 from ..units import format_bytes
 from . import features
-from .check import Check, Level, number
+from .check import Check, Level, number, works
 
 KERNEL_MIN: Final = (5, 19)
 """Overlay over idmapped layers; cgroup.kill came with 5.14, userxattr with 5.11."""
@@ -147,11 +148,10 @@ def _probes(place: Path) -> Iterator[Check]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SEC, check=False)
         results = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        trouble = f"the probe did not run: {error}"
+        trouble = say("the probe did not run: %(error)s", error=error)
     for name, (level, subject, why, mend) in _PROBES.items():
         problem = results.get(name, trouble or "was not tried")
-        what = f"{subject[0].upper()}{subject[1:]} work." if problem is None else f"No {subject}: {problem}."
-        yield Check(id=name, ok=problem is None, level=level, what=what, why=why, mend=mend)
+        yield Check(id=name, ok=problem is None, level=level, what=works(subject, problem), why=why, mend=mend)
     yield from features.checks(results, trouble)
 
 
@@ -235,7 +235,7 @@ def _space(place: Path) -> Iterator[Check]:
         id="disk-space",
         ok=free >= SPACE_MIN_BYTES,
         level="recommended",
-        what=f"{format_bytes(free)} are free for the state directory.",
+        what=say("%(size)s are free for the state directory.", size=format_bytes(free)),
         why="A Debian image takes about 400 MiB, each container what it changes.",
         mend="Free some, or choose another place with --state-dir.",
     )
@@ -245,7 +245,9 @@ def _space(place: Path) -> Iterator[Check]:
         id="disk-inodes",
         ok=ok,
         level="recommended",
-        what=f"{state.f_favail} inodes are free." if state.f_files else "The file system makes inodes as needed.",
+        what=say("%(n)s inodes are free.", n=state.f_favail)
+        if state.f_files
+        else "The file system makes inodes as needed.",
         why="Every file of every image takes one.",
         mend="Choose a file system with more inodes.",
     )
@@ -279,8 +281,10 @@ def _limits() -> Iterator[Check]:
             id=name.rpartition("/")[2].replace("_", "-"),
             ok=value is not None and value >= least,
             level="recommended",
-            what=f"{dotted} is {value}." if value is not None else f"There is no {dotted}.",
-            why=f"{why} At least {least} lets many containers run.",
+            what=say("%(name)s is %(value)s.", name=dotted, value=value)
+            if value is not None
+            else say("There is no %(name)s.", name=dotted),
+            why=say("%(why)s At least %(least)s lets many containers run.", why=why, least=least),
             mend=f"sysctl -w {dotted}={least * 4}",
         )
 

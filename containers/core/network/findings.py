@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ..host import Host
 from ..model.network_config import Finding, NetworkConfig
+from ..sentences import say
 from .nft import present
 from .nftrun import listing
 from .ruleset import Json
@@ -35,7 +36,9 @@ def network_findings(host: Host, configs: Sequence[NetworkConfig]) -> list[Findi
             Finding(
                 id="filter-missing",
                 level="error",
-                what=f"The nftables tables {host.nft_table} are gone: somebody has flushed the ruleset.",
+                what=say(
+                    "The nftables tables %(name)s are gone: somebody has flushed the ruleset.", name=host.nft_table
+                ),
                 why="No NAT and no isolation until they are there again; containers do not start without them.",
                 mend="manage.py fsck --repair",
             )
@@ -86,7 +89,11 @@ def _missing(chain: Json, entries: Sequence[Json], bridges: Sequence[str]) -> li
             Finding(
                 id=f"{hook}-drop-{family}-{chain['table']}-{bridge}",
                 level="warning",
-                what=f"The chain {where} drops what it does not know, and has no rule for {bridge}.",
+                what=say(
+                    "The chain %(chain)s drops what it does not know, and has no rule for %(bridge)s.",
+                    chain=where,
+                    bridge=bridge,
+                ),
                 why=_why(hook),
                 mend="\n".join(_mend(chain, bridge, key) for key in lacking),
                 bridge=bridge,
@@ -202,7 +209,7 @@ def _firewalld(entries: Sequence[Json], bridges: Sequence[str]) -> list[Finding]
         Finding(
             id=f"firewalld-{bridge}",
             level="warning",
-            what=f"firewalld runs and has {bridge} in no zone.",
+            what=say("firewalld runs and has %(bridge)s in no zone.", bridge=bridge),
             why="Containers get no address by DHCP and do not reach beyond this host.",
             mend=f"firewall-cmd --permanent --zone=trusted --add-interface={bridge} && firewall-cmd --reload",
             bridge=bridge,
@@ -229,7 +236,11 @@ def _legacy(bridges: Sequence[str]) -> list[Finding]:
             Finding(
                 id=f"forward-drop-{tool}-{bridge}",
                 level="warning",
-                what=f"The policy of {tool}'s FORWARD chain is DROP, and it has no rule for {bridge}.",
+                what=say(
+                    "The policy of %(tool)s's FORWARD chain is DROP, and it has no rule for %(bridge)s.",
+                    tool=tool,
+                    bridge=bridge,
+                ),
                 why="Containers do not reach beyond this host.",
                 mend=f"{tool} -I FORWARD -i {bridge} -j ACCEPT\n"
                 f"{tool} -I FORWARD -o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
