@@ -14,7 +14,7 @@ from django.conf import settings
 from ..core import filer_answers
 from ..core.sentences import restored
 from .reading import ANSWER_MAX_BYTES, ANSWER_SEC, CHUNK_BYTES, ReaderUnavailable, Stream, begun
-from .ticker_client import _check_peer
+from .ticker_client import check_peer
 
 WRITE_SEC: Final = 600.0
 """How long a file may take to be put on the disk after it was sent."""
@@ -67,7 +67,7 @@ def _connected() -> Any:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
         link.settimeout(ANSWER_SEC)
         link.connect(str(socket_path()))
-        _check_peer(link)
+        check_peer(link)
         yield link
 
 

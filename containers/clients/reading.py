@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from django.conf import settings
 
 from ..core.errors import Busy, CoreError, NotFound, SpecError
-from .ticker_client import _check_peer
+from .ticker_client import check_peer
 
 Verb = Literal["changes", "text", "list", "content", "archive"]
 ANSWER_SEC: Final = 90.0
@@ -50,7 +50,7 @@ def ask(container_id: str, verb: Verb, *, after: str, before: str = "", path: st
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
             link.settimeout(ANSWER_SEC)
             link.connect(str(socket_path()))
-            _check_peer(link)
+            check_peer(link)
             link.sendall(_question(container_id, verb, after, before, path))
             while piece := link.recv(CHUNK_BYTES):
                 data += piece
@@ -112,7 +112,7 @@ async def begun(place: Path, question: bytes, head_of: Callable[[bytes], dict[st
     with contextlib.ExitStack() as undo:
         undo.callback(writer.close)
         try:
-            _check_peer(writer.get_extra_info("socket"))
+            check_peer(writer.get_extra_info("socket"))
             writer.write(question)
             line = await asyncio.wait_for(reader.readline(), ANSWER_SEC)
         except (OSError, TimeoutError) as error:

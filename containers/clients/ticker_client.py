@@ -65,7 +65,7 @@ def socket_path() -> Path:
     return Path(settings.BOXROOM_RUN_DIR) / "ticker.sock"
 
 
-def _check_peer(link: Any) -> None:
+def check_peer(link: Any) -> None:
     """Raise OSError unless root is at the other end: whoever else listens there is not believed."""
     _pid, uid, _gid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     if uid != 0:
@@ -82,7 +82,7 @@ def ask(*, timeout_sec: float | None = None, **command: Any) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
             link.settimeout(TIMEOUT_SEC if timeout_sec is None else timeout_sec)
             link.connect(str(socket_path()))
-            _check_peer(link)
+            check_peer(link)
             link.sendall(control(**command))
             while data := link.recv(65536):
                 for _kind, value in answers.feed(data):
@@ -102,7 +102,7 @@ async def seconds() -> AsyncGenerator[dict[str, Any], None]:
         with contextlib.suppress(*_FAILURES):
             reader, writer = await asyncio.open_unix_connection(str(socket_path()))
             try:
-                _check_peer(writer.get_extra_info("socket"))
+                check_peer(writer.get_extra_info("socket"))
                 writer.write(control(cmd="subscribe", containers="all"))
                 answers = _Answers()
                 # a live ticker sends once a second; one that hangs is left

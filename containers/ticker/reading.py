@@ -21,7 +21,7 @@ from typing import Any, Final, get_args
 from ..core.errors import Busy, CoreError, SpecError
 from ..core.host import Host
 from ..core.lifecycle import reading
-from .server import _listen, _web_uid
+from .sockets import listen, peer_uid, web_uid
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ class Readers(threading.Thread):
         super().__init__(name=name, daemon=True)
         self._host = host
         self._path = path or host.reader_socket
-        self._allowed = (0, _web_uid())
-        self._listener = _listen(self._path, socket.SOCK_STREAM, 0o660)
+        self._allowed = (0, web_uid())
+        self._listener = listen(self._path, socket.SOCK_STREAM, 0o660)
         self._listener.settimeout(None)
         self._free = threading.BoundedSemaphore(AT_ONCE)
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -79,8 +79,7 @@ class Readers(threading.Thread):
                 refuse(connection, {"ok": False, "code": "setup-failed", "message": message})
 
     def _answer(self, connection: socket.socket) -> None:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        if struct.unpack("3i", credentials)[1] not in self._allowed:
+        if peer_uid(connection) not in self._allowed:
             raise SpecError("Only root and the web may ask.")
         stall = struct.pack("ll", STALLED_SEC, 0)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, stall)

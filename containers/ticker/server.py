@@ -26,18 +26,15 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
-import pwd
 import socket
-import struct
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..core.host import WEB_USER
 from ..core.protocol import FRAME_MAX_BYTES, Decoder, Kind, ProtocolError, control, encode, parse_control
 from .sampling import Tick
+from .sockets import listen, peer_uid, web_uid
 
 log = logging.getLogger(__name__)
 
@@ -136,9 +133,9 @@ class Server(threading.Thread):
         }
         self._on_event = on_event
         self._clients: set[_Client] = set()
-        self._web_uid = _web_uid()
-        self._listener = _listen(socket_path, socket.SOCK_STREAM, 0o660)
-        self._events = _listen(events_path, socket.SOCK_DGRAM, 0o600)
+        self._web_uid = web_uid()
+        self._listener = listen(socket_path, socket.SOCK_STREAM, 0o660)
+        self._events = listen(events_path, socket.SOCK_DGRAM, 0o600)
         self._loop = asyncio.new_event_loop()
         self._stop_requested = asyncio.Event()
 
@@ -188,7 +185,7 @@ class Server(threading.Thread):
         client = _Client(writer)
         self._clients.add(client)
         try:
-            if _peer_uid(writer) not in (0, self._web_uid):
+            if peer_uid(writer.get_extra_info("socket")) not in (0, self._web_uid):
                 raise Refused("Only root and the web may ask.")
             decoder = Decoder()
             while data := await reader.read(65536):
@@ -271,39 +268,3 @@ def _wanted(message: dict[str, Any]) -> frozenset[str] | None:
     if not all(isinstance(name, str) and name.isalnum() and name.isascii() for name in containers):
         raise Refused("containers: ids are expected.")
     return frozenset(containers)
-
-
-def _web_uid() -> int:
-    """Return the web's uid, root's where there is no such user (in tests of the socket alone)."""
-    try:
-        return pwd.getpwnam(WEB_USER).pw_uid
-    except KeyError:
-        return 0
-
-
-def _peer_uid(writer: asyncio.StreamWriter) -> int:
-    peer = writer.get_extra_info("socket")
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    uid: int = struct.unpack("3i", credentials)[1]
-    return uid
-
-
-def _listen(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
-    """Return a bound socket (root:boxroom); what a killed ticker left there is replaced."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    try:
-        mask = os.umask(0o777 & ~mode)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(mask)
-        if mode & 0o060:
-            with contextlib.suppress(KeyError):
-                os.chown(path, 0, pwd.getpwnam(WEB_USER).pw_gid)
-        if kind == socket.SOCK_STREAM:
-            listener.listen(64)
-    except BaseException:
-        listener.close()
-        raise
-    return listener

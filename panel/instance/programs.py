@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from containers.core.host import WEB_USER, Host
+from containers.core.interpreter import interpreter
 from containers.core.plans.start_plan import TITLE_ROOM
 
 from . import code, redis_server
@@ -67,8 +68,7 @@ def launcher(host: Host, project: Path) -> Program:
     """Return the launcher: a warm, single-threaded interpreter that forks supervisors."""
     script = str(project / "containers/core/proc/launcher.py")
     # -I -S: no site packages, no user's files, no PYTHON* variables; the real interpreter, not the environment's
-    python = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]
-    command = [python, "-I", "-S", "-B", script, str(host.state_dir), TITLE_ROOM]
+    command = [interpreter(), "-I", "-S", "-B", script, str(host.state_dir), TITLE_ROOM]
     return Program("launcher", command, environment(host, "command"))
 
 
@@ -132,6 +132,5 @@ def web(host: Host, project: Path, bind: Bind) -> Program:
 
 def tethered(project: Path, program: Program) -> list[str]:
     """Return the command line that starts a program under tether.py."""
-    python = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]
-    return [python, "-I", "-S", "-B", str(project / "panel/instance/tether.py"), json.dumps(dict(program.options)),
-            *program.command]  # fmt: skip
+    script, options = str(project / "panel/instance/tether.py"), json.dumps(dict(program.options))
+    return [interpreter(), "-I", "-S", "-B", script, options, *program.command]

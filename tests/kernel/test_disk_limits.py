@@ -20,6 +20,7 @@ from containers.core.model.limits import Limits
 from containers.core.proc.records import RunFile
 from containers.core.storage import disks, room
 
+from . import answers
 from .conftest import NoNetwork, make_layer, make_spec, unmount
 from .patience import wait_until
 from .test_storage import killed_at, read, recovered, twin_of
@@ -86,7 +87,7 @@ def test_snapshots_clones_and_restores_of_a_limited_container(host, container, s
     # what is in the snapshot stays on the disk, too, and counts on
     assert disk_of(host, spec.id) == disk
     assert not any(disks.there(host, layer) for layer in kept.layers)
-    found, _ = reading.read(host, spec.id, "changes", after="snap0")
+    found, _ = answers.read(host, spec.id, "changes", after="snap0")
     assert found["entries"] == [] if "entries" in found else not found.get("total")
     twin = stored.clone(host, spec.id, twin_of(spec, limits=Limits(disk_bytes=48 * MIB)))
     assert disk_of(host, twin.id).stat().st_size == 48 * MIB
@@ -188,7 +189,7 @@ def test_files_of_a_limited_container_are_read_and_written(host, container):
     ask("make", path="/made", mode=None)
     listed = ask("list", path="/", offset=0, limit=100, sort="name", descending=False, match="")["items"]
     assert {"bin", "etc", "made"} <= {one["name"] for one in listed}
-    found, _ = reading.read(host, spec.id, "list", after=reading.NOW)
+    found, _ = answers.read(host, spec.id, "list", after=reading.NOW)
     assert "made" in json.dumps(found)
     freed(disk_of(host, spec.id))
 

@@ -24,6 +24,7 @@ from containers.core.reading import compare
 from containers.core.storage import overlay
 from containers.ticker.reading import Readers
 
+from . import answers
 from .conftest import NoNetwork
 from .patience import patient, wait_until
 from .test_storage import run_to_end, upper
@@ -31,7 +32,7 @@ from .test_storage import run_to_end, upper
 
 def changed(host, spec, *, after: str, before: str = "") -> dict[str, tuple]:
     """Return the differences by path: (change, before, after, what)."""
-    told, _ = reading.read(host, spec.id, "changes", after=after, before=before)
+    told, _ = answers.read(host, spec.id, "changes", after=after, before=before)
     assert told["complete"]
     return {
         one["path"]: (one["change"], one["before_bytes"], one["after_bytes"], tuple(one["what"]))
@@ -113,7 +114,7 @@ def test_the_reader_is_the_container_s_root_and_nobody_on_the_host(host, contain
     secret.chmod(0)
     os.chown(secret, 1000, 1000)
     stored.snapshot(host, spec.id, "a")
-    told, data = reading.read(host, spec.id, "content", after="a", path="/secret")
+    told, data = answers.read(host, spec.id, "content", after="a", path="/secret")
     assert (told["size_bytes"], data) == (1, b"s")
     ours, theirs = socket.socketpair()
     try:
@@ -152,16 +153,16 @@ def test_links_lead_nowhere_and_what_is_no_file_is_not_opened(host, container, t
     stored.snapshot(host, spec.id, "a")
     for path in ("/file", "/fifo", "/kmsg", "/dir", "/"):
         with pytest.raises(SpecError, match="not a regular file"):
-            reading.read(host, spec.id, "content", after="a", path=path)
+            answers.read(host, spec.id, "content", after="a", path=path)
     for path in ("/dir/passwd", "/up/passwd", "/../etc/passwd", "/none"):
         with pytest.raises(NotFound):
-            reading.read(host, spec.id, "content", after="a", path=path)
-    told, _ = reading.read(host, spec.id, "list", after="a")
+            answers.read(host, spec.id, "content", after="a", path=path)
+    told, _ = answers.read(host, spec.id, "list", after="a")
     kinds = {one["name"]: (one["kind"], one["target"]) for one in told["items"]}
     assert kinds["file"] == ("link", str(tmp_path / "host"))
     assert (kinds["fifo"][0], kinds["kmsg"][0], kinds["bin"][0]) == ("fifo", "device", "directory")
     with pytest.raises(SpecError, match="not a directory"):
-        reading.read(host, spec.id, "list", after="a", path="/dir")
+        answers.read(host, spec.id, "list", after="a", path="/dir")
 
 
 def test_an_archive_holds_everything(host, container, tmp_path):
@@ -178,7 +179,7 @@ def test_an_archive_holds_everything(host, container, tmp_path):
     os.mknod(tree / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     os.close(os.open(os.fsencode(tree) + b"/\xff", os.O_CREAT | os.O_WRONLY))
     stored.snapshot(host, spec.id, "a")
-    _told, data = reading.read(host, spec.id, "archive", after="a", path="/data")
+    _told, data = answers.read(host, spec.id, "archive", after="a", path="/data")
     with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
         members = {one.name: one for one in archive}
         file = members["data/f"]
@@ -207,7 +208,7 @@ def test_text_differs_by_lines_and_only_text(host, container):
     (upper(host, spec) / "t").write_text("one\n2\nthree\n")
 
     def text(path: str) -> tuple[str | None, str | None]:
-        told, _ = reading.read(host, spec.id, "text", after="a", path=path)
+        told, _ = answers.read(host, spec.id, "text", after="a", path=path)
         return told["diff"], told["reason"]
 
     diff, reason = text("/t")

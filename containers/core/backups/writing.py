@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..archives.unpacking import widen
 from ..errors import HostUnsupported, SetupFailed
 from ..failpoints import failpoint
 from ..host import Host
+from ..interpreter import interpreter
 from ..sentences import say
 from . import form
 
@@ -173,9 +173,8 @@ def _pieces(pipe: IO[bytes], check_cancelled: Callable[[], None]) -> Iterator[by
 @contextlib.contextmanager
 def _packed(host: Host, tree: Path, id_lines: str) -> Iterator[IO[bytes]]:
     """Yield a layer's tar, as a confined reader packs it; raises SetupFailed where that did not get to its end."""
-    python = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]
     process = subprocess.Popen(
-        ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", python, "-I", "-S", "-B", str(_READER)],
+        ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", interpreter(), "-I", "-S", "-B", str(_READER)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

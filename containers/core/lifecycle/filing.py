@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from ..errors import (
 )
 from ..host import Host
 from ..hoststore import more_ids, points, store
+from ..interpreter import interpreter
 from ..model.spec import Spec
 from ..proc.records import RunFile
 from ..rules import policy_file
@@ -139,9 +139,8 @@ def _running(host: Host, spec: Spec, run: RunFile, held: contextlib.ExitStack, *
 
 def start(host: Host, ready: Prepared, out_fd: int) -> subprocess.Popen[bytes]:
     """Start a filer that answers on out_fd, borrowed: a socket, where a file is written. The caller ends it."""
-    python = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]
     process = subprocess.Popen(
-        ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", python, "-I", "-S", "-B", str(_FILER)],
+        ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", interpreter(), "-I", "-S", "-B", str(_FILER)],
         stdin=subprocess.PIPE,
         stdout=out_fd,
         stderr=subprocess.DEVNULL,

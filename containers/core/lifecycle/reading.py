@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from ..errors import NotFound, SpecError
 from ..host import Host
 from ..hoststore import more_ids, points, store
+from ..interpreter import interpreter
 from ..sentences import say
 from ..storage import disks
 
@@ -19,7 +18,6 @@ Verb = Literal["changes", "text", "list", "content", "archive"]
 COMPARING: Final = ("changes", "text")
 NOW: Final = ""
 """Instead of a snapshot's name: what the container is now."""
-READ_SEC: Final = 60.0
 _READER: Final = Path(__file__).resolve().parents[1] / "proc" / "reader.py"
 
 
@@ -67,9 +65,8 @@ def _layers(host: Host, container_id: str, name: str) -> tuple[str, ...]:
 
 def start(host: Host, asked: dict[str, Any], out_fd: int) -> subprocess.Popen[bytes]:
     """Start a reader that answers a request on out_fd, borrowed. The caller ends and reaps it."""
-    python = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]
     process = subprocess.Popen(
-        ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", python, "-I", "-S", "-B", str(_READER)],
+        ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", interpreter(), "-I", "-S", "-B", str(_READER)],
         stdin=subprocess.PIPE,
         stdout=out_fd,
         stderr=subprocess.DEVNULL,
@@ -80,36 +77,3 @@ def start(host: Host, asked: dict[str, Any], out_fd: int) -> subprocess.Popen[by
     with process.stdin as pipe:
         pipe.write(json.dumps(asked).encode() + b"\n")
     return process
-
-
-def read(
-    host: Host,
-    container_id: str,
-    verb: Verb,
-    *,
-    after: str,
-    before: str = NOW,
-    path: str = "/",
-    timeout_sec: float = 60.0,
-) -> tuple[dict[str, Any], bytes]:
-    """Return the answer to a request: its head, and the bytes behind it. For what is small enough to be held.
-
-    Raises NotFound, SpecError; TimeoutExpired of subprocess where it takes too long.
-    """
-    asked = request(host, container_id, verb, after=after, before=before, path=path)
-    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-    process = start(host, asked, write_fd)
-    os.close(write_fd)
-    try:
-        with os.fdopen(read_fd, "rb") as pipe:
-            head, body = pipe.readline(), pipe.read()
-        process.wait(READ_SEC)
-    finally:
-        process.kill()
-        process.wait()
-    answer = json.loads(head or b'{"ok": false, "code": "setup-failed", "message": "The reader ended early."}')
-    if not answer.pop("ok"):
-        raise (
-            NotFound(answer["message"]) if answer["code"] == "not-found" else SpecError(answer["message"], field="path")
-        )
-    return answer, body
