@@ -23,11 +23,13 @@ from containers.core.hoststore import store
 from containers.core.kernel import halt, rtnetlink
 from containers.core.lifecycle import leaks, replugging, running
 from containers.core.model import subnets
+from containers.core.model.hooks import Call
 from containers.core.model.network_config import NetworkConfig, plain
 from containers.core.model.nics import Nic
 from containers.core.model.spec import Spec
 from containers.core.network import dnsmasq, lending, networks, nft, nftrun, rates
 from containers.core.network.plugging import Placed
+from containers.core.plans.extras import Extras
 from containers.core.proc.records import RunFile
 from containers.ticker.cards import InnerCards
 
@@ -186,6 +188,24 @@ def routed_nic(**changes: object) -> Nic:
               "ipv4": "203.0.113.77/32", "ipv4_gateway": "auto", "ipv6": "2001:db8:1::77/128",
               "ipv6_gateway": "auto"}  # fmt: skip
     return Nic(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_a_hook_of_the_end_still_finds_the_link_and_nobody_after_it(
+    host: Host, container: Callable[..., Spec], tmp_path: Path
+) -> None:
+    log, link = tmp_path / "log", host.veth_name(1, 0)
+    host.hooks_dir.mkdir(exist_ok=True, mode=0o700)
+    note = host.hooks_dir / "note"
+    note.write_text(f"#!/bin/sh\nip link show {link} >/dev/null 2>&1; echo $3 $? >>{log}\n")
+    note.chmod(0o700)
+    spec = container(nics=(routed_nic(host_link=link),), slot=1)
+    networks.register(host, spec)
+    for calls in (tuple(Call(point=point, hook="note") for point in ("stop", "post-stop")), ()):
+        running.start(host, spec, network=Port(host), extras=Extras(hooks=calls))
+        assert link in run("ip -o link")
+        running.stop(host, spec.id, kill=True)
+        assert link not in run("ip -o link")
+    assert log.read_text().splitlines() == ["stop 0", "post-stop 1"]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ _AGAIN: Final = b"again"
 _FDS_SPACE: Final = socket.CMSG_SPACE(253 * 4)
 """For what one message can carry (SCM_MAX_FD); used are nine, and two of each console."""
 _WORDS_BYTES: Final = 16384
-_TOLD: Final = ("id", "name", "started_at", "released", "oom_kills", "held", "plan")
+_TOLD: Final = ("id", "name", "started_at", "released", "oom_kills", "held", "plan", "links")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Run:
 
     filter_fd: a file, the system call filter of all that runs inside; owned. released: monotonic time of the exec.
     placed: NIC → link inside. held: what is attached, as (number among the plan's attachments, mount id). plan: JSON
-    text of the StartPlan.
+    text of the StartPlan. links: those on the host that may go as soon as init has ended for good.
     """
 
     id: str
@@ -47,6 +47,7 @@ class Run:
     held: list[tuple[int, int]]
     consoles: Consoles
     plan: str
+    links: tuple[str, ...]
 
 
 @dataclass(slots=True, kw_only=True)

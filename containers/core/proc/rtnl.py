@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
+import os
+import signal
 import sys
+from collections.abc import Sequence
 
 from ..host import Host
 from ..kernel import rtnetlink
@@ -15,6 +20,47 @@ def delete_link(name: str) -> bool:
     """Delete a link of this network namespace; returns False where there is none. Takes about 20 ms."""
     with rtnetlink.connect() as sock:
         return rtnetlink.delete(sock, name)
+
+
+class Unlinking:
+    """Deletes links beside what else is to be done at a container's end: the kernel mostly waits while it does.
+
+    clear_away() finds what could not be deleted, and tells of it.
+    """
+
+    def __init__(self) -> None:
+        self._ended: _thread.LockType | None = None
+
+    def begin_when_over(self, links: Sequence[str], init_pidfd: int) -> None:
+        """Begin where init, a child of this process, has ended for good; it stays to be reaped."""
+        if not links or self._ended is not None:
+            return
+        with contextlib.suppress(ChildProcessError):
+            over = os.waitid(os.P_PIDFD, init_pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            # by SIGHUP the kernel ends one that boots again, and its links move over (see model.exits.classify)
+            if over is None or (over.si_code != os.CLD_EXITED and over.si_status == signal.SIGHUP):
+                return
+            self._ended = _thread.allocate_lock()
+            self._ended.acquire()
+            try:
+                _thread.start_new_thread(self._delete, (tuple(links), self._ended))
+            except RuntimeError:  # no more threads: it is done in its turn
+                self._ended.release()
+
+    @staticmethod
+    def _delete(links: Sequence[str], ended: _thread.LockType) -> None:
+        try:
+            for name in links:
+                with contextlib.suppress(OSError):
+                    delete_link(name)
+        finally:
+            ended.release()
+
+    def wait(self) -> None:
+        """Wait until all have been tried."""
+        if self._ended is not None:
+            self._ended.acquire()
+            self._ended = None
 
 
 def clear_away(host: Host, container_id: str, nics: tuple[Nic, ...], placed: dict[int, int], netns_fd: int) -> None:

@@ -162,6 +162,8 @@ class Starter:
                 held=self.luggage.numbered(),
                 consoles=spec.console,
                 plan=self._text or self.plan.to_json(),
+                # hooks of the end may look at them
+                links=() if self.plan.extras.hooks else tuple(nic.host_link for nic in spec.nics if nic.host_link),
             )
             self._hand_over(run, post)
         except OSError as error:

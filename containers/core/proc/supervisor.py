@@ -63,6 +63,8 @@ class Supervisor:
         self.child: spawn.Init | None = None
         self.placed: dict[int, int] = {}
         self._run = run
+        self._unlinking = rtnl.Unlinking()
+        self._unlinking.begin_when_over(run.links, run.child.pidfd)
         self._plan: StartPlan | None = None
         self.luggage = Luggage(self)
         self._server: SessionServer | None = None
@@ -94,6 +96,7 @@ class Supervisor:
             client.refuse(NotFound.code, "The container is being started or stopped: try again.")
             return
         self.plan, self.placed = take_nics(self.plan, self.placed, message)
+        self._run.links = ()
         client.tell(type="ok", placed=list(self.placed.items()))
         client.close_when_sent()
 
@@ -213,6 +216,7 @@ class Supervisor:
     # -- end --------------------------------------------------------------------------------------------------------
 
     def _ended(self, child: spawn.Init) -> None:
+        self._unlinking.begin_when_over(self._run.links, child.pidfd)
         status = os.waitpid(child.pid, 0)[1]
         ran_sec = round(time.monotonic() - self._run.released, 3)
         console = self._console_tail(child)
@@ -239,6 +243,7 @@ class Supervisor:
         )
         records.write_last_exit(self.host, self.id, last)
         remove_cgroups(self.cgroups, self.id)
+        self._unlinking.wait()
         rtnl.clear_away(self.host, self.id, self.plan.spec.nics, self.placed, child.netns_fd)
         if reason != "reboot":
             hooks.end(child, "post-stop", "stop")
