@@ -44,9 +44,9 @@ def disk_rows(limits: Mapping[str, Any], facts: Mapping[str, Any], setting: Sett
     if not facts.get("disk_limits"):
         help_text = _("This host cannot hold a container to a size; its doctor says why.")
     elif facts.get("disk_growth"):
-        help_text += " " + _("Raised at once; for any other change stop it first.")
+        help_text += ". " + _("Raised at once; for any other change stop it first.")
     else:
-        help_text += " " + _("Stop it first to change this.")
+        help_text += ". " + _("Stop it first to change this.")
     raw = "" if size is None else f"{size / 1024**2:g}"
     files = _("files and directories, from %(least)s; empty for one in 16 KiB") % {"least": DISK_INODES_MIN}
     shown_inodes = inodes or (none if size is None else _("one in 16 KiB"))

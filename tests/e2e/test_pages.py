@@ -143,3 +143,40 @@ def test_projects_and_users_go_after_a_word_of_what_goes_with_them(api: httpx.Cl
     remove.click()
     expect(page.get_by_text("The user guest is removed.")).to_be_visible()
     assert api.get("/users/guest").status_code == 404
+
+
+def test_a_disk_limit_is_set_by_clicking_and_holds(api: httpx.Client, people: People, name: str) -> None:
+    call(api, "POST", "/containers", {"name": name, "image": "busybox"})
+    page = people.page()
+    page.goto(f"/containers/{name}/settings")
+    row, save = page.locator("[data-setting=disk]"), page.locator("[data-save]")
+    size, change = row.locator("[data-input]"), row.get_by_role("button", name="Change Disk space")
+    ready(page)
+    change.click()
+    size.fill("1")
+    save.click()
+    expect(row.get_by_role("alert")).to_contain_text("between 16 MiB and 16 TiB")
+    size.fill("32")
+    save.click()
+    expect(row.locator("[data-read]")).to_have_text("32 MiB")
+    expect(save).to_be_hidden()
+    call(api, "POST", f"/containers/{name}/start")
+    # df inside shows it, and it holds; what there is stays, and everything runs on
+    inside(api, name, "set -- $(df -Pm / | tail -1); test $2 -gt 16 && test $2 -le 32")
+    inside(api, name, "echo kept >/kept; ! dd if=/dev/zero of=/big bs=1M count=64 2>/dev/null; rm /big; sync")
+    inside(api, name, "test $(cat /kept) = kept && dd if=/dev/zero of=/small bs=1M count=8")
+    # what takes a copy waits for a stop, and what was entered is still there then
+    expect(page.locator(".state-running").first).to_be_visible()
+    change.click()
+    size.fill("")
+    save.click()
+    expect(row.get_by_role("alert")).to_contain_text("Stop it first")
+    call(api, "POST", f"/containers/{name}/stop", {"force": True})
+    expect(page.locator(".state-stopped").first).to_be_visible()
+    expect(size).to_have_value("")
+    save.click()
+    expect(row.locator("[data-read]")).to_have_text("no limit")
+    assert api.get(f"/containers/{name}").json()["limits"]["disk_bytes"] is None
+    call(api, "POST", f"/containers/{name}/start")
+    inside(api, name, "test $(cat /kept) = kept && test $(stat -c %s /small) = 8388608")
+    people.close()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ..errors import SpecError
 from ..sentences import say
+from ..units import format_bytes
 from . import cpulist
 
 MEMORY_MIN_BYTES: Final = 4 * 1024**2
@@ -103,8 +104,14 @@ class Limits:
         for name, value, least, most in ranges:
             # written so that NaN, which compares false with everything, is refused too
             if value is not None and not least <= value <= most:
+                shown = format_bytes if "bytes" in name else str
                 raise SpecError(
-                    say("%(name)s must be between %(least)s and %(most)s.", name=name, least=least, most=most),
+                    say(
+                        "%(name)s must be between %(least)s and %(most)s.",
+                        name=name,
+                        least=shown(least),
+                        most=shown(most),
+                    ),
                     field=f"limits.{name}",
                 )
         if self.disk_inodes is not None and self.disk_bytes is None:
