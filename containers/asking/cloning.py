@@ -13,7 +13,7 @@ from ..core.model.states import Action
 from ..core.names import check_name
 from ..core.sentences import say
 from ..models import Container
-from . import nics, points, pools, queue, requests
+from . import configuration, nics, points, pools, queue
 
 MOST: Final = 50
 SAME: Final = (
@@ -35,7 +35,7 @@ SAME: Final = (
     "mounts",
     "devices",
     "hooks",
-    *requests.GROUPS,
+    *configuration.GROUPS,
 )
 
 

@@ -22,10 +22,10 @@ from ..core.model.hooks import build_all as build_hooks
 from ..core.model.hooks import plain_hook
 from ..core.rules import grants
 from ..models import Container
-from . import giving, requests
+from . import configuration, giving
 
 _PLAIN: Final = ("description", "tags", "init_command", "environment", "halt_signal", "restart", "autostart")
-_GROUPS: Final = ("limits", "security", *requests.GROUPS)
+_GROUPS: Final = ("limits", "security", *configuration.GROUPS)
 _LISTS: Final = ("mounts", "devices", "hooks")
 _TYPES: Final[dict[str, type]] = {
     "description": str,
@@ -62,7 +62,7 @@ def columns(told: dict[str, Any], container: Container, *, privileged: bool) -> 
     fit = _Fit(container)
     if told.get("privileged") is True:
         if privileged:
-            fit.take("privileged", lambda: requests.check_changes({"privileged": True}, container.host))
+            fit.take("privileged", lambda: configuration.check_changes({"privileged": True}, container.host))
         else:
             fit.leave("privileged", "Host administrators alone may restore privileged containers.")
     for name in _PLAIN:
@@ -110,7 +110,7 @@ class _Fit:
 
     def plain(self, name: str, value: Any) -> dict[str, Any]:
         """Return a column that is a value of its own."""
-        return requests.check_changes({name: _typed(name, value)}, self._host)
+        return configuration.check_changes({name: _typed(name, value)}, self._host)
 
     def take(self, what: str, check: Callable[[], dict[str, Any]]) -> bool:
         """Take what check returns, or note why not."""
@@ -140,7 +140,7 @@ class _Fit:
         if name == "security":
             grants.profile_of(giving.profiles(self._host), self._project, str(values.get("seccomp") or ""))
             asked["privileged"] = self.columns.get("privileged", False)
-        found = requests.check_changes(asked, self._host)
+        found = configuration.check_changes(asked, self._host)
         return {name: found[name]}
 
     def items(self, name: str, values: Any) -> None:

@@ -15,14 +15,14 @@ from ..core.errors import NotFound, SpecError
 from ..core.names import check_name
 from ..core.sentences import say
 from ..models import Container, Host, Network, NetworkInterface, Operation, local_host
-from . import giving, nics, queue, requests
+from . import configuration, giving, nics, queue
 
 IMAGE_NAME = "lxc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportRequest:
-    """A container as it will be. values: as requests.CHANGEABLE names them. mac, machine_id: "" for new ones.
+    """A container as it will be. values: as configuration.CHANGEABLE names them. mac, machine_id: "" for new ones.
 
     nics: its interfaces, as asking.nics takes them; None is one on the network, called nic, with mac.
     A mac or machine_id that another container has already is not taken.
@@ -44,7 +44,7 @@ def check(data: ImportRequest, host: Host) -> dict[str, Any]:
     queue.refuse_taken(data.name)
     given: dict[str, Any] = {name: data.values[name] for name in ("mounts", "devices") if name in data.values}
     rest = {name: value for name, value in data.values.items() if name not in given}
-    columns = {**requests.check_changes(rest, host), **giving.check(given, host, data.project)}
+    columns = {**configuration.check_changes(rest, host), **giving.check(given, host, data.project)}
     project = Project.objects.filter(name=data.project).first()
     if project is None:
         raise NotFound(say("There is no project %(project)r.", project=data.project), field="project")

@@ -18,7 +18,7 @@ from ..core.model.states import Action, Status, after
 from ..core.names import check_name
 from ..core.sentences import say
 from ..models import Container, Snapshot
-from . import basket, interfaces, requests
+from . import basket, configuration, interfaces, requests
 
 SAFETY_DAYS: Final = 7
 """So long the state before a restore is kept."""
@@ -151,9 +151,9 @@ def put_back(_actor: Actor | None, container: Container, arguments: dict[str, An
 def _check_configuration(container: Container, found: Snapshot) -> None:
     """Refuse at once what the worker will refuse for sure: what this host has not, or its policy forbids."""
     columns = points.configuration(found.spec)
-    requests.check_limits(columns["limits"], container.host)
+    configuration.check_limits(columns["limits"], container.host)
     if columns["privileged"] and not container.privileged:
-        requests.check_privileged(container.host)
+        configuration.check_privileged(container.host)
 
 
 def safety(container: Container, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ..bookkeeping import reservations
 from ..core.model.states import Action, Status
 from ..core.names import check_name
 from ..models import Container, Network
-from . import basket, cloning, nics, points, queue, requests
+from . import basket, cloning, configuration, nics, points, queue, requests
 from .resources import usable_network
 
 
@@ -21,7 +21,7 @@ def _prepare_plain(action: Action) -> Callable[[Actor | None, Container, dict[st
         if action is not Action.STOP or not container.restarts:
             points.fits(container, action)
         if container.privileged and action in (Action.START, Action.RESTART):
-            requests.check_privileged(container.host)
+            configuration.check_privileged(container.host)
         if action in (Action.STOP, Action.RESTART):
             return {"arguments": requests.check_stop(arguments)}
         return {"arguments": arguments}
@@ -46,9 +46,9 @@ def _prepare_update(_actor: Actor | None, container: Container, arguments: dict[
     points.fits(container, Action.UPDATE)
     if (wanted := changes.pop("nics", None)) is not None:
         prepared["nics"] = _nics(_actor, container, wanted)
-    checked = requests.check_changes(changes, container.host, container)
+    checked = configuration.check_changes(changes, container.host, container)
     if container.status in (Status.RUNNING, Status.FROZEN):
-        requests.check_disk_in_use(container, checked.get("limits", container.limits))
+        configuration.check_disk_in_use(container, checked.get("limits", container.limits))
     return {"arguments": {"changes": checked, **prepared}}
 
 

@@ -21,7 +21,7 @@ from ..bookkeeping import records, reservations
 from ..core.errors import InvalidTransition, NotFound, SpecError
 from ..core.sentences import say
 from ..models import Container, Host, Operation, local_host
-from . import nics, queue, requests
+from . import configuration, nics, queue, requests
 from .access import find_container, find_image, find_network, find_operation, find_project
 from .preparations import PREPARE
 from .queue import unfinished
@@ -76,7 +76,7 @@ def create_container(actor: Actor, data: ContainerRequest, *, idempotency_key: s
         locked = reservations.lock_host(host)
         queue.refuse_taken(data.name)
         image = usable_image(actor, data.image, locked)
-        requests.check_command(columns["init_command"], {**(image.defaults.get("init") or {}), **columns["init"]})
+        configuration.check_command(columns["init_command"], {**(image.defaults.get("init") or {}), **columns["init"]})
         container = reservations.add_container(locked, {**columns, "project": project, "image": image})
         wanted = [{"network": data.network}] if data.nics is None else data.nics
         try:
@@ -113,7 +113,7 @@ def act(
 
     arguments, by action: stop, restart {"timeout", "force", "kill"}; snapshot {"name"?, "note"?}; snapshot-delete and
     restore {"snapshot"}; clone {"name", "snapshot"?}; delete {"force"?}; rename {"name"}; update: what to change, as in
-    requests.CHANGEABLE, and "name"; the others none. Raises NotFound, Forbidden, Busy (with the operation's id),
+    configuration.CHANGEABLE, and "name"; the others none. Raises NotFound, Forbidden, Busy (with the operation's id),
     InvalidTransition, SpecError, PolicyDenied, AlreadyExists.
     """
     if known := queue.known(actor, idempotency_key):

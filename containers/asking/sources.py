@@ -5,6 +5,8 @@ The worker looks again at everything, above all at where names lead to.
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -13,10 +15,11 @@ from panel.accounts.actor import Actor
 from panel.accounts.models import Project
 
 from ..core.errors import NotFound, PolicyDenied, SpecError
-from ..core.model import references
+from ..core.model import recipes, references
+from ..core.rules import policy
 from ..core.sentences import say
 from ..models import Host
-from . import requests, uploads
+from . import uploads
 from .access import find_container
 from .told import policy_of
 
@@ -43,7 +46,7 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
         wanted = references.parse(kept["reference"])
         named = tuple(rules.get("sources", ()))
         if wanted.endpoint not in rules.get("insecure", ()):
-            requests.check_remote(f"https://{wanted.endpoint}/", field="source.reference", named=named)
+            check_remote(f"https://{wanted.endpoint}/", field="source.reference", named=named)
         if "project" in kept and not Project.objects.filter(name=kept["project"]).exists():
             raise SpecError(say("There is no project %(project)r.", project=kept["project"]), field="source.project")
     elif kind == "simplestreams":
@@ -60,7 +63,7 @@ def check(actor: Actor, source: dict[str, Any], host: Host) -> dict[str, Any]:
             )
         kept["id"] = container.pk
     else:
-        return requests.check_source(source, host)
+        return _check_recipe(source, host)
     return kept
 
 
@@ -83,7 +86,7 @@ def _check_address(url: str, host: Host, *, field: str, wrong: str) -> str:
     if parts.username is not None or parts.fragment:
         raise SpecError("The address may hold no user and no fragment.", field=field)
     if not insecure:
-        requests.check_remote(url, field=field, named=tuple(rules.get("sources", ())))
+        check_remote(url, field=field, named=tuple(rules.get("sources", ())))
     return url
 
 
@@ -101,3 +104,52 @@ def _path(path: str, field: str) -> None:
     parts = path.split("/")
     if not path or len(path) > PATH_MAX or path.startswith("/") or ".." in parts or not path.isprintable():
         raise SpecError("Give a path below the directory, without .. in it.", field=field)
+
+
+def _check_recipe(source: dict[str, Any], host: Host) -> dict[str, Any]:
+    """Return an image's source, of those that builders on the host make; raises SpecError.
+
+    Raises PolicyDenied for a local mirror, unless the host's policy, as its worker last told it, names it.
+    """
+    kind = source.get("type")
+    if kind == "busybox":
+        return {"type": "busybox"}
+    if kind != "debootstrap":
+        raise SpecError(say("Images cannot be made from %(kind)r.", kind=kind), field="source.type")
+    recipes.check(source)
+    if mirror := source.get("mirror"):
+        check_remote(mirror, field="source.mirror", named=tuple(host.facts.get("policy", {}).get("sources", ())))
+    return {name: value for name, value in source.items() if value is not None}
+
+
+def check_remote(url: str, *, field: str, named: tuple[str, ...] = ()) -> None:
+    """Raise PolicyDenied where a URL's host is written as a loopback or private address.
+
+    named: host names and subnets that the host's policy names as sources all the same.
+    A name may still lead to one: whoever fetches it looks again at what it resolves to.
+    """
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").rstrip(".").lower()
+        good = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise SpecError("Give an http or https address.", field=field)
+    address = _address(host)
+    try:
+        policy.check_source(policy.Policy(images=policy.Images(sources=named)), host, [address] if address else [])
+    except PolicyDenied:
+        raise PolicyDenied("Loopback and private addresses are not allowed as sources.", field=field) from None
+
+
+def _address(host: str) -> str | None:
+    """Return the address that a URL's host is, as inet_aton(3) reads it too: 127.1, 0x7f.1; None for a name."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return "127.0.0.1"
+    for read in (ipaddress.ip_address, lambda text: ipaddress.IPv4Address(socket.inet_aton(text))):
+        try:
+            return str(read(host))
+        except (OSError, ValueError):
+            continue
+    return None

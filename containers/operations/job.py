@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from django.utils import timezone
 
+from ..asking import configuration
 from ..asking import nics as asked_nics
-from ..asking import requests
 from ..bookkeeping import records, specs
 from ..core.errors import Cancelled, NotFound
 from ..core.host import Host
@@ -147,7 +147,7 @@ class Job:
         interfaces = asked_nics.unsaved(container, nics) if nics is not None else None
         spec = specs.spec_of(container, self.host, interfaces)
         spec.check()
-        requests.check_limits(container.limits, container.host, container.limits)
+        configuration.check_limits(container.limits, container.host, container.limits)
         self.runtime.check_policy(spec)
         return spec
 

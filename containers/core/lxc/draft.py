@@ -105,7 +105,7 @@ class Interface:
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """The container in the making. values: what requests name so (asking.requests.CHANGEABLE), JSON values."""
+    """The container in the making. values: what requests name so (asking.configuration.CHANGEABLE), JSON values."""
 
     config: Config
     facts: Facts

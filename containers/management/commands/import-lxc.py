@@ -14,8 +14,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from containers.asking import importing as asking
 from containers.asking import services
+from containers.asking.configuration import CHANGEABLE
 from containers.asking.importing import ImportRequest
-from containers.asking.requests import CHANGEABLE
 from containers.core.errors import CoreError, SpecError
 from containers.core.host import Host as CoreHost
 from containers.core.hoststore import rootfiles
