@@ -13,6 +13,7 @@ import pytest
 
 from containers.core.cgroups import detect
 from containers.core.errors import SetupFailed, TimedOut
+from containers.core.hoststore import store
 from containers.core.kernel import halt
 from containers.core.lifecycle import running
 from containers.core.model.spec import Limits
@@ -215,15 +216,32 @@ def test_a_killed_supervisor_takes_its_container_along(host, running_container):
     running.start(host, running_container, network=NoNetwork())
 
 
+class Failing(NoNetwork):
+    def __init__(self, error):
+        self.error = error
+
+    def attach(self, spec, netns_fd):
+        raise self.error
+
+
+def test_a_network_that_fails_is_the_reason_only_where_the_container_has_none_of_its_own(host, container, layer):
+    port = Failing(SetupFailed("There is no bridge.", step="attach"))
+    spec = container()
+    with pytest.raises(SetupFailed, match="There is no bridge"):
+        running.start(host, spec, network=port)
+    assert not leftovers(host.instance, host.state_dir, None)
+    proc = store.rootfs(host, layer) / "proc"
+    proc.rmdir()
+    proc.symlink_to("/tmp")
+    with pytest.raises(SetupFailed) as failed:
+        running.start(host, spec, network=port)
+    assert failed.value.details["path"] == "proc", failed.value.as_dict()
+
+
 @pytest.mark.lxc("Whoever starts a container may be killed at any time, and nothing is left", "L#2878")
 def test_a_worker_that_dies_during_a_start_leaves_nothing(host, container):
     spec = container()
-
-    class Failing(NoNetwork):
-        def attach(self, spec, netns_fd):
-            raise RuntimeError("no bridge")
-
     with pytest.raises(RuntimeError, match="no bridge"):
-        running.start(host, spec, network=Failing())
+        running.start(host, spec, network=Failing(RuntimeError("no bridge")))
     assert running.observe(host)[spec.id].status is Status.STOPPED
     wait_until(lambda: not leftovers(host.instance, host.state_dir, None), what="nothing is left")

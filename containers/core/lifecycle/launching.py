@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,6 @@ Progress = Callable[[int, str], None]
 _ANSWER_SEC: Final = HANDSHAKE_SEC + NETWORK_SEC
 _ERRORS: Final = {kind.code: kind for kind in (AlreadyExists, HostUnsupported, NotFound, TimedOut)}
 _LAUNCHER_SEC: Final = 30.0
-_REPORTED_SEC: Final = 2.0
 
 
 class NetworkPort(Protocol):
@@ -98,15 +96,8 @@ def _ask(connection: socket.socket, plan: StartPlan) -> None:
 
 def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[int]]:
     """Return the supervisor's next message, which must be of this kind; raises what it reports."""
-    message: dict[str, Any] | None = None
-    fds: list[int] = []
     try:
-        try:
-            message, fds = setup.receive(connection, fds_max=1)
-        except ConnectionResetError:
-            # it left with our last message unread; what it said before that is still to be had
-            with contextlib.suppress(ConnectionError):
-                message, fds = setup.receive(connection, fds_max=1)
+        message, fds = _next(connection)
     except TimeoutError:
         raise TimedOut("The supervisor did not answer in time.", step=f"wait for {kind}") from None
     if message is None:
@@ -116,6 +107,16 @@ def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[
     if message["type"] != kind:
         raise SetupFailed(f"The supervisor said {message['type']} instead of {kind}.", step="start")
     return message, fds
+
+
+def _next(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    try:
+        return setup.receive(connection, fds_max=1)
+    except ConnectionResetError:
+        # it left with our last message unread; what it said before that is still to be had
+        with contextlib.suppress(ConnectionError):
+            return setup.receive(connection, fds_max=1)
+    return None, []
 
 
 _OF_ITSELF: Final = ("type", "code", "message", "field", "said")
@@ -142,11 +143,12 @@ def _follow(
     try:
         progress(40, "Attaching the network")
         placed = network.attach(spec, netns_fd) or ()
-    except (CoreError, OSError):
+    except (CoreError, OSError) as error:
         # a container that ended meanwhile took its links along: why it ended is the reason
-        if select.select([connection], [], [], _REPORTED_SEC)[0]:
-            _answer(connection, "nothing before the network")
-        raise
+        own = _own_reason(connection)
+        if own is None:
+            raise
+        raise own from error
     finally:
         os.close(netns_fd)
     if cancelled():
@@ -159,6 +161,18 @@ def _follow(
         pass
     message, _ = _answer(connection, "running")
     return RunState(init_pid=message["pid"], started_at=message["started_at"])
+
+
+def _own_reason(connection: socket.socket) -> CoreError | None:
+    """Return what a start failed for but its network, when all of it is taken back; None where that was all."""
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        message, _ = _next(connection)
+    except OSError:
+        return None
+    if message is None or message["type"] != "error" or message["code"] == Cancelled.code:
+        return None
+    return _error(message)
 
 
 def told(spec: Spec, placed: Sequence[Placed]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from typing import Any, Final
 from ..cgroups import detect
 from ..cgroups.base import Cgroups
 from ..cgroups.places import join
-from ..errors import CoreError, NotFound, SetupFailed, TimedOut
+from ..errors import Cancelled, CoreError, SetupFailed, TimedOut
 from ..host import Host
 from ..kernel.pids import boot_id
 from ..kernel.syscalls import signal_fd
@@ -290,5 +290,6 @@ def _await_network(worker: socket.socket) -> dict[str, Any]:
         raise TimedOut("The network was not attached in time.", step="attach the network")
     message, _ = setup.receive(worker)
     if message is None or message.get("cmd") != "network-ready":
-        raise NotFound("The worker went away before the network was attached.")
+        # one that is left hears this from nobody, one that failed itself knows why (lifecycle.launching)
+        raise Cancelled("The worker went away before the network was attached.")
     return message
