@@ -27,7 +27,7 @@ from containers.core.model.hooks import Call
 from containers.core.model.network_config import NetworkConfig, plain
 from containers.core.model.nics import Nic
 from containers.core.model.spec import Spec
-from containers.core.network import dnsmasq, lending, networks, nft, nftrun, rates
+from containers.core.network import bridge, dnsmasq, lending, networks, nft, nftrun, rates
 from containers.core.network.plugging import Placed
 from containers.core.plans.extras import Extras
 from containers.core.proc.records import RunFile
@@ -799,7 +799,9 @@ def test_whoever_changes_nics_may_be_killed_at_any_step(
 # -- rates ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_nic_is_held_to_its_rates(host: Host, begin: Begin, lans: list[NetworkConfig]) -> None:
+def test_a_nic_is_held_to_its_rates(
+    host: Host, begin: Begin, lans: list[NetworkConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     nic = bridge_nic(host, lans[0], static=True, ingress_bytes_per_sec=2_000_000, egress_bytes_per_sec=1_000_000)
     spec = begin(nic)
     link = spec.nics[0].host_link
@@ -821,6 +823,10 @@ def test_a_nic_is_held_to_its_rates(host: Host, begin: Begin, lans: list[Network
     assert "tbf" not in run(f"tc qdisc show dev {link}")
     assert rates.chains(host) == []
     spec = replug(host, spec, nic)
+    with monkeypatch.context() as without_nft, bridge.netlink("trial") as ip:
+        without_nft.setattr(nftrun, "_ENVIRONMENT", {"PATH": "/nowhere"})
+        rates.set_rates(host, spec, spec.nics[0], ip, bridge.link_index(ip, link) or 0)
+        assert rates.chains(host) == [chain]
     running.stop(host, spec.id, kill=True)
     networks.unregister(host, spec.id)
     assert rates.chains(host) == []

@@ -123,6 +123,40 @@ def test_a_ticker_that_is_killed_goes_on_where_it_was(team, runtime, up):
     assert Operation.objects.filter(object_name="db").count() == 1
 
 
+@pytest.mark.parametrize("ran_already", [False, True])
+def test_a_worker_that_is_killed_during_a_start_is_waited_for_and_starts_nothing_twice(
+    team, runtime, up, monkeypatch, ran_already
+):
+    class Killed(BaseException):
+        pass
+
+    start = runtime.start
+
+    def die(*arguments, **more):
+        if ran_already:
+            start(*arguments, **more)
+        raise Killed
+
+    for name, order in (("db", 1), ("web", 2)):
+        make(team, runtime, name, order)
+    reconcile.full(CORE_HOST, runtime)
+    with monkeypatch.context() as dying:
+        dying.setattr(runtime, "start", die)
+        with pytest.raises(Killed):
+            work(runtime)
+    Operation.objects.filter(object_name="db").update(owner={"boot_id": "another", "pid": 1, "start_time": 1})
+    reconcile.quick(CORE_HOST, runtime)
+    # the next one waits while the first may not have come up; the host knows of one that has
+    assert queued() == (["db", "web"] if ran_already else ["db"])
+    work(runtime)
+    reconcile.quick(CORE_HOST, runtime)
+    work(runtime)
+    reconcile.quick(CORE_HOST, runtime)
+    assert Host.objects.get().facts["autostart"] is False
+    assert [row.status for row in Operation.objects.filter(action="start")] == ["succeeded"] * 2
+    assert Container.objects.filter(status="running").count() == 2
+
+
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_a_ticker_that_is_killed_before_it_notes_a_step_does_it_no_second_time(team, runtime, up, monkeypatch, step):
     class Killed(BaseException):

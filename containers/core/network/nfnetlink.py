@@ -22,18 +22,19 @@ from ..kernel.syscalls import CLONE_NEWNET, setns, unshare
 
 Message = tuple[int, int, bytes]
 """Kind, flags and body of a request."""
-FAMILIES: Final = {"inet": 1, "bridge": 7}
+FAMILIES: Final = {"inet": 1, "netdev": 5, "bridge": 7}
 _NETLINK_NETFILTER: Final = 12
 _OURS: Final = 10 << 8
-_NEWTABLE, _GETTABLE, _DELTABLE = _OURS, _OURS | 1, _OURS | 2
-_NEWCHAIN, _GETCHAIN = _OURS | 3, _OURS | 4
-_NEWRULE, _GETRULE = _OURS | 6, _OURS | 7
+NEWTABLE, _GETTABLE, _DELTABLE = _OURS, _OURS | 1, _OURS | 2
+NEWCHAIN, _GETCHAIN, DELCHAIN = _OURS | 3, _OURS | 4, _OURS | 5
+NEWRULE, _GETRULE, DELRULE = _OURS | 6, _OURS | 7, _OURS | 8
 _NEWSET, _GETSET = _OURS | 9, _OURS | 10
 _NEWSETELEM, _GETSETELEM = _OURS | 12, _OURS | 13
 _NEWGEN, _GETGEN = _OURS | 15, _OURS | 16
 _BEGIN, _END = 16, 17
 _GEN_ID, _BATCH_GENERATION = 1, 1
 _TABLE, _NAME, _SET_FLAGS, _SET_ID = 1, 2, 3, 10
+_NAME_OF_CHAIN: Final = 3
 _KEPT_OF_CHAINS: Final = {1, 3, 4, 5, 7, 12}
 _KEPT_OF_SETS: Final = {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 17, 18}
 _KEPT_OF_ELEMENTS: Final = {1, 2, 3}
@@ -64,7 +65,7 @@ def connect(netns_fd: int | None = None) -> socket.socket:
 def generation() -> int:
     """Return the number of this network namespace's rules, one higher after each transaction, whoever made it."""
     with connect() as sock:
-        answer = ask(sock, _GETGEN, 0, _head(0))
+        answer = ask(sock, _GETGEN, 0, struct.pack("=BBH", 0, 0, 0))
     for kind, raw in _raw(answer[4:]):
         if kind == _GEN_ID:
             number: int = struct.unpack_from("!I", raw, 4)[0]
@@ -75,10 +76,16 @@ def generation() -> int:
 def has_table(sock: socket.socket, family: str, table: str) -> bool:
     """Whether there is such a table."""
     try:
-        ask(sock, _GETTABLE, 0, _head(FAMILIES[family]) + _text(_TABLE, table))
+        ask(sock, _GETTABLE, 0, head(family) + text(_TABLE, table))
     except FileNotFoundError:
         return False
     return True
+
+
+def chain_names(sock: socket.socket, family: str, table: str) -> list[str]:
+    """Return the names of a table's chains; none where it is not there."""
+    found = _of(sock, _GETCHAIN, head(family), table)
+    return [dict(one)[_NAME_OF_CHAIN][4:].rstrip(b"\0").decode() for one in found]
 
 
 def contents(sock: socket.socket, family: str, table: str) -> list[Message]:
@@ -88,21 +95,21 @@ def contents(sock: socket.socket, family: str, table: str) -> list[Message]:
     """
     if not has_table(sock, family, table):
         return []
-    head, name = _head(FAMILIES[family]), _text(_TABLE, table)
-    made = [(_NEWTABLE, CREATE, head + name)]
-    for found in _of(sock, _GETCHAIN, head, table):
-        made.append((_NEWCHAIN, CREATE, head + _only(found, _KEPT_OF_CHAINS)))
+    start, name = head(family), text(_TABLE, table)
+    made = [(NEWTABLE, CREATE, start + name)]
+    for found in _of(sock, _GETCHAIN, start, table):
+        made.append((NEWCHAIN, CREATE, start + _only(found, _KEPT_OF_CHAINS)))
     elements: list[Message] = []
-    for number, found in enumerate(_of(sock, _GETSET, head, table), 1):
-        body = head + _only(found, _KEPT_OF_SETS) + attribute(_SET_ID, struct.pack("!I", number))
+    for number, found in enumerate(_of(sock, _GETSET, start, table), 1):
+        body = start + _only(found, _KEPT_OF_SETS) + attribute(_SET_ID, struct.pack("!I", number))
         made.append((_NEWSET, CREATE, body))
         known = dict(found)
         flags = struct.unpack_from("!I", known[_SET_FLAGS], 4)[0] if _SET_FLAGS in known else 0
         if not flags & _FILLED_BY_RULES:
-            for payload in list(dump(sock, _GETSETELEM, head + name + known[_NAME])):
-                elements.append((_NEWSETELEM, CREATE, head + _only(_raw(payload[4:]), _KEPT_OF_ELEMENTS)))
-    rules = _of(sock, _GETRULE, head + name, table)
-    return made + elements + [(_NEWRULE, CREATE | APPEND, head + _rule(one)) for one in rules]
+            for payload in list(dump(sock, _GETSETELEM, start + name + known[_NAME])):
+                elements.append((_NEWSETELEM, CREATE, start + _only(_raw(payload[4:]), _KEPT_OF_ELEMENTS)))
+    rules = _of(sock, _GETRULE, start + name, table)
+    return made + elements + [(NEWRULE, CREATE | APPEND, start + _rule(one)) for one in rules]
 
 
 def _rule(found: Sequence[tuple[int, bytes]]) -> bytes:
@@ -119,8 +126,8 @@ def _rule(found: Sequence[tuple[int, bytes]]) -> bytes:
 
 def gone(family: str, table: str) -> list[Message]:
     """Return the requests that remove a table, which need not be there."""
-    body = _head(FAMILIES[family]) + _text(_TABLE, table)
-    return [(_NEWTABLE, CREATE, body), (_DELTABLE, 0, body)]
+    body = head(family) + text(_TABLE, table)
+    return [(NEWTABLE, CREATE, body), (_DELTABLE, 0, body)]
 
 
 def commit(sock: socket.socket, messages: Iterable[Message], *, seen: int | None = None) -> None:
@@ -155,12 +162,14 @@ def scratch() -> Iterator[int]:
         os.close(made_fd)
 
 
-def _head(family: int) -> bytes:
-    return struct.pack("=BBH", family, 0, 0)
+def head(family: str) -> bytes:
+    """Return what each request about a family begins with."""
+    return struct.pack("=BBH", FAMILIES[family], 0, 0)
 
 
-def _text(kind: int, text: str) -> bytes:
-    return attribute(kind, text.encode() + b"\0")
+def text(kind: int, words: str) -> bytes:
+    """Return an attribute that is a text."""
+    return attribute(kind, words.encode() + b"\0")
 
 
 def _message(kind: int, flags: int, body: bytes) -> bytes:
@@ -180,7 +189,7 @@ def _raw(data: bytes) -> Iterator[tuple[int, bytes]]:
 def _of(sock: socket.socket, kind: int, body: bytes, table: str) -> list[list[tuple[int, bytes]]]:
     """Return the attributes of everything of a kind in a table."""
     found = [list(_raw(payload[4:])) for payload in dump(sock, kind, body)]
-    wanted = _text(_TABLE, table)
+    wanted = text(_TABLE, table)
     return [one for one in found if (_TABLE, wanted) in one]
 
 
