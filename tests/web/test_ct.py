@@ -12,6 +12,7 @@ from django.core.management import call_command
 from containers.asking import services
 from containers.bookkeeping import records
 from containers.core.errors import SetupFailed
+from containers.management.commands.ct import Command
 from containers.management.ct import base, inside, keeping, looking
 from containers.models import Backup, Container, Event, Operation, local_host
 from containers.operations import runner
@@ -48,6 +49,35 @@ def ct(capsys):
         return status, found.out, found.err
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("attach web-1 -- sh -c id", {"command": ["sh", "-c", "id"]}),
+        ("attach web-1 -u nobody -v A=b -- sh -u -- x", {"command": ["sh", "-u", "--", "x"], "user": "nobody"}),
+        ("attach -u nobody web-1 ls", {"command": ["ls"], "user": "nobody"}),
+        ("attach web-1 -s PID", {"command": []}),
+        ("execute web-1 --image busybox -- ls -l", {"command": ["ls", "-l"], "image": "busybox"}),
+        ("cgroup web-1 pids.max", {"value": None}),
+        ("wait web-1 -s STOPPED -t 5", {"name": "web-1"}),
+        ("snapshot web-1 -c note s2", {"snapshot": "s2"}),
+    ],
+)
+def test_options_stand_where_one_likes(words, expected):
+    found = vars(Command().create_parser("manage.py", "ct").parse_args(words.split()))
+    assert found["name"] == "web-1"
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "words", ["attach", "wait web-1", "execute web-1 --image busybox", "ls --bogus", "cgroup web-1"]
+)
+def test_what_is_missing_or_unknown_is_told_with_the_usage(words, capsys):
+    with pytest.raises(SystemExit) as left:
+        Command().create_parser("manage.py", "ct").parse_args(words.split())
+    assert left.value.code == 2
+    assert "usage: manage.py ct" in capsys.readouterr().err
 
 
 def make(team, runtime, name="web-1", status="stopped", **more):
@@ -154,7 +184,7 @@ def test_a_failed_start_tells_step_path_errno_and_console(ct, team, runtime):
 def test_snapshots_and_copies(ct, team, runtime):
     make(team, runtime)
     assert ct("snapshot", "web-1")[1] == "snap0\n"
-    assert ct("snapshot", "web-1", "before", "-c", "a note")[1] == "before\n"
+    assert ct("snapshot", "web-1", "-c", "a note", "before")[1] == "before\n"
     assert [line.split()[0] for line in ct("snapshot", "web-1", "-L", "-C")[1].splitlines()] == [
         "NAME",
         "snap0",

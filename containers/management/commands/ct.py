@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from argparse import SUPPRESS
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -48,4 +49,34 @@ class Command(BaseCommand):
 
 
 class _Parser(CommandParser):
-    """A verb's parser: what it takes after `--` is a command's, with all its options."""
+    """A verb's parser: options stand where one likes, and what comes after `--` is a command's, with all its options.
+
+    argparse itself gives a verb's places to the first words in a row: "attach NAME -u USER -- COMMAND" would be wrong.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the options that stand before `--` first, then the other words with what comes after it."""
+        words = list(args or ())
+        end = words.index("--") if "--" in words else len(words)
+        if {"-h", "--help"} & set(words[:end]):
+            return super().parse_known_args(words, namespace)
+        usage, self.usage = self.usage, self.format_usage().removeprefix("usage: ").rstrip()
+        places = [(action, action.nargs, action.default) for action in self._actions if not action.option_strings]
+        needed = [action for action in self._actions if action.option_strings and action.required]
+        try:
+            for action, _nargs, _default in places:
+                action.nargs = action.default = SUPPRESS
+            namespace, others = super().parse_known_args(words[:end], namespace)
+            for action, nargs, default in places:
+                action.nargs, action.default = nargs, default
+                if hasattr(namespace, action.dest):
+                    delattr(namespace, action.dest)
+            for action in needed:
+                action.required = False
+            return super().parse_known_args([*others, *words[end:]], namespace)
+        finally:
+            self.usage = usage
+            for action, nargs, default in places:
+                action.nargs, action.default = nargs, default
+            for action in needed:
+                action.required = True

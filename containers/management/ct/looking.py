@@ -120,7 +120,7 @@ def _ls(options: dict[str, Any]) -> int:
         if unknown := [name for name in names if name not in _COLUMNS]:
             raise Failed(f"There is no column {unknown[0]}: use {', '.join(_COLUMNS)}.")
         put_table(names, [[_COLUMNS[name](row) for name in names] for row in rows])
-    else:
+    elif rows:
         put(("\n" if options["line"] else " ").join(row.name for row in rows))
     return 0
 
