@@ -7,7 +7,7 @@ import json
 import time
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
 from containers.asking import services
 from containers.bookkeeping import records
@@ -73,11 +73,9 @@ def test_options_stand_where_one_likes(words, expected):
 @pytest.mark.parametrize(
     "words", ["attach", "wait web-1", "execute web-1 --image busybox", "ls --bogus", "cgroup web-1"]
 )
-def test_what_is_missing_or_unknown_is_told_with_the_usage(words, capsys):
-    with pytest.raises(SystemExit) as left:
+def test_what_is_missing_or_unknown_is_told(words):
+    with pytest.raises(CommandError, match=r"required|unrecognized"):
         Command().create_parser("manage.py", "ct").parse_args(words.split())
-    assert left.value.code == 2
-    assert "usage: manage.py ct" in capsys.readouterr().err
 
 
 def make(team, runtime, name="web-1", status="stopped", **more):

@@ -55,7 +55,7 @@ class _Parser(CommandParser):
     """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse the options that stand before `--` first, then the other words with what comes after it."""
+        """Parse the options that stand before `--` first, then the other words; what comes after it is as it is."""
         words = list(args or ())
         end = words.index("--") if "--" in words else len(words)
         if {"-h", "--help"} & set(words[:end]):
@@ -68,12 +68,13 @@ class _Parser(CommandParser):
                 action.nargs = action.default = SUPPRESS
             namespace, others = super().parse_known_args(words[:end], namespace)
             for action, nargs, default in places:
-                action.nargs, action.default = nargs, default
-                if hasattr(namespace, action.dest):
-                    delattr(namespace, action.dest)
+                if action.dest == "command" and words[end + 1 :]:
+                    namespace.command = words[end + 1 :]
+                else:
+                    action.nargs, action.default = nargs, default
             for action in needed:
                 action.required = False
-            return super().parse_known_args([*others, *words[end:]], namespace)
+            return super().parse_known_args(others, namespace)
         finally:
             self.usage = usage
             for action, nargs, default in places:
