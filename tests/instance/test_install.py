@@ -40,3 +40,6 @@ def test_containers_are_halted_after_the_panel_when_the_host_goes_down() -> None
     assert "ExecStop=/srv/b/.venv/bin/python /srv/b/manage.py halt --state-dir /srv/state\n" in halting
     for text in (panel, halting):
         assert "RequiresMountsFor=/srv/b /srv/state\n" in text, "either may be a mount of its own"
+        after = next(line for line in text.splitlines() if line.startswith("After=")).removeprefix("After=").split()
+        needed = {"network-online.target", "remote-fs.target", "apparmor.service", "lxcfs.service"}
+        assert needed <= set(after), "containers that start with the host find these, and lose them after their halt"

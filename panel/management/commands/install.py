@@ -17,13 +17,19 @@ from panel.instance.options import DEFAULT_STATE_DIR
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
 UNITS: Final = Path("/etc/systemd/system")
+AFTER: Final = " ".join([
+    "network-online.target", "remote-fs.target", "nftables.service", "apparmor.service", "lxcfs.service",
+    "docker.service", "postgresql.service",
+])  # fmt: skip
+"""What containers that start with the host may need, and still have while they halt: where it is not there, none of it
+is waited for. A pool may lie on a remote file system; what lxcfs shows is given to a container at its start."""
 
 
 def unit(project: Path, state_dir: Path, arguments: list[str], *, name: str = "boxroom") -> str:
     """Return the text of the panel's unit. Stopping it leaves containers alone: KillMode=process."""
     return f"""[Unit]
 Description=Boxroom, a panel for Linux containers ({_plain(state_dir)})
-After=network-online.target nftables.service docker.service postgresql.service
+After={AFTER}
 Wants=network-online.target {name}-containers.service
 RequiresMountsFor={_mounts(project, state_dir)}
 
@@ -52,7 +58,7 @@ def containers_unit(project: Path, state_dir: Path, *, name: str = "boxroom") ->
     """
     return f"""[Unit]
 Description=Containers of Boxroom ({_plain(state_dir)}): halted when this host goes down
-After=network-online.target nftables.service docker.service postgresql.service
+After={AFTER}
 Before={name}.service
 RequiresMountsFor={_mounts(project, state_dir)}
 
