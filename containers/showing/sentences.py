@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from django.utils.translation import get_language, gettext
 
+from panel.accounts.models import Project
+
 from ..core.sentences import Sentence
-from ..models import Operation
+from ..models import Image, Operation
 from . import words
 
 ENGLISH: Final = "en"
@@ -38,6 +40,13 @@ def of_finding(finding: Mapping[str, Any], key: str) -> str:
     said = finding.get("said") or {}
     made = said.get(key) if isinstance(said, Mapping) else None
     return Sentence(made["template"], made["values"]) if made else str(finding.get(key) or "")
+
+
+def describe(*rows: Image | Project) -> None:
+    """Put descriptions that the panel made itself into the reader's language; the rows are shown, and not saved."""
+    for row in rows:
+        if row.description.endswith("."):  # a whole sentence: no word of the pages is one by chance
+            row.description = translated(row.description)
 
 
 def explain(error: Mapping[str, Any] | None, message: str = "") -> str:

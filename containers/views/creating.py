@@ -13,6 +13,7 @@ from containers.core.errors import CoreError
 from containers.models import Image, Network, local_host
 from containers.showing import creating
 from containers.showing.forms import NO_NETWORK, RESTARTS, UNITS, CreateForm, ranges, suggested_name
+from containers.showing.sentences import describe
 from containers.views.listing import projects_of
 from panel.accounts.actor import Forbidden
 from panel.accounts.models import User
@@ -52,6 +53,7 @@ def _context(user: User, values: Any) -> dict[str, Any]:
     images = sorted(
         Image.objects.visible_to(user, "use").filter(host=host), key=lambda image: (image.state != "ready", image.name)
     )
+    describe(*images)
     networks = Network.objects.visible_to(user, "use").filter(host=host)
     chosen = values.get("image") or next((image.name for image in images if image.state == "ready"), "")
     shown = {name: values.get(name, "") for name in CreateForm.base_fields}

@@ -16,7 +16,7 @@ from containers.asking.access import find_image
 from containers.core.errors import CoreError
 from containers.core.model import recipes
 from containers.models import Container, Image, Operation, local_host
-from containers.showing.sentences import translated
+from containers.showing.sentences import describe, translated
 from panel.accounts.models import Project, User
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
 
@@ -86,6 +86,7 @@ def images(request: HttpRequest) -> HttpResponse:
             status = 422
     visible = Image.objects.visible_to(user).select_related("host")
     rows = list(visible.annotate(used_by=Count("containers")).order_by("name"))
+    describe(*rows)
     running = Operation.objects.filter(image__in=rows, status__in=Operation.UNFINISHED).defer("log")
     by_image = {operation.image_id: operation for operation in running}
     context["images"] = [(image, by_image.get(image.pk)) for image in rows]
@@ -143,6 +144,7 @@ def image(request: HttpRequest, name: str) -> HttpResponse:
     """Show one image: what it is, what it runs, where it comes from and who uses it."""
     user = user_of(request)
     found = find_image(actor_of(request), name)
+    describe(found)
     visible = Container.objects.visible_to(user).filter(image=found).select_related("project").order_by("name")
     context = {
         "image": found,

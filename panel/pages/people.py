@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from containers.core.errors import CoreError
-from containers.showing.sentences import translated
+from containers.showing.sentences import describe, translated
 from panel.accounts import links, services
 from panel.accounts.models import Membership, Role, User
 from panel.pages.web import actor_of, changes, done, go, in_dialog, page, unknown, user_of
@@ -31,6 +31,7 @@ def people(request: HttpRequest) -> HttpResponse:
             context |= {"error": translated(error.message), "field": error.field or "all", "what": what}
             status = 422
     projects = list(services.visible_projects(user))
+    describe(*projects)
     members: dict[int, list[Membership]] = {project.pk: [] for project in projects}
     for row in Membership.objects.filter(project__in=projects).select_related("user").order_by("user__username"):
         members[row.project_id].append(row)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from html import unescape
+
 import pytest
 from django.test import Client
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import timezone, translation
+from django.utils.translation import gettext
 
 from containers.models import Image, Operation, local_host
+from containers.upkeep import rebuild
+from panel.accounts.models import Project
 from tests.web.world import make_container, make_host
 
 pytestmark = pytest.mark.django_db
@@ -130,3 +135,32 @@ def test_who_is_no_host_administrator_is_shown_no_form(bob):
         422,
     )
     assert not Image.objects.filter(name="x").exists()
+
+
+def test_what_the_panel_made_itself_is_described_in_the_readers_language(make_user) -> None:
+    for name, (source, words) in rebuild.IMAGES.items():
+        row = {"state": "absent", "source": source, "description": words}
+        Image.objects.update_or_create(host=local_host(), name=name, defaults=row)
+    Image.objects.create(host=local_host(), name="own", state="absent", source={"type": "busybox"}, description="Name")
+    Project.objects.update_or_create(name=rebuild.DEFAULT, defaults={"description": "Everybody's first project."})
+    client = signed_in(make_user("root", host_admin=True))
+    german = {"Accept-Language": "de"}
+    for address in (reverse("pages:images"), reverse("containers:create")):
+        shown = unescape(client.get(address, headers=german).content.decode())
+        for _source, words in rebuild.IMAGES.values():
+            assert words not in shown
+            assert translated_to_german(words) in shown
+        assert words in unescape(client.get(address).content.decode())
+        assert "Name" in shown  # somebody's own word stays
+    one = client.get(reverse("pages:image", args=["busybox"]), headers=german)
+    assert "Das statische BusyBox" in one.content.decode()
+    assert "Das erste Projekt für alle." in client.get(reverse("pages:people"), headers=german).content.decode()
+    assert Image.objects.get(name="busybox").description == rebuild.IMAGES["busybox"][1]
+
+
+def translated_to_german(words: str) -> str:
+    """Return a sentence in German, which it has."""
+    with translation.override("de"):
+        said = gettext(words)
+    assert said != words
+    return said
