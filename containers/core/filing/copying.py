@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..filenames import shown
+from ..kernel.holes import data_ranges
 from .places import Refused, open_there, own, pinned
 
 DEPTH_MAX: Final = 500
@@ -95,32 +96,23 @@ class Copier:
             undo.callback(os.close, to_fd)
             status = os.fstat(from_fd)
             os.ftruncate(to_fd, status.st_size)
-            at = 0
-            while at < status.st_size:
-                try:
-                    at = os.lseek(from_fd, at, os.SEEK_DATA)
-                except OSError as error:
-                    if error.errno == errno.ENXIO:  # nothing but a hole up to the end
-                        break
-                    raise
-                end = os.lseek(from_fd, at, os.SEEK_HOLE)
-                at = self._range(from_fd, to_fd, at, end)
+            for at, end in data_ranges(from_fd, status.st_size):
+                self._range(from_fd, to_fd, at, end)
             dress(from_fd, to_fd, status)
 
-    def _range(self, from_fd: int, to_fd: int, at: int, end: int) -> int:
+    def _range(self, from_fd: int, to_fd: int, at: int, end: int) -> None:
         os.lseek(to_fd, at, os.SEEK_SET)
         os.lseek(from_fd, at, os.SEEK_SET)
         while at < end:
             data = memoryview(os.read(from_fd, min(_CHUNK_BYTES, end - at)))
             if not data:
-                return end  # it has become shorter meanwhile
+                return  # it has become shorter meanwhile
             at += len(data)
             self.bytes += len(data)
             while data:
                 data = data[os.write(to_fd, data) :]
             if self._tell is not None:
                 self._tell(self.entries, self.bytes)
-        return at
 
     @staticmethod
     def _special(source_fd: int, name: str, target_fd: int, new: str, status: os.stat_result) -> bool:

@@ -23,6 +23,7 @@ from typing import Final
 from ..errors import Cancelled, SetupFailed, TimedOut
 from ..sentences import say
 from . import files
+from .holes import data_ranges
 
 _TOO_LONG: Final = "File name too long"
 _NO_SUCH_ID: Final = re.compile("preserving permissions for .*: Invalid argument")
@@ -222,15 +223,8 @@ class _Walk:
             to_fd = os.open(new_name, write, 0o600, dir_fd=target_fd)
             undo.callback(os.close, to_fd)
             os.ftruncate(to_fd, status.st_size)
-            at = 0
-            while at < status.st_size:
-                try:
-                    at = os.lseek(from_fd, at, os.SEEK_DATA)
-                except OSError as error:
-                    if error.errno == errno.ENXIO:  # nothing but a hole up to the end
-                        break
-                    raise
-                end = os.lseek(from_fd, at, os.SEEK_HOLE)
+            for begin, end in data_ranges(from_fd, status.st_size):
+                at = begin
                 while at < end:
                     self._in_time()
                     copied = os.copy_file_range(from_fd, to_fd, min(_CHUNK_BYTES, end - at), at, at)

@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Callable
 from typing import Final
 
+from ..kernel.holes import data_ranges
 from ..storage import marks
 from ..storage.marks import OWN_XATTRS, is_opaque, is_whiteout
 
@@ -162,18 +163,7 @@ def _pieces(file_fd: int, status: os.stat_result) -> list[tuple[int, int]]:
     """Return where a file's data lies, as (offset, size); all of it, where it has no holes."""
     if status.st_blocks * 512 >= status.st_size:
         return [(0, status.st_size)]
-    found, at = [], 0
-    while at < status.st_size:
-        try:
-            at = os.lseek(file_fd, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                break
-            raise
-        end = os.lseek(file_fd, at, os.SEEK_HOLE)
-        found.append((at, end - at))
-        at = end
-    return found
+    return [(begin, end - begin) for begin, end in data_ranges(file_fd, status.st_size)]
 
 
 def _sparse_map(pieces: list[tuple[int, int]]) -> bytes:
