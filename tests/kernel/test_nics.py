@@ -23,7 +23,7 @@ from containers.core.hoststore import store
 from containers.core.kernel import halt, rtnetlink
 from containers.core.lifecycle import leaks, replugging, running
 from containers.core.model import subnets
-from containers.core.model.hooks import Call
+from containers.core.model.hooks import Call, Hook
 from containers.core.model.network_config import NetworkConfig, plain
 from containers.core.model.nics import Nic
 from containers.core.model.spec import Spec
@@ -193,15 +193,20 @@ def routed_nic(**changes: object) -> Nic:
 def test_a_hook_of_the_end_still_finds_the_link_and_nobody_after_it(
     host: Host, container: Callable[..., Spec], tmp_path: Path
 ) -> None:
-    log, link = tmp_path / "log", host.veth_name(1, 0)
+    log = tmp_path / "log"
+    links = {"hooked": host.veth_name(1, 0), "plain": host.veth_name(2, 0)}
     host.hooks_dir.mkdir(exist_ok=True, mode=0o700)
     note = host.hooks_dir / "note"
-    note.write_text(f"#!/bin/sh\nip link show {link} >/dev/null 2>&1; echo $3 $? >>{log}\n")
+    note.write_text(f"#!/bin/sh\nip link show {links['hooked']} >/dev/null 2>&1; echo $3 $? >>{log}\n")
     note.chmod(0o700)
-    spec = container(nics=(routed_nic(host_link=link),), slot=1)
-    networks.register(host, spec)
-    for calls in (tuple(Call(point=point, hook="note") for point in ("stop", "post-stop")), ()):
-        running.start(host, spec, network=Port(host), extras=Extras(hooks=calls))
+    points = ("stop", "post-stop")
+    for slot, (name, link) in enumerate(links.items(), 1):
+        nic = routed_nic(host_link=link)
+        wanted = points if name == "hooked" else ()
+        spec = container(nics=(nic,), slot=slot, name=name, hooks=tuple(Hook(point=one, hook="note") for one in wanted))
+        networks.register(host, spec)
+        extras = Extras(hooks=tuple(Call(point=one, hook="note") for one in wanted))
+        running.start(host, spec, network=Port(host), extras=extras)
         assert link in run("ip -o link")
         running.stop(host, spec.id, kill=True)
         assert link not in run("ip -o link")

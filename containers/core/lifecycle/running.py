@@ -35,7 +35,7 @@ from ..model.states import Status
 from ..network import lending
 from ..plans.extras import Extras
 from ..plans.start_plan import StartPlan
-from ..proc import records
+from ..proc import records, rtnl
 from ..proc.records import RunFile
 from ..sentences import say
 from ..storage import disks, overlay
@@ -231,11 +231,28 @@ def _kill(host: Host, run: RunFile, supervisor_fd: int) -> None:
     runs.expect(host, run, "killed")
     detect.open(host).kill(run.id)
     _signal(run, signal.SIGKILL)
+    _unlink(host, run, supervisor_fd)
     if not _gone(supervisor_fd, runs.BURY_SEC + ending_sec(host, run.id)):
         # the supervisor itself hangs: without it there is nothing to lose any more
         signal.pidfd_send_signal(supervisor_fd, signal.SIGKILL)
         if not _gone(supervisor_fd, runs.BURY_SEC):
             raise TimedOut("Processes of the container do not end: they wait in the kernel.", step="kill")
+
+
+def _unlink(host: Host, run: RunFile, supervisor_fd: int) -> None:
+    """Delete a container's links while its processes end, for which both the kernel mostly waits.
+
+    Its supervisor finds what is left. Where hooks of the end may look at the links it is left all of them; and while
+    another works on the container, which may be the next start.
+    """
+    with contextlib.suppress(CoreError, OSError), store.lock(host, "container", run.id, wait_sec=0):
+        spec = store.load(host, run.id)
+        # while its supervisor lives, and the lock is held, the links are this run's
+        if spec.hooks or _gone(supervisor_fd, 0):
+            return
+        for nic in spec.nics:
+            if nic.host_link:
+                rtnl.delete_link(nic.host_link)
 
 
 def restart(
