@@ -1,0 +1,23 @@
+"""The source of the pages can be read: an element a line, and no line of markup wider than a screen."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
+WIDTH = 120
+_WHOLE = re.compile(r"\{% blocktranslate\b.*?\{% endblocktranslate %\}|\{%.*?%\}|\{\{.*?\}\}")
+"""What cannot be broken: a sentence keeps its text, and a tag ends in the line where it began."""
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.rglob("*.html")), ids=lambda path: str(path.relative_to(TEMPLATES)))
+def test_lines_are_short(path: Path) -> None:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if len(line) > WIDTH:
+            markup = _WHOLE.sub("", line)
+            elements = len(re.findall(r"<[a-z]", markup))
+            assert elements <= 2, f"{path}:{number} has {len(line)} columns and {elements} elements"
+            assert len(markup) <= WIDTH, f"{path}:{number} has {len(markup)} columns of markup"
