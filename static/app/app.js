@@ -72,6 +72,12 @@ document.body.addEventListener("htmx:beforeRequest", (event) => {
   }
 });
 
+// what was refused, or did not arrive, is not being done: what is so is asked for
+document.body.addEventListener("htmx:afterRequest", (event) => {
+  const { act, doing } = event.target.dataset ?? {};
+  if (act && doing && !event.detail.successful) changed("container", act, false);
+});
+
 // ---- clicks
 document.addEventListener("click", (event) => {
   const disabled = event.target.closest("[aria-disabled=true]");

@@ -64,6 +64,23 @@ def test_the_log_is_live_and_stays_readable_after_the_end(
     assert "green" in kept.value.path().read_text()
 
 
+def test_what_was_refused_is_not_shown_as_being_done(people: People, running: str) -> None:
+    page = people.page()
+    page.route("**/freeze", lambda route: route.fulfill(status=503, body="no"))
+    for address, state in (
+        (f"/containers/{running}", "#container-head .state"),
+        ("/containers/", "tr.row .c-state .state"),
+    ):
+        page.goto(address)
+        ready(page)
+        expect(page.locator(state)).to_have_text("Running")
+        with page.expect_response("**/freeze"):
+            page.locator("button[data-act][hx-post$='/freeze']").first.click()
+        expect(page.locator(state)).to_have_text("Running")
+        expect(page.locator(state)).to_have_class(re.compile(r"state-running"))
+    people.problems[:] = [said for said in people.problems if f"503 from /containers/{running}/freeze" not in said]
+
+
 def test_a_tab_of_a_terminal_asks_only_where_something_may_be_lost(people: People, running: str) -> None:
     page = people.page()
     questions: list[str] = []
