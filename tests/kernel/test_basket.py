@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import secrets
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,8 +16,7 @@ from containers.core.lifecycle import discarding, stored
 from containers.core.model.deleted import Entry
 from containers.core.model.spec import Spec
 
-from .conftest import PROJECT
-from .test_storage import read, recovered, upper
+from .test_storage import killed_at, read, recovered, upper
 
 CHILD = """
 import sys, json
@@ -38,17 +33,6 @@ elif act == "snapshot": discarding.take_back_snapshot(host, rest[0], rest[1])
 elif act == "image": discarding.take_back_image(host, rest[0])
 elif act == "purge": discarding.purge(host, rest[0])
 """
-
-
-def killed_at(host, point: str, *orders: object) -> None:
-    (host.state_dir / MARKER).touch(mode=0o600)
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(PROJECT), str(host.state_dir), json.dumps(orders)],
-        env={"BOXROOM_FAILPOINTS": f"{point}=kill9", "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == -9, f"{point}: {done.returncode} {done.stderr}"
 
 
 def entry(kind: str, name: str, **more: object) -> Entry:
@@ -145,7 +129,7 @@ def test_a_killed_delete_has_it_here_or_in_the_trash(host, container, layer, kin
     name = {"container": spec.name, "snapshot": "s", "image": "b"}[kind]
     more = {"id": spec.id} if kind == "container" else {"container_id": spec.id}
     thrown = entry(kind, name, **more)
-    killed_at(host, point, "throw", dataclasses.asdict(thrown))
+    killed_at(host, point, "throw", dataclasses.asdict(thrown), child=CHILD)
     recovered(host)
     here = {
         "container": lambda: store.exists(host, spec.id),
@@ -169,7 +153,7 @@ def test_a_killed_return_has_it_here_or_in_the_trash(host, container, point):
     stored.snapshot(host, spec.id, "s")
     discarding.throw_container(host, of(spec))
     wanted = dataclasses.replace(spec, name="renamed", generation=2)
-    killed_at(host, point, "container", spec.id, dataclasses.asdict(wanted))
+    killed_at(host, point, "container", spec.id, dataclasses.asdict(wanted), child=CHILD)
     assert store.exists(host, spec.id) == (point == "take-back.committed")
     recovered(host)
     assert discarding.take_back_container(host, spec.id, wanted).name == "renamed"
@@ -183,7 +167,7 @@ def test_a_killed_purge_is_finished_by_whoever_comes_next(host, container):
     spec = container()
     (upper(host, spec) / "f").write_text("x")
     discarding.throw_container(host, of(spec))
-    killed_at(host, "purge.committed", "purge", spec.id)
+    killed_at(host, "purge.committed", "purge", spec.id, child=CHILD)
     recovered(host)
     assert store.layer_ids(host) == set()
 

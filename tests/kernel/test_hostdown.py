@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 
+import pytest
+
 from containers.core.hoststore import store
 from containers.core.kernel import halt
 from containers.core.lifecycle import hostdown, running
@@ -28,6 +30,7 @@ def begin(host, container, order, **changes):
     return spec
 
 
+@pytest.mark.lxc("The last that was started is halted first where the host goes down", "L#465", "lxc-autostart")
 def test_the_highest_order_is_halted_first_and_equal_ones_together(host, container):
     first, last, beside = (begin(host, container, order) for order in (-5, 7, 7))
     gone = []

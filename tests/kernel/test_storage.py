@@ -385,12 +385,11 @@ elif act == "image": images.build(host, "busybox", {"type": "busybox"})
 """
 
 
-def killed_at(host, point: str, *orders: object) -> None:
+def killed_at(host, point: str, *orders: object, child: str = CHILD) -> None:
     """Run an action in a process of its own that is killed at a failpoint; fails the test where it is not reached."""
-
     (host.state_dir / MARKER).touch(mode=0o600)
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(PROJECT), str(host.state_dir), json.dumps(orders)],
+        [sys.executable, "-c", child, str(PROJECT), str(host.state_dir), json.dumps(orders)],
         env={"BOXROOM_FAILPOINTS": f"{point}=kill9", "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,

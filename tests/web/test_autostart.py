@@ -41,6 +41,9 @@ def make(team, runtime, name, order=0, delay=0, **more):
     return make_container(team, name, runtime=runtime, autostart=True, boot=boot, **more)
 
 
+@pytest.mark.lxc(
+    "What starts with the host does so in its order, and at once where that is the same", "L#465", "lxc-autostart"
+)
 def test_in_order_and_together_what_has_the_same(team, runtime, up):
     for name, order in (("late", 10), ("db", -5), ("web-a", 0), ("web-b", 0)):
         make(team, runtime, name, order)

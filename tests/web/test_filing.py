@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from urllib.parse import unquote
 
 import pytest
 from django.test import Client
 from django.utils import translation
 
+from containers.api.files import download
 from containers.asking import filing as asking
 from containers.asking import services
 from containers.clients import filing as client
+from containers.clients import reading
 from containers.core.errors import Changed, NotFound, StorageFull
 from containers.models import Operation
 from containers.operations import runner
@@ -96,6 +99,16 @@ def test_each_change_and_each_read_has_an_audit_record(team, alice, asked, monke
 
 
 BAD_PATHS = ["etc", "/../etc", "/a/../../etc", r"/a/\x2e\x2e/b", "/a%00b", r"/\x00", "/" + "x" * 300, r"/\z", ""]
+
+
+@pytest.mark.lxc("A file's name becomes nothing else in the head of an answer", "CVE-2026-81500")
+def test_a_file_s_name_stays_a_name_in_the_head_of_an_answer():
+    name = 'a"; filename="b.html\r\nSet-Cookie: c=d; é'
+    answer = download(reading.Stream({"name": name}, None, None), suffix=".tar")
+    kind, value = answer.headers["Content-Disposition"].split("; ")
+    assert (kind, unquote(value.removeprefix("filename*=UTF-8''"))) == ("attachment", f"{name}.tar")
+    assert "Set-Cookie" not in answer.headers
+    assert not set('";\r\n ') & set(value)
 
 
 @pytest.mark.parametrize("path", BAD_PATHS)

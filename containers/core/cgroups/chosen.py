@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import SpecError
@@ -19,6 +20,20 @@ def page_sizes(path: Path) -> tuple[str, ...]:
         return ()
     found = {name.split(".")[1] for name in names if name.startswith("hugetlb.") and "rsvd" not in name}
     return tuple(sorted(found))
+
+
+@contextlib.contextmanager
+def all_or_none(done: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Write former values back, the last first, where not all could be written. done: (file, former value) by then."""
+    try:
+        yield
+    except BaseException as error:
+        for file, old in reversed(done):
+            try:
+                write_file(file, old)
+            except OSError as failed:
+                error.add_note(f"undo failed: {failed}")
+        raise
 
 
 def write_raw(write: Write, path: str, done: list[tuple[str, str]]) -> None:

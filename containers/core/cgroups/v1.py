@@ -23,7 +23,7 @@ from ..plans.samples import StatPaths
 from ..sentences import say
 from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups
 from .blockdev import throttled_device
-from .chosen import page_sizes, write_raw
+from .chosen import all_or_none, page_sizes, write_raw
 from .places import Birth, Joined, read_file, write_file
 from .v2 import no_cpuset, refused
 
@@ -122,7 +122,7 @@ class CgroupsV1(Cgroups):
         if not self._container_dir("memory", container_id).exists():
             raise NotFound(say("Container %(container_id)s has no cgroup: it does not run.", container_id=container_id))
         done: list[tuple[str, str]] = []
-        try:
+        with all_or_none(done):
             for write in self._plan(container_id, limits, fresh=False):
                 file = self._file(container_id, write)
                 if write.raw:
@@ -132,13 +132,6 @@ class CgroupsV1(Cgroups):
                 self._write_limit(container_id, file, write, limits)
                 if "throttle" not in write.file:  # comes last, and is written in another form than it is read in
                     done.append((file, old))
-        except BaseException as error:
-            for file, old in reversed(done):
-                try:
-                    write_file(file, old)
-                except OSError as failed:
-                    error.add_note(f"undo failed: {failed}")
-            raise
 
     def allow_devices(self, container_id: str, rules: Iterable[devices.DeviceRule]) -> None:
         if "devices" not in self._controllers:

@@ -21,7 +21,7 @@ from ..sentences import say
 from ..units import format_bytes
 from .base import SUPERVISORS, Cgroups
 from .blockdev import throttled_device
-from .chosen import page_sizes, write_raw
+from .chosen import all_or_none, page_sizes, write_raw
 from .places import Birth, Joined, read_file, write_file
 
 _POSSIBLE_CPUS = "/sys/devices/system/cpu/possible"
@@ -125,7 +125,7 @@ class CgroupsV2(Cgroups):
         if not path.exists():
             raise NotFound(say("Container %(container_id)s has no cgroup: it does not run.", container_id=container_id))
         done: list[tuple[str, str]] = []
-        try:
+        with all_or_none(done):
             for write in self._plan(path, limits, fresh=False):
                 file = f"{path}/{write.file}"
                 if write.raw:
@@ -141,13 +141,6 @@ class CgroupsV2(Cgroups):
                     write_file(file, write.value)
                 if write.file != "io.max":  # comes last, and is written in another form than it is read in
                     done.append((file, old))
-        except BaseException as error:
-            for file, old in reversed(done):
-                try:
-                    write_file(file, old)
-                except OSError as failed:
-                    error.add_note(f"undo failed: {failed}")
-            raise
 
     def places(self, container_id: str, controller: str) -> tuple[Path, ...]:
         return (self.container_tree(container_id),)

@@ -152,6 +152,7 @@ def dress(source_fd: int, target_fd: int, status: os.stat_result) -> None:
 
 
 def attributes(fd: int) -> dict[str, bytes]:
+    """Return a file's or directory's extended attributes, without overlay's own. Raises OSError."""
     found = {}
     for name in os.listxattr(fd):
         if not name.startswith(_OVERLAYS):

@@ -169,7 +169,6 @@ Snapshot = points.Snapshot
 snapshots_dir = points.directory
 snapshots = points.listed
 load_snapshot = points.load
-save_snapshot = points.save
 remove_snapshot = points.remove
 
 

@@ -17,8 +17,6 @@ CPU_PERIOD_USEC: Final = 100_000
 CPU_QUOTA_MIN_USEC: Final = 1_000
 """The kernel refuses less than a millisecond."""
 WEIGHT_DEFAULT: Final = 100
-UNLIMITED_V1: Final = 2**62
-"""memory.limit_in_bytes reads PAGE_COUNTER_MAX, which is above this, where there is no limit."""
 TREE_BOUNDS: Final = {"cgroup.max.depth": "16", "cgroup.max.descendants": "512"}
 """What a container may make below its own cgroup2 root: each costs unaccounted kernel memory."""
 DELEGATE: Final = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")

@@ -333,18 +333,6 @@ def _pty(path: str) -> tuple[int, int]:
     return master_fd, slave_fd
 
 
-def _without_dad(name: str) -> None:
-    """Let IPv6 addresses be used, and routers be asked for, at once: looking for duplicates takes two to four seconds.
-
-    There can be none: addresses follow from MACs, both are given out by the panel, and the bridge lets nobody use
-    another's. Source: kernel Documentation/networking/ip-sysctl.rst, accept_dad.
-    """
-    with contextlib.suppress(FileNotFoundError):  # a host without IPv6
-        for key in ("accept_dad", "dad_transmits"):
-            with open(f"/proc/sys/net/ipv6/conf/{name}/{key}", "w", encoding="ascii") as file:
-                file.write("0")
-
-
 def _link_up(name: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         request = struct.pack("16sH14x", name.encode(), 0)
