@@ -24,17 +24,14 @@ from typing import Final
 from ..errors import HostUnsupported, SetupFailed, TimedOut
 from ..host import Host
 from ..kernel.pids import opened, start_time
-from ..model.network_config import DOMAIN, NetworkConfig, bridged, plain
+from ..model.network_config import NetworkConfig, bridged
 from ..model.spec import Spec
 from ..sentences import say
-from . import leasing, sysctls
+from . import dnsconf, leasing, sysctls
 
-LEASE_SEC: Final = 3600
 START_SEC: Final = 30.0
 STOP_SEC: Final = 10.0
 """How long it may take to end when asked to; then it is killed."""
-NO_ROUTE: Final = "noroute"
-"""The tag of those that are not told a default route."""
 RELEASE_TRIES: Final = 20
 RELEASE_WAIT_SEC: Final = 0.05
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -43,72 +40,6 @@ _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 def directory(host: Host) -> Path:
     """Return where dnsmasq's files of the instance are."""
     return host.run_dir / "dnsmasq"
-
-
-def render(host: Host, configs: Sequence[NetworkConfig], user: str, *, ipv6: bool) -> str:
-    """Return the configuration file. Pure: made of validated names, numbers and addresses only.
-
-    ipv6: whether the host speaks it; dnsmasq does not start where it is to advertise routers and cannot.
-    """
-    here = directory(host)
-    lines = [
-        f"pid-file={here}/dnsmasq.pid",
-        f"user={user}",
-        "bind-dynamic",
-        # With a single interface dnsmasq binds its DHCP socket to that link. Sockets of several instances that are not
-        # bound to a link share port 67, and the kernel gives what a client sends to one of them by chance.
-        *(f"interface={host.bridge_name(config.number)}" for config in sorted(configs, key=lambda one: one.number)),
-        "except-interface=lo",
-        "no-hosts",
-        f"hostsdir={here}/names",
-        f"dhcp-hostsdir={here}/reservations",
-        f"dhcp-leasefile={here}/leases",
-        "dhcp-authoritative",
-        "dhcp-ignore-names",
-        "domain-needed",
-        "localise-queries",
-        f"domain={DOMAIN}",
-        f"local=/{DOMAIN}/",
-        "cache-size=1000",
-        "dns-forward-max=500",
-        "quiet-dhcp",
-        "quiet-dhcp6",
-        "quiet-ra",
-    ]
-    if ipv6 and any(config.ipv6 for config in configs):
-        lines.append("enable-ra")
-    for config in sorted(configs, key=lambda config: config.number):
-        tag = f"n{config.number}"
-        if config.ipv4:
-            network = ipaddress.IPv4Interface(config.ipv4).network
-            lines.append(f"dhcp-range=set:{tag},{network.network_address},static,{network.netmask},{LEASE_SEC}")
-        if ipv6 and config.ipv6:
-            subnet = ipaddress.IPv6Interface(config.ipv6).network
-            lines.append(f"dhcp-range=set:{tag},{subnet.network_address},static,slaac,64,{LEASE_SEC}")
-            lines.append(f"dhcp-option=tag:{tag},option6:dns-server,[{plain(config.ipv6)}]")
-            lines.append(f"dhcp-option=tag:{tag},option6:domain-search,{DOMAIN}")
-        lines.append(f"dhcp-option=tag:{tag},option:domain-search,{DOMAIN}")
-    # without a value: it is not told of any router
-    lines.append(f"dhcp-option=tag:{NO_ROUTE},option:router")
-    return "\n".join(lines) + "\n"
-
-
-def reservations(spec: Spec) -> str:
-    """Return the container's lines for dhcp-hostsdir. Pure."""
-    lines = []
-    for nic in bridged(spec):
-        addresses = [] if nic.ipv4_gateway else [f"set:{NO_ROUTE}"]
-        addresses += [plain(nic.ipv4)] if nic.ipv4 else []
-        addresses += [f"[{plain(nic.ipv6)}]"] if nic.ipv6 else []
-        # id:*: what a client calls itself does not matter; clones may still share a DUID
-        lines.append(",".join([nic.mac, "id:*", *addresses, spec.name]))
-    return "".join(f"{line}\n" for line in lines)
-
-
-def names(spec: Spec) -> str:
-    """Return the container's lines for hostsdir: its names from the moment it exists, running or not. Pure."""
-    addresses = [plain(text) for nic in spec.nics for text in (nic.ipv4, nic.ipv6) if text]
-    return "".join(f"{address} {spec.name}.{DOMAIN} {spec.name}\n" for address in addresses)
 
 
 def ensure(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) -> None:
@@ -123,7 +54,7 @@ def ensure(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) 
     _make_directories(host)
     changed = _write_all(host, specs)
     _forget(host, registered(host) - {spec.id for spec in specs if spec.nics})
-    text = render(host, configs, user, ipv6=sysctls.has_ipv6())
+    text = dnsconf.render(host, directory(host), configs, user, ipv6=sysctls.has_ipv6())
     _write(directory(host) / "dnsmasq.conf", text)
     if pid := running(host, configuration=_digest(text)):
         if changed:
@@ -146,8 +77,8 @@ def register(host: Host, spec: Spec) -> None:
     with contextlib.suppress(FileNotFoundError):
         before = _reserved((here / "reservations" / spec.id).read_text())
         gone = {mac for mac, _address in before} - {nic.mac for nic in spec.nics}
-    changed = _write(here / "reservations" / spec.id, reservations(spec))
-    changed |= _write(here / "names" / spec.id, names(spec))
+    changed = _write(here / "reservations" / spec.id, dnsconf.reservations(spec))
+    changed |= _write(here / "names" / spec.id, dnsconf.names(spec))
     if changed:
         reload(host)
     if gone:
@@ -302,8 +233,8 @@ def _write_all(host: Host, specs: Iterable[Spec]) -> bool:
     known = {spec.id: spec for spec in specs if spec.nics}
     changed = False
     for spec in known.values():
-        changed |= _write(here / "reservations" / spec.id, reservations(spec))
-        changed |= _write(here / "names" / spec.id, names(spec))
+        changed |= _write(here / "reservations" / spec.id, dnsconf.reservations(spec))
+        changed |= _write(here / "names" / spec.id, dnsconf.names(spec))
     return changed
 
 
