@@ -85,7 +85,7 @@ def delete_image(actor: Actor, name: str, *, idempotency_key: str | None = None)
         queue.refuse_busy(image.operations.filter(status__in=Operation.UNFINISHED).first())
         users = list(image.containers.values_list("name", flat=True))
         if users:
-            raise InUse(say("%(n)s container(s) were made from %(name)s.", n=len(users), name=name), users=users)
+            raise InUse(say("Containers that were made from %(name)s: %(n)s.", n=len(users), name=name), users=users)
         return queue.insert(actor, "image-delete", found.host, idempotency_key, image=image)
 
     return queue.committed(actor, idempotency_key, make)
@@ -223,7 +223,7 @@ def _refuse_used(network: Network) -> None:
     if users:
         raise InUse(
             say(
-                "Subnets can be changed while no container is on the network: %(n)s container(s) are on %(name)s.",
+                "Subnets can be changed while no container is on the network: Containers on %(name)s: %(n)s.",
                 n=len(users),
                 name=network.name,
             ),
@@ -248,7 +248,7 @@ def delete_network(actor: Actor, name: str, *, idempotency_key: str | None = Non
         queue.refuse_busy(network.operations.filter(status__in=Operation.UNFINISHED).first())
         users = list(network.interfaces.values_list("container__name", flat=True).distinct())
         if users:
-            raise InUse(say("%(n)s container(s) are on %(name)s.", n=len(users), name=name), users=users)
+            raise InUse(say("Containers on %(name)s: %(n)s.", n=len(users), name=name), users=users)
         return queue.insert(
             actor, "network-delete", found.host, idempotency_key, network=network, project=found.project
         )

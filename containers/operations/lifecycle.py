@@ -82,7 +82,7 @@ def _now(job: Job, container: Container, action: str) -> Status:
     status = job.observe(container).status
     if status not in LIVE:
         raise InvalidTransition(
-            say("A container that is %(status)s cannot be asked to %(action)s.", status=status, action=action),
+            say("Not possible while the container is %(status)s: %(action)s.", status=status, action=action),
             status=str(status),
             action=action,
         )

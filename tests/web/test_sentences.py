@@ -43,7 +43,7 @@ def test_a_refusal_of_a_click_is_german(browser, row):
     assert answer.status_code == 409
     assert "Das passt nicht zu einem Container in diesem Zustand (läuft): Starten." in ascii_of(answer)
     english = browser.post("/containers/web-1/start", headers={"HX-Request": "true"})
-    assert "A container that is running cannot be asked to start." in ascii_of(english)
+    assert "Not possible while the container is running: start." in ascii_of(english)
 
 
 def ascii_of(answer) -> str:

@@ -108,7 +108,7 @@ def require_stopped(host: Host, container_id: str, action: str) -> None:
         raise NotFound("There is no such container on this host.")
     if alive(host, container_id):
         raise InvalidTransition(
-            say("Stop the container first: it cannot be asked to %(action)s while it runs.", action=action)
+            say("Stop the container first: %(action)s is not possible while it runs.", action=action)
         )
 
 

@@ -83,7 +83,7 @@ def after(status: Status, action: Action) -> Status:
         return TRANSITIONS[status, action]
     except KeyError:
         raise InvalidTransition(
-            say("A container that is %(status)s cannot be asked to %(action)s.", status=status, action=action),
+            say("Not possible while the container is %(status)s: %(action)s.", status=status, action=action),
             status=str(status),
             action=str(action),
         ) from None
