@@ -26,7 +26,7 @@ from ..kernel.tree_copy import copy_tree
 from ..model.spec import Spec
 from ..sentences import say
 from . import disks
-from .base import RootPlan
+from .root_plan import RootPlan
 from .stack import copy_root_attributes
 
 LAYERS_MAX: Final = 100
