@@ -17,7 +17,9 @@ document.body.addEventListener("htmx:afterSwap", (event) => {
   guard();
 });
 // an answer to what was clicked before a dialog was opened is none to the dialog
-document.body.addEventListener("boxroom:close", (event) => { if (dialog.open && dialog.contains(event.target)) dialog.close(); });
+document.body.addEventListener("boxroom:close", (event) => {
+  if (dialog.open && dialog.contains(event.target)) dialog.close();
+});
 document.body.addEventListener("boxroom:toast", (event) => toast(event.detail.level, event.detail.text));
 document.body.addEventListener("boxroom:changed", (event) => {
   for (const [kind, name] of Object.entries(event.detail)) {
@@ -32,7 +34,9 @@ document.body.addEventListener("htmx:sendError", () => toast("error", word("lost
 document.body.addEventListener("htmx:responseError", (event) => {
   if (!event.detail.xhr.getResponseHeader("HX-Trigger")) toast("error", word("lost"));
 });
-dialog?.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+dialog?.addEventListener("click", (event) => {
+  if (event.target === dialog) dialog.close();
+});
 
 // ---- what asks first, asks in the house's own dialog: hx-confirm, or data-confirm on a plain form
 document.body.addEventListener("htmx:confirm", (event) => {
@@ -44,7 +48,10 @@ document.addEventListener("submit", (event) => {
   const form = event.target;
   if (!form.dataset.confirm || form.dataset.confirmed) return;
   event.preventDefault();
-  askFor(form, form.dataset.confirm, () => { form.dataset.confirmed = "1"; form.requestSubmit(); });
+  askFor(form, form.dataset.confirm, () => {
+    form.dataset.confirmed = "1";
+    form.requestSubmit();
+  });
 });
 
 /** data-title and data-do of the element name the question and its button. */
@@ -57,7 +64,9 @@ function guard() {
   const field = dialog.querySelector("[data-must-equal]");
   if (!field) return;
   const button = dialog.querySelector("button[type=submit]");
-  const check = () => { button.disabled = field.value.trim() !== field.dataset.mustEqual; };
+  const check = () => {
+    button.disabled = field.value.trim() !== field.dataset.mustEqual;
+  };
   field.addEventListener("input", check);
   check();
 }
@@ -66,9 +75,18 @@ function guard() {
 document.body.addEventListener("htmx:beforeRequest", (event) => {
   const { act, doing } = event.target.dataset ?? {};
   if (!act || !doing) return;
-  for (const place of document.querySelectorAll(`#row-${CSS.escape(act)} .c-state, #container-head[data-name="${CSS.escape(act)}"] .head-name, #panel-body[data-name="${CSS.escape(act)}"] p`)) {
+  const name = CSS.escape(act);
+  const places = [
+    `#row-${name} .c-state`,
+    `#container-head[data-name="${name}"] .head-name`,
+    `#panel-body[data-name="${name}"] p`,
+  ];
+  for (const place of document.querySelectorAll(places.join())) {
     const state = place.querySelector(".state");
-    if (state) { state.className = "state state-working"; state.textContent = doing; }
+    if (state) {
+      state.className = "state state-working";
+      state.textContent = doing;
+    }
   }
 });
 
@@ -79,24 +97,38 @@ document.body.addEventListener("htmx:afterRequest", (event) => {
 });
 
 // ---- clicks
-document.addEventListener("click", (event) => {
-  const disabled = event.target.closest("[aria-disabled=true]");
-  if (disabled) { event.preventDefault(); event.stopPropagation(); if (disabled.title) toast("info", disabled.title); return; }
-  const copy = event.target.closest("[data-copy]");
-  if (copy) { copyText(copy.dataset.copy); return; }
-  if (event.target.closest("[data-close-dialog]")) dialog.close();
-  if (event.target.closest("[data-open-palette]")) openPalette();
-  const menu = event.target.closest("[data-toggle-menu]");
-  if (menu) menu.setAttribute("aria-expanded", String(document.getElementById("sidebar").classList.toggle("open")));
-  for (const open of document.querySelectorAll("details.menu[open]")) {
-    const chosen = event.target.closest(".menu-items .btn");
-    if (open.contains(chosen)) open.querySelector("summary").focus(); // where a dialog gives the focus back to
-    if (!open.contains(event.target) || chosen) open.open = false;
-  }
-}, true);
+document.addEventListener(
+  "click",
+  (event) => {
+    const disabled = event.target.closest("[aria-disabled=true]");
+    if (disabled) {
+      event.preventDefault();
+      event.stopPropagation();
+      if (disabled.title) toast("info", disabled.title);
+      return;
+    }
+    const copy = event.target.closest("[data-copy]");
+    if (copy) {
+      copyText(copy.dataset.copy);
+      return;
+    }
+    if (event.target.closest("[data-close-dialog]")) dialog.close();
+    if (event.target.closest("[data-open-palette]")) openPalette();
+    const menu = event.target.closest("[data-toggle-menu]");
+    if (menu) menu.setAttribute("aria-expanded", String(document.getElementById("sidebar").classList.toggle("open")));
+    for (const open of document.querySelectorAll("details.menu[open]")) {
+      const chosen = event.target.closest(".menu-items .btn");
+      if (open.contains(chosen)) open.querySelector("summary").focus(); // where a dialog gives the focus back to
+      if (!open.contains(event.target) || chosen) open.open = false;
+    }
+  },
+  true,
+);
 
 async function copyText(text) {
-  try { await navigator.clipboard.writeText(text); } catch {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
     const area = document.createElement("textarea");
     area.value = text;
     (dialog.open ? dialog : document.body).append(area);
@@ -137,22 +169,33 @@ document.addEventListener("keydown", (event) => {
     openPalette();
     return;
   }
-  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || document.querySelector("dialog[open]")) return;
-  if (event.key === "?") { document.getElementById("help").showModal(); event.preventDefault(); }
+  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || document.querySelector("dialog[open]"))
+    return;
+  if (event.key === "?") {
+    document.getElementById("help").showModal();
+    event.preventDefault();
+  }
   if (event.key === "/") {
     const search = document.getElementById("search");
-    if (search) { search.focus(); search.select(); event.preventDefault(); }
+    if (search) {
+      search.focus();
+      search.select();
+      event.preventDefault();
+    }
   }
   const head = document.getElementById("container-head");
   if (head && event.key === "c") head.querySelector("[data-verb=clone], [data-why=clone]")?.click();
-  if (head && event.key === "s") head.querySelector("[data-verb=start], [data-verb=stop], [data-why=start], [data-why=stop]")?.click();
+  if (head && event.key === "s")
+    head.querySelector("[data-verb=start], [data-verb=stop], [data-why=start], [data-why=stop]")?.click();
   if (head && event.key === "t") document.querySelector('.tabs a[href$="/terminal"]')?.click();
 });
 
 export function typing(target) {
   // a dialog that was just closed keeps the focus until the next frame
   if (target.closest?.("dialog:not([open])")) return false;
-  return target.closest?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable], .xterm") !== null;
+  return (
+    target.closest?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable], .xterm") !== null
+  );
 }
 
 // ---- times
@@ -179,7 +222,9 @@ function dot() {
 }
 dot();
 document.addEventListener("boxroom:morphed", dot);
-document.querySelectorAll(".log").forEach((log) => { log.scrollTop = log.scrollHeight; });
+document.querySelectorAll(".log").forEach((log) => {
+  log.scrollTop = log.scrollHeight;
+});
 
 // ---- the tab that is shown is in sight, on a phone too
 const tab = document.querySelector(".tabs [aria-current]");
@@ -187,7 +232,8 @@ if (tab) tab.parentElement.scrollLeft = tab.offsetLeft - (tab.parentElement.clie
 
 /** Do it when the page has been painted: what comes without being asked for makes nobody wait. */
 export function afterPaint(go) {
-  if (document.hidden) go(); // is not painted
+  if (document.hidden)
+    go(); // is not painted
   else requestAnimationFrame(() => setTimeout(go));
 }
 afterPaint(connect);

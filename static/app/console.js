@@ -4,7 +4,8 @@
     control sequences are left out. */
 const LINES = 5000;
 const ACK_BYTES = 32 * 1024;
-const SEQUENCE = /\x1b(?:\[([0-9:;<=>?]*)[ -/]*([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[ -/]*[0-OQ-WYZ\\`-~])/y;
+const SEQUENCE =
+  /\x1b(?:\[([0-9:;<=>?]*)[ -/]*([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[ -/]*[0-OQ-WYZ\\`-~])/y;
 const SEQUENCE_MAX = 4096;
 const RETRY_MS = [200, 500, 1500, 3000];
 const FINAL = new Set([4400, 4401, 4403, 4404]);
@@ -31,7 +32,9 @@ class Screen {
     this.lines = 0;
   }
 
-  bytes(data) { this.text(this.decoder.decode(data, { stream: true })); }
+  bytes(data) {
+    this.text(this.decoder.decode(data, { stream: true }));
+  }
 
   text(more) {
     const following = place.scrollTop + place.clientHeight > place.scrollHeight - 30;
@@ -56,10 +59,26 @@ class Screen {
   }
 
   put(character) {
-    if (character === "\n") { this.draw(true); this.line = null; this.cells = []; this.column = 0; return; }
-    if (character === "\r") { this.column = 0; return; }
-    if (character === "\b") { this.column = Math.max(0, this.column - 1); return; }
-    if (character === "\t") { do this.put(" "); while (this.column % 8); return; }
+    if (character === "\n") {
+      this.draw(true);
+      this.line = null;
+      this.cells = [];
+      this.column = 0;
+      return;
+    }
+    if (character === "\r") {
+      this.column = 0;
+      return;
+    }
+    if (character === "\b") {
+      this.column = Math.max(0, this.column - 1);
+      return;
+    }
+    if (character === "\t") {
+      do this.put(" ");
+      while (this.column % 8);
+      return;
+    }
     if (character < " " || character === "\x7f") return;
     this.cells[this.column] = [character, this.style];
     this.column += 1;
@@ -68,7 +87,8 @@ class Screen {
   control(final, parameters) {
     const number = parseInt(parameters, 10) || 0;
     if (final === "m") this.colour(parameters);
-    else if (final === "K" && number !== 1) this.cells.length = number === 2 ? 0 : Math.min(this.cells.length, this.column);
+    else if (final === "K" && number !== 1)
+      this.cells.length = number === 2 ? 0 : Math.min(this.cells.length, this.column);
     else if (final === "G") this.column = Math.max(0, number - 1) % 1000;
     else if (final === "C") this.column = Math.min(999, this.column + Math.max(1, number));
     else if (final === "D") this.column = Math.max(0, this.column - Math.max(1, number));
@@ -76,7 +96,10 @@ class Screen {
 
   colour(parameters) {
     const on = new Set(this.style.split(" ").filter(Boolean));
-    const only = (kind, name) => { for (const one of on) if (one.startsWith(kind)) on.delete(one); if (name) on.add(name); };
+    const only = (kind, name) => {
+      for (const one of on) if (one.startsWith(kind)) on.delete(one);
+      if (name) on.add(name);
+    };
     const codes = parameters.split(";").map(Number);
     for (let i = 0; i < codes.length; i += 1) {
       const code = codes[i];
@@ -98,10 +121,14 @@ class Screen {
       this.line = document.createElement("div");
       this.element.append(this.line);
       this.lines += 1;
-      while (this.lines > LINES) { this.element.firstChild.remove(); this.lines -= 1; }
+      while (this.lines > LINES) {
+        this.element.firstChild.remove();
+        this.lines -= 1;
+      }
     }
     const spans = [];
-    let text = "", style = "";
+    let text = "";
+    let style = "";
     const flush = () => {
       if (!text) return;
       if (style) spans.push(Object.assign(document.createElement("span"), { className: style, textContent: text }));
@@ -110,7 +137,10 @@ class Screen {
     };
     for (let i = 0; i < this.cells.length; i += 1) {
       const [character, own] = this.cells[i] ?? [" ", ""];
-      if (own !== style) { flush(); style = own; }
+      if (own !== style) {
+        flush();
+        style = own;
+      }
       text += character;
     }
     flush();
@@ -133,12 +163,18 @@ function connect() {
   own.onmessage = (event) => {
     if (own !== socket) return;
     if (typeof event.data === "string") {
-      if (JSON.parse(event.data).type === "opened") { screen.clear(); attempt = 0; }
+      if (JSON.parse(event.data).type === "opened") {
+        screen.clear();
+        attempt = 0;
+      }
       return;
     }
     screen.bytes(new Uint8Array(event.data));
     seen += event.data.byteLength;
-    if (seen >= ACK_BYTES || event.data.byteLength < 4096) { own.send(JSON.stringify({ type: "ack", bytes: seen })); seen = 0; }
+    if (seen >= ACK_BYTES || event.data.byteLength < 4096) {
+      own.send(JSON.stringify({ type: "ack", bytes: seen }));
+      seen = 0;
+    }
   };
   own.onclose = (event) => {
     if (own !== socket) return;
@@ -146,7 +182,9 @@ function connect() {
     if (state.dataset.live !== "1" || FINAL.has(event.code)) return;
     const delay = RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)];
     attempt += 1;
-    setTimeout(() => { if (!socket && state.dataset.live === "1") connect(); }, delay);
+    setTimeout(() => {
+      if (!socket && state.dataset.live === "1") connect();
+    }, delay);
   };
 }
 
@@ -154,7 +192,10 @@ function connect() {
 async function read() {
   const answer = await fetch(place.dataset.read).catch(() => null);
   if (state.dataset.live === "1") return;
-  if (!answer?.ok) { if (!place.childElementCount) place.textContent = place.dataset.lost; return; }
+  if (!answer?.ok) {
+    if (!place.childElementCount) place.textContent = place.dataset.lost;
+    return;
+  }
   const text = await answer.text();
   screen.clear();
   if (text) screen.text(text);
@@ -167,11 +208,25 @@ function follow() {
   if (now === run) return;
   run = now;
   attempt = 0;
-  if (state.dataset.live === "1") { if (!socket) connect(); }
-  else { const old = socket; socket = null; old?.close(); read(); }
+  if (state.dataset.live === "1") {
+    if (!socket) connect();
+  } else {
+    const old = socket;
+    socket = null;
+    old?.close();
+    read();
+  }
 }
 
-toEnd.addEventListener("click", () => { place.scrollTop = place.scrollHeight; place.focus(); });
-place.addEventListener("scroll", () => { toEnd.hidden = place.scrollTop + place.clientHeight > place.scrollHeight - 30; });
-document.addEventListener("boxroom:morphed", () => { state = document.getElementById("console-state"); follow(); });
+toEnd.addEventListener("click", () => {
+  place.scrollTop = place.scrollHeight;
+  place.focus();
+});
+place.addEventListener("scroll", () => {
+  toEnd.hidden = place.scrollTop + place.clientHeight > place.scrollHeight - 30;
+});
+document.addEventListener("boxroom:morphed", () => {
+  state = document.getElementById("console-state");
+  follow();
+});
 follow();

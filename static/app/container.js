@@ -14,12 +14,14 @@ document.addEventListener("boxroom:container", (event) => {
 // nobody tells a second time that it is gone
 document.addEventListener("boxroom:resync", async () => {
   const header = document.getElementById("container-head")?.dataset.refresh;
-  const answer = header && await fetch(header, { headers: { "HX-Request": "true" } }).catch(() => null);
+  const answer = header && (await fetch(header, { headers: { "HX-Request": "true" } }).catch(() => null));
   if (answer?.status === 404) leave("/containers/");
 });
 
 // ---- settings: a pencil on each row, one button that counts
-function form() { return document.querySelector("[data-settings]"); }
+function form() {
+  return document.querySelector("[data-settings]");
+}
 
 function open(setting, focus) {
   setting.classList.add("editing");
@@ -42,7 +44,8 @@ function close(setting) {
   for (const field of setting.querySelectorAll("[data-edit] [name]")) {
     field.disabled = true;
     if (field.type === "checkbox") field.checked = field.defaultChecked;
-    else if (field.tagName === "SELECT") field.value = [...field.options].find((o) => o.defaultSelected)?.value ?? field.options[0].value;
+    else if (field.tagName === "SELECT")
+      field.value = [...field.options].find((o) => o.defaultSelected)?.value ?? field.options[0].value;
     else if (field.type !== "hidden") field.value = field.defaultValue;
   }
   count();
@@ -73,10 +76,15 @@ document.addEventListener("click", (event) => {
   if (setting && event.target.closest("[data-undo]")) close(setting);
   if (event.target.closest?.("[data-discard]")) form().querySelectorAll(".editing").forEach(close);
 });
-document.addEventListener("input", (event) => { if (event.target.closest("[data-settings]")) count(); });
+document.addEventListener("input", (event) => {
+  if (event.target.closest("[data-settings]")) count();
+});
 document.addEventListener("keydown", (event) => {
   const setting = event.target.closest?.(".setting.editing");
-  if (setting && event.key === "Escape") { close(setting); setting.querySelector("[data-pencil]").focus(); }
+  if (setting && event.key === "Escape") {
+    close(setting);
+    setting.querySelector("[data-pencil]").focus();
+  }
 });
 // only what was changed is sent
 document.body.addEventListener("htmx:configRequest", (event) => {
@@ -90,16 +98,21 @@ document.body.addEventListener("htmx:configRequest", (event) => {
 // an error came back: the edits are put back where they were
 let kept = new Map();
 document.body.addEventListener("htmx:beforeRequest", (event) => {
-  if (event.target.matches("[data-settings]")) kept = new Map(changedFields().map((f) => [f.name, f.type === "checkbox" ? f.checked : f.value]));
+  if (event.target.matches("[data-settings]"))
+    kept = new Map(changedFields().map((f) => [f.name, f.type === "checkbox" ? f.checked : f.value]));
 });
 document.body.addEventListener("htmx:afterSwap", () => {
   const settings = form();
-  if (!settings?.querySelector("[data-error], .notice-error")) { if (settings) count(); return; }
+  if (!settings?.querySelector("[data-error], .notice-error")) {
+    if (settings) count();
+    return;
+  }
   for (const [field, value] of kept) {
     const input = settings.querySelector(`[data-input][name="${CSS.escape(field)}"]`);
     if (!input) continue;
     open(input.closest("[data-setting]"), false);
-    if (input.type === "checkbox") input.checked = value; else input.value = value;
+    if (input.type === "checkbox") input.checked = value;
+    else input.value = value;
   }
   settings.querySelector("[data-error]")?.closest("[data-setting]")?.querySelector("[data-input]")?.focus();
   count();
@@ -107,4 +120,6 @@ document.body.addEventListener("htmx:afterSwap", () => {
 document.body.addEventListener("boxroom:changed", (event) => {
   if ("settings" in event.detail && form()) form().querySelectorAll(".editing").forEach(close);
 });
-window.addEventListener("beforeunload", (event) => { if (form() && changedFields().length) event.preventDefault(); });
+window.addEventListener("beforeunload", (event) => {
+  if (form() && changedFields().length) event.preventDefault();
+});

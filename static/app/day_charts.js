@@ -27,12 +27,12 @@ function all() {
 
 /** The lines of a figure as shares of 100, each with what is said of one value. */
 function lines(figure) {
-  const of = figure.dataset.of ? day.series[figure.dataset.of] ?? [] : null;
+  const of = figure.dataset.of ? (day.series[figure.dataset.of] ?? []) : null;
   return figure.dataset.day.split(" ").map((column, index) => {
     const values = day.series[column] ?? [];
     return {
       colour: COLOURS[index],
-      values: values.map((value, at) => (value == null ? null : of ? (of[at] ? 100 * value / of[at] : null) : value)),
+      values: values.map((value, at) => (value == null ? null : of ? (of[at] ? (100 * value) / of[at] : null) : value)),
       exact: (at) => (column.endsWith("_bytes") && values[at] != null ? ` · ${bytes(values[at])}` : ""),
     };
   });
@@ -42,7 +42,8 @@ const percent = (value) => decimal(`${value < 10 ? value.toFixed(1) : Math.round
 
 function draw(figure, pointed = null) {
   const canvas = figure.querySelector("canvas");
-  const width = canvas.clientWidth, height = canvas.clientHeight;
+  const width = canvas.clientWidth;
+  const height = canvas.clientHeight;
   if (!day || !width) return;
   const scale = window.devicePixelRatio || 1;
   canvas.width = Math.round(width * scale);
@@ -54,7 +55,10 @@ function draw(figure, pointed = null) {
   pen.strokeStyle = colour("--chart-grid");
   for (const part of [0, 0.5, 1]) {
     const y = Math.round(part * (height - 1)) + 0.5;
-    pen.beginPath(); pen.moveTo(0, y); pen.lineTo(width, y); pen.stroke();
+    pen.beginPath();
+    pen.moveTo(0, y);
+    pen.lineTo(width, y);
+    pen.stroke();
   }
   const step = width / Math.max(1, day.count - 1);
   const found = lines(figure);
@@ -62,15 +66,18 @@ function draw(figure, pointed = null) {
     pen.strokeStyle = pen.fillStyle = colour(line.colour);
     pen.lineWidth = 1.5;
     for (const [first, last] of runs(line.values)) {
-      const y = (at) => height - 1 - Math.min(100, line.values[at]) / 100 * (height - 2);
+      const y = (at) => height - 1 - (Math.min(100, line.values[at]) / 100) * (height - 2);
       pen.beginPath();
       pen.moveTo(first * step, y(first));
       for (let at = first + 1; at <= last; at += 1) pen.lineTo(at * step, y(at));
       if (first === last) pen.lineTo(first * step + 2, y(first));
       pen.stroke();
       if (index) continue;
-      pen.lineTo(last * step, height); pen.lineTo(first * step, height);
-      pen.globalAlpha = 0.12; pen.fill(); pen.globalAlpha = 1;
+      pen.lineTo(last * step, height);
+      pen.lineTo(first * step, height);
+      pen.globalAlpha = 0.12;
+      pen.fill();
+      pen.globalAlpha = 1;
     }
   });
   const words = figure.querySelector("figcaption span");
@@ -81,8 +88,12 @@ function draw(figure, pointed = null) {
     return;
   }
   const at = Math.max(0, Math.min(day.count - 1, Math.round(pointed / step)));
-  pen.strokeStyle = colour("--muted"); pen.lineWidth = 1;
-  pen.beginPath(); pen.moveTo(at * step, 0); pen.lineTo(at * step, height); pen.stroke();
+  pen.strokeStyle = colour("--muted");
+  pen.lineWidth = 1;
+  pen.beginPath();
+  pen.moveTo(at * step, 0);
+  pen.lineTo(at * step, height);
+  pen.stroke();
   const values = found.map((line) => (line.values[at] == null ? "–" : percent(line.values[at]) + line.exact(at)));
   words.textContent = `${CLOCK.format(new Date((day.from + at * day.step_sec) * 1000))} · ${values.join(" / ")}`;
 }
@@ -93,7 +104,8 @@ function runs(values) {
   values.forEach((value, at) => {
     if (value == null) return;
     const last = found.at(-1);
-    if (last && last[1] === at - 1) last[1] = at; else found.push([at, at]);
+    if (last && last[1] === at - 1) last[1] = at;
+    else found.push([at, at]);
   });
   return found;
 }
@@ -109,5 +121,7 @@ document.addEventListener("pointerout", (event) => {
 document.addEventListener("boxroom:morphed", all);
 window.addEventListener("resize", all);
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
-setInterval(() => { if (!document.hidden) load(); }, EVERY_MS);
+setInterval(() => {
+  if (!document.hidden) load();
+}, EVERY_MS);
 load();

@@ -8,7 +8,10 @@ const lines = document.getElementById("editor-lines");
 const state = document.getElementById("edit-state");
 const conflict = document.getElementById("edit-conflict");
 // what the server wrote, not what is there now: somebody may have typed before this ran
-let saved = area?.defaultValue ?? "", etag = area?.dataset.etag ?? "", busy = false, counted = 0;
+let saved = area?.defaultValue ?? "",
+  etag = area?.dataset.etag ?? "",
+  busy = false,
+  counted = 0;
 
 function number() {
   const count = area.value.split("\n").length;
@@ -22,7 +25,14 @@ function number() {
 function show() {
   const changed = area.value !== saved;
   if (save) save.disabled = !changed || busy;
-  if (state) state.textContent = busy ? area.dataset.saving : changed ? area.dataset.changed : state.textContent === "" ? "" : area.dataset.saved;
+  if (state)
+    state.textContent = busy
+      ? area.dataset.saving
+      : changed
+        ? area.dataset.changed
+        : state.textContent === ""
+          ? ""
+          : area.dataset.saved;
 }
 
 async function write(match) {
@@ -31,9 +41,13 @@ async function write(match) {
   show();
   const text = area.value;
   const body = area.dataset.lineEnds === "crlf" ? text.replaceAll("\n", "\r\n") : text;
-  const headers = { "X-CSRFToken": document.querySelector("input[name=csrfmiddlewaretoken]").value, "Content-Type": "application/octet-stream" };
+  const headers = {
+    "X-CSRFToken": document.querySelector("input[name=csrfmiddlewaretoken]").value,
+    "Content-Type": "application/octet-stream",
+  };
   if (match) headers["If-Match"] = `"${match}"`;
-  const url = `/api/v1/containers/${area.dataset.container}/files/content?path=${encodeURIComponent(area.dataset.path)}`;
+  const path = encodeURIComponent(area.dataset.path);
+  const url = `/api/v1/containers/${area.dataset.container}/files/content?path=${path}`;
   try {
     const answer = await fetch(url, { method: "PUT", body: new Blob([body]), headers });
     const data = await answer.json().catch(() => ({}));
@@ -58,9 +72,16 @@ async function write(match) {
 /** A tab at the caret, or the selected lines one step in or out; by what a person could undo again. */
 function indent(out) {
   const { selectionStart: from, selectionEnd: to, value } = area;
-  if (from === to && !out) { document.execCommand("insertText", false, "\t"); return; }
-  const start = value.lastIndexOf("\n", from - 1) + 1, chosen = value.slice(start, to);
-  const moved = chosen.split("\n").map((line) => (out ? line.replace(/^(\t| {1,4})/, "") : line && `\t${line}`)).join("\n");
+  if (from === to && !out) {
+    document.execCommand("insertText", false, "\t");
+    return;
+  }
+  const start = value.lastIndexOf("\n", from - 1) + 1;
+  const chosen = value.slice(start, to);
+  const moved = chosen
+    .split("\n")
+    .map((line) => (out ? line.replace(/^(\t| {1,4})/, "") : line && `\t${line}`))
+    .join("\n");
   if (moved === chosen) return;
   area.setSelectionRange(start, to);
   document.execCommand("insertText", false, moved);
@@ -70,12 +91,23 @@ function indent(out) {
 if (area) {
   number();
   show();
-  area.addEventListener("input", () => { number(); show(); });
-  area.addEventListener("scroll", () => { lines.scrollTop = area.scrollTop; });
+  area.addEventListener("input", () => {
+    number();
+    show();
+  });
+  area.addEventListener("scroll", () => {
+    lines.scrollTop = area.scrollTop;
+  });
   let leave = false; // Escape lets the next Tab leave the text, for who has no mouse
   area.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") { leave = true; return; }
-    if (event.key === "Tab" && !leave && !area.readOnly && !event.ctrlKey && !event.altKey) { event.preventDefault(); indent(event.shiftKey); }
+    if (event.key === "Escape") {
+      leave = true;
+      return;
+    }
+    if (event.key === "Tab" && !leave && !area.readOnly && !event.ctrlKey && !event.altKey) {
+      event.preventDefault();
+      indent(event.shiftKey);
+    }
     if (event.key !== "Shift") leave = false;
   });
   document.addEventListener("keydown", (event) => {
@@ -86,6 +118,11 @@ if (area) {
   });
   save?.addEventListener("click", () => write(etag));
   document.getElementById("edit-overwrite")?.addEventListener("click", () => write(""));
-  document.getElementById("edit-reload")?.addEventListener("click", () => { saved = area.value; location.reload(); });
-  window.addEventListener("beforeunload", (event) => { if (area.value !== saved) event.preventDefault(); });
+  document.getElementById("edit-reload")?.addEventListener("click", () => {
+    saved = area.value;
+    location.reload();
+  });
+  window.addEventListener("beforeunload", (event) => {
+    if (area.value !== saved) event.preventDefault();
+  });
 }

@@ -24,7 +24,10 @@ export function connect() {
   };
   socket.onmessage = (message) => take(JSON.parse(message.data));
   socket.onclose = (event) => {
-    if (event.code === 4401) { leave(); return; }
+    if (event.code === 4401) {
+      leave();
+      return;
+    }
     lostAt ||= Date.now();
     attempt += 1;
     if (attempt > 2) document.getElementById("connection").hidden = false;
@@ -39,13 +42,19 @@ function catchUp() {
 }
 
 function take(event) {
-  if (event.type === "resync") { catchUp(); return; }
+  if (event.type === "resync") {
+    catchUp();
+    return;
+  }
   if (event.type?.startsWith("container.")) changed("container", event.name, event.type === "container.deleted");
   if (event.type === "operation.changed") {
     refresh("operation", `operation:${event.id}`);
     if (event.container) changed("container", event.container, false);
     else refresh("image", "network");
-    if (finished.has(event.status) && !ended.has(event.id)) { ended.add(event.id); tellSoon(); }
+    if (finished.has(event.status) && !ended.has(event.id)) {
+      ended.add(event.id);
+      tellSoon();
+    }
   }
   if (event.type?.startsWith("image.") || event.type?.startsWith("network.")) refresh(event.type.split(".")[0]);
 }
@@ -66,29 +75,41 @@ function tellSoon() {
     const fresh = [...ended].filter((id) => !told.has(id));
     fresh.forEach((id) => told.add(id));
     if (!fresh.length || document.hidden) return;
-    const answer = await fetch(`/operations/_ended?ids=${fresh.slice(-20).join(",")}`, { headers: { "HX-Request": "true" } }).catch(() => null);
+    const answer = await fetch(`/operations/_ended?ids=${fresh.slice(-20).join(",")}`, {
+      headers: { "HX-Request": "true" },
+    }).catch(() => null);
     if (!answer?.ok) return;
     const { items } = await answer.json();
     items.slice(0, 3).forEach((item) => toast(item.level, item.text, item.href));
   }, 400);
 }
 
-// ---- a page is left once: two ways at a time break each other off, and the later one is not always the one somebody chose
+// ---- a page is left once: two ways at a time break each other off, and the later one is not always the one that
+// somebody chose
 let left = { at: -Infinity, to: null };
-const leaving = (to) => { left = { at: performance.now(), to }; };
+const leaving = (to) => {
+  left = { at: performance.now(), to };
+};
 
 /** Go to another page, or load this one anew, because of what was told. Where the page is being left already, that goes
  *  before; should it come to nothing, as a download does, this is done then. */
 export function leave(to = "") {
   const rest = left.at + LEAVING_MS - performance.now();
   if (to === left.to) return;
-  if (rest > 0) { setTimeout(leave, rest, to); return; }
+  if (rest > 0) {
+    setTimeout(leave, rest, to);
+    return;
+  }
   leaving(to);
   if (to) location.assign(to);
   else location.reload();
 }
-addEventListener("beforeunload", () => { if (left.at + LEAVING_MS < performance.now()) leaving(null); });
-addEventListener("pageshow", (event) => { if (event.persisted) left = { at: -Infinity, to: null }; });
+addEventListener("beforeunload", () => {
+  if (left.at + LEAVING_MS < performance.now()) leaving(null);
+});
+addEventListener("pageshow", (event) => {
+  if (event.persisted) left = { at: -Infinity, to: null };
+});
 document.body.addEventListener("htmx:beforeOnLoad", (event) => {
   const to = event.detail.xhr.getResponseHeader("HX-Redirect");
   if (to && to === left.to) event.preventDefault();

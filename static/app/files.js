@@ -26,8 +26,13 @@ async function one(file, directory) {
     const named = await call("GET", `/containers/${place.dataset.files}/files?${query}`, undefined, row.signal);
     const there = named.items.some((item) => item.path === path);
     if (there) {
-      const choice = await question(say("existsTitle", file.name), say("exists", file.name), [["replace", say("replace"), "btn-danger"]]);
-      if (!choice) { row.remove(); return; }
+      const choice = await question(say("existsTitle", file.name), say("exists", file.name), [
+        ["replace", say("replace"), "btn-danger"],
+      ]);
+      if (!choice) {
+        row.remove();
+        return;
+      }
     }
     await write(file, path, there, told, row.signal);
     row.ready(say("ready"));
@@ -44,7 +49,11 @@ function work() {
     working += 1;
     busy.count += 1;
     const [file, directory] = waiting.shift();
-    one(file, directory).finally(() => { working -= 1; busy.count -= 1; work(); });
+    one(file, directory).finally(() => {
+      working -= 1;
+      busy.count -= 1;
+      work();
+    });
   }
 }
 
@@ -54,17 +63,33 @@ function take(list) {
 }
 
 document.querySelector("[data-choose-files]")?.addEventListener("click", () => input.click());
-input?.addEventListener("change", () => { take(input.files); input.value = ""; });
+input?.addEventListener("change", () => {
+  take(input.files);
+  input.value = "";
+});
 document.querySelector("[data-choose-folder]")?.addEventListener("click", () => folder.click());
-folder?.addEventListener("change", () => { takeChosen([...folder.files]); folder.value = ""; });
+folder?.addEventListener("change", () => {
+  takeChosen([...folder.files]);
+  folder.value = "";
+});
 
 if (place && "changes" in place.dataset) {
   let depth = 0;
   const files = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
   place.dataset.drop = say("drop");
-  place.addEventListener("dragenter", (event) => { if (files(event)) { depth += 1; place.classList.add("dropping"); } });
-  place.addEventListener("dragleave", () => { depth = Math.max(0, depth - 1); if (!depth) place.classList.remove("dropping"); });
-  place.addEventListener("dragover", (event) => { if (files(event)) event.preventDefault(); });
+  place.addEventListener("dragenter", (event) => {
+    if (files(event)) {
+      depth += 1;
+      place.classList.add("dropping");
+    }
+  });
+  place.addEventListener("dragleave", () => {
+    depth = Math.max(0, depth - 1);
+    if (!depth) place.classList.remove("dropping");
+  });
+  place.addEventListener("dragover", (event) => {
+    if (files(event)) event.preventDefault();
+  });
   place.addEventListener("drop", (event) => {
     if (!files(event)) return;
     event.preventDefault();
@@ -76,4 +101,6 @@ if (place && "changes" in place.dataset) {
     for (const [entry] of items) if (entry?.isDirectory) takeDropped(entry);
   });
 }
-window.addEventListener("beforeunload", (event) => { if (busy.count) event.preventDefault(); });
+window.addEventListener("beforeunload", (event) => {
+  if (busy.count) event.preventDefault();
+});

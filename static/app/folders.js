@@ -1,4 +1,5 @@
-/** A whole folder into a container: its directories are made, and its files sent; what is there already is asked about once. */
+/** A whole folder into a container: its directories are made, and its files sent; what is there already is asked about
+ *  once. */
 import { refresh } from "./refresh.js";
 import { AT_ONCE, abandon, busy, call, escaped, inside, line, place, question, reason, say, write } from "./sending.js";
 import { toast } from "./toasts.js";
@@ -16,7 +17,12 @@ export function takeChosen(files) {
 /** A folder that was dropped, empty directories too. */
 export async function takeDropped(entry) {
   const found = [];
-  try { await walk(entry, [entry.name], found); } catch (error) { toast("error", `${entry.name}: ${error.message}`); return; }
+  try {
+    await walk(entry, [entry.name], found);
+  } catch (error) {
+    toast("error", `${entry.name}: ${error.message}`);
+    return;
+  }
   tree(found);
 }
 
@@ -36,10 +42,16 @@ async function walk(entry, parts, found) {
 
 /** found: [{parts: names from the folder's own, file: null for a directory}]. */
 async function tree(found) {
-  const top = found[0].parts[0], directory = document.getElementById("files").dataset.path;
+  const top = found[0].parts[0];
+  const directory = document.getElementById("files").dataset.path;
   const at = (parts) => inside(directory, ...parts.map(escaped));
-  const files = found.filter((one) => one.file).map(({ parts, file }) => ({ file, path: at(parts), above: at(parts.slice(0, -1)), name: parts.join("/") }));
-  const row = line(`${top}/`, () => { for (const { file, path } of files) abandon(file, path); refresh(`files:${place.dataset.files}`); });
+  const files = found
+    .filter((one) => one.file)
+    .map(({ parts, file }) => ({ file, path: at(parts), above: at(parts.slice(0, -1)), name: parts.join("/") }));
+  const row = line(`${top}/`, () => {
+    for (const { file, path } of files) abandon(file, path);
+    refresh(`files:${place.dataset.files}`);
+  });
   busy.count += 1;
   try {
     const within = lister(row);
@@ -47,9 +59,14 @@ async function tree(found) {
     const there = await present(files, old, within);
     let left = files;
     if (there.size) {
-      const choice = await question(say("existsTitle", `${top}/`), say("existSome", there.size, files.length),
-        [["leave", say("skip"), ""], ["replace", say("replace"), "btn-danger"]]);
-      if (!choice) { row.remove(); return; }
+      const choice = await question(say("existsTitle", `${top}/`), say("existSome", there.size, files.length), [
+        ["leave", say("skip"), ""],
+        ["replace", say("replace"), "btn-danger"],
+      ]);
+      if (!choice) {
+        row.remove();
+        return;
+      }
       if (choice === "leave") left = files.filter(({ path }) => !there.has(path));
     }
     const failed = await all(left, there, row);
@@ -74,7 +91,9 @@ function lister(row) {
   return async (directory) => {
     if (!known.has(directory)) {
       const paths = new Set();
-      for (let next = `/containers/${place.dataset.files}/files?${new URLSearchParams({ path: directory, limit: "1000" })}`; next;) {
+      const query = new URLSearchParams({ path: directory, limit: "1000" });
+      let next = `/containers/${place.dataset.files}/files?${query}`;
+      while (next) {
         const page = await call("GET", next, undefined, row.signal);
         for (const item of page.items) paths.add(item.path);
         next = page.next?.replace("/api/v1", "") ?? null;
@@ -89,9 +108,11 @@ function lister(row) {
 async function directories(found, base, at, within, row) {
   const wanted = new Map();
   for (const { parts, file } of found) {
-    for (let depth = 1; depth <= parts.length - (file ? 1 : 0); depth += 1) wanted.set(at(parts.slice(0, depth)), depth);
+    for (let depth = 1; depth <= parts.length - (file ? 1 : 0); depth += 1)
+      wanted.set(at(parts.slice(0, depth)), depth);
   }
-  const old = new Set([base]), paths = [...wanted.keys()].sort((one, other) => wanted.get(one) - wanted.get(other));
+  const old = new Set([base]);
+  const paths = [...wanted.keys()].sort((one, other) => wanted.get(one) - wanted.get(other));
   for (const [number, path] of paths.entries()) {
     row.tell(number, paths.length, say("directories", number + 1, paths.length));
     const above = path.slice(0, path.lastIndexOf("/")) || "/";
@@ -110,9 +131,12 @@ async function present(files, old, within) {
 
 /** Send files, a few at once; returns what went wrong. Ends early where the others would fail, too. */
 async function all(files, there, row) {
-  const failed = [], offsets = new Map(), waiting = [...files];
+  const failed = [];
+  const offsets = new Map();
+  const waiting = [...files];
   const size = files.reduce((sum, { file }) => sum + file.size, 0);
-  let done = 0, over = false;
+  let done = 0;
+  let over = false;
   const told = () => {
     const sent = [...offsets.values()].reduce((sum, offset) => sum + offset, 0);
     row.tell(sent + done, size + files.length, say("sent", done, files.length, `${bytes(sent)} / ${bytes(size)}`));
@@ -122,7 +146,16 @@ async function all(files, there, row) {
       const { file, path, name } = waiting.shift();
       try {
         if (file.size > Number(place.dataset.most)) throw new Error(say("tooLarge", bytes(Number(place.dataset.most))));
-        await write(file, path, there.has(path), (offset) => { offsets.set(path, offset); told(); }, row.signal);
+        await write(
+          file,
+          path,
+          there.has(path),
+          (offset) => {
+            offsets.set(path, offset);
+            told();
+          },
+          row.signal,
+        );
       } catch (error) {
         if (row.signal.aborted) return;
         failed.push(`${name}: ${reason(error)}`);

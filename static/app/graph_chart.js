@@ -15,25 +15,36 @@ function faded(value, alpha) {
   const canvas = document.createElement("canvas").getContext("2d");
   canvas.fillStyle = value;
   const hex = canvas.fillStyle;
-  return hex.startsWith("#") ? `${hex}${Math.round(alpha * 255).toString(16).padStart(2, "0")}` : hex;
+  return hex.startsWith("#")
+    ? `${hex}${Math.round(alpha * 255)
+        .toString(16)
+        .padStart(2, "0")}`
+    : hex;
 }
 
 const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const MONTH = new Intl.DateTimeFormat(undefined, { month: "short", year: "numeric" });
 const MINUTE = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const SECOND = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const SECOND = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+});
 
 /** The words of one mark of the time axis; step: seconds between marks. A new day says its date. */
 function moment(at, step) {
   const date = new Date(at * 1000);
   if (step >= 28 * 86400) return MONTH.format(date);
-  if (step >= 86400 || (date.getHours() === 0 && date.getMinutes() === 0 && date.getSeconds() === 0)) return DAY.format(date);
+  if (step >= 86400 || (date.getHours() === 0 && date.getMinutes() === 0 && date.getSeconds() === 0))
+    return DAY.format(date);
   return (step < 60 ? SECOND : MINUTE).format(date);
 }
 
 export class Chart {
   /** spec: {title, lines: [{column, label, colour, faint?}], limit?: column, limitLabel, format, shares?, bytes?}.
-   *  zoomed: called with (from, to) when somebody drags over a part. hovered: with the time below the cursor, or null. */
+   *  zoomed: called with (from, to) when somebody drags over a part. hovered: with the time below the cursor, or
+   *  null. */
   constructor(parent, spec, zoomed, hovered) {
     this.spec = spec;
     this.zoomed = zoomed;
@@ -54,7 +65,10 @@ export class Chart {
     this.root.append(head, this.place);
     parent.append(this.root);
     this.cells = new Map();
-    for (const line of [...spec.lines.filter((each) => !each.faint), ...(spec.limit ? [{ column: spec.limit, label: spec.limitLabel, colour: "--error", limit: true }] : [])]) {
+    for (const line of [
+      ...spec.lines.filter((each) => !each.faint),
+      ...(spec.limit ? [{ column: spec.limit, label: spec.limitLabel, colour: "--error", limit: true }] : []),
+    ]) {
       const term = document.createElement("dt");
       const value = document.createElement("dd");
       term.textContent = line.label;
@@ -73,7 +87,10 @@ export class Chart {
   /** data: {times, series, from, to, events, cpus}. The plot is made at the first call and after rebuild(). */
   show(data) {
     this.data = data;
-    const rows = [data.times, ...this.columns().map((column) => data.series[column] ?? new Array(data.times.length).fill(null))];
+    const rows = [
+      data.times,
+      ...this.columns().map((column) => data.series[column] ?? new Array(data.times.length).fill(null)),
+    ];
     if (!this.plot) this.plot = new uPlot(this.options(), rows, this.place);
     else this.plot.setData(rows, false);
     this.plot.batch(() => {
@@ -113,7 +130,12 @@ export class Chart {
   options() {
     const spec = this.spec;
     const grid = { stroke: colour("--chart-grid"), width: 1 };
-    const axis = { stroke: colour("--muted"), grid, ticks: { show: false }, font: `11px ${getComputedStyle(document.body).fontFamily}` };
+    const axis = {
+      stroke: colour("--muted"),
+      grid,
+      ticks: { show: false },
+      font: `11px ${getComputedStyle(document.body).fontFamily}`,
+    };
     const series = spec.lines.map((line) => ({
       label: line.label,
       stroke: line.faint ? faded(colour(line.colour), 0.35) : colour(line.colour),
@@ -122,19 +144,45 @@ export class Chart {
       points: { show: false },
       spanGaps: false,
     }));
-    if (spec.limit) series.push({ label: spec.limitLabel, stroke: colour("--error"), width: 1, dash: [5, 4], points: { show: false } });
+    if (spec.limit)
+      series.push({
+        label: spec.limitLabel,
+        stroke: colour("--error"),
+        width: 1,
+        dash: [5, 4],
+        points: { show: false },
+      });
     return {
       width: this.place.clientWidth || 600,
       height: HEIGHT,
       pxAlign: 0,
       legend: { show: false },
       padding: [8, 8, 0, 0],
-      cursor: { y: false, sync: { key: KEY, setSeries: false }, drag: { x: true, y: false, setScale: false }, points: { size: 5 } },
+      cursor: {
+        y: false,
+        sync: { key: KEY, setSeries: false },
+        drag: { x: true, y: false, setScale: false },
+        points: { size: 5 },
+      },
       scales: { x: { time: true, auto: false }, y: { auto: false } },
-      axes: [{ ...axis, size: 26, values: (_plot, marks, _axis, _space, step) => marks.map((at) => moment(at, step)) }, { ...axis, size: 68, values: (_plot, marks) => marks.map(spec.format), ...(spec.bytes ? { incrs: BYTE_STEPS } : {}), ...(spec.whole ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] } : {}) }],
+      axes: [
+        { ...axis, size: 26, values: (_plot, marks, _axis, _space, step) => marks.map((at) => moment(at, step)) },
+        {
+          ...axis,
+          size: 68,
+          values: (_plot, marks) => marks.map(spec.format),
+          ...(spec.bytes ? { incrs: BYTE_STEPS } : {}),
+          ...(spec.whole ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] } : {}),
+        },
+      ],
       series: [{}, ...series],
       hooks: {
-        setCursor: [(plot) => { this.say(plot.cursor.idx); this.hovered(this.data.times[plot.cursor.idx] ?? null); }],
+        setCursor: [
+          (plot) => {
+            this.say(plot.cursor.idx);
+            this.hovered(this.data.times[plot.cursor.idx] ?? null);
+          },
+        ],
         setSelect: [(plot) => this.select(plot)],
         draw: [(plot) => this.drawEvents(plot)],
       },
@@ -144,7 +192,8 @@ export class Chart {
   select(plot) {
     const { left, width } = plot.select;
     if (width < 6) return;
-    const from = plot.posToVal(left, "x"), to = plot.posToVal(left + width, "x");
+    const from = plot.posToVal(left, "x");
+    const to = plot.posToVal(left + width, "x");
     plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
     this.zoomed(from, to);
   }
@@ -189,7 +238,8 @@ export class Chart {
     for (const [column, cell] of this.cells) {
       const value = series[column]?.[at];
       let text = value == null ? "–" : this.spec.format(value);
-      if (column === this.spec.lines[0].column && value != null) text += this.spec.share?.(value, series[this.spec.limit]?.[at], cpus) ?? "";
+      if (column === this.spec.lines[0].column && value != null)
+        text += this.spec.share?.(value, series[this.spec.limit]?.[at], cpus) ?? "";
       if (cell.textContent !== text) cell.textContent = text;
       const hidden = column === this.spec.limit && value == null;
       cell.hidden = hidden;

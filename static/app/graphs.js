@@ -6,7 +6,15 @@ import { Chart } from "./graph_chart.js";
 import { heard, moved, now } from "./host_clock.js";
 import { bytes, decimal } from "./text.js";
 
-const RANGES = { "15min": 900, "1h": 3600, "6h": 21600, "1d": 86400, "7d": 7 * 86400, "30d": 30 * 86400, "1y": 365 * 86400 };
+const RANGES = {
+  "15min": 900,
+  "1h": 3600,
+  "6h": 21600,
+  "1d": 86400,
+  "7d": 7 * 86400,
+  "30d": 30 * 86400,
+  "1y": 365 * 86400,
+};
 const DEFAULT = "1h";
 const LIVE_STEP_MAX_SEC = 10;
 const AGAIN_MS = 2000;
@@ -23,31 +31,101 @@ const cores = (value) => decimal(`${value < 10 ? value.toFixed(2).replace(/\.?0+
 function cpuShare(value, limit, cpus) {
   const parts = [];
   if (!name) return limitShare(value, limit || cpus);
-  if (limit) parts.push(word("ofLimit", "%s of the limit").replace("%s", percent(100 * value / limit)));
-  if (cpus) parts.push(word("ofHost", "%s of the host").replace("%s", percent(100 * value / cpus)));
+  if (limit) parts.push(word("ofLimit", "%s of the limit").replace("%s", percent((100 * value) / limit)));
+  if (cpus) parts.push(word("ofHost", "%s of the host").replace("%s", percent((100 * value) / cpus)));
   return parts.length ? ` · ${parts.join(" · ")}` : "";
 }
 
 function limitShare(value, limit) {
-  return limit ? ` · ${word(name ? "ofLimit" : "ofHost", "%s of the limit").replace("%s", percent(100 * value / limit))}` : "";
+  return limit
+    ? ` · ${word(name ? "ofLimit" : "ofHost", "%s of the limit").replace("%s", percent((100 * value) / limit))}`
+    : "";
 }
 
 const limitLabel = name ? word("limit", "Limit") : word("there", "There");
 const SPECS = [
-  { id: "cpu", title: word("cpu", "CPU"), format: cores, least: 0.05, limit: "cpu_limit_cores", limitAlways: true, share: cpuShare,
-    lines: [{ column: "cpu_cores", label: word("cores", "Cores"), colour: "--chart-cpu", fill: true }, { column: "cpu_cores_max", label: "", colour: "--chart-cpu", faint: true }] },
-  { id: "memory", title: word("memory", "Memory"), format: bytes, bytes: true, least: 2 ** 20, limit: "memory_limit_bytes", limitAlways: true, share: limitShare,
-    lines: [{ column: "memory_bytes", label: word("used", "Used"), colour: "--chart-memory", fill: true }, { column: "memory_bytes_max", label: "", colour: "--chart-memory", faint: true }, { column: "swap_bytes", label: word("swap", "Swap"), colour: "--chart-tx" }] },
-  { id: "network", title: word("network", "Network"), format: perSecond, bytes: true, least: 1024,
-    lines: [{ column: "network_rx_bytes_per_sec", label: word("received", "Received"), colour: "--chart-rx", fill: true }, { column: "network_tx_bytes_per_sec", label: word("sent", "Sent"), colour: "--chart-tx" }] },
-  { id: "disk", title: word("disk", "Disk"), format: perSecond, bytes: true, least: 1024,
-    lines: [{ column: "disk_read_bytes_per_sec", label: word("read", "Read"), colour: "--chart-rx", fill: true }, { column: "disk_write_bytes_per_sec", label: word("written", "Written"), colour: "--chart-tx" }] },
-  { id: "space", title: word("space", "Disk space"), format: bytes, bytes: true, least: 2 ** 20, limit: "disk_limit_bytes", share: limitShare,
-    lines: [{ column: "disk_used_bytes", label: word("used", "Used"), colour: "--chart-memory", fill: true }] },
-  { id: "processes", title: word("processes", "Processes"), format: (value) => String(Math.round(value)), whole: true, least: 5, limit: "pids_limit", share: limitShare,
-    lines: [{ column: "processes", label: word("processes", "Processes"), colour: "--chart-cpu", fill: true }] },
-  { id: "pressure", title: word("pressure", "Pressure (time spent waiting)"), format: percent, least: 1, optional: ["psi_cpu_pct", "psi_memory_pct", "psi_io_pct"],
-    lines: [{ column: "psi_cpu_pct", label: word("cpu", "CPU"), colour: "--chart-cpu" }, { column: "psi_memory_pct", label: word("memory", "Memory"), colour: "--chart-memory" }, { column: "psi_io_pct", label: word("disk", "Disk"), colour: "--chart-tx" }] },
+  {
+    id: "cpu",
+    title: word("cpu", "CPU"),
+    format: cores,
+    least: 0.05,
+    limit: "cpu_limit_cores",
+    limitAlways: true,
+    share: cpuShare,
+    lines: [
+      { column: "cpu_cores", label: word("cores", "Cores"), colour: "--chart-cpu", fill: true },
+      { column: "cpu_cores_max", label: "", colour: "--chart-cpu", faint: true },
+    ],
+  },
+  {
+    id: "memory",
+    title: word("memory", "Memory"),
+    format: bytes,
+    bytes: true,
+    least: 2 ** 20,
+    limit: "memory_limit_bytes",
+    limitAlways: true,
+    share: limitShare,
+    lines: [
+      { column: "memory_bytes", label: word("used", "Used"), colour: "--chart-memory", fill: true },
+      { column: "memory_bytes_max", label: "", colour: "--chart-memory", faint: true },
+      { column: "swap_bytes", label: word("swap", "Swap"), colour: "--chart-tx" },
+    ],
+  },
+  {
+    id: "network",
+    title: word("network", "Network"),
+    format: perSecond,
+    bytes: true,
+    least: 1024,
+    lines: [
+      { column: "network_rx_bytes_per_sec", label: word("received", "Received"), colour: "--chart-rx", fill: true },
+      { column: "network_tx_bytes_per_sec", label: word("sent", "Sent"), colour: "--chart-tx" },
+    ],
+  },
+  {
+    id: "disk",
+    title: word("disk", "Disk"),
+    format: perSecond,
+    bytes: true,
+    least: 1024,
+    lines: [
+      { column: "disk_read_bytes_per_sec", label: word("read", "Read"), colour: "--chart-rx", fill: true },
+      { column: "disk_write_bytes_per_sec", label: word("written", "Written"), colour: "--chart-tx" },
+    ],
+  },
+  {
+    id: "space",
+    title: word("space", "Disk space"),
+    format: bytes,
+    bytes: true,
+    least: 2 ** 20,
+    limit: "disk_limit_bytes",
+    share: limitShare,
+    lines: [{ column: "disk_used_bytes", label: word("used", "Used"), colour: "--chart-memory", fill: true }],
+  },
+  {
+    id: "processes",
+    title: word("processes", "Processes"),
+    format: (value) => String(Math.round(value)),
+    whole: true,
+    least: 5,
+    limit: "pids_limit",
+    share: limitShare,
+    lines: [{ column: "processes", label: word("processes", "Processes"), colour: "--chart-cpu", fill: true }],
+  },
+  {
+    id: "pressure",
+    title: word("pressure", "Pressure (time spent waiting)"),
+    format: percent,
+    least: 1,
+    optional: ["psi_cpu_pct", "psi_memory_pct", "psi_io_pct"],
+    lines: [
+      { column: "psi_cpu_pct", label: word("cpu", "CPU"), colour: "--chart-cpu" },
+      { column: "psi_memory_pct", label: word("memory", "Memory"), colour: "--chart-memory" },
+      { column: "psi_io_pct", label: word("disk", "Disk"), colour: "--chart-tx" },
+    ],
+  },
 ];
 
 /** What is shown: either a range that ends now, or a fixed part. */
@@ -60,7 +138,8 @@ let asked = 0;
 
 function fromAddress() {
   const query = new URLSearchParams(location.search);
-  const from = Number(query.get("from")), to = Number(query.get("to"));
+  const from = Number(query.get("from"));
+  const to = Number(query.get("to"));
   if (from > 0 && to > from) return { from, to };
   return { range: query.get("range") in RANGES ? query.get("range") : DEFAULT };
 }
@@ -71,7 +150,8 @@ function look(next, { push = true } = {}) {
     const query = view.range ? { range: view.range } : { from: Math.floor(view.from), to: Math.ceil(view.to) };
     history.pushState(null, "", `?${new URLSearchParams(query)}`);
   }
-  for (const button of bar.querySelectorAll("[data-range]")) button.setAttribute("aria-pressed", String(button.dataset.range === view.range));
+  for (const button of bar.querySelectorAll("[data-range]"))
+    button.setAttribute("aria-pressed", String(button.dataset.range === view.range));
   reset.hidden = Boolean(view.range);
   load();
 }
@@ -90,7 +170,10 @@ async function load() {
   const query = new URLSearchParams({ from: Math.floor(from), to: Math.ceil(to), points });
   let found;
   try {
-    const answer = await fetch(`${address}?${query}`, { signal: loading.signal, headers: { Accept: "application/json" } });
+    const answer = await fetch(`${address}?${query}`, {
+      signal: loading.signal,
+      headers: { Accept: "application/json" },
+    });
     if (heard(answer) && view.range) return load();
     if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).message ?? answer.statusText);
     found = await answer.json();
@@ -113,7 +196,16 @@ function take(found, from, to) {
   series.pids_limit = flat(limits.pids);
   series.disk_limit_bytes = flat(limits.disk_bytes);
   counted = 0;
-  data = { times, series, from, to, step: found.step_sec, cpus: found.cpus, limits, events: (found.events ?? []).map(marker) };
+  data = {
+    times,
+    series,
+    from,
+    to,
+    step: found.step_sec,
+    cpus: found.cpus,
+    limits,
+    events: (found.events ?? []).map(marker),
+  };
   const empty = !series.memory_bytes?.some((value) => value != null);
   tell(empty ? word("nothing", "Nothing was measured in this time: the container did not run.") : "");
   draw();
@@ -124,13 +216,19 @@ function marker(event) {
   const time = new Date(event.at * 1000).toLocaleString();
   const what = event.new ? `${event.old} → ${event.new}` : event.kind;
   const why = [event.reason, event.actor].filter(Boolean).join(", ");
-  return { at: event.at, kind: event.kind, colour: colours[event.kind] ?? colours[event.new] ?? "--muted", text: `${time}: ${what}${why ? ` (${why})` : ""}` };
+  return {
+    at: event.at,
+    kind: event.kind,
+    colour: colours[event.kind] ?? colours[event.new] ?? "--muted",
+    text: `${time}: ${what}${why ? ` (${why})` : ""}`,
+  };
 }
 
 function draw() {
   if (!data) return;
   for (const chart of charts) {
-    const wanted = !chart.spec.optional || chart.spec.optional.some((column) => data.series[column]?.some((value) => value != null));
+    const wanted =
+      !chart.spec.optional || chart.spec.optional.some((column) => data.series[column]?.some((value) => value != null));
     chart.root.hidden = !wanted;
     if (wanted) chart.show(data);
   }
@@ -148,8 +246,11 @@ function add(at, sample) {
     cpu_cores: sample.cpu_pct == null ? null : sample.cpu_pct / 100,
     cpu_cores_max: sample.cpu_pct == null ? null : sample.cpu_pct / 100,
     memory_bytes_max: sample.memory_bytes,
-    psi_cpu_pct: psi[0], psi_memory_pct: psi[1], psi_io_pct: psi[2],
-    pids_limit: data.limits.pids, disk_limit_bytes: data.limits.disk_bytes,
+    psi_cpu_pct: psi[0],
+    psi_memory_pct: psi[1],
+    psi_io_pct: psi[2],
+    pids_limit: data.limits.pids,
+    disk_limit_bytes: data.limits.disk_bytes,
   };
   const { times, series, step } = data;
   const begin = Math.floor(at / step) * step;
@@ -161,7 +262,8 @@ function add(at, sample) {
     push(begin, (column) => values[column] ?? null);
     counted = 1;
   } else {
-    for (const column of Object.keys(series)) series[column][times.length - 1] = merged(column, series[column].at(-1), values[column]);
+    for (const column of Object.keys(series))
+      series[column][times.length - 1] = merged(column, series[column].at(-1), values[column]);
     counted += 1;
   }
   const first = now() - RANGES[view.range];
@@ -199,7 +301,13 @@ function tell(text) {
 
 /** The host's sample as a container's: its limit is what there is. */
 function ofHost(sample) {
-  return sample && { ...sample, cpu_pct: sample.cpu_pct == null ? null : sample.cpu_pct * sample.cpus, cpu_limit_cores: sample.cpus };
+  return (
+    sample && {
+      ...sample,
+      cpu_pct: sample.cpu_pct == null ? null : sample.cpu_pct * sample.cpus,
+      cpu_limit_cores: sample.cpus,
+    }
+  );
 }
 
 /** Samples as they come; after a gap the history is read again. */
@@ -221,13 +329,17 @@ function connect() {
     const at = typeof message.at === "number" ? message.at : Date.parse(message.at) / 1000;
     if (moved(at)) return reload();
     if (sample) add(at, sample);
-    else { data.from = at - RANGES[view.range]; data.to = at; }
+    else {
+      data.from = at - RANGES[view.range];
+      data.to = at;
+    }
     requestAnimationFrame(draw);
   };
   socket.onclose = (event) => {
     lost = true;
     attempt += 1;
-    if (event.code !== 4401 && event.code !== 4403) setTimeout(connect, Math.min(500 * 2 ** attempt, attempt < 20 ? 2000 : 10000));
+    if (event.code !== 4401 && event.code !== 4403)
+      setTimeout(connect, Math.min(500 * 2 ** attempt, attempt < 20 ? 2000 : 10000));
   };
 }
 
@@ -243,7 +355,7 @@ function button(text, attributes, click) {
 
 function pan(direction) {
   const { from, to } = span();
-  const shift = (to - from) / 2 * direction;
+  const shift = ((to - from) / 2) * direction;
   const end = Math.min(to + shift, now());
   look({ from: end - (to - from), to: end });
 }
@@ -252,7 +364,9 @@ const bar = document.createElement("div");
 bar.className = "graph-bar";
 bar.setAttribute("role", "toolbar");
 for (const range of Object.keys(RANGES)) {
-  bar.append(button(word(`range${range}`, range.replace(/(\d+)/, "$1 ")), { "data-range": range }, () => look({ range })));
+  bar.append(
+    button(word(`range${range}`, range.replace(/(\d+)/, "$1 ")), { "data-range": range }, () => look({ range })),
+  );
 }
 const reset = button(word("reset", "Show the last hour"), { "data-reset": "" }, () => look({ range: DEFAULT }));
 bar.append(
@@ -263,20 +377,34 @@ bar.append(
 const clock = document.createElement("time");
 clock.className = "graph-time muted";
 bar.append(clock);
-const hovered = (at) => { clock.textContent = at == null ? "" : new Date(at * 1000).toLocaleString(); };
+const hovered = (at) => {
+  clock.textContent = at == null ? "" : new Date(at * 1000).toLocaleString();
+};
 const note = document.createElement("p");
 note.className = "graph-note muted";
 note.setAttribute("role", "status");
 note.hidden = true;
 root.replaceChildren(bar, note);
 const chosen = root.dataset.charts?.split(" ");
-const charts = SPECS.filter((spec) => !chosen || chosen.includes(spec.id)).map((spec) => new Chart(root, { ...spec, limitLabel }, (from, to) => { if (to - from >= 5) look({ from, to }); }, hovered));
+const charts = SPECS.filter((spec) => !chosen || chosen.includes(spec.id)).map(
+  (spec) =>
+    new Chart(
+      root,
+      { ...spec, limitLabel },
+      (from, to) => {
+        if (to - from >= 5) look({ from, to });
+      },
+      hovered,
+    ),
+);
 
 const repaint = () => charts.forEach((chart) => chart.rebuild());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 new MutationObserver(repaint).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
 addEventListener("popstate", () => look(fromAddress(), { push: false }));
-document.addEventListener("visibilitychange", () => { if (!document.hidden && view.range) load(); });
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && view.range) load();
+});
 // something happened to the container: its mark is in the history
 let again = null;
 document.addEventListener("boxroom:container", (event) => {

@@ -15,7 +15,11 @@ let all = false;
 let current = null;
 
 function start() {
-  afterPaint(() => { look(); listen(); draw(); });
+  afterPaint(() => {
+    look();
+    listen();
+    draw();
+  });
   const panel = document.getElementById("panel");
   current = new URLSearchParams(location.search).get("panel");
   if (!panel.hidden) mark();
@@ -37,13 +41,16 @@ function rowHeight() {
   return row ? row.getBoundingClientRect().height : narrow.matches ? 108 : 41;
 }
 
-function size(block, height) { block.querySelector("td").style.height = `${height}px`; }
+function size(block, height) {
+  block.querySelector("td").style.height = `${height}px`;
+}
 
 function crossed(entries) {
   for (const { target, isIntersecting, boundingClientRect } of entries) {
     const empty = target.classList.contains("gap");
     if (isIntersecting && empty) fill(target);
-    if (!isIntersecting && !empty && list().querySelectorAll("[data-block]").length > 3) clear(target, boundingClientRect.height);
+    if (!isIntersecting && !empty && list().querySelectorAll("[data-block]").length > 3)
+      clear(target, boundingClientRect.height);
   }
 }
 
@@ -90,7 +97,8 @@ async function ask(url, target) {
 
 function ready(place) {
   window.htmx?.process(place);
-  for (const box of place.querySelectorAll("[data-check]")) box.checked = all || chosen.has(box.closest("tr").dataset.name);
+  for (const box of place.querySelectorAll("[data-check]"))
+    box.checked = all || chosen.has(box.closest("tr").dataset.name);
   mark();
   listen();
   requestAnimationFrame(draw);
@@ -109,31 +117,51 @@ document.addEventListener("change", (event) => {
 const changed = new Set();
 let turn = Promise.resolve();
 /** Answers are put in one after the other: an older one must not undo what a newer one said. */
-const inTurn = (work) => { turn = turn.then(work, work); };
+const inTurn = (work) => {
+  turn = turn.then(work, work);
+};
 let timer = null;
 let again = null;
 document.addEventListener("boxroom:container", (event) => {
-  if (!list()) { inTurn(first); return; }
+  if (!list()) {
+    inTurn(first);
+    return;
+  }
   changed.add(event.detail.name);
-  timer ??= setTimeout(() => inTurn(async () => {
-    timer = null;
-    const names = [...changed];
-    changed.clear();
-    if (names.length > NAMES_MAX) { reload(); return; }
-    const query = new URLSearchParams(location.search);
-    query.set("names", names.join(","));
-    const html = await ask(`${list().dataset.rowsUrl}?${query}`);
-    if (!html) return;
-    const total = html.getElementById("chips")?.dataset.total;
-    takeChips(html);
-    if (total !== list().dataset.total) { reload(); return; }
-    for (const name of names) {
-      const row = document.getElementById(`row-${name}`);
-      const fresh = html.getElementById(`row-${name}`);
-      if (row && fresh) { keepCheck(row, fresh); morph(row, fresh); }
-      else if (row || (fresh && new URLSearchParams(location.search).get("status"))) { reload(); return; }
-    }
-  }), 60);
+  timer ??= setTimeout(
+    () =>
+      inTurn(async () => {
+        timer = null;
+        const names = [...changed];
+        changed.clear();
+        if (names.length > NAMES_MAX) {
+          reload();
+          return;
+        }
+        const query = new URLSearchParams(location.search);
+        query.set("names", names.join(","));
+        const html = await ask(`${list().dataset.rowsUrl}?${query}`);
+        if (!html) return;
+        const total = html.getElementById("chips")?.dataset.total;
+        takeChips(html);
+        if (total !== list().dataset.total) {
+          reload();
+          return;
+        }
+        for (const name of names) {
+          const row = document.getElementById(`row-${name}`);
+          const fresh = html.getElementById(`row-${name}`);
+          if (row && fresh) {
+            keepCheck(row, fresh);
+            morph(row, fresh);
+          } else if (row || (fresh && new URLSearchParams(location.search).get("status"))) {
+            reload();
+            return;
+          }
+        }
+      }),
+    60,
+  );
 });
 document.addEventListener("boxroom:resync", () => (list() ? reload() : inTurn(first)));
 
@@ -151,19 +179,23 @@ function keepCheck(row, fresh) {
 
 /** Take the whole list anew, with the blocks that are filled now. */
 function reload() {
-  again ??= setTimeout(() => inTurn(async () => {
-    again = null;
-    const query = new URLSearchParams(location.search);
-    const filled = [...list().querySelectorAll("[data-block]:not(.gap)")].map((block) => block.dataset.block);
-    query.set("blocks", filled.join(",") || "0,1");
-    const html = await ask(`${location.pathname}?${query}`, "list");
-    const fresh = html?.getElementById("list");
-    if (!fresh) return;
-    morph(list(), fresh);
-    takeChips(html);
-    look();
-    ready(list());
-  }), 120);
+  again ??= setTimeout(
+    () =>
+      inTurn(async () => {
+        again = null;
+        const query = new URLSearchParams(location.search);
+        const filled = [...list().querySelectorAll("[data-block]:not(.gap)")].map((block) => block.dataset.block);
+        query.set("blocks", filled.join(",") || "0,1");
+        const html = await ask(`${location.pathname}?${query}`, "list");
+        const fresh = html?.getElementById("list");
+        if (!fresh) return;
+        morph(list(), fresh);
+        takeChips(html);
+        look();
+        ready(list());
+      }),
+    120,
+  );
 }
 
 function takeChips(html) {
@@ -177,7 +209,14 @@ const search = document.getElementById("search");
 let searching = null;
 search?.addEventListener("input", () => {
   clearTimeout(searching);
-  searching = setTimeout(() => go((query) => { if (search.value) query.set("q", search.value); else query.delete("q"); }), 150);
+  searching = setTimeout(
+    () =>
+      go((query) => {
+        if (search.value) query.set("q", search.value);
+        else query.delete("q");
+      }),
+    150,
+  );
 });
 if (search && search.value !== search.defaultValue) search.dispatchEvent(new Event("input")); // typed before this ran
 document.querySelector("[data-filter]")?.addEventListener("submit", (event) => event.preventDefault());
@@ -185,7 +224,10 @@ document.addEventListener("click", (event) => {
   const chip = event.target.closest?.("[data-chip]");
   if (!chip || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
-  go((query) => { if (chip.dataset.chip) query.set("status", chip.dataset.chip); else query.delete("status"); });
+  go((query) => {
+    if (chip.dataset.chip) query.set("status", chip.dataset.chip);
+    else query.delete("status");
+  });
 });
 
 function go(change) {
@@ -208,8 +250,14 @@ function go(change) {
 const panel = document.getElementById("panel");
 document.addEventListener("click", (event) => {
   const more = event.target.closest?.("[data-open-panel]");
-  if (more) { open(more.dataset.openPanel); return; }
-  if (event.target.closest?.("[data-close-panel]")) { shut(); return; }
+  if (more) {
+    open(more.dataset.openPanel);
+    return;
+  }
+  if (event.target.closest?.("[data-close-panel]")) {
+    shut();
+    return;
+  }
   const row = event.target.closest?.("tr.row");
   if (row && !event.target.closest("a, button, input, label")) open(row.dataset.name);
 });
@@ -239,7 +287,8 @@ function shut() {
 
 function remember(name, value) {
   const query = new URLSearchParams(location.search);
-  if (value) query.set(name, value); else query.delete(name);
+  if (value) query.set(name, value);
+  else query.delete(name);
   history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}`);
 }
 
@@ -256,8 +305,15 @@ const bar = document.getElementById("bulk");
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-check]")) {
     const { name } = event.target.closest("tr").dataset;
-    if (all) { all = false; chosen.clear(); list().querySelectorAll("[data-check]:checked").forEach((box) => chosen.add(box.closest("tr").dataset.name)); }
-    if (event.target.checked) chosen.add(name); else chosen.delete(name);
+    if (all) {
+      all = false;
+      chosen.clear();
+      list()
+        .querySelectorAll("[data-check]:checked")
+        .forEach((box) => chosen.add(box.closest("tr").dataset.name));
+    }
+    if (event.target.checked) chosen.add(name);
+    else chosen.delete(name);
     showBar();
   }
   if (event.target.matches("[data-check-all]")) {
@@ -265,7 +321,8 @@ document.addEventListener("change", (event) => {
     for (const box of list().querySelectorAll("[data-check]")) {
       box.checked = event.target.checked;
       const { name } = box.closest("tr").dataset;
-      if (box.checked) chosen.add(name); else chosen.delete(name);
+      if (box.checked) chosen.add(name);
+      else chosen.delete(name);
     }
     if (!event.target.checked) chosen.clear();
     showBar();
@@ -273,7 +330,11 @@ document.addEventListener("change", (event) => {
 });
 document.addEventListener("click", (event) => {
   if (event.target.closest?.("[data-bulk-none]")) none();
-  if (event.target.closest?.("[data-bulk-all]")) { all = true; ready(list()); showBar(); }
+  if (event.target.closest?.("[data-bulk-all]")) {
+    all = true;
+    ready(list());
+    showBar();
+  }
   const button = event.target.closest?.("[data-bulk]");
   if (!button) return;
   const query = Object.fromEntries(new URLSearchParams(location.search));
@@ -281,12 +342,18 @@ document.addEventListener("click", (event) => {
   if (all) values.all = "1";
   window.htmx.ajax("POST", "/containers/_bulk", { target: "#dialog", swap: "innerHTML", values });
 });
-document.body.addEventListener("boxroom:close", (event) => { if (event.target.closest("#dialog")) none(); });
+document.body.addEventListener("boxroom:close", (event) => {
+  if (event.target.closest("#dialog")) none();
+});
 
 function none() {
   all = false;
   chosen.clear();
-  list()?.querySelectorAll("[data-check], [data-check-all]").forEach((box) => { box.checked = false; });
+  list()
+    ?.querySelectorAll("[data-check], [data-check-all]")
+    .forEach((box) => {
+      box.checked = false;
+    });
   showBar();
 }
 
@@ -311,18 +378,30 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (typing(event.target)) {
-    if (event.target === search && (event.key === "Enter" || event.key === "ArrowDown")) { search.blur(); step(1); event.preventDefault(); }
+    if (event.target === search && (event.key === "Enter" || event.key === "ArrowDown")) {
+      search.blur();
+      step(1);
+      event.preventDefault();
+    }
     return;
   }
   const row = current && document.getElementById(`row-${current}`);
   const press = (selector) => row?.querySelector(selector)?.click();
-  if (event.key === "j" || event.key === "ArrowDown") { step(1); event.preventDefault(); }
-  else if (event.key === "k" || event.key === "ArrowUp") { step(-1); event.preventDefault(); }
-  else if (event.key === "Enter" && row && !event.target.closest("a, button")) press(".c-name a");
+  if (event.key === "j" || event.key === "ArrowDown") {
+    step(1);
+    event.preventDefault();
+  } else if (event.key === "k" || event.key === "ArrowUp") {
+    step(-1);
+    event.preventDefault();
+  } else if (event.key === "Enter" && row && !event.target.closest("a, button")) press(".c-name a");
   else if (event.key === "s") press("[data-verb=start], [data-verb=stop], [data-why=start], [data-why=stop]");
-  else if (event.key === "t" && row) location.assign(`/containers/${current}/terminal`); // says why, where there is none to open
-  else if (event.key === "x") { const box = row?.querySelector("[data-check]"); if (box) box.click(); }
-  else if (event.key === "c" && row) window.htmx.ajax("GET", `/containers/${current}/_dialog/clone`, { target: "#dialog", swap: "innerHTML" });
+  else if (event.key === "t" && row)
+    location.assign(`/containers/${current}/terminal`); // says why, where there is none to open
+  else if (event.key === "x") {
+    const box = row?.querySelector("[data-check]");
+    if (box) box.click();
+  } else if (event.key === "c" && row)
+    window.htmx.ajax("GET", `/containers/${current}/_dialog/clone`, { target: "#dialog", swap: "innerHTML" });
 });
 
 function step(by) {

@@ -14,7 +14,10 @@ export async function openPalette() {
   input.value = "";
   show();
   const answer = await fetch(document.body.dataset.palette).catch(() => null);
-  if (answer?.ok) { ({ items } = await answer.json()); show(); }
+  if (answer?.ok) {
+    ({ items } = await answer.json());
+    show();
+  }
 }
 
 function show() {
@@ -57,7 +60,10 @@ function run(item) {
 }
 
 if (dialog) {
-  input.addEventListener("input", () => { at = 0; show(); });
+  input.addEventListener("input", () => {
+    at = 0;
+    show();
+  });
   input.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step && shown.length) {
@@ -65,7 +71,12 @@ if (dialog) {
       show();
       list.children[at]?.scrollIntoView({ block: "nearest" });
       event.preventDefault();
-    } else if (event.key === "Enter" && shown[at]) { event.preventDefault(); run(shown[at]); }
+    } else if (event.key === "Enter" && shown[at]) {
+      event.preventDefault();
+      run(shown[at]);
+    }
   });
-  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
 }

@@ -1,7 +1,8 @@
 /** Refreshes exactly the parts of the page whose object changed.
  *
  *  A part names its topics (data-topic="container:web-1 operation") and where its new HTML is (data-refresh);
- *  data-select picks a part out of a whole page, data-slow waits longer, data-keep-edits leaves a form alone that is being edited. */
+ *  data-select picks a part out of a whole page, data-slow waits longer, data-keep-edits leaves a form alone that is
+ *  being edited. */
 const AGAIN_MS = 500;
 const AGAIN_MAX_MS = 2000;
 const TRIES = 20;
@@ -9,7 +10,7 @@ const waiting = new Map();
 const running = new Set();
 const lastAt = new Map();
 
-/** Ask for every part with one of the topics to be refreshed; a topic "container" also stands for all container:NAME. */
+/** Ask for every part with one of the topics to be refreshed; "container" also stands for all container:NAME. */
 export function refresh(...topics) {
   for (const part of document.querySelectorAll("[data-topic]")) {
     const own = part.dataset.topic.split(" ");
@@ -30,10 +31,15 @@ function schedule(part) {
  *  tells of the same change twice. */
 async function take(url, failed = 0) {
   waiting.delete(url);
-  if (running.has(url)) { waiting.set(url, setTimeout(take, 50, url, failed)); return; }
+  if (running.has(url)) {
+    waiting.set(url, setTimeout(take, 50, url, failed));
+    return;
+  }
   running.add(url);
   lastAt.set(url, performance.now());
-  const came = await fetchParts(url).catch(() => false).finally(() => running.delete(url));
+  const came = await fetchParts(url)
+    .catch(() => false)
+    .finally(() => running.delete(url));
   if (came || waiting.has(url) || failed === TRIES) return;
   waiting.set(url, setTimeout(take, Math.min(AGAIN_MS * 2 ** failed, AGAIN_MAX_MS), url, failed + 1));
 }
@@ -41,7 +47,9 @@ async function take(url, failed = 0) {
 /** Returns whether there was an answer that counts, be it a refusal. */
 async function fetchParts(url) {
   if (!document.querySelector(`[data-refresh="${CSS.escape(url)}"]`)) return true;
-  const answer = await fetch(url, { headers: { "HX-Request": "true" }, signal: AbortSignal.timeout(30000) }).catch(() => null);
+  const answer = await fetch(url, { headers: { "HX-Request": "true" }, signal: AbortSignal.timeout(30000) }).catch(
+    () => null,
+  );
   if (!answer || answer.status >= 500) return false;
   if (!answer.ok) return true;
   const html = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -60,7 +68,13 @@ function edited(part) {
   return [...part.querySelectorAll("input, textarea, select")].some((field) => {
     if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
     if (field.tagName !== "SELECT") return field.type !== "hidden" && field.value !== field.defaultValue;
-    return field.selectedIndex !== Math.max(0, [...field.options].findIndex((option) => option.defaultSelected));
+    return (
+      field.selectedIndex !==
+      Math.max(
+        0,
+        [...field.options].findIndex((option) => option.defaultSelected),
+      )
+    );
   });
 }
 
@@ -80,13 +94,19 @@ export function morph(old, fresh) {
   const atEnd = log && log.scrollTop + log.clientHeight > log.scrollHeight - 30;
   const made = window.Idiomorph.morph(old, fresh, {
     morphStyle: "outerHTML",
-    ignoreActiveValue: document.activeElement?.matches("input, textarea, select"), // a button that was clicked does change
+    // a button that was clicked does change
+    ignoreActiveValue: document.activeElement?.matches("input, textarea, select"),
     callbacks: {
       beforeAttributeUpdated: (name, node, kind) => !(node.tagName === "DETAILS" && name === "open"),
       beforeNodeMorphed: (from, to) => {
         if (from.nodeType !== 1) return true;
         if (from.tagName === "CANVAS") return false;
-        if (from.dataset.stat && to.dataset?.stat === from.dataset.stat && from.dataset.container === to.dataset.container) return false;
+        if (
+          from.dataset.stat &&
+          to.dataset?.stat === from.dataset.stat &&
+          from.dataset.container === to.dataset.container
+        )
+          return false;
         return true;
       },
     },

@@ -4,7 +4,8 @@ import { ask } from "./ask.js";
 import { busy, call, escaped, inside, line, place, reason, say } from "./sending.js";
 import { toast } from "./toasts.js";
 
-const LINK_MAX = 7000, NAMES_SHOWN = 8;
+const LINK_MAX = 7000,
+  NAMES_SHOWN = 8;
 const bar = document.getElementById("files-bulk");
 const chosen = new Set();
 const rows = () => [...document.querySelectorAll("#files tr[data-file]")];
@@ -29,17 +30,26 @@ function sync() {
 }
 
 const shownNames = (paths) => {
-  const names = paths.slice(0, NAMES_SHOWN).map((path) => document.querySelector(`#files tr[data-file="${CSS.escape(path)}"] .file-name span`)?.textContent ?? nameOf(path));
+  const names = paths
+    .slice(0, NAMES_SHOWN)
+    .map(
+      (path) =>
+        document.querySelector(`#files tr[data-file="${CSS.escape(path)}"] .file-name span`)?.textContent ??
+        nameOf(path),
+    );
   return names.join(", ") + (paths.length > NAMES_SHOWN ? ` ${say("more", paths.length - NAMES_SHOWN)}` : "");
 };
 
 /** Do something to one after the other, and say how far it is and what went wrong. */
 async function each(paths, words, act) {
-  const row = line(words), failed = [];
+  const row = line(words);
+  const failed = [];
   busy.count += 1;
   for (const [number, path] of paths.entries()) {
     row.tell(number, paths.length, `${number} / ${paths.length}`);
-    try { await act(path, row.signal); } catch (error) {
+    try {
+      await act(path, row.signal);
+    } catch (error) {
       if (row.signal.aborted) break;
       failed.push(`${nameOf(path)}: ${reason(error)}`);
     }
@@ -57,24 +67,60 @@ async function each(paths, words, act) {
 
 function remove() {
   const paths = [...chosen];
-  ask(say("deleteTitle", paths.length), `${say("deleteWords")} ${shownNames(paths)}`, [[say("delete"), () => each(paths, say("deleting"), (path, signal) =>
-    call("DELETE", `/containers/${place.dataset.files}/files?${new URLSearchParams({ path, recursive: "true" })}`, undefined, signal)), "btn-danger"]]);
+  ask(say("deleteTitle", paths.length), `${say("deleteWords")} ${shownNames(paths)}`, [
+    [
+      say("delete"),
+      () =>
+        each(paths, say("deleting"), (path, signal) =>
+          call(
+            "DELETE",
+            `/containers/${place.dataset.files}/files?${new URLSearchParams({ path, recursive: "true" })}`,
+            undefined,
+            signal,
+          ),
+        ),
+      "btn-danger",
+    ],
+  ]);
 }
 
 function move() {
   const paths = [...chosen];
-  const field = Object.assign(document.createElement("input"), { type: "text", className: "form-control", id: "d-into", value: place.dataset.path, maxLength: 4095, autocomplete: "off", spellcheck: false });
+  const field = Object.assign(document.createElement("input"), {
+    type: "text",
+    className: "form-control",
+    id: "d-into",
+    value: place.dataset.path,
+    maxLength: 4095,
+    autocomplete: "off",
+    spellcheck: false,
+  });
   const label = Object.assign(document.createElement("label"), { htmlFor: "d-into", textContent: say("into") });
-  ask(say("moveTitle", paths.length), shownNames(paths), [[say("move"), () => {
-    const typed = field.value.trim(), names = typed.split("/").filter(Boolean).map(escaped);
-    const into = typed.startsWith("/") ? `/${names.join("/")}` : inside(place.dataset.path, ...names);
-    each(paths, say("moving"), (path, signal) =>
-      call("POST", `/containers/${place.dataset.files}/files/rename`, { path, to: inside(into, nameOf(path)) }, signal));
-  }, "btn-primary"]]);
+  ask(say("moveTitle", paths.length), shownNames(paths), [
+    [
+      say("move"),
+      () => {
+        const typed = field.value.trim();
+        const names = typed.split("/").filter(Boolean).map(escaped);
+        const into = typed.startsWith("/") ? `/${names.join("/")}` : inside(place.dataset.path, ...names);
+        each(paths, say("moving"), (path, signal) =>
+          call(
+            "POST",
+            `/containers/${place.dataset.files}/files/rename`,
+            { path, to: inside(into, nameOf(path)) },
+            signal,
+          ),
+        );
+      },
+      "btn-primary",
+    ],
+  ]);
   const box = Object.assign(document.createElement("div"), { className: "field" });
   box.append(label, field);
   document.querySelector("#dialog .dialog-body").append(box);
-  field.addEventListener("keydown", (event) => { if (event.key === "Enter") document.querySelector("#dialog .btn-primary").click(); });
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") document.querySelector("#dialog .btn-primary").click();
+  });
   field.select();
 }
 
@@ -82,12 +128,16 @@ if (bar) {
   document.addEventListener("change", (event) => {
     const box = event.target;
     if (box.matches("[data-file-check]")) chosen[box.checked ? "add" : "delete"](box.closest("tr").dataset.file);
-    else if (box.matches("[data-file-check-all]")) for (const row of rows()) chosen[box.checked ? "add" : "delete"](row.dataset.file);
+    else if (box.matches("[data-file-check-all]"))
+      for (const row of rows()) chosen[box.checked ? "add" : "delete"](row.dataset.file);
     else return;
     sync();
   });
   document.addEventListener("boxroom:morphed", sync);
-  bar.querySelector("[data-files-none]").addEventListener("click", () => { chosen.clear(); sync(); });
+  bar.querySelector("[data-files-none]").addEventListener("click", () => {
+    chosen.clear();
+    sync();
+  });
   bar.querySelector("[data-files-delete]")?.addEventListener("click", remove);
   bar.querySelector("[data-files-move]")?.addEventListener("click", move);
   bar.querySelector("[data-files-take]").addEventListener("click", (event) => {

@@ -2,7 +2,8 @@
 import { ask } from "./ask.js";
 import { word } from "./text.js";
 
-const PIECE = 8 * 1024 * 1024, TRIES = 8;
+const PIECE = 8 * 1024 * 1024,
+  TRIES = 8;
 export const AT_ONCE = 2;
 export const place = document.getElementById("files");
 const texts = document.getElementById("file-texts")?.dataset ?? {};
@@ -13,11 +14,15 @@ export const busy = { count: 0 };
 /** One call of the API; throws the message of an error, and a TypeError where nobody answers. */
 export async function call(method, path, body, signal) {
   const token = document.querySelector("#upload-form input[name=csrfmiddlewaretoken]").value;
-  const headers = { "X-CSRFToken": token, "Content-Type": body instanceof Blob ? "application/octet-stream" : "application/json" };
+  const headers = {
+    "X-CSRFToken": token,
+    "Content-Type": body instanceof Blob ? "application/octet-stream" : "application/json",
+  };
   const sent = body === undefined || body instanceof Blob ? body : JSON.stringify(body);
   const answer = await fetch(`/api/v1${path}`, { method, body: sent, headers, signal });
   const data = answer.status === 204 ? null : await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(data.message ?? word("lost")), { status: answer.status, code: data.code });
+  if (!answer.ok)
+    throw Object.assign(new Error(data.message ?? word("lost")), { status: answer.status, code: data.code });
   return data;
 }
 
@@ -27,7 +32,11 @@ const key = (file, path) => `boxroom:file:${place.dataset.files}:${path}:${file.
 async function begun(file, path, signal) {
   const known = sessionStorage.getItem(key(file, path));
   if (known) {
-    try { return await call("GET", `/uploads/${known}`, undefined, signal); } catch (error) { if (!error.status) throw error; }
+    try {
+      return await call("GET", `/uploads/${known}`, undefined, signal);
+    } catch (error) {
+      if (!error.status) throw error;
+    }
   }
   const made = await call("POST", "/uploads", { size_bytes: file.size, container: place.dataset.files }, signal);
   sessionStorage.setItem(key(file, path), made.id);
@@ -35,7 +44,8 @@ async function begun(file, path, signal) {
 }
 
 async function send(file, path, told, signal) {
-  let upload = await begun(file, path, signal), failed = 0;
+  let upload = await begun(file, path, signal);
+  let failed = 0;
   while (upload.received_bytes < file.size) {
     const offset = upload.received_bytes;
     told(offset);
@@ -43,7 +53,8 @@ async function send(file, path, told, signal) {
       upload = await call("PUT", `/uploads/${upload.id}?offset=${offset}`, file.slice(offset, offset + PIECE), signal);
       failed = 0;
     } catch (error) {
-      if (signal.aborted || (error.status && error.status < 500 && error.status !== 422) || ++failed > TRIES) throw error;
+      if (signal.aborted || (error.status && error.status < 500 && error.status !== 422) || ++failed > TRIES)
+        throw error;
       await new Promise((resolve) => setTimeout(resolve, 250 * 2 ** failed));
       upload = await call("GET", `/uploads/${upload.id}`, undefined, signal).catch(() => upload);
     }
@@ -59,10 +70,14 @@ export async function write(file, path, replace, told, signal) {
     const headers = replace ? {} : { "If-None-Match": "*" };
     const token = document.querySelector("#upload-form input[name=csrfmiddlewaretoken]").value;
     const answer = await fetch(`/api/v1${files}/content?path=${encodeURIComponent(path)}`, {
-      method: "PUT", body: file, signal, headers: { ...headers, "X-CSRFToken": token, "Content-Type": "application/octet-stream" },
+      method: "PUT",
+      body: file,
+      signal,
+      headers: { ...headers, "X-CSRFToken": token, "Content-Type": "application/octet-stream" },
     });
     const data = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw Object.assign(new Error(data.message ?? word("lost")), { status: answer.status, code: data.code });
+    if (!answer.ok)
+      throw Object.assign(new Error(data.message ?? word("lost")), { status: answer.status, code: data.code });
     return;
   }
   const upload = await send(file, path, told, signal);
@@ -79,8 +94,12 @@ export function abandon(file, path) {
 }
 
 /** A name as paths in calls have it. */
-export const escaped = (name) => name.replaceAll("\\", "\\\\").replace(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, (char) =>
-  [...new TextEncoder().encode(char)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join(""));
+export const escaped = (name) =>
+  name
+    .replaceAll("\\", "\\\\")
+    .replace(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, (char) =>
+      [...new TextEncoder().encode(char)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join(""),
+    );
 
 /** A directory's path, and what is in it. */
 export const inside = (directory, ...names) => [directory.replace(/\/$/, ""), ...names].join("/");
@@ -90,28 +109,58 @@ export const reason = (error) => (error.status || !(error instanceof TypeError) 
 /** A line of its own for something that takes a while. stopped: called when it is cancelled. */
 export function line(name, stopped) {
   const made = document.getElementById("upload-row").content.firstElementChild.cloneNode(true);
-  const words = made.querySelector(".upload-words"), meter = made.querySelector("progress"), stop = new AbortController();
+  const words = made.querySelector(".upload-words");
+  const meter = made.querySelector("progress");
+  const stop = new AbortController();
   made.querySelector(".upload-name").textContent = name;
-  made.querySelector("[data-upload-stop]").addEventListener("click", () => { stop.abort(); stopped?.(); made.remove(); });
+  made.querySelector("[data-upload-stop]").addEventListener("click", () => {
+    stop.abort();
+    stopped?.();
+    made.remove();
+  });
   document.getElementById("uploads").append(made);
   return {
     signal: stop.signal,
-    tell: (done, all, text) => { meter.value = (100 * done) / Math.max(1, all); words.textContent = text; },
-    ready: (text) => { meter.value = 100; words.textContent = text; setTimeout(() => made.remove(), 4000); },
-    fail: (text) => { made.classList.add("failed"); words.textContent = text; },
+    tell: (done, all, text) => {
+      meter.value = (100 * done) / Math.max(1, all);
+      words.textContent = text;
+    },
+    ready: (text) => {
+      meter.value = 100;
+      words.textContent = text;
+      setTimeout(() => made.remove(), 4000);
+    },
+    fail: (text) => {
+      made.classList.add("failed");
+      words.textContent = text;
+    },
     remove: () => made.remove(),
   };
 }
 
 let asked = Promise.resolve();
-/** Ask one question after the other; becomes the key of the choice, null where it is cancelled. choices: [key, words, class]. */
+/** Ask one question after the other; becomes the key of the choice, null where it is cancelled.
+ *  choices: [key, words, class]. */
 export function question(title, text, choices) {
   const dialog = document.getElementById("dialog");
-  const closed = () => new Promise((resolve) => { dialog.addEventListener("close", () => setTimeout(resolve), { once: true }); });
+  const closed = () =>
+    new Promise((resolve) => {
+      dialog.addEventListener("close", () => setTimeout(resolve), { once: true });
+    });
   const next = async () => {
     while (dialog.open) await closed();
     let chosen = null;
-    ask(title, text, choices.map(([name, words, kind]) => [words, () => { chosen = name; }, kind]));
+    ask(
+      title,
+      text,
+      choices.map(([name, words, kind]) => [
+        words,
+        () => {
+          chosen = name;
+        },
+        kind,
+      ]),
+    );
     await closed();
     return chosen;
   };

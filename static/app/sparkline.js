@@ -1,8 +1,8 @@
 /** Live numbers and small lines in lists and tiles, fed by /ws/stats.
  *
  *  An element with data-stat="FIELD" data-container="NAME" shows a field of the newest sample, data-host="FIELD" one of
- *  the host's, data-host-meter fills a <progress>; a canvas with data-spark="KIND" data-container="NAME" (or data-spark-host="FIELD") draws the last minute,
- *  which the socket tells at once. */
+ *  the host's, data-host-meter fills a <progress>; a canvas with data-spark="KIND" data-container="NAME" (or
+ *  data-spark-host="FIELD") draws the last minute, which the socket tells at once. */
 import { bytes, decimal, word } from "./text.js";
 
 const LENGTH = 60;
@@ -11,14 +11,22 @@ const samples = new Map();
 const latest = new Map();
 const asked = new Set();
 const PER_SECOND = {
-  network_rx_rate: "network_rx_bytes_per_sec", network_tx_rate: "network_tx_bytes_per_sec",
-  disk_read_rate: "disk_read_bytes_per_sec", disk_write_rate: "disk_write_bytes_per_sec",
+  network_rx_rate: "network_rx_bytes_per_sec",
+  network_tx_rate: "network_tx_bytes_per_sec",
+  disk_read_rate: "disk_read_bytes_per_sec",
+  disk_write_rate: "disk_write_bytes_per_sec",
 };
 const LINES = {
   cpu: [["cpu_share_pct", "--chart-cpu"]],
   memory: [["memory_bytes", "--chart-memory"]],
-  network: [["network_rx_rate", "--chart-rx"], ["network_tx_rate", "--chart-tx"]],
-  disk: [["disk_read_rate", "--chart-rx"], ["disk_write_rate", "--chart-tx"]],
+  network: [
+    ["network_rx_rate", "--chart-rx"],
+    ["network_tx_rate", "--chart-tx"],
+  ],
+  disk: [
+    ["disk_read_rate", "--chart-rx"],
+    ["disk_write_rate", "--chart-tx"],
+  ],
   processes: [["processes", "--chart-cpu"]],
 };
 /** The least height of a line's scale, so that a sleeping container does not look busy. */
@@ -32,7 +40,9 @@ let cpus = 0;
 export function watch(containers) {
   const same = wanted !== null && String(wanted) === String(containers);
   wanted = containers;
-  if (socket?.readyState === WebSocket.OPEN) { if (!same) subscribe(); } else if (!socket) open();
+  if (socket?.readyState === WebSocket.OPEN) {
+    if (!same) subscribe();
+  } else if (!socket) open();
 }
 
 function subscribe() {
@@ -48,12 +58,22 @@ function subscribe() {
 function open() {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   socket = new WebSocket(`${scheme}//${location.host}/ws/stats`);
-  socket.onopen = () => { attempt = 0; asked.clear(); subscribe(); };
+  socket.onopen = () => {
+    attempt = 0;
+    asked.clear();
+    subscribe();
+  };
   socket.onmessage = (event) => take(JSON.parse(event.data));
   socket.onclose = (event) => {
     socket = null;
     attempt += 1;
-    if (event.code !== 4401) setTimeout(() => { if (!socket) open(); }, Math.min(500 * 2 ** attempt, attempt < 20 ? 2000 : 10000));
+    if (event.code !== 4401)
+      setTimeout(
+        () => {
+          if (!socket) open();
+        },
+        Math.min(500 * 2 ** attempt, attempt < 20 ? 2000 : 10000),
+      );
   };
 }
 
@@ -65,7 +85,12 @@ function take(message) {
   const there = message.containers ?? {};
   for (const [name, sample] of Object.entries(there)) keep(name, at, sample);
   // what does not run any more keeps neither its number nor its line
-  for (const name of latest.keys()) if (name && !(name in there)) { latest.delete(name); samples.delete(name); asked.delete(name); }
+  for (const name of latest.keys())
+    if (name && !(name in there)) {
+      latest.delete(name);
+      samples.delete(name);
+      asked.delete(name);
+    }
   if (message.host) {
     const [cpu, memory, io] = message.host.psi_pct ?? [];
     keep("", at, { ...message.host, psi_cpu_pct: cpu, psi_memory_pct: memory, psi_io_pct: io });
@@ -83,7 +108,7 @@ function before(message) {
       if (came.length && at >= Math.floor(came[0].at)) return;
       const sample = { at, cpu_pct: cores == null ? null : cores * 100 };
       for (const [column, values] of Object.entries(series)) sample[column] = values[index];
-      if (!name && cores != null && cpus) sample.cpu_pct = 100 * cores / cpus;
+      if (!name && cores != null && cpus) sample.cpu_pct = (100 * cores) / cpus;
       line.push(sample);
     });
     samples.set(name, [...line, ...came].slice(-LENGTH));
@@ -109,16 +134,20 @@ function complete(name, sample) {
     if (cpus) sample.cpu_host_pct = sample.cpu_pct / cpus;
     if (limit || cpus) sample.cpu_share_pct = sample.cpu_pct / (limit || cpus);
   }
-  if (sample.memory_limit_bytes) sample.memory_share_pct = 100 * sample.memory_bytes / sample.memory_limit_bytes;
+  if (sample.memory_limit_bytes) sample.memory_share_pct = (100 * sample.memory_bytes) / sample.memory_limit_bytes;
   // as df counts: what is kept back for root is neither used nor free
-  if (sample.disk_free_bytes != null) sample.disk_share_pct = 100 * sample.disk_used_bytes / (sample.disk_used_bytes + sample.disk_free_bytes || 1);
+  if (sample.disk_free_bytes != null)
+    sample.disk_share_pct = (100 * sample.disk_used_bytes) / (sample.disk_used_bytes + sample.disk_free_bytes || 1);
   return sample;
 }
 
-function sum(one, other) { return one == null && other == null ? null : (one ?? 0) + (other ?? 0); }
+function sum(one, other) {
+  return one == null && other == null ? null : (one ?? 0) + (other ?? 0);
+}
 
 const percent = (value) => decimal(`${value < 10 ? value.toFixed(1) : Math.round(value)} %`);
-const cores = (value) => word("cpus", decimal(value < 10 ? value.toFixed(value < 0.1 ? 3 : 2).replace(/\.?0+$/, "") : value.toFixed(1)));
+const cores = (value) =>
+  word("cpus", decimal(value < 10 ? value.toFixed(value < 0.1 ? 3 : 2).replace(/\.?0+$/, "") : value.toFixed(1)));
 
 function words(field, value) {
   if (value == null || Number.isNaN(value)) return "–";
@@ -137,7 +166,8 @@ function explained(field, sample) {
     if (sample.cpu_host_pct != null) parts.push(word("ofHost", percent(sample.cpu_host_pct)));
     return parts.join(" · ");
   }
-  if (field === "memory_bytes" && sample.memory_share_pct != null) return word("ofLimit", percent(sample.memory_share_pct));
+  if (field === "memory_bytes" && sample.memory_share_pct != null)
+    return word("ofLimit", percent(sample.memory_share_pct));
   return "";
 }
 
@@ -169,7 +199,9 @@ function show(place, field, sample) {
   let text = sample ? words(field, sample[field]) : "–";
   if (sample && "none" in place.dataset && sample[field] == null) text = place.dataset.none;
   if (place.textContent !== text) place.textContent = text;
-  const high = sample && (field.endsWith("share_pct") ? sample[field] : field === "memory_bytes" ? sample.memory_share_pct : 0) > 90;
+  const high =
+    sample &&
+    (field.endsWith("share_pct") ? sample[field] : field === "memory_bytes" ? sample.memory_share_pct : 0) > 90;
   place.classList.toggle("high", Boolean(high));
   const title = sample ? explained(field, sample) : "";
   if (title !== place.title && (title || place.title)) place.title = title;
@@ -177,9 +209,13 @@ function show(place, field, sample) {
 
 function paint(canvas, values, lines, style, kind) {
   const scale = window.devicePixelRatio || 1;
-  const width = canvas.clientWidth, height = canvas.clientHeight;
+  const width = canvas.clientWidth;
+  const height = canvas.clientHeight;
   if (!width || !height) return;
-  if (canvas.width !== Math.round(width * scale)) { canvas.width = Math.round(width * scale); canvas.height = Math.round(height * scale); }
+  if (canvas.width !== Math.round(width * scale)) {
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
+  }
   const pen = canvas.getContext("2d");
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
@@ -191,10 +227,14 @@ function paint(canvas, values, lines, style, kind) {
     pen.beginPath();
     let drawing = false;
     values.forEach((value, index) => {
-      if (value[field] == null) { drawing = false; return; }
+      if (value[field] == null) {
+        drawing = false;
+        return;
+      }
       const x = width - (values.length - 1 - index) * (width / (LENGTH - 1));
       const y = height - 1.5 - Math.min(1, value[field] / top) * (height - 3);
-      if (drawing) pen.lineTo(x, y); else pen.moveTo(x, y);
+      if (drawing) pen.lineTo(x, y);
+      else pen.moveTo(x, y);
       drawing = true;
     });
     pen.strokeStyle = style.getPropertyValue(colour).trim();

@@ -10,7 +10,19 @@ const root = document.getElementById("terminal");
 const container = root.dataset.container;
 const store = `boxroom.terminals.${container}`;
 const FONT = { least: 9, most: 28, normal: 14 };
-const KEYS = [["Esc", "\x1b"], ["Tab", "\t"], ["Ctrl", null], ["←", "\x1b[D"], ["↑", "\x1b[A"], ["↓", "\x1b[B"], ["→", "\x1b[C"], ["|", "|"], ["/", "/"], ["-", "-"], ["~", "~"]];
+const KEYS = [
+  ["Esc", "\x1b"],
+  ["Tab", "\t"],
+  ["Ctrl", null],
+  ["←", "\x1b[D"],
+  ["↑", "\x1b[A"],
+  ["↓", "\x1b[B"],
+  ["→", "\x1b[C"],
+  ["|", "|"],
+  ["/", "/"],
+  ["-", "-"],
+  ["~", "~"],
+];
 
 let fontSize = Number(localStorage.getItem("boxroom.terminal.font")) || FONT.normal;
 let accessible = localStorage.getItem("boxroom.terminal.accessible") === "1";
@@ -39,23 +51,62 @@ function icon(name) {
   return svg;
 }
 
-const button = (label, text, onclick, extra = {}) => make("button", { type: "button", class: "terminal-button", "aria-label": label, title: label, onclick, ...extra }, text);
+const button = (label, text, onclick, extra = {}) =>
+  make(
+    "button",
+    { type: "button", class: "terminal-button", "aria-label": label, title: label, onclick, ...extra },
+    text,
+  );
 const tabs = make("div", { class: "terminal-tabs", role: "group", "aria-label": word("terminals") });
-const others = make("select", { class: "terminal-others", "aria-label": word("otherTerminalsLabel"), title: word("otherTerminalsLabel"), hidden: true });
+const others = make("select", {
+  class: "terminal-others",
+  "aria-label": word("otherTerminalsLabel"),
+  title: word("otherTerminalsLabel"),
+  hidden: true,
+});
 const people = make("span", { class: "terminal-people" });
-const find = make("input", { class: "terminal-find", type: "search", placeholder: word("find"), "aria-label": word("find"), title: word("findKeys"), hidden: true });
+const find = make("input", {
+  class: "terminal-find",
+  type: "search",
+  placeholder: word("find"),
+  "aria-label": word("find"),
+  title: word("findKeys"),
+  hidden: true,
+});
 const found = make("span", { class: "terminal-found", "aria-live": "polite" });
 const place = make("div", { class: "terminal-place" });
 const keys = make("div", { class: "terminal-keys", role: "toolbar", "aria-label": word("keys") });
 const reader = button(word("screenReader"), icon("accessible"), toggleReader, { "aria-pressed": String(accessible) });
-const choice = make("select", { class: "terminal-choice", "aria-label": word("consoles"), title: word("consoles"), onchange: sitDown },
-  make("option", { value: "" }, word("consoles")), ...consoles.map((name) => make("option", { value: name }, `/dev/${name}`)));
-const bar = make("div", { class: "terminal-bar" },
-  tabs, button(word("newTerminal"), icon("plus"), () => open(null)), choice, others, make("span", { class: "terminal-space" }), people, find, found,
+const choice = make(
+  "select",
+  { class: "terminal-choice", "aria-label": word("consoles"), title: word("consoles"), onchange: sitDown },
+  make("option", { value: "" }, word("consoles")),
+  ...consoles.map((name) => make("option", { value: name }, `/dev/${name}`)),
+);
+const bar = make(
+  "div",
+  { class: "terminal-bar" },
+  tabs,
+  button(word("newTerminal"), icon("plus"), () => open(null)),
+  choice,
+  others,
+  make("span", { class: "terminal-space" }),
+  people,
+  find,
+  found,
   button(word("find"), icon("search"), () => showFind(find.hidden), { title: `${word("find")} (Ctrl Shift F)` }),
-  button(word("smaller"), icon("text-decrease"), () => setFont(fontSize - 1)), button(word("larger"), icon("text-increase"), () => setFont(fontSize + 1)),
-  reader, ...(navigator.clipboard?.readText ? [button(word("paste"), icon("clipboard"), () => front?.session.paste(), { title: `${word("paste")} (Ctrl Shift V)` })] : []),
-  button(word("fullScreen"), icon("arrows-maximize"), fullScreen));
+  button(word("smaller"), icon("text-decrease"), () => setFont(fontSize - 1)),
+  button(word("larger"), icon("text-increase"), () => setFont(fontSize + 1)),
+  reader,
+  ...(navigator.clipboard?.readText
+    ? [
+        button(word("paste"), icon("clipboard"), () => front?.session.paste(), {
+          title: `${word("paste")} (Ctrl Shift V)`,
+        }),
+      ]
+    : []),
+  button(word("fullScreen"), icon("arrows-maximize"), fullScreen),
+);
 
 function save() {
   const ids = sessions.map((one) => one.session.id).filter(Boolean);
@@ -71,15 +122,28 @@ function open(id, orNew = false) {
   sessions.push(one);
   show(one); // a hidden element has no size to fit to
   one.session = new Session(pane, { container, id, orNew, fontSize, accessible });
-  one.session.addEventListener("change", () => { save(); draw(); });
+  one.session.addEventListener("change", () => {
+    save();
+    draw();
+  });
   one.used = Boolean(id);
-  for (const kind of ["keydown", "input", "paste"]) pane.addEventListener(kind, () => { one.used = true; }, { capture: true, once: true }); // and not what xterm.js answers to the shell
+  for (const kind of ["keydown", "input", "paste"])
+    pane.addEventListener(
+      kind,
+      () => {
+        one.used = true;
+      },
+      { capture: true, once: true },
+    ); // and not what xterm.js answers to the shell
   one.session.addEventListener("find", () => showFind(true));
   one.session.addEventListener("leave", () => tabs.querySelector("[aria-pressed=true]")?.focus());
   one.session.search.onDidChangeResults(({ resultIndex, resultCount }) => {
     found.textContent = find.value ? `${resultCount ? resultIndex + 1 : 0}/${resultCount}` : "";
   });
-  one.session.term.onTitleChange((title) => { one.title = title.slice(0, 40); draw(); });
+  one.session.term.onTitleChange((title) => {
+    one.title = title.slice(0, 40);
+    draw();
+  });
   draw();
   one.session.term.focus();
 }
@@ -105,7 +169,10 @@ function sitDown() {
 
 /** An ended shell is just put away, and so is one in which nobody typed; any other may end, or run on without a tab. */
 function close(one) {
-  if (!one.session.live || !one.used || one.session.console) { leave(one, true); return; }
+  if (!one.session.live || !one.used || one.session.console) {
+    leave(one, true);
+    return;
+  }
   const label = one.title || word("terminalNumber", one.number);
   ask(word("closeTerminalTitle", label), word("closeTerminal"), [
     [word("keepTerminal"), () => leave(one, false), ""],
@@ -131,8 +198,16 @@ async function listOthers() {
   const items = answer?.ok ? (await answer.json()).items : [];
   const here = new Set(sessions.map((one) => one.session?.id));
   const free = items.filter((item) => !item.ended && !here.has(item.session) && /^[0-9a-f]{16}$/.test(item.session));
-  const words = ({ user, command, created_at: at }) => [user, (command ?? []).join(" ").slice(0, 40), new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })].join(" · ");
-  others.replaceChildren(make("option", { value: "" }, word("otherTerminals", free.length)), ...free.map((item) => make("option", { value: item.session }, words(item))));
+  const words = ({ user, command, created_at: at }) =>
+    [
+      user,
+      (command ?? []).join(" ").slice(0, 40),
+      new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }),
+    ].join(" · ");
+  others.replaceChildren(
+    make("option", { value: "" }, word("otherTerminals", free.length)),
+    ...free.map((item) => make("option", { value: item.session }, words(item))),
+  );
   others.hidden = !free.length;
 }
 
@@ -185,7 +260,10 @@ function showFind(on) {
   find.hidden = !on;
   found.textContent = "";
   if (on) find.focus();
-  else { front?.session.search.clearDecorations(); front?.session.term.focus(); }
+  else {
+    front?.session.search.clearDecorations();
+    front?.session.term.focus();
+  }
 }
 
 function fullScreen() {
@@ -205,19 +283,31 @@ function holdControl(node) {
   node.setAttribute("aria-pressed", String(held));
   if (!front) return;
   const session = front.session;
-  session.modifier = held ? (bytes) => {
-    session.modifier = null;
-    node.setAttribute("aria-pressed", "false");
-    const code = bytes.length === 1 ? String.fromCharCode(bytes[0]).toUpperCase().charCodeAt(0) : 0;
-    return code >= 64 && code < 96 ? new Uint8Array([code & 31]) : bytes;
-  } : null;
+  session.modifier = held
+    ? (bytes) => {
+        session.modifier = null;
+        node.setAttribute("aria-pressed", "false");
+        const code = bytes.length === 1 ? String.fromCharCode(bytes[0]).toUpperCase().charCodeAt(0) : 0;
+        return code >= 64 && code < 96 ? new Uint8Array([code & 31]) : bytes;
+      }
+    : null;
   session.term.focus();
 }
 
-const MATCHES = { decorations: { matchOverviewRuler: "#f2c866", activeMatchColorOverviewRuler: "#ff8a80", matchBackground: "#5a4a1c", activeMatchBackground: "#8a6a10" } };
+const MATCHES = {
+  decorations: {
+    matchOverviewRuler: "#f2c866",
+    activeMatchColorOverviewRuler: "#ff8a80",
+    matchBackground: "#5a4a1c",
+    activeMatchBackground: "#8a6a10",
+  },
+};
 find.addEventListener("input", () => front?.session.search.findPrevious(find.value, { ...MATCHES, incremental: true }));
 find.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") { event.stopPropagation(); showFind(false); }
+  if (event.key === "Escape") {
+    event.stopPropagation();
+    showFind(false);
+  }
   if (event.key !== "Enter" || !front) return;
   if (event.shiftKey) front.session.search.findNext(find.value, MATCHES);
   else front.session.search.findPrevious(find.value, MATCHES); // what was printed last is what is looked for first
@@ -234,7 +324,11 @@ for (const [label, text] of KEYS) {
 function begin() {
   const asked = new URLSearchParams(location.hash.slice(1)).get("session");
   let known = [];
-  try { known = JSON.parse(sessionStorage.getItem(store) ?? "[]"); } catch { known = []; }
+  try {
+    known = JSON.parse(sessionStorage.getItem(store) ?? "[]");
+  } catch {
+    known = [];
+  }
   const ids = [...new Set([...known, ...(asked ? [asked] : [])])].filter((id) => /^[\w-]{1,64}$/.test(id));
   const status = cover.dataset.status;
   if (status === "running" || (status === "frozen" && ids.length)) {
@@ -262,13 +356,17 @@ let run = cover?.dataset.run;
 if (cover) {
   root.append(bar, cover, place, keys);
   root.front = () => front?.session;
-  document.addEventListener("boxroom:morphed", (event) => { if (event.detail === cover) follow(); });
+  document.addEventListener("boxroom:morphed", (event) => {
+    if (event.detail === cover) follow();
+  });
   begin();
   others.addEventListener("change", () => {
     if (others.value) open(others.value);
     listOthers();
   });
   listOthers();
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) listOthers(); });
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) listOthers();
+  });
   addEventListener("pagehide", save);
 }

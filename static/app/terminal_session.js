@@ -1,8 +1,8 @@
 /* One terminal session: an xterm.js, a socket to it, and the way back when the socket is lost.
 
    The shell lives in the container's supervisor, not in this page. Whoever comes back with the session's id gets its
-   scrollback (1 MiB) first and then goes on. Every byte that xterm.js has drawn is acknowledged; the supervisor sends at
-   most 256 KiB ahead of that, so a fast program cannot flood this page and Ctrl-C is never late. */
+   scrollback (1 MiB) first and then goes on. Every byte that xterm.js has drawn is acknowledged; the supervisor sends
+   at most 256 KiB ahead of that, so a fast program cannot flood this page and Ctrl-C is never late. */
 import { Terminal } from "../vendor/xterm/6.0.0/xterm.mjs";
 import { FitAddon } from "../vendor/xterm-addon-fit/0.11.0/addon-fit.mjs";
 import { SearchAddon } from "../vendor/xterm-addon-search/0.16.0/addon-search.mjs";
@@ -18,16 +18,34 @@ const WAITING_BYTES = 64 * 1024; // typed or pasted ahead of a connection: more 
 const RETRY_MS = [100, 300, 700, 1500, 3000];
 const FINAL = new Set([4400, 4401, 4403, 4404]);
 const THEME = {
-  background: "#10151b", foreground: "#dfe6ee", cursor: "#f4f7fa", cursorAccent: "#10151b", selectionBackground: "#3a5878",
-  black: "#2b333d", red: "#ff8a80", green: "#7bd88f", yellow: "#f2c866", blue: "#7db7ff", magenta: "#d6a4ff", cyan: "#6fd9d1", white: "#d5dde6",
-  brightBlack: "#8592a0", brightRed: "#ffb0a8", brightGreen: "#a6edb3", brightYellow: "#ffe19a", brightBlue: "#a9d1ff", brightMagenta: "#e7c8ff", brightCyan: "#a3f0ea", brightWhite: "#ffffff",
+  background: "#10151b",
+  foreground: "#dfe6ee",
+  cursor: "#f4f7fa",
+  cursorAccent: "#10151b",
+  selectionBackground: "#3a5878",
+  black: "#2b333d",
+  red: "#ff8a80",
+  green: "#7bd88f",
+  yellow: "#f2c866",
+  blue: "#7db7ff",
+  magenta: "#d6a4ff",
+  cyan: "#6fd9d1",
+  white: "#d5dde6",
+  brightBlack: "#8592a0",
+  brightRed: "#ffb0a8",
+  brightGreen: "#a6edb3",
+  brightYellow: "#ffe19a",
+  brightBlue: "#a9d1ff",
+  brightMagenta: "#e7c8ff",
+  brightCyan: "#a3f0ea",
+  brightWhite: "#ffffff",
 };
 
 const HELD = "terminal-style";
 
-/** Make an element for xterm.js. The panel's Content-Security-Policy takes no style that a script wrote as markup. So for a
-    style it gets an element that only holds the text, which adoptStyles applies, and the style attributes of its spans
-    (colours outside of the palette) are set as properties. */
+/** Make an element for xterm.js. The panel's Content-Security-Policy takes no style that a script wrote as markup. So
+    for a style it gets an element that only holds the text, which adoptStyles applies, and the style attributes of its
+    spans (colours outside of the palette) are set as properties. */
 function createElement(name) {
   const made = Document.prototype.createElement.call(document, name === "style" ? HELD : name);
   if (name === "style") made.hidden = true;
@@ -69,7 +87,8 @@ function adoptStyles(element) {
   };
   const watching = (records) => {
     const inStyles = (node) => (node.nodeType === Node.TEXT_NODE ? node.parentNode : node)?.localName === HELD;
-    if (records.some((one) => inStyles(one.target) || [...one.addedNodes, ...one.removedNodes].some(inStyles))) update();
+    if (records.some((one) => inStyles(one.target) || [...one.addedNodes, ...one.removedNodes].some(inStyles)))
+      update();
   };
   const observer = new MutationObserver(watching);
   observer.observe(element, { childList: true, characterData: true, subtree: true });
@@ -96,9 +115,17 @@ export class Session extends EventTarget {
     this.waiting = []; // typed before the shell could be asked for it, or while its scrollback is drawn
     this.waitingBytes = 0;
     this.term = new Terminal({
-      fontSize, theme: THEME, scrollback: 20000, cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
+      fontSize,
+      theme: THEME,
+      scrollback: 20000,
+      cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono") || "monospace",
-      screenReaderMode: accessible, allowProposedApi: true, documentOverride: elements, windowOptions: {}, macOptionIsMeta: true, minimumContrastRatio: 4.5,
+      screenReaderMode: accessible,
+      allowProposedApi: true,
+      documentOverride: elements,
+      windowOptions: {},
+      macOptionIsMeta: true,
+      minimumContrastRatio: 4.5,
     });
     this.fit = new FitAddon();
     this.search = new SearchAddon();
@@ -108,19 +135,27 @@ export class Session extends EventTarget {
     this.term.unicode.activeVersion = "11";
     this.term.loadAddon(new WebLinksAddon((event, uri) => this.follow(event, uri)));
     document.createElement = createElement; // its scrollbar asks the page's own document
-    try { this.term.open(place); } finally { delete document.createElement; }
+    try {
+      this.term.open(place);
+    } finally {
+      delete document.createElement;
+    }
     this.styles = adoptStyles(this.term.element);
     this.useWebgl();
-    // While old output is drawn again, xterm.js answers to questions in it that were answered long ago. It says beforehand
-    // what a person did, to its own parts only.
+    // While old output is drawn again, xterm.js answers to questions in it that were answered long ago. It says
+    // beforehand what a person did, to its own parts only.
     let byPerson = false;
-    this.term._core.coreService.onUserInput(() => { byPerson = true; });
+    this.term._core.coreService.onUserInput(() => {
+      byPerson = true;
+    });
     this.term.onData((data) => {
       const answer = !byPerson;
       byPerson = false;
       if (!answer || this.hears()) this.typed(new TextEncoder().encode(data));
     });
-    this.term.onBinary((data) => { if (this.hears()) this.typed(Uint8Array.from(data, (char) => char.charCodeAt(0))); });
+    this.term.onBinary((data) => {
+      if (this.hears()) this.typed(Uint8Array.from(data, (char) => char.charCodeAt(0)));
+    });
     this.term.onResize(() => this.tellSize());
     this.term.attachCustomKeyEventHandler((event) => this.key(event));
     this.observer = new ResizeObserver(() => this.refit());
@@ -134,7 +169,9 @@ export class Session extends EventTarget {
       const webgl = new WebglAddon();
       webgl.onContextLoss(() => webgl.dispose());
       this.term.loadAddon(webgl);
-    } catch { /* no WebGL here: xterm draws with the DOM */ }
+    } catch {
+      /* no WebGL here: xterm draws with the DOM */
+    }
   }
 
   refit() {
@@ -144,7 +181,9 @@ export class Session extends EventTarget {
   /** A link in a terminal is a container's text: ask before it is opened. */
   follow(event, uri) {
     event.preventDefault();
-    ask(word("openLinkTitle"), word("openLink", uri), [[word("open"), () => open(uri, "_blank", "noopener,noreferrer"), "btn-primary"]]);
+    ask(word("openLinkTitle"), word("openLink", uri), [
+      [word("open"), () => open(uri, "_blank", "noopener,noreferrer"), "btn-primary"],
+    ]);
   }
 
   connect() {
@@ -155,8 +194,12 @@ export class Session extends EventTarget {
     this.socket = socket;
     this.refused = null;
     socket.onopen = () => this.send({ type: "open", session: this.id, cols: this.term.cols, rows: this.term.rows });
-    socket.onmessage = (event) => { if (socket === this.socket) this.got(event.data); };
-    socket.onclose = (event) => { if (socket === this.socket) this.lost(event); };
+    socket.onmessage = (event) => {
+      if (socket === this.socket) this.got(event.data);
+    };
+    socket.onclose = (event) => {
+      if (socket === this.socket) this.lost(event);
+    };
   }
 
   send(message) {
@@ -168,14 +211,18 @@ export class Session extends EventTarget {
       const bytes = new Uint8Array(data);
       const socket = this.socket;
       // what an earlier connection sent is no business of this one
-      this.term.write(bytes, () => { if (socket === this.socket) this.drawn(bytes.length); });
+      this.term.write(bytes, () => {
+        if (socket === this.socket) this.drawn(bytes.length);
+      });
       return;
     }
     const message = JSON.parse(data);
     if (message.type === "opened") this.opened(message);
     else if (message.type === "exit") this.exited(message.code);
-    else if (message.type === "viewers") { this.viewers = message.viewers ?? message.items ?? []; this.changed(); }
-    else if (message.type === "error") this.refused = message;
+    else if (message.type === "viewers") {
+      this.viewers = message.viewers ?? message.items ?? [];
+      this.changed();
+    } else if (message.type === "error") this.refused = message;
   }
 
   opened({ session, replay }) {
@@ -195,7 +242,11 @@ export class Session extends EventTarget {
   /** Should bytes of it have been skipped, so that nothing more comes, typing works again all the same. */
   watchReplay() {
     clearTimeout(this.replayTime);
-    if (this.replaying) this.replayTime = setTimeout(() => { this.replaying = 0; this.sendWaiting(); }, 5000);
+    if (this.replaying)
+      this.replayTime = setTimeout(() => {
+        this.replaying = 0;
+        this.sendWaiting();
+      }, 5000);
   }
 
   drawn(count) {
@@ -226,10 +277,13 @@ export class Session extends EventTarget {
     this.live = false;
     if (this.closed || this.ended) return;
     const gone = event.code === 4404 && this.id;
-    if (gone && this.orNew) { this.again(); return; }
+    if (gone && this.orNew) {
+      this.again();
+      return;
+    }
     if (FINAL.has(event.code) || (event.code === 4409 && this.refused)) {
       this.ended = true;
-      this.note(gone ? word("sessionGone") : this.refused?.message ?? word("lost"));
+      this.note(gone ? word("sessionGone") : (this.refused?.message ?? word("lost")));
     } else {
       const delay = RETRY_MS[Math.min(this.attempt, RETRY_MS.length - 1)];
       this.attempt += 1;
@@ -254,7 +308,7 @@ export class Session extends EventTarget {
     this.connect();
   }
 
-  /** The container was started again: a new shell takes the place of the one that ended, or is about to be found gone. */
+  /** The container was started again: a new shell takes the place of the one that ended, or will be found gone. */
   renew() {
     if (this.ended) this.again();
     else this.orNew = true;
@@ -285,7 +339,8 @@ export class Session extends EventTarget {
     const all = this.waiting;
     this.forget();
     for (const bytes of all) {
-      for (let start = 0; start < bytes.length; start += INPUT_BYTES) this.socket.send(bytes.subarray(start, start + INPUT_BYTES));
+      for (let start = 0; start < bytes.length; start += INPUT_BYTES)
+        this.socket.send(bytes.subarray(start, start + INPUT_BYTES));
     }
   }
 
@@ -298,9 +353,22 @@ export class Session extends EventTarget {
   key(event) {
     if (event.type !== "keydown") return true;
     const shifted = event.ctrlKey && event.shiftKey;
-    if (shifted && event.code === "KeyC") { this.copy(); event.preventDefault(); return false; }
-    if (shifted && event.code === "KeyF") { this.dispatchEvent(new Event("find")); event.preventDefault(); return false; }
-    if (shifted && event.code === "KeyL") { this.dispatchEvent(new Event("leave")); event.preventDefault(); return false; } // Tab is the shell's
+    if (shifted && event.code === "KeyC") {
+      this.copy();
+      event.preventDefault();
+      return false;
+    }
+    if (shifted && event.code === "KeyF") {
+      this.dispatchEvent(new Event("find"));
+      event.preventDefault();
+      return false;
+    }
+    // Tab is the shell's
+    if (shifted && event.code === "KeyL") {
+      this.dispatchEvent(new Event("leave"));
+      event.preventDefault();
+      return false;
+    }
     // Ctrl-Shift-V and Ctrl-V of a Mac reach the page as a paste event, which xterm.js takes
     return !(shifted && event.code === "KeyV");
   }
@@ -308,7 +376,12 @@ export class Session extends EventTarget {
   async copy() {
     const text = this.term.getSelection();
     if (!text) return;
-    try { await navigator.clipboard.writeText(text); } catch { document.execCommand("copy"); } // xterm.js fills that in
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // xterm.js fills that in
+      document.execCommand("copy");
+    }
   }
 
   async paste() {
@@ -338,7 +411,10 @@ export class Session extends EventTarget {
   end() {
     if (!this.id || this.ended || this.console) return;
     const token = JSON.parse(document.body.getAttribute("hx-headers") ?? "{}")["X-CSRFToken"] ?? "";
-    fetch(`/api/v1/containers/${this.container}/sessions/${this.id}`, { method: "DELETE", headers: { "X-CSRFToken": token } }).catch(() => {});
+    fetch(`/api/v1/containers/${this.container}/sessions/${this.id}`, {
+      method: "DELETE",
+      headers: { "X-CSRFToken": token },
+    }).catch(() => {});
   }
 
   close() {

@@ -13,7 +13,10 @@ export const decimal = (text) => (sign === "." ? text : text.replace(".", sign))
 export function bytes(count) {
   const steps = ["B", "KiB", "MiB", "GiB", "TiB"];
   let step = 0;
-  while (count >= 1024 && step < steps.length - 1) { count /= 1024; step += 1; }
+  while (count >= 1024 && step < steps.length - 1) {
+    count /= 1024;
+    step += 1;
+  }
   return decimal(`${step && count < 100 ? count.toFixed(1).replace(/\.0$/, "") : Math.round(count)} ${steps[step]}`);
 }
 

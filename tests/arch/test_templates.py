@@ -1,4 +1,4 @@
-"""The source of the pages can be read: an element a line, and no line of markup wider than a screen."""
+"""The source of the pages can be read: an element a line, and no line of markup or script wider than a screen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
+PROJECT = Path(__file__).resolve().parents[2]
+TEMPLATES = PROJECT / "templates"
+SCRIPTS = PROJECT / "static" / "app"
 WIDTH = 120
 _WHOLE = re.compile(r"\{% blocktranslate\b.*?\{% endblocktranslate %\}|\{%.*?%\}|\{\{.*?\}\}")
 """What cannot be broken: a sentence keeps its text, and a tag ends in the line where it began."""
@@ -21,3 +23,9 @@ def test_lines_are_short(path: Path) -> None:
             elements = len(re.findall(r"<[a-z]", markup))
             assert elements <= 2, f"{path}:{number} has {len(line)} columns and {elements} elements"
             assert len(markup) <= WIDTH, f"{path}:{number} has {len(markup)} columns of markup"
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.js")), ids=lambda path: path.name)
+def test_lines_of_scripts_are_short(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [number for number, line in enumerate(lines, 1) if len(line) > WIDTH] == []
