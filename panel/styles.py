@@ -30,14 +30,18 @@ class Sheet:
 
 
 @cache
-def sheet(name: str) -> Sheet:
-    """Return one of the static style sheets by its name there; raises FileNotFoundError where there is none."""
+def sheet(*names: str) -> Sheet:
+    """Return static style sheets, by their names there, as one; raises FileNotFoundError where one is not there."""
+    text = "".join(smaller(_read(name)) for name in names)
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return Sheet(text, f"'sha256-{digest}'")
+
+
+def _read(name: str) -> str:
     path = finders.find(name)
     if path is None:
         raise FileNotFoundError(name)
-    text = smaller(Path(path).read_text(encoding="utf-8"))
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return Sheet(text, f"'sha256-{digest}'")
+    return Path(path).read_text(encoding="utf-8")
 
 
 def smaller(css: str) -> str:

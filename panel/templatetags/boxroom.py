@@ -13,7 +13,7 @@ from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.formats import date_format, get_format
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.timesince import timesince
 from django.utils.translation import get_language
@@ -54,12 +54,12 @@ def _fixed(name: str, _language: str) -> SafeString:
 
 
 @register.simple_tag(takes_context=True)
-def style(context: dict[str, Any], name: str) -> SafeString:
-    """Return one of the panel's own style sheets in place; by its address where only a part of the page is wanted."""
+def style(context: dict[str, Any], *names: str) -> SafeString:
+    """Return style sheets of the panel's own in place; by their addresses where only a part of the page is wanted."""
     request: HttpRequest | None = context.get("request")
     if request is None or "HX-Request" in request.headers:
-        return format_html('<link rel="stylesheet" href="{}">', static(name))
-    found = styles.sheet(name)
+        return format_html_join("", '<link rel="stylesheet" href="{}">', ((static(name),) for name in names))
+    found = styles.sheet(*names)
     styles.allow(request, found.source)
     return mark_safe(f"<style>{found.text}</style>")  # a file of ours; a test sees that it does not end the element
 

@@ -1,4 +1,4 @@
-"""The source of the pages can be read: an element a line, and no line of markup or script wider than a screen."""
+"""The source of the pages can be read: an element a line, and no line of markup, script or style is too long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 TEMPLATES = PROJECT / "templates"
-SCRIPTS = PROJECT / "static" / "app"
+SCRIPTS_AND_SHEETS = sorted(path for path in (PROJECT / "static/app").rglob("*") if path.suffix in (".js", ".css"))
 WIDTH = 120
 _WHOLE = re.compile(r"\{% blocktranslate\b.*?\{% endblocktranslate %\}|\{%.*?%\}|\{\{.*?\}\}")
 """What cannot be broken: a sentence keeps its text, and a tag ends in the line where it began."""
@@ -25,7 +25,7 @@ def test_lines_are_short(path: Path) -> None:
             assert len(markup) <= WIDTH, f"{path}:{number} has {len(markup)} columns of markup"
 
 
-@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.js")), ids=lambda path: path.name)
-def test_lines_of_scripts_are_short(path: Path) -> None:
+@pytest.mark.parametrize("path", SCRIPTS_AND_SHEETS, ids=lambda path: path.name)
+def test_lines_of_scripts_and_sheets_are_short(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [number for number, line in enumerate(lines, 1) if len(line) > WIDTH] == []

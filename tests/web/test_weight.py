@@ -17,8 +17,8 @@ from panel import styles
 from .world import make_container, make_host
 
 pytestmark = pytest.mark.django_db
-SHEETS = ("boxroom", "containers", "graphs", "terminal", "files")
-OWN = ("vendor/tabler/1.6.1/tokens.css", *(f"app/{name}.css" for name in SHEETS))
+SHEETS = sorted((Path(__file__).resolve().parents[2] / "static/app/css").glob("*.css"))
+OWN = ("vendor/tabler/1.6.1/tokens.css", *(f"app/css/{path.name}" for path in SHEETS))
 
 
 @pytest.fixture
