@@ -20,9 +20,10 @@ from containers.core.backups.place import Place
 from containers.core.errors import Cancelled, StorageFull
 from containers.core.failpoints import MARKER
 from containers.core.hoststore import pools, store
-from containers.core.lifecycle import backing, reading, running, snapshots, stored
+from containers.core.lifecycle import backing, running, snapshots, stored
 from containers.core.model.security import Security
 
+from . import answers
 from .conftest import NoNetwork
 from .test_exactness import but_its_own, fill, fingerprint
 from .test_storage import sh, twin_of, upper
@@ -114,13 +115,13 @@ def test_owners_beyond_the_usual_come_back_and_are_read(host, container, ids_of_
     new = imported(host, dataclasses.replace(spec), made.file)
     assert but_its_own(fingerprint(host, new.id)) == but_its_own(before)
     # a reader of the snapshot sees them, and may read what is theirs alone
-    listed, _bytes = reading.read(host, spec.id, "list", after="one", path="/home")
+    listed, _bytes = answers.read(host, spec.id, "list", after="one", path="/home")
     assert {(one["name"], one["uid"], one["gid"]) for one in listed["items"]} == {
         ("inner", 100000, 65536),
         ("last", most, most),
         ("own", 65535, 65535),
     }
-    _told, data = reading.read(host, spec.id, "content", after="one", path="/home/last")
+    _told, data = answers.read(host, spec.id, "content", after="one", path="/home/last")
     assert data == b"last"
     # a manifest that gives its container fewer than its files have
     monkeypatch.setattr(form, "ids", lambda _manifest: most)
