@@ -20,6 +20,7 @@ from containers.core.host import Host
 from containers.core.lifecycle import running, stored
 from containers.core.model.spec import Spec
 from containers.core.model.states import Status
+from containers.core.proc import records
 
 from .conftest import NoNetwork
 from .patience import patient
@@ -143,3 +144,17 @@ def test_a_frozen_one_is_deleted_after_a_stop_by_force(host: Host, running_conta
     running.stop(host, running_container.id, kill=True)
     stored.delete(host, running_container.id)
     assert running.observe_one(host, running_container.id) is None
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_who_is_killed_while_it_tells_of_a_stop_leaves_nothing(host: Host, running_container: Spec, runs: bool) -> None:
+    expect = records.expect_path(host, running_container.id)
+    if not runs:
+        running.stop(host, running_container.id, kill=True)
+    left = expect.with_name(f".{expect.name}.tmp")
+    left.touch()
+    if runs:
+        running.stop(host, running_container.id, kill=True)
+    else:
+        stored.delete(host, running_container.id)
+    assert not left.exists()

@@ -20,7 +20,7 @@ from ..model.spec import Spec
 from ..names import check_name
 from ..sentences import say
 from ..storage import disks, identity
-from . import holding
+from . import holding, runs
 
 
 @contextlib.contextmanager
@@ -42,6 +42,7 @@ def throw_container(host: Host, entry: Entry) -> None:
         if not store.exists(host, entry.id):
             return
         holding.require_stopped(host, entry.id, "delete")
+        runs.settle(host, entry.id)
         store.settle(host, entry.id)
         root = store.load_root(host, entry.id)
         own = files.disk_bytes(disks.source(host, root.writable))

@@ -80,7 +80,7 @@ def bury(host: Host, run: RunFile) -> None:
         lending.tell(run.id, lending.give_back(host, run.id))
         records.write_last_exit(host, run.id, LastExit(at=records.now(), reason="lost"))
         host.supervisor_socket(run.id).unlink(missing_ok=True)
-        records.expect(host, run.id, None)
+        records.forget_expected(host, run.id)
         host.run_path(run.id).unlink(missing_ok=True)
 
 
@@ -114,4 +114,4 @@ def settle(host: Host, container_id: str) -> None:
     """Forget what was expected of a run that had ended when it was told; the next one is not to believe it."""
     with store.lock(host, "run", container_id, wait_sec=2 * BURY_SEC):
         if RunFile.read(host.run_path(container_id)) is None:
-            records.expect(host, container_id, None)
+            records.forget_expected(host, container_id)

@@ -32,7 +32,7 @@ from ..model.spec import Spec
 from ..names import check_name
 from ..sentences import say
 from ..storage import disks, identity, litter, merge, overlay
-from . import holding
+from . import holding, runs
 from .snapshots import SnapshotResult, delete_snapshot, restore, snapshot
 
 __all__ = [
@@ -107,6 +107,7 @@ def delete(host: Host, container_id: str) -> None:
     with store.lock(host, "container", container_id):
         if store.exists(host, container_id):
             holding.require_stopped(host, container_id, "delete")
+            runs.settle(host, container_id)
         failpoint(host.state_dir, "delete.before")
         store.to_trash(host, host.container_dir(container_id))
         files.sync_dir(host.containers_dir)

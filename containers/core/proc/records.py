@@ -84,9 +84,13 @@ class RunFile:
         return cls(**values)
 
 
+def _temporary(path: Path) -> str:
+    return f"{path.parent}/.{path.name}.tmp"
+
+
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a file by temporary name and rename."""
-    temporary = f"{path.parent}/.{path.name}.tmp"
+    temporary = _temporary(path)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         os.write(fd, json.dumps(values).encode())
@@ -127,6 +131,16 @@ def expect(host: Host, container_id: str, reason: Reason | None) -> None:
         expect_path(host, container_id).unlink(missing_ok=True)
     else:
         write_json(expect_path(host, container_id), {"reason": reason})
+
+
+def forget_expected(host: Host, container_id: str) -> None:
+    """Take back what was told, and what is left of it where who told it was killed.
+
+    The caller holds the lock of the container's run, as who tells it does.
+    """
+    path = expect_path(host, container_id)
+    path.unlink(missing_ok=True)
+    Path(_temporary(path)).unlink(missing_ok=True)
 
 
 def expected(host: Host, container_id: str) -> Reason | None:
