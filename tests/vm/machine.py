@@ -10,6 +10,7 @@ Everything is software emulation: no KVM is asked for. What comes from Debian is
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -103,6 +104,15 @@ exec switch_root /new /bin/sh /run/start
 """
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let one process at a time look for what is kept, and make it; other clones' runs wait for it."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / ".machine.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @dataclass(frozen=True)
 class Kernel:
     """An unpacked kernel. modules: the directory with modules.dep."""
@@ -121,15 +131,15 @@ def fetch_kernel() -> Kernel:
         raise RuntimeError("apt knows no linux-image-amd64")
     package, version = found[1], found[2]
     target = CACHE / package
-    if not target.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            packages.apt_get("download", package, cwd=Path(scratch))
-            (archive,) = Path(scratch).glob("*.deb")
-            fresh = Path(scratch) / "root"
-            subprocess.run(["dpkg-deb", "-x", archive, fresh], check=True)
-            subprocess.run(["depmod", "-b", fresh, version], check=True)
-            fresh.rename(target)
+    with _alone():
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+                packages.apt_get("download", package, cwd=Path(scratch))
+                (archive,) = Path(scratch).glob("*.deb")
+                fresh = Path(scratch) / "root"
+                subprocess.run(["dpkg-deb", "-x", archive, fresh], check=True)
+                subprocess.run(["depmod", "-b", fresh, version], check=True)
+                fresh.rename(target)
     return Kernel(target / f"boot/vmlinuz-{version}", target / f"lib/modules/{version}")
 
 
@@ -194,25 +204,35 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def library() -> Path:
-    """Return a disk with the interpreter's files and packages, made anew where those have changed."""
-    sources = [PROJECT / name for name in ("requirements.txt", "requirements-dev.txt")] + [STDLIB / "os.py"]
-    stamps = [f"{path} {path.stat().st_mtime_ns}" for path in (*sources, Path(sysconfig.get_path("purelib")))]
-    key = hashlib.sha256("\n".join([*stamps, *NOT_NEEDED]).encode()).hexdigest()[:16]
-    target = CACHE / f"library-{key}.ext4"
-    if not target.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for old in CACHE.glob("library-*.ext4"):
-            old.unlink()
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            for name, source in (("venv", sys.prefix), ("stdlib", STDLIB)):
-                shutil.copytree(
-                    source, Path(scratch) / "root" / name, symlinks=True, copy_function=_link,
-                    ignore=shutil.ignore_patterns(*NOT_NEEDED),
-                )  # fmt: skip
-            _disk(Path(scratch) / "root", Path(scratch) / "image", LIBRARY_BYTES, "-N", "100000")
-            (Path(scratch) / "image").rename(target)
-    return target
+def library(target: Path) -> None:
+    """Put a disk with the interpreter's files and packages at target, made anew where those have changed.
+
+    target: in the cache's file system. It is a link of the one that is kept, so that it stays where another clone of
+    the project, whose requirements are others, puts its own in that one's place.
+    """
+    digest = hashlib.sha256("\n".join(NOT_NEEDED).encode())
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        digest.update((PROJECT / name).read_bytes())
+    for path in (STDLIB / "os.py", Path(sysconfig.get_path("purelib")).resolve()):
+        digest.update(f"{path} {path.stat().st_mtime_ns}\n".encode())
+    kept = CACHE / f"library-{digest.hexdigest()[:16]}.ext4"
+    with _alone():
+        if not kept.exists():
+            for old in CACHE.glob("library-*.ext4"):
+                old.unlink()
+            _make_library(kept)
+        os.link(kept, target)
+
+
+def _make_library(target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        for name, source in (("venv", sys.prefix), ("stdlib", STDLIB)):
+            shutil.copytree(
+                source, Path(scratch) / "root" / name, symlinks=True, copy_function=_link,
+                ignore=shutil.ignore_patterns(*NOT_NEEDED),
+            )  # fmt: skip
+        _disk(Path(scratch) / "root", Path(scratch) / "image", LIBRARY_BYTES, "-N", "100000")
+        (Path(scratch) / "image").rename(target)
 
 
 def _scratch_disk(target: Path, files: Mapping[str, Path], tests: str) -> None:
@@ -272,7 +292,8 @@ def run(
     """
     kernel = fetch_kernel()
     with tempfile.TemporaryDirectory(prefix="vm-", dir=CACHE) as scratch:
-        initrd, disk = Path(scratch) / "initrd", Path(scratch) / "disk"
+        initrd, disk, packages_disk = (Path(scratch) / name for name in ("initrd", "disk", "library"))
+        library(packages_disk)
         _initial_file_system(kernel, command, initrd)
         _scratch_disk(disk, files or {}, tests)
         # the emulated processor has no flaws to work around, and the workarounds take half of the time
@@ -282,7 +303,7 @@ def run(
             "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio",
             "-kernel", str(kernel.image), "-initrd", str(initrd), "-append", arguments,
             "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe",
-            "-drive", f"file={library()},format=raw,if=virtio,cache=unsafe,readonly=on",
+            "-drive", f"file={packages_disk},format=raw,if=virtio,cache=unsafe,readonly=on",
             "-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
         ]  # fmt: skip
