@@ -1,11 +1,13 @@
 """Debian's packages for the suite: downloaded and unpacked in the cache, never installed, kept by their version.
 
-A mirror that does not answer is asked again: one lost download is no reason for a test to fail.
+A mirror that does not answer is asked again: one lost download is no reason for a test to fail. Where apt does not know
+Debian's packages, as on Ubuntu, they come from Debian's archive all the same, by sources that only the suite has.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import re
 import shutil
 import subprocess
@@ -17,21 +19,26 @@ from typing import Final
 CACHE: Final = Path("/var/cache/boxroom-tests")
 TRIES: Final = 4
 PAUSE_SEC: Final = 10.0
+KERNEL: Final = "linux-image-amd64"
+"""What tells whether apt knows Debian's packages: nobody else calls a package so."""
+KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+SOURCES: Final = f"deb [signed-by={KEYRING}] http://deb.debian.org/debian bookworm main\n"
 
 
-def apt_get(*words: str, cwd: Path | None = None) -> None:
+def apt_get(*words: str, cwd: Path | None = None, options: tuple[str, ...] = ()) -> None:
     """Run apt-get, again where it fails; the lists of packages are loaded anew in between. Fails with what it said.
 
     One of the suite's processes at a time: apt-get waits for others' lock of dpkg, and not for that of the lists.
+    options: those of debian().
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / ".apt.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _apt_get(words, cwd)
+        _apt_get(words, cwd, options)
 
 
-def _apt_get(words: tuple[str, ...], cwd: Path | None) -> None:
-    patient = ["apt-get", "-q", "-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=600"]
+def _apt_get(words: tuple[str, ...], cwd: Path | None, options: tuple[str, ...]) -> None:
+    patient = ["apt-get", "-q", "-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=600", *options]
     for left in reversed(range(TRIES)):
         done = subprocess.run([*patient, *words], cwd=cwd, capture_output=True, text=True, check=False)
         if not done.returncode:
@@ -43,10 +50,37 @@ def _apt_get(words: tuple[str, ...], cwd: Path | None) -> None:
     raise AssertionError(f"apt-get {' '.join(words)}, tried {TRIES} times: {done.stdout[-2000:]}{done.stderr[-4000:]}")
 
 
-def about(*words: str) -> str:
-    """Return what apt-cache says, in English: it is looked through."""
-    done = subprocess.run(["env", "LC_ALL=C.UTF-8", "apt-cache", *words], capture_output=True, text=True, check=True)
-    return done.stdout
+def about(*words: str, options: tuple[str, ...] = ()) -> str:
+    """Return what apt-cache says, in English: it is looked through. options: those of debian()."""
+    command = ["env", "LC_ALL=C.UTF-8", "apt-cache", *options, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@functools.cache
+def debian() -> tuple[str, ...]:
+    """Return the options with which apt knows Debian's packages: none where this host's apt knows them by itself.
+
+    Elsewhere apt gets sources, lists and a cache of its own in ours, checked by Debian's keyring.
+    """
+    if not about("search", "--names-only", f"^{KERNEL}$"):  # a machine whose lists of packages were never loaded
+        apt_get("update")
+    if about("search", "--names-only", f"^{KERNEL}$"):
+        return ()
+    own = CACHE / "debian"
+    for directory in ("state/lists/partial", "cache/archives/partial"):
+        (own / directory).mkdir(parents=True, exist_ok=True)
+    (own / "sources.list").write_text(SOURCES)
+    (own / "state/status").touch()
+    settings = {
+        "Dir::Etc::sourcelist": own / "sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State": own / "state",
+        "Dir::State::status": own / "state/status",
+        "Dir::Cache": own / "cache",
+    }
+    options = tuple(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))
+    apt_get("update", options=options)
+    return options
 
 
 def unpacked(package: str, *more: str) -> Path:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ PACKAGES: Final[dict[str, str]] = {
     "iproute2": "looking at links and routes",
     "busybox-static": "the busybox image",
     "debootstrap": "Debian images",
+    "debian-archive-keyring": "whether what Debian images are made of is Debian's",
     "libseccomp2": "system call filters",
     "xz-utils": "archives packed by xz",
     "zstd": "archives packed by zstd",
@@ -61,7 +63,8 @@ TEST_PACKAGES: Final[dict[str, str]] = {
     "xfsprogs": "the tests of storage on xfs",
     "btrfs-progs": "the tests of storage on btrfs",
 }
-
+NOT_ON_UBUNTU: Final = ("chromium",)
+"""A snap there, which is not for a service's user; testing.py takes Playwright's own."""
 
 NEVER_INSTALLING: Final = ("halt",)
 """Commands that take the environment as it is: a host that goes down waits for nothing."""
@@ -103,6 +106,8 @@ def prepare(project: Path, command: str) -> Path:
 def missing_packages(command: str) -> list[str]:
     """Return the Debian packages that command needs and the machine lacks."""
     wanted = [*PACKAGES, *(TEST_PACKAGES if command == "test" else ())]
+    if _distribution() == "ubuntu":
+        wanted = [name for name in wanted if name not in NOT_ON_UBUNTU]
     query = subprocess.run(
         ["dpkg-query", "-W", "-f=${Package} ${db:Status-Status}\n", *wanted],
         capture_output=True,
@@ -113,6 +118,14 @@ def missing_packages(command: str) -> list[str]:
         name for name, _, status in (row.partition(" ") for row in query.stdout.splitlines()) if status == "installed"
     }
     return [name for name in wanted if name not in installed]
+
+
+def _distribution() -> str:
+    """Return which distribution this is, as os-release(5) calls it; "" where it does not say."""
+    try:
+        return platform.freedesktop_os_release().get("ID", "")
+    except OSError:
+        return ""
 
 
 def _say(text: str) -> None:

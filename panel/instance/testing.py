@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+CHROMIUM = Path("/usr/bin/chromium")
+"""Debian's; environment.py says where it is not to be had."""
 E2E_TESTS = "tests/e2e"
 KERNEL_TESTS = "tests/kernel"
 VM_TESTS = "tests/vm"
@@ -39,6 +41,11 @@ def run(project: Path, arguments: list[str]) -> int:
         sys.stderr.write("The tests make namespaces, cgroups and links: run them as root.\n")
         return 1
     os.umask(0o022)  # what tests make, the web's user must be able to enter
+    if not CHROMIUM.exists():
+        sys.stderr.write("Installing Chromium for the end-to-end tests, as Playwright has it: Ubuntu's own is a snap\n")
+        install = [sys.executable, "-m", "playwright", "install", "--with-deps", "chromium"]
+        if status := subprocess.run(install, check=False).returncode:
+            return status
     # what somebody is still writing when all has been told makes no run a failure
     with tempfile.TemporaryDirectory(prefix="boxroom-test-", ignore_cleanup_errors=True) as scratch:
         Path(scratch).chmod(0o711)

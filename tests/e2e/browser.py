@@ -21,10 +21,11 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from panel.instance.testing import CHROMIUM
+
 from ..kernel.patience import patient
 from .instance import Instance
 
-CHROMIUM: Final = "/usr/bin/chromium"
 ARGUMENTS: Final = (
     "--no-sandbox",
     "--disable-gpu",
@@ -52,9 +53,10 @@ _NOISE: Final = re.compile(
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """Run Debian's Chromium without a window."""
+    """Run Debian's Chromium without a window; Playwright's own where there is none."""
+    own = str(CHROMIUM) if CHROMIUM.exists() else None
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=own, args=list(ARGUMENTS))
         try:
             yield browser
         finally:

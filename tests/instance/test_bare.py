@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,17 @@ def test_a_download_that_fails_once_is_tried_again(
     assert "somebody else is broken" in said
     with pytest.raises(SystemExit, match=f"tried {environment.TRIES} times"):
         environment._persist(("/bin/false",), "fetching")
+
+
+def test_what_ubuntu_has_only_as_a_snap_is_not_asked_of_apt(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = subprocess.CompletedProcess([], 1, "dnsmasq-base installed\n", "no packages found matching chromium\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_words, **_options: said)
+    for distribution in ("debian", "ubuntu"):
+        monkeypatch.setattr(platform, "freedesktop_os_release", lambda it=distribution: {"ID": it})
+        missing = environment.missing_packages("test")
+        assert ("chromium" in missing) == (distribution == "debian")
+        assert "debian-archive-keyring" in missing, "Ubuntu's debootstrap does not bring it"
+        assert "dnsmasq-base" not in missing
 
 
 def test_the_readme_names_what_up_installs() -> None:

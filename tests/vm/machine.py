@@ -123,29 +123,23 @@ class Kernel:
 
 def fetch_kernel() -> Kernel:
     """Return Debian's current kernel, downloading and unpacking it into the cache at first use."""
-    found = _newest_kernel()
+    apt = packages.debian()
+    # the package that the one of this name stands for now, and its version
+    found = re.search(r"Depends: (linux-image-(\S+))", packages.about("depends", packages.KERNEL, options=apt))
     if not found:
-        packages.apt_get("update")
-        found = _newest_kernel()
-    if not found:
-        raise RuntimeError("apt knows no linux-image-amd64")
+        raise RuntimeError(f"apt knows no {packages.KERNEL}")
     package, version = found[1], found[2]
     target = CACHE / package
     with _alone():
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-                packages.apt_get("download", package, cwd=Path(scratch))
+                packages.apt_get("download", package, cwd=Path(scratch), options=apt)
                 (archive,) = Path(scratch).glob("*.deb")
                 fresh = Path(scratch) / "root"
                 subprocess.run(["dpkg-deb", "-x", archive, fresh], check=True)
                 subprocess.run(["depmod", "-b", fresh, version], check=True)
                 fresh.rename(target)
     return Kernel(target / f"boot/vmlinuz-{version}", target / f"lib/modules/{version}")
-
-
-def _newest_kernel() -> re.Match[str] | None:
-    """Return the package that linux-image-amd64 stands for now, and its version; None where apt does not know it."""
-    return re.search(r"Depends: (linux-image-(\S+))", packages.about("depends", "linux-image-amd64"))
 
 
 def _early_modules(kernel: Kernel) -> list[Path]:
