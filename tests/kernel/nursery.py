@@ -1,9 +1,10 @@
 """Launchers out of one interpreter that has everything imported: half of a test's time on an emulated machine.
 
 Used where BOXROOM_TEST_WARM=1 says so; elsewhere each instance's launcher is started as the panel starts it. What is
-forked here does what launcher.py does when it is run, and differs in its environment as /proc shows it.
+forked here does what launcher.py does when it is run, in the network namespace of the thread that asks for it, and
+differs in its environment as /proc shows it.
 
-Run as a program it reads a line for each launcher, and answers with its pid: {"state_dir", "environment"}.
+Run as a program it reads a line for each launcher, and answers with its pid: {"state_dir", "environment", "netns"}.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -74,7 +76,9 @@ class Nursery:
         """Return a new launcher."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"state_dir": str(state_dir), "environment": environment}) + "\n")
+        netns = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+        wanted = {"state_dir": str(state_dir), "environment": environment, "netns": netns}
+        self._process.stdin.write(json.dumps(wanted) + "\n")
         self._process.stdin.flush()
         return Forked(int(self._process.stdout.readline()))
 
@@ -86,7 +90,7 @@ class Nursery:
 def main() -> None:
     """Fork a launcher for each line."""
     sys.path.insert(0, str(PROJECT))
-    from containers.core.kernel.syscalls import overwrite_cmdline
+    from containers.core.kernel.syscalls import CLONE_NEWNET, overwrite_cmdline, setns
     from containers.core.proc import launcher
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever has ended is nobody's to reap
@@ -100,6 +104,7 @@ def main() -> None:
         status = 1
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            setns(os.open(wanted["netns"], os.O_RDONLY), CLONE_NEWNET)
             null = os.open("/dev/null", os.O_RDWR)
             os.dup2(null, 0)
             os.dup2(2, 1)

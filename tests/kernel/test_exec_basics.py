@@ -293,6 +293,18 @@ def test_a_container_that_takes_the_commands_place_for_itself_gets_no_hold_of_th
     assert found.stderr, "beside its tree, where it cannot move them from"
 
 
+def test_a_container_that_makes_a_threaded_cgroup_can_be_entered_all_the_same(
+    sh: Sh, host: Host, running_container: Spec
+) -> None:
+    tree = detect.open(host).namespace_dir(running_container.id)
+    # only where nothing is left in its other cgroups does the kernel let it
+    thread = "echo $$ >cgroup.procs; mkdir own; until echo threaded >own/cgroup.type; do usleep 5000; done"
+    assert sh(f"{OWN_TREE} cd /tmp/c; sh -c '{thread}' >/dev/null 2>&1 &").exit_code == 0
+    wait_until(lambda: (tree / "cgroup.type").read_text() == "domain threaded\n", what="the threaded cgroup")
+    assert (tree / ".attached/cgroup.type").read_text() == "domain invalid\n"
+    assert sh("grep ^0: /proc/self/cgroup").stdout.startswith(b"0::/../attach/")
+
+
 @pytest.mark.lxc("Many commands at once do not wait for each other", "D#3371", "D#4472", "D#4468")
 def test_many_at_once(running_container: Spec) -> None:
     codes: list[int] = []

@@ -47,13 +47,14 @@ class Target:
 
         It lies in the container's own tree, so that the init there may take processes over into scopes and sessions of
         its own: nobody moves a process across the root of a cgroup namespace. It is root's, and no more the container's
-        than one beside that tree, which serves where the container put something of its own in this place.
+        than one beside that tree, which serves where the container put something of its own in this place, or made a
+        threaded cgroup next to it: a process can then come into nothing else that is in its tree.
         """
         inside = self.own_tree / ATTACHED
         try:
             with contextlib.suppress(FileExistsError):
                 inside.mkdir(mode=0o755)
-            if os.stat(inside).st_uid == 0:
+            if os.stat(inside).st_uid == 0 and (inside / "cgroup.type").read_text() == "domain\n":
                 return inside
         except OSError:
             pass
