@@ -24,12 +24,12 @@ MANY: Final = int(os.environ.get("BENCH_MANY", "200"))
 
 
 def _life(ours: Ours, work: Path, rounds: int, table: Table) -> None:
-    with runtimes.tools(ours, work) as found:
+    with runtimes.tools(ours, work, table) as found:
         runtimes.measure(ours, found, rounds, table)
 
 
 def _many(ours: Ours, work: Path, _rounds: int, table: Table) -> None:
-    with runtimes.tools(ours, work) as found:
+    with runtimes.tools(ours, work, table) as found:
         many.start_in_a_row(ours, found, MANY, table)
     many.memory(ours, MANY, table)
     many.watching(ours, MANY, table)

@@ -18,8 +18,8 @@ INIT = f"/{marker.NAME}"
 
 
 @contextlib.contextmanager
-def tools(ours: Ours, work: Path) -> Iterator[dict[str, Any]]:
-    """Give the runtimes that are installed, by the name that the report gives them."""
+def tools(ours: Ours, work: Path, table: Table) -> Iterator[dict[str, Any]]:
+    """Give the runtimes that are installed and can start something, by the name that the report gives them."""
     if ours.api.get("/containers/template").status_code == 404:
         ours.create("template")
     layer = ours.host.layers_dir / ours.spec("template").layers[-1] / "rootfs"
@@ -41,7 +41,23 @@ def tools(ours: Ours, work: Path) -> Iterator[dict[str, Any]]:
         for name in ("crun", "lxc_overlay", "lxc_idmap"):
             if name in found:
                 undo.callback(_kill_all, found[name])
+                if said := _refused(found[name]):
+                    del found[name]
+                    table.notes.append(
+                        f"{name.replace('_', ' ')} starts nothing on this machine and is left out: {said}"
+                    )
         yield found
+
+
+def _refused(tool: Any) -> str:
+    """Start and kill one container; return what the runtime says where it cannot, and nothing where it can."""
+    tool.make("b-probe", INIT)
+    try:
+        tool.start("b-probe")
+        tool.kill("b-probe")
+    except (RuntimeError, TimeoutError, AssertionError) as error:
+        return " ".join(str(error).split())[-300:]
+    return ""
 
 
 def _kill_all(tool: Any) -> None:

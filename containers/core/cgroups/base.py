@@ -40,6 +40,10 @@ CONTAINER_PREFIX: Final = "c-"
 CAGE_PREFIX: Final = "u-"
 SUPERVISORS: Final = "supervisors"
 REMOVE_TIMEOUT_SEC: Final = 30.0
+_LOOKS_SEC: Final = (0.0001, 0.0002, 0.0004, *[0.001] * 12)
+"""Between the first looks at cgroup.events: the kernel holds back a notice that would be the file's second in 10 ms
+(kernel/cgroup/cgroup.c, CGROUP_FILE_NOTIFY_MIN_INTV), and a freeze takes less than one."""
+_LOOK_AGAIN_SEC: Final = 0.5
 
 
 class Cgroups(ABC):
@@ -354,6 +358,7 @@ class Cgroups(ABC):
         try:
             poll = select.poll()
             poll.register(fd, select.POLLPRI)
+            waits = iter(_LOOKS_SEC)
             while True:
                 # before the look: one that comes late sees what happened in time
                 left = deadline - time.monotonic()
@@ -367,7 +372,10 @@ class Cgroups(ABC):
                     return True
                 if left <= 0:
                     return False
-                # the kernel may fold changes within 10 ms into one notice: look again now and then
-                poll.poll(min(left, 0.5) * 1000)
+                wait_sec = min(left, next(waits, _LOOK_AGAIN_SEC))
+                if wait_sec < 0.001:
+                    time.sleep(wait_sec)  # poll(2) counts in whole milliseconds
+                else:
+                    poll.poll(wait_sec * 1000)
         finally:
             os.close(fd)

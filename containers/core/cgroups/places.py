@@ -89,6 +89,7 @@ def _delegated() -> frozenset[str]:
 
 def remove_tree(path: Path, deadline: float) -> None:
     """Remove a cgroup directory and all below it, deepest first; deadline: monotonic seconds."""
+    wait_sec = 0.0005
     while True:
         try:
             with os.scandir(path) as entries:
@@ -106,6 +107,7 @@ def remove_tree(path: Path, deadline: float) -> None:
                 raise TimedOut(
                     "Processes that do not end hold the container's cgroup.", step="remove cgroup", path=str(path)
                 ) from error
-            time.sleep(0.005)
+            time.sleep(wait_sec)
+            wait_sec = min(2 * wait_sec, 0.008)
         else:
             return
