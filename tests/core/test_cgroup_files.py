@@ -13,6 +13,7 @@ from containers.core.plans.cgroup_files import (
     Write,
     cpu_quota_usec,
     cpu_shares,
+    former,
     limits_v1,
     limits_v2,
     parse_keyed,
@@ -242,3 +243,20 @@ def test_what_is_no_file_of_a_controller(name: str) -> None:
     with pytest.raises(SpecError) as caught:
         check_file(name)
     assert caught.value.field == "file"
+
+
+@pytest.mark.parametrize(
+    ("file", "value", "text", "undone"),
+    [
+        ("io.max", "8:0 rbps=5", "", "8:0 rbps=max wbps=max riops=max wiops=max"),
+        ("io.max", "8:0 rbps=5", "8:16 rbps=1\n8:0 rbps=9 wbps=max\n", "8:0 rbps=9 wbps=max"),
+        ("blkio.throttle.read_bps_device", "8:0 5", "8:16 7\n", "8:0 0"),
+        ("blkio.throttle.read_bps_device", "8:0 5", "8:0 7\n", "8:0 7"),
+        ("io.weight", "200", "default 100\n8:0 50\n", "default 100"),
+        ("cpu.max", "5000 100000", "max 100000\n", "max 100000"),
+        ("cpuset.cpus", "0", "\n", ""),
+        ("io.latency", "8:0 target=9", "8:0 target=1\n8:16 target=2\n", None),
+    ],
+)
+def test_what_a_file_read_as_undoes_a_write(file: str, value: str, text: str, undone: str | None) -> None:
+    assert former(Write(file.partition(".")[0], file, value), text) == undone

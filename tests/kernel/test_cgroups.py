@@ -532,6 +532,20 @@ def test_a_change_that_fails_half_way_leaves_all_of_it_as_it_was(groups: Cgroups
     assert process.poll() is None
 
 
+def test_a_change_that_fails_at_its_end_leaves_the_speed_of_disks_as_it_was(groups: Cgroups) -> None:
+    if disk_of(groups.state_dir) is None:
+        return  # then there is no such limit, as another test has it
+    file = "io.max" if groups.version == 2 else "blkio.throttle.write_bps_device"
+    create(groups)
+    for limits in (Limits(), Limits(io_write_bytes_per_sec=MIB)):
+        groups.apply(ID, limits)
+        before = raw.read(groups, ID, file)
+        with pytest.raises(SpecError):
+            groups.apply(ID, Limits(io_write_bytes_per_sec=3 * MIB, cgroup={"memory.wings": "2"}))
+        assert raw.read(groups, ID, file) == before
+    assert str(MIB) in before
+
+
 @pytest.mark.lxc("A CPU that is not there is told, and nothing is left of the start", "L#3443", "L#2953")
 def test_a_cpu_that_is_not_there_is_told_and_leaves_nothing(groups: Cgroups) -> None:
     with pytest.raises(SetupFailed) as failed:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import SpecError
-from ..plans.cgroup_files import Write
+from ..plans.cgroup_files import Write, former
 from .places import read_file, write_file
 
 
@@ -43,7 +43,7 @@ def write_raw(write: Write, path: str, done: list[tuple[str, str]]) -> None:
     """
     old = None
     with contextlib.suppress(OSError):
-        old = read_file(path).strip()
+        old = read_file(path)
     try:
         write_file(path, write.value)
     except OSError as error:
@@ -52,5 +52,5 @@ def write_raw(write: Write, path: str, done: list[tuple[str, str]]) -> None:
         reason = "this host has no such file" if missing else os.strerror(error.errno or 0)
         text = f"{write.file}: {write.value!r} is not taken: {reason}."
         raise SpecError(text, field=f"limits.cgroup.{write.file}") from error
-    if old is not None and "\n" not in old and " " not in old:
-        done.append((path, old))
+    if old is not None and (undone := former(write, old)) is not None:
+        done.append((path, undone))

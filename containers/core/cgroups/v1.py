@@ -18,7 +18,7 @@ from pathlib import Path
 from ..errors import InUse, NotFound
 from ..model.spec import Limits
 from ..plans import devices
-from ..plans.cgroup_files import CpusV1, Offered, Write, limits_v1, parse_keyed
+from ..plans.cgroup_files import CpusV1, Offered, Write, former, limits_v1, parse_keyed
 from ..plans.samples import StatPaths
 from ..sentences import say
 from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups
@@ -128,9 +128,9 @@ class CgroupsV1(Cgroups):
                 if write.raw:
                     write_raw(write, file, done)
                     continue
-                old = read_file(file).strip()
+                old = former(write, read_file(file))
                 self._write_limit(container_id, file, write, limits)
-                if "throttle" not in write.file:  # comes last, and is written in another form than it is read in
+                if old is not None:
                     done.append((file, old))
 
     def allow_devices(self, container_id: str, rules: Iterable[devices.DeviceRule]) -> None:

@@ -15,7 +15,7 @@ from ..errors import HostUnsupported, InUse, NotFound
 from ..kernel import bpf
 from ..model.spec import Limits
 from ..plans import devices
-from ..plans.cgroup_files import CONTROLLERS_V2, Offered, Write, limits_v2, parse_keyed
+from ..plans.cgroup_files import CONTROLLERS_V2, Offered, Write, former, limits_v2, parse_keyed
 from ..plans.samples import StatPaths
 from ..sentences import say
 from ..units import format_bytes
@@ -131,7 +131,7 @@ class CgroupsV2(Cgroups):
                 if write.raw:
                     write_raw(write, file, done)
                     continue
-                old = read_file(file).strip()
+                old = former(write, read_file(file))
                 if write.file == "cpuset.cpus" and not old:
                     # one that was never set, which it cannot be again while there are processes
                     old = read_file(_POSSIBLE_CPUS).strip()
@@ -139,7 +139,7 @@ class CgroupsV2(Cgroups):
                     _lower_memory(path, int(write.value))
                 else:
                     write_file(file, write.value)
-                if write.file != "io.max":  # comes last, and is written in another form than it is read in
+                if old is not None:
                     done.append((file, old))
 
     def places(self, container_id: str, controller: str) -> tuple[Path, ...]:

@@ -221,6 +221,21 @@ def _cpuset_v1(wanted: str | None, cpus: CpusV1) -> list[Write]:
     ]
 
 
+def former(write: Write, text: str) -> str | None:
+    """Return what undoes a write to a file that read as text before it; None where the text does not tell.
+
+    A file of several devices is undone for the one that is written to.
+    """
+    lines = text.splitlines()
+    if write.file == "io.max" or write.file.startswith("blkio.throttle."):
+        device = write.value.partition(" ")[0]
+        none = "rbps=max wbps=max riops=max wiops=max" if write.file == "io.max" else "0"
+        return next((line for line in lines if line.startswith(f"{device} ")), f"{device} {none}")
+    if write.file in ("io.weight", "io.bfq.weight"):  # the first line is every device's, "default 100"
+        return lines[0] if lines else None
+    return text.strip() if len(lines) <= 1 else None
+
+
 def parse_keyed(text: str) -> dict[str, int]:
     """Parse "KEY NUMBER" lines, as in cgroup.events, memory.events, memory.stat and cpu.stat."""
     values: dict[str, int] = {}
