@@ -112,7 +112,9 @@ class TerminalConsumer(Consumer):
                 detail={"session": answer["session"], "command": asked["command"], "user": asked["user"]},
             )  # fmt: skip
         # replay: how many bytes of scrollback come first, which a terminal must draw without answering to them
-        await self.tell(type="opened", session=answer["session"], replay=answer.get("replay", 0))
+        # taken: how much of what this typist sent has arrived; a supervisor from before an update does not count
+        taken = {"taken": answer["taken"]} if "taken" in answer else {}
+        await self.tell(type="opened", session=answer["session"], replay=answer.get("replay", 0), **taken)
         self.beside(self._to_browser(link))
         self.beside(self._to_supervisor(link))
         self.beside(self._hear(container.id))
@@ -131,7 +133,7 @@ class TerminalConsumer(Consumer):
             message = parse_control(payload)
             if message.get("type") == "error":
                 raise Refusal(str(message.get("code")), str(message.get("message")))
-            if message.get("type") in ("exit", "viewers"):
+            if message.get("type") in ("exit", "viewers", "taken"):
                 await self.tell(**message)
             if message.get("type") == "exit":
                 await self._finish()
@@ -195,7 +197,7 @@ def _opening(message: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
             raise Refusal("bad-request", "command must be a list of strings.", field="command")
         _check_command(command)
-    for name in ("user", "session"):
+    for name in ("user", "session", "typist"):
         value = message.get(name)
         if value is not None and (not isinstance(value, str) or len(value) > 128):
             raise Refusal("bad-request", f"{name} must be a short string.", field=name)
@@ -203,6 +205,7 @@ def _opening(message: dict[str, Any]) -> dict[str, Any]:
         "command": command,
         "user": message.get("user"),
         "session": message.get("session"),
+        "typist": message.get("typist"),
         "cols": _size(message, "cols"),
         "rows": _size(message, "rows"),
     }

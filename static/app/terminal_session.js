@@ -11,9 +11,9 @@ import { WebLinksAddon } from "../vendor/xterm-addon-web-links/0.12.0/addon-web-
 import { WebglAddon } from "../vendor/xterm-addon-webgl/0.19.0/addon-webgl.mjs";
 import { ask } from "./ask.js";
 import { word } from "./text.js";
+import { Typed } from "./typed.js";
 
 const ACK_BYTES = 32 * 1024;
-const INPUT_BYTES = 4096;
 const WAITING_BYTES = 64 * 1024; // typed or pasted ahead of a connection: more than that is lost
 const RETRY_MS = [100, 300, 700, 1500, 3000];
 const FINAL = new Set([4400, 4401, 4403, 4404]);
@@ -112,8 +112,7 @@ export class Session extends EventTarget {
     this.attempt = 0;
     this.unacked = 0;
     this.replaying = 0;
-    this.waiting = []; // typed before the shell could be asked for it, or while its scrollback is drawn
-    this.waitingBytes = 0;
+    this.input = new Typed();
     this.term = new Terminal({
       fontSize,
       theme: THEME,
@@ -193,7 +192,10 @@ export class Session extends EventTarget {
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.refused = null;
-    socket.onopen = () => this.send({ type: "open", session: this.id, cols: this.term.cols, rows: this.term.rows });
+    socket.onopen = () => {
+      const { cols, rows } = this.term;
+      this.send({ type: "open", session: this.id, typist: this.input.typist, cols, rows });
+    };
     socket.onmessage = (event) => {
       if (socket === this.socket) this.got(event.data);
     };
@@ -219,13 +221,16 @@ export class Session extends EventTarget {
     const message = JSON.parse(data);
     if (message.type === "opened") this.opened(message);
     else if (message.type === "exit") this.exited(message.code);
-    else if (message.type === "viewers") {
+    else if (message.type === "taken") {
+      this.input.arrived(message.bytes);
+      this.sendWaiting();
+    } else if (message.type === "viewers") {
       this.viewers = message.viewers ?? message.items ?? [];
       this.changed();
     } else if (message.type === "error") this.refused = message;
   }
 
-  opened({ session, replay }) {
+  opened({ session, replay, taken }) {
     if (this.id) this.term.reset(); // the scrollback comes again, whole
     this.id = session;
     this.orNew = false;
@@ -233,6 +238,7 @@ export class Session extends EventTarget {
     this.watchReplay();
     this.attempt = 0;
     this.unacked = 0;
+    this.input.begin(taken);
     this.live = true;
     this.tellSize();
     this.sendWaiting();
@@ -300,7 +306,7 @@ export class Session extends EventTarget {
 
   again() {
     this.ended = false;
-    this.forget();
+    this.input.forget();
     this.orNew = false;
     this.id = this.console;
     this.attempt = 0;
@@ -320,10 +326,7 @@ export class Session extends EventTarget {
       return;
     }
     if (this.modifier) bytes = this.modifier(bytes);
-    if (this.hears() || this.waitingBytes + bytes.length <= WAITING_BYTES) {
-      this.waiting.push(bytes);
-      this.waitingBytes += bytes.length;
-    }
+    if (this.hears() || this.input.waitingBytes + bytes.length <= WAITING_BYTES) this.input.push(bytes);
     this.sendWaiting();
     this.dispatchEvent(new Event("typed"));
   }
@@ -335,19 +338,7 @@ export class Session extends EventTarget {
 
   /** Send what was typed, in its order, once the shell hears it. */
   sendWaiting() {
-    if (!this.waiting.length || !this.hears()) return;
-    const all = this.waiting;
-    this.forget();
-    for (const bytes of all) {
-      for (let start = 0; start < bytes.length; start += INPUT_BYTES)
-        this.socket.send(bytes.subarray(start, start + INPUT_BYTES));
-    }
-  }
-
-  /** What was meant for a shell that is gone is for no other. */
-  forget() {
-    this.waiting = [];
-    this.waitingBytes = 0;
+    for (let part; this.hears() && (part = this.input.next()); ) this.socket.send(part);
   }
 
   key(event) {

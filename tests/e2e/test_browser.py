@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import re
+import signal
 import uuid
 from collections.abc import Iterator
 from typing import Final
@@ -172,6 +175,29 @@ def test_killed_web_and_worker_give_the_same_shell_back(people: People, instance
             kill_parts(instance, role)
         assert terminal.session == session
         assert terminal.run("echo $secret") == "kept"
+
+
+def test_what_is_typed_while_the_web_is_killed_arrives_once(people: People, instance: Instance, running: str) -> None:
+    page = people.page()
+    terminal = Terminal(page, running).open()
+    with terminal.another_connection():
+        for pid in instance.pids("daphne"):
+            os.kill(pid, signal.SIGSTOP)
+        terminal.type("echo typed-$((40+2))\n")
+        page.wait_for_function("document.getElementById('terminal').front().socket.bufferedAmount === 0")
+        kill_parts(instance, "daphne")
+    terminal.wait(r"\ntyped-42\n")
+    assert terminal.text().count("typed-42") == 1
+
+    text = "".join(f"{number}\n" for number in range(60000))
+    terminal.type(f"stty raw -echo; echo rea''dy; head -c {len(text)} | md5sum; stty sane\n")
+    terminal.wait(r"ready")
+    with terminal.another_connection():
+        page.evaluate(
+            "(text) => document.getElementById('terminal').front().typed(new TextEncoder().encode(text))", text
+        )
+        kill_parts(instance, "daphne")
+    terminal.wait(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest())
 
 
 def test_a_shell_that_ended_stays_readable_and_enter_opens_another(people: People, running: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,8 @@ import pytest
 from containers.core.host import Host
 from containers.core.lifecycle import running
 from containers.core.model.spec import Spec
+from containers.core.proc.records import RunFile
+from containers.core.proc.typists import TELL_BYTES
 from containers.core.protocol import WINDOW_BYTES, Decoder, Kind, control, encode, parse_control
 
 from .conftest import NoNetwork
@@ -133,6 +137,58 @@ def test_sizes_out_of_range_are_refused_by_name(connect: Connect) -> None:
     term.wait(lambda: any(m["type"] == "error" for m in term.messages), what="an error")
     term.type("stty size\n")
     term.expect("24 80")
+
+
+def test_a_typist_who_comes_again_is_told_how_much_arrived(connect: Connect) -> None:
+    one = connect()
+    opened = one.open(typist="page-1")
+    assert opened["taken"] is None
+    session = opened["session"]
+    asked = "stty -echo; read -r first; read -r second; echo $((1+1)):$first:$second\n"
+    one.type(asked + "kept\nlo")  # of a word whose rest stays on the way
+    again = connect()
+    answer = again.open(session=session, typist="page-1")
+    again.type((asked + "kept\nlost\n")[answer["taken"] :])
+    again.expect("2:kept:lost")
+    one.wait(lambda: one.eof, what="the end of the earlier connection")
+    other = connect(user="bob")
+    other.viewer["user_id"] = 2
+    assert other.open(session=session, typist="page-1")["taken"] is None, "nobody speaks for another"
+    assert "taken" not in connect().open(session=session)
+    assert connect().open(session=session, typist="no name")["field"] == "typist"
+
+
+def test_what_is_still_on_its_way_when_its_typist_comes_again_is_heard_once(
+    host: Host, running_container: Spec, connect: Connect
+) -> None:
+    one, again = connect(), connect()
+    session = one.open(typist="page")["session"]
+    asked, lines = "stty -echo; echo rea\\dy; echo lines=$(wc -l)\n", "line\n" * 3
+    one.type(asked)
+    one.expect("ready")
+    run = RunFile.read(host.run_path(running_container.id))
+    assert run is not None
+    os.kill(run.supervisor.pid, signal.SIGSTOP)
+    try:
+        one.type(lines)
+        again.socket.sendall(control(cmd="open", cols=80, rows=24, viewer=again.viewer, session=session, typist="page"))
+    finally:
+        os.kill(run.supervisor.pid, signal.SIGCONT)
+    again.wait(lambda: bool(again.messages), what="an answer to open")
+    again.type((asked + lines)[again.messages[0]["taken"] :] + "\x04")
+    again.expect("lines=3\r\n")
+
+
+def test_a_typist_is_told_now_and_then_how_much_arrived(connect: Connect) -> None:
+    term = connect()
+    term.open(typist="page")
+    term.type("stty -echo -icanon; cat > /dev/null\n")
+    for _ in range(5):
+        term.type("x" * 4096)
+    term.wait(lambda: any(m["type"] == "taken" for m in term.messages), what="the count")
+    told = [m["bytes"] for m in term.messages if m["type"] == "taken"]
+    assert len(told) == 1
+    assert told[0] >= TELL_BYTES
 
 
 def test_foreign_and_forged_session_ids(connect: Connect) -> None:

@@ -29,6 +29,7 @@ from .inside import Request, Target
 from .loop import Loop
 from .streams import SIZE_RULE, VIEWERS_MAX, Viewer, terminal_size
 from .terminals import Session
+from .typists import Typist, typist
 
 SESSIONS_MAX: Final = 16
 SESSIONS_PER_USER_MAX: Final = 8
@@ -199,16 +200,23 @@ class SessionServer:
         if stream is None:
             client.refuse("not-found", "This session is not there any more.", field="session")
             return
+        typing: Typist | None = who["typist"] if who["mode"] == "rw" else None
+        if typing is not None:
+            stream.drop_typist(typing)
         if console is not None and console.exclusive and who["mode"] == "rw" and console.taken:
             client.refuse("in-use", f"Somebody has {session_id} open, which is for one at a time.")
             return
         if len(stream.viewers) >= VIEWERS_MAX:
             client.refuse("too-many", f"A session has at most {VIEWERS_MAX} viewers.")
             return
-        viewer = Viewer(client, stream, who["user"], who["user_id"], may_type=who["mode"] == "rw")
+        may_type = who["mode"] == "rw"
+        viewer = Viewer(client, stream, who["user"], who["user_id"], may_type=may_type, typist=typing)
         viewer.size = size
         replay = 0 if created else stream.ring.end - viewer.position
-        client.tell(type="opened", session=session_id, created=created, replay=replay)
+        taken = {"taken": stream.typists.taken(typing)} if typing is not None else {}
+        client.tell(type="opened", session=session_id, created=created, replay=replay, **taken)
+        if typing is not None and taken["taken"] is None:
+            stream.typists.note(typing, 0)
         if not stream.viewers:
             stream.resized(viewer)
         stream.join(viewer)
@@ -345,4 +353,7 @@ def _viewer(message: dict[str, Any]) -> dict[str, Any]:
     user, user_id, mode = found.get("user", ""), found.get("user_id"), found.get("mode", "ro")
     if not isinstance(user, str) or len(user) > 63 or not isinstance(user_id, int | None) or mode not in ("rw", "ro"):
         raise SpecError("Say who looks: user, user_id, mode.", field="viewer")
-    return {"user": user, "user_id": user_id, "mode": mode}
+    try:
+        return {"user": user, "user_id": user_id, "mode": mode, "typist": typist(user_id, message.get("typist"))}
+    except ValueError:
+        raise SpecError("A typist's name is 1 to 64 letters, digits and hyphens.", field="typist") from None

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ..protocol import FRAME_MAX_BYTES, SCROLLBACK_BYTES, WINDOW_BYTES, Kind
 from .clients import Client
+from .typists import TELL_BYTES, Typist, Typists
 
 STALLED_SEC: Final = 30.0
 SIZE_MIN: Final = 1
@@ -48,12 +49,23 @@ class Ring:
 class Viewer:
     """One client's view of a stream. sent and acked count bytes since it came."""
 
-    def __init__(self, client: Client, stream: Stream, user: str, user_id: int | None, *, may_type: bool) -> None:
+    def __init__(
+        self,
+        client: Client,
+        stream: Stream,
+        user: str,
+        user_id: int | None,
+        *,
+        may_type: bool,
+        typist: Typist | None = None,
+    ) -> None:
         self.client = client
         self.stream = stream
         self.user = user
         self.user_id = user_id
         self.may_type = may_type
+        self.typist = typist
+        self._taken = self._told = (stream.typists.taken(typist) if typist else None) or 0
         self.size: tuple[int, int] | None = None
         self.position = stream.ring.start
         self._unacked = 0
@@ -109,8 +121,15 @@ class Viewer:
 
     def data(self, payload: bytes) -> None:
         """Pass on what was typed; a viewer who may only look is not heard."""
-        if self.may_type:
-            self.stream.typed(self, payload)
+        if not self.may_type:
+            return
+        self.stream.typed(self, payload)
+        if self.typist is not None:
+            self._taken += len(payload)
+            self.stream.typists.note(self.typist, self._taken)
+            if self._taken - self._told >= TELL_BYTES:
+                self._told = self._taken
+                self.client.tell(type="taken", bytes=self._taken)
 
     def room(self) -> None:
         """Send more: the socket has taken what there was."""
@@ -138,6 +157,7 @@ class Stream:
     def __init__(self, ring_bytes: int = SCROLLBACK_BYTES) -> None:
         self.ring = Ring(ring_bytes)
         self.viewers: list[Viewer] = []
+        self.typists = Typists()
         self.on_room: Callable[[], None] = lambda: None
 
     @property
@@ -165,6 +185,12 @@ class Stream:
             self.viewers.remove(viewer)
             self._tell_viewers()
             self.on_room()
+
+    def drop_typist(self, who: Typist) -> None:
+        """Part with an earlier connection of somebody who comes again; what it has not brought yet is not heard."""
+        for viewer in list(self.viewers):
+            if viewer.typist == who:
+                viewer.client.close()
 
     def advanced(self, viewer: Viewer) -> None:
         """Send a viewer more, and read more if nobody is behind."""
