@@ -297,8 +297,8 @@ def test_a_container_that_makes_a_threaded_cgroup_can_be_entered_all_the_same(
     sh: Sh, host: Host, running_container: Spec
 ) -> None:
     tree = detect.open(host).namespace_dir(running_container.id)
-    # only where nothing is left in its other cgroups does the kernel let it
-    thread = "echo $$ >cgroup.procs; mkdir own; until echo threaded >own/cgroup.type; do usleep 5000; done"
+    # only where nothing is left in its other cgroups does the kernel let it; as what a command left it is moved itself
+    thread = "mkdir own; until echo $$ >cgroup.procs && echo threaded >own/cgroup.type; do usleep 5000; done"
     assert sh(f"{OWN_TREE} cd /tmp/c; sh -c '{thread}' >/dev/null 2>&1 &").exit_code == 0
     wait_until(lambda: (tree / "cgroup.type").read_text() == "domain threaded\n", what="the threaded cgroup")
     assert (tree / ".attached/cgroup.type").read_text() == "domain invalid\n"
