@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from html import escape
 from typing import Final
+from urllib.parse import quote
 
 from django.templatetags.static import static
 from django.urls import reverse
@@ -38,11 +39,13 @@ _WITH_DIALOG: Final = ("snapshot", "clone", "delete")
 
 
 class RowWriter:
-    """Writes rows in the language that is active when it is made. show_project: name each container's project."""
+    """Writes rows in the language that is active when it is made. show_project: name each container's project;
+    project: the one whose containers are listed, in which the tags look for others; "" for all."""
 
-    def __init__(self, columns: Collection[str], *, show_project: bool) -> None:
+    def __init__(self, columns: Collection[str], *, show_project: bool, project: str = "") -> None:
         self._columns = [name for name in COLUMNS if name in columns]
         self._show_project = show_project
+        self._tagged = f"?project={quote(project)}&amp;tag=" if project else "?tag="
         self._list = reverse("containers:list")
         self._sprite = escape(static(SPRITE))
         self._icons: dict[str, str] = {}
@@ -85,7 +88,7 @@ class RowWriter:
         if self._show_project:
             parts.append(f'<span class="muted small project">{escape(container.project.name)}</span>')
         for tag in container.tags[:3]:
-            parts.append(f'<a class="badge" href="?tag={escape(tag)}">{escape(tag)}</a>')
+            parts.append(f'<a class="badge" href="{self._tagged}{quote(tag)}">{escape(tag)}</a>')
         if container.privileged:
             parts.append(f'<span class="badge badge-warn">{self._words["privileged"]}</span>')
         return f'<td class="c-name">{"".join(parts)}</td>'

@@ -24,6 +24,7 @@ from ..core.model.states import Status
 from ..models import Container, Operation, Snapshot
 from ..rights.permissions import roles_that_may
 from . import words
+from .order import SORTS
 from .sentences import translated
 
 ICONS = {
@@ -54,15 +55,6 @@ LABELS = {
     "clone": gettext_lazy("Clone…"),
     "delete": gettext_lazy("Delete…"),
     "exec": gettext_lazy("Terminal"),
-}
-SORTS = {
-    "name": ("name",),
-    "-name": ("-name",),
-    "status": ("status", "name"),
-    "image": ("image_name", "name"),
-    "created": ("-created_at", "name"),
-    "-created": ("created_at", "name"),
-    "snapshots": ("-snapshot_count", "name"),
 }
 
 

@@ -16,6 +16,7 @@ from containers.core.errors import CoreError, SpecError
 from containers.core.model.states import TRANSITIONS, Action, Status
 from containers.showing import words
 from containers.showing.forms import suggested_name
+from containers.showing.order import natural
 from containers.showing.rows import LABELS, Filters, Row, listed, row_of, rows_of
 from containers.showing.sentences import translated
 from panel.pages.web import actor_of, changes, done, go, page, refuse, toast, unknown, user_of
@@ -167,7 +168,8 @@ def bulk(request: HttpRequest) -> HttpResponse:
         chosen = Filters.of(request.POST).apply(chosen)
     else:
         chosen = chosen.filter(name__in=request.POST.get("names", "").split(","))
-    found = plan(rows_of(user, chosen.order_by("name")[:BULK_MOST]), action)
+    rows = sorted(chosen.order_by("name")[:BULK_MOST], key=lambda row: natural(row.name))
+    found = plan(rows_of(user, rows), action)
     if not request.POST.get("confirmed"):
         context = {"plan": found, "label": LABELS[action], "post": request.POST, "total": len(found.going)}
         context["names"] = ",".join(row.name for row in found.going)

@@ -11,8 +11,9 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext_lazy
 
 from containers.models import Image, Network
+from containers.showing.order import heads, in_order
 from containers.showing.rowhtml import COLUMNS, SHOWN, RowWriter
-from containers.showing.rows import ICONS, LABELS, SORTS, Filters, Row, counts, light, listed, row_of, rows_of
+from containers.showing.rows import ICONS, LABELS, Filters, Row, counts, light, listed, row_of, rows_of
 from panel.accounts.models import Project, User
 from panel.pages.web import page, unknown, user_of, whole_number
 
@@ -78,8 +79,8 @@ def html_of(rows: list[Row], writer: RowWriter) -> SafeString:
 
 def list_context(user: User, filters: Filters, wanted: set[int], columns: tuple[str, ...]) -> dict[str, Any]:
     """Return what the list's template needs, with the wanted blocks filled."""
-    writer = RowWriter(columns, show_project=not filters.project and len(projects_of(user)) > 1)
-    rows = filters.apply(light(listed(user))).order_by(*SORTS[filters.sort])
+    show_project = not filters.project and len(projects_of(user)) > 1
+    writer = RowWriter(columns, show_project=show_project, project=filters.project)
     by_status = counts(user, filters)
     total = by_status.get(filters.status, 0) if filters.status else by_status["all"]
     number_of_blocks = -(-total // BLOCK)
@@ -87,7 +88,9 @@ def list_context(user: User, filters: Filters, wanted: set[int], columns: tuple[
     inside = sorted(n for n in wanted if n < number_of_blocks)[:6]
     if inside:
         first, last = inside[0], inside[-1]
-        found = rows_of(user, rows[first * BLOCK : (last + 1) * BLOCK])
+        keys = in_order(filters.apply(listed(user)), filters.sort)[first * BLOCK : (last + 1) * BLOCK]
+        by_key = {row.pk: row for row in light(listed(user)).filter(pk__in=keys)}
+        found = rows_of(user, (by_key[key] for key in keys if key in by_key))  # one may be gone by now
         for n in range(first, last + 1):
             filled[n] = html_of(found[(n - first) * BLOCK : (n - first + 1) * BLOCK], writer)
     blocks = [
@@ -95,6 +98,7 @@ def list_context(user: User, filters: Filters, wanted: set[int], columns: tuple[
     ]
     return {
         "filters": filters,
+        "heads": heads(filters.sort),
         "blocks": blocks,
         "total": total,
         "all": by_status["all"],

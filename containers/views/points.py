@@ -53,5 +53,7 @@ def compare(request: HttpRequest, name: str) -> HttpResponse:
     row = the_row(user_of(request), name)
     before, after = _points(request)
     snapshots = row.container.snapshots.all()
+    if "before" not in request.GET and snapshots:
+        before = snapshots[0].name  # what one mostly asks: what has happened since the last one
     context = {"row": row, "tabs": TABS, "tab": "snapshots", "snapshots": snapshots, "before": before, "after": after}
     return render(request, "containers/compare.html", context)

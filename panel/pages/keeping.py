@@ -147,6 +147,7 @@ def schedule_preview(request: HttpRequest) -> HttpResponse:
         context = asking.preview_of(
             actor_of(request), {**_values(request), "name": request.POST.get("name") or "preview"}
         )
+        context["zone"] = request.POST.get("timezone", "").strip() or "UTC"
     except CoreError as error:
         context["error"] = translated(error.message)
     return render(request, "pages/schedule_preview.html", context)

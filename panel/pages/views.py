@@ -18,6 +18,7 @@ from containers.clients.ticker_client import TickerUnavailable
 from containers.models import Host, Image, Operation, local_host
 from containers.showing import sentences, words
 from containers.showing.attention import SHOWN_MAX, concerns
+from containers.showing.order import natural
 from containers.showing.rows import Filters, counts, listed, rows_of
 from containers.views.listing import STATUSES, may_create
 from panel.accounts.audit import visible_to as records_visible_to
@@ -230,7 +231,7 @@ def palette(request: HttpRequest) -> HttpResponse:
     items: list[dict[str, str]] = [{"text": text, "href": reverse(name), "icon": icon} for text, name, icon in pages]
     if may_create(user, ""):
         items.append({"text": _("Create container"), "href": reverse("containers:create"), "icon": "plus"})
-    for row in rows_of(user, listed(user).order_by("name")[:1000]):
+    for row in rows_of(user, sorted(listed(user).order_by("name")[:1000], key=lambda row: natural(row.name))):
         where = reverse("containers:detail", args=[row.name])
         items.append({"text": row.name, "hint": row.word, "href": where, "icon": "box"})
         verbs = [row.power, row.restart, row.pause]

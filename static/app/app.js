@@ -1,6 +1,7 @@
-/** What every page has: dialogs, copying, times, the menu, keys, and the event socket. */
+/** What every page has: dialogs, copying, times, keys, and the event socket. */
 import { ask } from "./ask.js";
 import { changed, connect } from "./events.js";
+import "./menus.js";
 import { openPalette } from "./palette.js";
 import { refresh } from "./refresh.js";
 import { ago, word } from "./text.js";
@@ -116,11 +117,6 @@ document.addEventListener(
     if (event.target.closest("[data-open-palette]")) openPalette();
     const menu = event.target.closest("[data-toggle-menu]");
     if (menu) menu.setAttribute("aria-expanded", String(document.getElementById("sidebar").classList.toggle("open")));
-    for (const open of document.querySelectorAll("details.menu[open]")) {
-      const chosen = event.target.closest(".menu-items .btn");
-      if (open.contains(chosen)) open.querySelector("summary").focus(); // where a dialog gives the focus back to
-      if (!open.contains(event.target) || chosen) open.open = false;
-    }
   },
   true,
 );

@@ -227,16 +227,33 @@ document.addEventListener("click", (event) => {
   go((query) => {
     if (chip.dataset.chip) query.set("status", chip.dataset.chip);
     else query.delete("status");
-  });
+  }, true);
+});
+window.addEventListener("popstate", () => {
+  if (!list()) return;
+  const query = new URLSearchParams(location.search);
+  if (search) search.value = query.get("q") ?? "";
+  const name = query.get("panel");
+  if (name) open(name);
+  else if (!panel.hidden) shut();
+  show();
 });
 
-function go(change) {
+/** Change what the address bar asks for. step: a way that Back goes, as a chip is; what is typed is none. */
+function go(change, step = false) {
   const query = new URLSearchParams(location.search);
   change(query);
   query.delete("blocks");
-  history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}`);
+  const where = `${location.pathname}${query.size ? `?${query}` : ""}`;
+  if (step) history.pushState(null, "", where);
+  else history.replaceState(null, "", where);
+  show();
+}
+
+/** The list as the address bar asks for it. */
+function show() {
   inTurn(async () => {
-    const html = await ask(`${location.pathname}?${query}`, "list");
+    const html = await ask(location.href, "list");
     const fresh = html?.getElementById("list");
     if (!fresh) return;
     list().replaceWith(fresh);

@@ -445,7 +445,10 @@ def fits(part: Locator) -> bool:
     return box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390
 
 
-def test_name_state_address_and_actions_fit_a_phone(people: People, running: str) -> None:
+def test_name_state_address_and_actions_fit_a_phone(people: People, api: httpx.Client, running: str) -> None:
+    call(
+        api, "POST", f"/containers/{running}/snapshots", {"name": "before-the-update-of-everything-that-there-is-to-it"}
+    )
     page = people.page(width=390, height=844)
     page.goto("/containers/")
     row = page.locator(f"#row-{running}")
@@ -453,7 +456,8 @@ def test_name_state_address_and_actions_fit_a_phone(people: People, running: str
     for part in (".c-name a", ".state", "[data-copy]", "[data-verb=stop]"):
         expect(row.locator(part).first).to_be_visible()
         wait_until(lambda part=part: fits(row.locator(part).first), f"{part} fits")
-    for path in ("/", "/containers/", f"/containers/{running}", f"/containers/{running}/terminal", "/operations/"):
+    tabs = ("", "/terminal", "/snapshots", "/files", "/backups", "/network", "/settings", "/log")
+    for path in ("/", "/containers/", *(f"/containers/{running}{tab}" for tab in tabs), "/operations/", "/people/"):
         page.goto(path)
         page.wait_for_function("() => document.documentElement.scrollWidth <= 390")
 

@@ -113,6 +113,29 @@ def test_a_tab_of_a_terminal_asks_only_where_something_may_be_lost(people: Peopl
     assert questions == []
 
 
+def test_back_takes_a_filter_off_and_a_menu_closes_by_esc(people: People, running: str) -> None:
+    page = people.page()
+    page.goto(f"/containers/?q={running}")
+    row = page.locator(f"#row-{running}")
+    page.locator("[data-chip=running]").click()
+    expect(page.locator("[data-chip=running][aria-current=true]")).to_be_visible()
+    expect(row).to_be_visible()
+    page.go_back()
+    expect(page.locator("[data-chip=''][aria-current=true]")).to_be_visible()
+    assert page.url.endswith(f"/containers/?q={running}")
+    page.locator("details.columns summary").press("Enter")
+    expect(page.locator("details.columns[open]")).to_be_visible()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("[data-column]").first).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("details.columns[open]")).to_have_count(0)
+    expect(page.locator("details.columns summary")).to_be_focused()
+    page.keyboard.press("Enter")
+    search = page.locator("#search")
+    search.focus()
+    expect(page.locator("details.columns[open]")).to_have_count(0)
+
+
 def test_theme_and_language_are_a_click_away(people: People) -> None:
     page = people.page("admin", color_scheme="light")
     page.goto("/host/")

@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from containers.models import Container, Event, Image, Network, NetworkInterface, Operation, Snapshot, local_host
-from containers.showing import rows
+from containers.showing import order, rows
 from panel.accounts import audit
 from panel.accounts.actor import Actor
 from panel.accounts.models import Project
@@ -262,8 +262,31 @@ def test_the_list_counts_snapshots_and_sorts_by_them(make_container, alice) -> N
             container.snapshots.create(name=f"snap{number}")
     for q in ("", "10."):  # which looks at addresses, of which each has two
         filters = rows.Filters(q=q, sort="snapshots")
-        found = filters.apply(rows.light(rows.listed(alice))).order_by(*rows.SORTS[filters.sort])
-        assert [(row.name, row.snapshot_count) for row in found] == [("b", 3), ("c", 1), ("a", 0)]
+        fitting = filters.apply(rows.listed(alice))
+        counted = dict(fitting.values_list("pk", "snapshot_count"))
+        assert [counted[key] for key in order.in_order(fitting, filters.sort)] == [3, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("sort", "names", "column", "direction"),
+    [
+        ("name", ["c1", "c2", "c10", "web-2", "web-10"], "name", "ascending"),
+        ("-name", ["web-10", "web-2", "c10", "c2", "c1"], "name", "descending"),
+        ("status", ["c2", "web-2", "c1", "c10", "web-10"], "status", "ascending"),
+        ("-status", ["c1", "c10", "web-10", "c2", "web-2"], "status", "descending"),
+        ("created", ["web-10", "c1", "web-2", "c2", "c10"], "created", "ascending"),
+        ("-created", ["c10", "c2", "web-2", "c1", "web-10"], "created", "descending"),
+    ],
+)
+def test_names_sort_as_people_count_and_every_column_both_ways(
+    sort, names, column, direction, make_container, browser, bob
+) -> None:
+    for name in ("c10", "c2", "web-2", "c1", "web-10"):  # the age: the last one made is the youngest
+        make_container(name, status="running" if name in ("c2", "web-2") else "stopped")
+    page = browser(bob).get(reverse("containers:list") + f"?sort={sort}").content.decode()
+    assert re.findall(r'id="row-([a-z0-9-]+)"', page) == names
+    heads = dict(re.findall(r'aria-sort="(\w+)">\s*<a href="[^"]*" data-sort="(\w+)"', page))
+    assert heads == {direction: column}
 
 
 @pytest.mark.parametrize(
