@@ -742,3 +742,63 @@ def test_a_lease_goes_with_a_reservation_that_another_takes_away(lan: Lan) -> No
     networks.unregister(lan.host, spec.id)
     assert dnsmasq.registered(lan.host) == set()
     wait_until(lambda: dnsmasq.leases(lan.host) == [])
+
+
+def test_a_lease_goes_with_what_was_deleted_while_dnsmasq_was_away(lan: Lan) -> None:
+    spec, inside = lan.add(1)
+    other, elsewhere = lan.add(2)
+    lan.lease(inside)
+    lan.lease(elsewhere)
+    pid = dnsmasq.running(lan.host)
+    assert pid
+    os.kill(pid, 9)
+    wait_until(lambda: dnsmasq.running(lan.host) is None)
+    networks.detach(lan.host, spec)
+    networks.unregister(lan.host, spec.id)
+    networks.ensure_all(lan.host, [lan.config], [other])
+    assert dnsmasq.running(lan.host)
+    assert dnsmasq.leases(lan.host) == [(other.nics[0].mac, ipv4(other))]
+
+
+def test_a_lease_of_the_former_subnet_goes_with_it(lan: Lan) -> None:
+    spec, inside = lan.add(1)
+    lan.lease(inside)
+    networks.detach(lan.host, spec)
+    chosen = networks.choose_subnets(lan.host, lan.config.subnets(), "another")
+    new = dataclasses.replace(lan.config, ipv4=chosen.ipv4, ipv6=chosen.ipv6)
+    (nic,) = container(lan.host, new, 1).nics
+    moved = dataclasses.replace(spec, nics=(dataclasses.replace(nic, mac=spec.nics[0].mac),))
+    networks.change(lan.host, lan.config, new, [new], [moved])
+    assert dnsmasq.leases(lan.host) == []
+
+
+def test_a_lease_goes_with_what_was_deleted_while_dnsmasq_was_started_anew(lan: Lan) -> None:
+    spec, inside = lan.add(1)
+    lan.lease(inside)
+    stored = {spec.id: spec}
+
+    def ensure(specs: Sequence[Spec]) -> None:
+        networks.detach(lan.host, spec)
+        del stored[spec.id]
+        before = (dnsmasq.directory(lan.host) / "leases").read_text()
+        networks.unregister(lan.host, spec.id)
+        dnsmasq.stop(lan.host)
+        # as it is when that comes to nobody
+        (dnsmasq.directory(lan.host) / "leases").write_text(before)
+        dnsmasq.ensure(lan.host, [lan.config], specs)
+        for name in ("reservations", "names"):
+            (dnsmasq.directory(lan.host) / name / spec.id).unlink()
+
+    networks.keep_up(lan.host, lambda: dict(stored), ensure)
+    wait_until(lambda: dnsmasq.leases(lan.host) == [])
+
+
+def test_what_was_made_since_keeps_its_reservation_at_every_moment(lan: Lan) -> None:
+    new = container(lan.host, lan.config, 3)
+    lan.host.spec_path(new.id).parent.mkdir(parents=True)
+    lan.host.spec_path(new.id).touch()
+    networks.register(lan.host, new)
+    reservation = dnsmasq.directory(lan.host) / "reservations" / new.id
+    made = reservation.stat().st_ino
+    networks.keep_up(lan.host, dict, lambda specs: networks.ensure_all(lan.host, [lan.config], specs))
+    assert reservation.stat().st_ino == made

@@ -24,7 +24,7 @@ from typing import Final
 from ..errors import HostUnsupported, SetupFailed, TimedOut
 from ..host import Host
 from ..kernel.pids import opened, start_time
-from ..model.network_config import NetworkConfig, bridged
+from ..model.network_config import NetworkConfig, bridged, plain
 from ..model.spec import Spec
 from ..sentences import say
 from . import dnsconf, leasing, sysctls
@@ -53,7 +53,10 @@ def ensure(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) 
     user = _user()
     _make_directories(host)
     changed = _write_all(host, specs)
-    _forget(host, registered(host) - {spec.id for spec in specs if spec.nics})
+    # what the store has was made after the specs were read: it stays, that dnsmasq may read it at this very moment
+    unknown = registered(host) - {spec.id for spec in specs}
+    bare = {spec.id for spec in specs if not spec.nics}
+    _forget(host, {one for one in unknown if not host.spec_path(one).exists()} | bare)
     text = dnsconf.render(host, directory(host), configs, user, ipv6=sysctls.has_ipv6())
     _write(directory(host) / "dnsmasq.conf", text)
     if pid := running(host, configuration=_digest(text)):
@@ -63,7 +66,19 @@ def ensure(host: Host, configs: Sequence[NetworkConfig], specs: Sequence[Spec]) 
         forget_leases(host, [mac for mac, _address in leases(host) if mac not in known])
         return
     stop(host)
+    _forget_while_stopped(host, specs)
     _start(host, text)
+
+
+def _forget_while_stopped(host: Host, specs: Sequence[Spec]) -> None:
+    """Leave no lease of a container that is gone, or of an address that its network has not any more.
+
+    Whoever was deleted while dnsmasq did not run had nobody to give a lease back to; and what is on no subnet of a
+    bridge cannot be given back at all.
+    """
+    nics = [nic for spec in specs for nic in spec.nics]
+    reserved = {(nic.mac, plain(nic.ipv4)) for nic in nics if nic.ipv4}
+    leasing.keep(directory(host) / "leases", reserved, {plain(nic.ipv6) for nic in nics if nic.ipv6})
 
 
 def register(host: Host, spec: Spec) -> None:

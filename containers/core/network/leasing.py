@@ -8,6 +8,7 @@ import itertools
 import os
 import socket
 import struct
+from collections.abc import Container
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,27 @@ def read(path: Path) -> list[tuple[str, str]]:
     # "expiry MAC address name client-id"; behind the line "duid …" those of DHCPv6, which carry no MAC
     fields = [line.split() for line in itertools.takewhile(lambda line: not line.startswith("duid "), lines)]
     return [(words[1], words[2]) for words in fields if len(words) == 5]
+
+
+def keep(path: Path, reserved: Container[tuple[str, str]], addresses: Container[str]) -> None:
+    """Leave only the leases of what is reserved in dnsmasq's file. It must not run: it writes what it remembers.
+
+    reserved: (MAC, IPv4 address); addresses: those of IPv6, whose leases carry no MAC. No file is an empty one.
+    """
+    try:
+        lines = path.read_text().splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    behind = False
+    left = []
+    for line in lines:
+        words = line.split()
+        behind = behind or line.startswith("duid ")
+        if len(words) != 5 or (words[2] in addresses if behind else (words[1], words[2]) in reserved):
+            left.append(line)
+    if left != lines:
+        # in its place: it is dnsmasq's own, which may not make one here
+        path.write_text("".join(left))
 
 
 def give_back(host: Host, mac: str, address: str) -> None:

@@ -127,6 +127,8 @@ def keep_up(host: Host, stored: Callable[[], Mapping[str, Spec]], ensure: Callab
     while (now := stored()) != before:
         for container_id in before.keys() - now.keys():
             unregister(host, container_id)
+            # dnsmasq may have been away, to be started anew, when whoever deleted it wanted to give this back
+            dnsmasq.forget_leases(host, [nic.mac for nic in before[container_id].nics])
         for container_id, spec in now.items():
             if before.get(container_id) != spec:
                 register(host, spec)
