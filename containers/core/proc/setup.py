@@ -46,6 +46,7 @@ from ..kernel.syscalls import (
     load_seccomp,
     mount,
     pivot_root,
+    populate,
     prctl,
     sethostname,
     umount,
@@ -80,7 +81,7 @@ class ChildPlan:
 
     capabilities: the bounding set. last_capability: the highest that the kernel knows. links: NICs to bring up; None
     in the host's network. limits: instead of those that every container has. sysctls: of the network namespace. tasks:
-    as in cgroups.places.Birth.
+    as in cgroups.places.Birth. ranges: the memory that it will write to, see core.proc.pages.
     """
 
     before: tuple[mount_plan.Operation, ...]
@@ -104,6 +105,7 @@ class ChildPlan:
     hooks: tuple[Call, ...] = ()
     tells_root: bool = False
     tasks: tuple[str, ...] = ()
+    ranges: bytes = b""
 
 
 def send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
@@ -185,6 +187,10 @@ def _limber_up(plan: ChildPlan) -> None:
 
     Nothing of it has an effect: the paths are empty, and what is read is its own.
     """
+    if plan.ranges:
+        with contextlib.suppress(OSError):
+            populate(plan.ranges)
+            return
     attempts: tuple[mount_plan.Operation, ...] = (
         mount_plan.Directory("/"),
         mount_plan.Mount("", ""),

@@ -106,8 +106,11 @@ def kept(spec: Spec) -> int:
     )
 
 
-def child_plan(plan: StartPlan, bpf: bytes, tasks: tuple[str, ...]) -> setup.ChildPlan:
-    """Return what the child will do. bpf: the system call filter. tasks: as in cgroups.places.Birth."""
+def child_plan(plan: StartPlan, bpf: bytes, tasks: tuple[str, ...], ranges: bytes = b"") -> setup.ChildPlan:
+    """Return what the child will do. bpf: the system call filter. tasks: as in cgroups.places.Birth.
+
+    ranges: the memory that it will write to, where that is known (core.proc.pages).
+    """
     spec = plan.spec
     own = os.path.commonpath((plan.upper, plan.work))
     return setup.ChildPlan(
@@ -139,6 +142,7 @@ def child_plan(plan: StartPlan, bpf: bytes, tasks: tuple[str, ...]) -> setup.Chi
         hooks=plan.extras.hooks,
         tells_root=bool(plan.attachments),
         tasks=tasks,
+        ranges=ranges,
     )
 
 

@@ -40,7 +40,7 @@ from ..kernel.syscalls import signal_fd
 from ..model.exits import CONSOLE_TAIL_BYTES
 from ..model.nics import build_nic, host_network
 from ..plans.start_plan import NETWORK_SEC, StartPlan
-from . import hooking, records, rights, rtnl, seccomp_files, serving, sessions, setup, spawn, terminals
+from . import hooking, pages, records, rights, rtnl, seccomp_files, serving, sessions, setup, spawn, terminals
 from .console import CONSOLE, Console
 from .handing import Keeper, Post, Run
 from .loop import Loop
@@ -48,13 +48,17 @@ from .luggage import Luggage
 from .records import Process, RunFile
 
 OOM_SCORE_ADJ: Final = -900
+ROOM_BYTES: Final = 32 * 1024**2
+"""A container with less memory is not charged, on cgroup2, with a page that its first process may not need."""
 
 
 class Starter:
     """Starts a container. keeper: this process's parent."""
 
-    def __init__(self, plan: StartPlan, cgroups: Cgroups, keeper: Keeper, text: str = "") -> None:
-        """text: the plan as JSON, where it is known."""
+    def __init__(
+        self, plan: StartPlan, cgroups: Cgroups, keeper: Keeper, text: str = "", memory: pages.Pages | None = None
+    ) -> None:
+        """text: the plan as JSON, where it is known. memory: what this process and the child will write to."""
         self.plan = plan
         self._text = text
         self.host = plan.host
@@ -66,6 +70,8 @@ class Starter:
         self.luggage = Luggage(self)
         self.hooks = hooking.Hooks(plan, cgroups)
         self._keeper = keeper
+        self._memory = memory
+        self._of_child = b""
         security = plan.spec.security
         self.filter_fd = seccomp_files.open_list(
             self.host, nesting=security.nesting, keyctl=security.keyctl, custom=plan.extras.seccomp
@@ -111,7 +117,8 @@ class Starter:
         bpf = seccomp_files.contents(self.filter_fd)
         birth = self.cgroups.birth(self.id, privileged=self.plan.spec.privileged)
         equipment = spawn.Equipment(self.plan)
-        child = spawn.clone(spawn.child_plan(self.plan, bpf, birth.tasks), self.plan.id_base, birth.tree)
+        child_plan = spawn.child_plan(self.plan, bpf, birth.tasks, self._ranges_of_child())
+        child = spawn.clone(child_plan, self.plan.id_base, birth.tree)
         undo.callback(child.close)
         undo.callback(child.kill)
         child.hook = lambda point: self.hooks.run(point, child)
@@ -149,6 +156,7 @@ class Starter:
                 started_at=started_at,
             ).write(self.host)
             self.hooks.run("start-host", child)
+            self._learn_of(child)
             spawn.finish(child)
             run = Run(
                 id=self.id,
@@ -173,6 +181,21 @@ class Starter:
         except SetupFailed as error:
             error.details["console"] = self._console_tail(child)
             raise
+
+    def _ranges_of_child(self) -> bytes:
+        most = self.plan.spec.limits.memory_bytes
+        return self._memory.lists()[1] if self._memory and (most is None or most >= ROOM_BYTES) else b""
+
+    def _learn_of(self, child: spawn.Child) -> None:
+        if self._memory and not self._memory.known:
+            with contextlib.suppress(OSError):
+                self._of_child = pages.own(child.pid)
+
+    def learn(self) -> None:
+        """Keep what this start has written to, for the next ones, where it is the first."""
+        if self._memory and self._of_child:
+            with contextlib.suppress(OSError):
+                self._memory.keep(pages.own(os.getpid()), self._of_child)
 
     def _take_nics(self, message: dict[str, Any]) -> None:
         plan = self.plan
@@ -261,11 +284,13 @@ def settle(host: Host) -> Cgroups:
     return cgroups
 
 
-def main(worker: socket.socket, cgroups: Cgroups | CoreError | OSError, keeper: socket.socket) -> None:
+def main(
+    worker: socket.socket, cgroups: Cgroups | CoreError | OSError, keeper: socket.socket, memory: pages.Pages
+) -> None:
     """Serve the one request of a worker's connection; returns when the supervisor has taken over, or nothing is left.
 
     cgroups: what settle() returned, or raised: then nothing can be started from here, and that is the answer.
-    keeper: the connection to the supervisor to be, this process's parent.
+    keeper: the connection to the supervisor to be, this process's parent. memory: what starts write to.
     """
     message, fds = setup.receive(worker, fds_max=1)
     if message is None or not fds:
@@ -276,7 +301,9 @@ def main(worker: socket.socket, cgroups: Cgroups | CoreError | OSError, keeper: 
     try:
         if isinstance(cgroups, Exception):
             raise cgroups
-        Starter(plan, cgroups, Keeper(keeper, os.getppid()), text).start(worker)
+        starter = Starter(plan, cgroups, Keeper(keeper, os.getppid()), text, memory)
+        starter.start(worker)
+        starter.learn()
     except (CoreError, OSError) as error:
         failed = error if isinstance(error, CoreError) else SetupFailed.from_oserror("start", error)
         with contextlib.suppress(OSError):
