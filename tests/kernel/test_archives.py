@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from containers.core import cgroups
-from containers.core.archives import formats, process, rules, tree, unpacking
+from containers.core.archives import confinement, formats, rules, tree, unpacking
 from containers.core.archives.unpacking import BadArchive, unpack
 from containers.core.cgroups import Cgroups, cages
 from containers.core.errors import Cancelled, HostUnsupported, StorageFull
@@ -476,7 +476,7 @@ def test_a_program_that_reads_archives_may_write_nothing_and_reach_nobody(place)
         with pytest.raises(BadArchive):
             unpack(archive, spy, rootfs, groups=groups(place))
     said = b"".join(heard).decode()
-    assert f"{process.NOBODY} 30 30 38 2 38 13 no proc" in said, said
+    assert f"{confinement.NOBODY} 30 30 38 2 38 13 no proc" in said, said
     assert "'archive'" in said
     assert "'etc'" not in said
     assert "'proc'" not in said

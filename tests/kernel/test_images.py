@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from containers.core import images
+from containers.core import cgroups, images
+from containers.core.cgroups import cages
 from containers.core.errors import Busy, Cancelled, SetupFailed, SpecError, StorageFull
 from containers.core.hoststore import store
 from containers.core.images import apt_sources, busybox, debootstrap, sandbox
@@ -218,6 +219,29 @@ def test_a_disk_that_fills_up_is_told_as_such(small_store):
         sandbox.run(asked, "fill", ["/bin/sh", "-s"], environment=PATH, script=fill, room=directory / "rootfs")
     assert (full.value.details["step"], full.value.details["path"]) == ("fill", str(directory / "rootfs"))
     assert "No space left" in full.value.details["console"]
+
+
+def test_what_builds_has_little_memory_and_few_processes(host, monkeypatch):
+    monkeypatch.setattr(sandbox, "MEMORY_BYTES", 64 << 20)
+    directory = host.tmp_dir / "x"
+    for name in ("rootfs/dev", "rootfs/proc", "rootfs/sys", "sandbox"):
+        (directory / name).mkdir(parents=True)
+    lines: list[str] = []
+    asked = images.Order(
+        host=host, name="x", source={}, progress=lambda *_: None, log=lines.append, cancelled=lambda: False
+    )
+    monkeypatch.setattr(sandbox, "_free_bytes", lambda _room: 0)  # a store on a tmpfs would be memory, too
+    monkeypatch.setattr(sandbox, "_ROOM_LEAST_BYTES", 0)
+    shell = ["/bin/sh", "-s"]
+    many = f"for i in $(seq {cages.PIDS + 50}); do sleep 60 & done; echo forked all"
+    with pytest.raises(SetupFailed, match="fork"):
+        sandbox.run(asked, "fork", shell, environment=PATH, script=many, room=directory / "rootfs")
+    assert "forked all" not in lines
+    with pytest.raises(SetupFailed, match="more than 64 MiB of memory"):
+        sandbox.run(asked, "hoard", shell, environment=PATH, script="tail /dev/zero", room=directory / "rootfs")
+    assert cages.abandoned(cgroups.open(host)) == []
+    shutil.rmtree(directory)
+    nothing_left(host)
 
 
 def test_debian_holds_nothing_that_two_must_not_share(host):

@@ -1,4 +1,7 @@
-"""The system calls that reading an archive takes; every other one is ENOSYS, as if the kernel were older."""
+"""The system calls that reading an archive, or a server's answer, takes.
+
+Every other one is ENOSYS, as if the kernel were older.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,13 @@ _PROGRAM: Final = """
     access arch_prctl clone execve faccessat faccessat2 fsync getrlimit getrusage pipe pipe2 prctl prlimit64
     set_tid_address times umask
 """.split()
+_CONNECTION: Final = """
+    brk clock_gettime close epoll_pwait exit exit_group fcntl fstat futex getpeername getpid getrandom getsockname
+    getsockopt gettid gettimeofday ioctl lseek madvise mmap mprotect mremap munmap newfstatat poll ppoll read readv
+    recvfrom recvmsg restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn sched_yield sendmsg sendto setsockopt
+    shutdown sigaltstack write writev
+""".split()
+"""What speaking over sockets takes that others have connected: none to make one, or to lead one elsewhere."""
 _CLONE_THREAD: Final = 0x00010000
 
 
@@ -33,12 +43,21 @@ def compile_list(*, program: bool, more: Iterable[str] = ()) -> bytes:
     more: names of calls that are allowed besides.
     A program may make threads, no process. Raises OSError where libseccomp is missing.
     """
+    return _compiled((*_BOTH, *(_PROGRAM if program else _TREE), *more), threads=program)
+
+
+def compile_connection() -> bytes:
+    """Return the filter of a process that opens no file and no connection: those that it is given are all it has."""
+    return _compiled(_CONNECTION, threads=False)
+
+
+def _compiled(names: Iterable[str], *, threads: bool) -> bytes:
     with Filter(act_errno(errno.ENOSYS)) as found:
         found.optimize()
-        for name in (*_BOTH, *(_PROGRAM if program else _TREE), *more):
+        for name in names:
             if name != "clone":
                 found.add(ACT_ALLOW, name)
-        if program:
+        if threads:
             # libc falls back to it from clone3, whose flags a filter cannot see
             found.add(ACT_ALLOW, "clone", (0, CMP_MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD))
         return pack_filters([found.export()])

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import sys
 import time
@@ -27,27 +26,14 @@ from typing import Any, Final
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from containers.core.archives import rules, tree
+from containers.core.archives import confinement, rules, tree
 from containers.core.archives.calls import compile_list
-from containers.core.cgroups import places
 from containers.core.kernel import syscalls, user_namespaces
 from containers.core.model.capabilities import NAMES
 from containers.core.model.idmap import UNUSED_BASE, unused
-from containers.core.plans.mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT
+from containers.core.plans.mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_RDONLY, MS_REMOUNT
 
-NOBODY: Final = UNUSED_BASE + 65534
-REPORT_FD: Final = 3
 TELL_EVERY_SEC: Final = 0.2
-_NAMESPACES: Final = (
-    syscalls.CLONE_NEWNS
-    | syscalls.CLONE_NEWPID
-    | syscalls.CLONE_NEWNET
-    | syscalls.CLONE_NEWIPC
-    | syscalls.CLONE_NEWUTS
-    | syscalls.CLONE_NEWCGROUP
-)
-_ADDRESSES: Final = 2
-"""Addresses are no memory, of which the cgroup keeps count: so many of them for each byte of it."""
 _KEPT: Final = ("chown", "dac_override", "fowner", "fsetid", "setfcap")
 """What making a tree with its owners takes, in a user namespace that owns nothing but the tree."""
 _SEEN: Final = ("bin", "lib", "lib32", "lib64", "libx32", "usr")
@@ -55,25 +41,18 @@ _SEEN: Final = ("bin", "lib", "lib32", "lib64", "libx32", "usr")
 
 def main(orders: dict[str, Any]) -> int:
     """Confine this process and do what is asked; return its exit status."""
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    for path in orders["cage"]:
-        places.write_file(path, "0")
-    if orders["report"] not in (None, REPORT_FD):
-        os.dup2(orders["report"], REPORT_FD, inheritable=False)
-    syscalls.close_range(REPORT_FD + 1)
-    os.umask(0)
+    confinement.enter_cage(orders["cage"], orders["report"])
     make = orders["role"] == "make"
     filters = compile_list(program=not make)
     # one that has ids which nobody else has, made by one of them
     held_fd = user_namespaces.made(unused(orders["limits"]["ids"]).line(), owner_id=UNUSED_BASE) if make else -1
-    syscalls.unshare(_NAMESPACES)
-    syscalls.mount(None, "/", None, MS_REC | MS_PRIVATE)
+    confinement.leave_host()
     if make:
         mount_fd = syscalls.open_tree(orders["tree"])
         syscalls.set_mount_idmap(mount_fd, held_fd)
         syscalls.move_mount(mount_fd, orders["tree"])
         os.close(mount_fd)
-        _enter_root(orders["tree"])
+        confinement.enter_root(orders["tree"])
     else:
         _programs_only(orders["scratch"], orders["archive"])
     child = os.fork()
@@ -90,9 +69,13 @@ def _in_child(orders: dict[str, Any], filters: bytes, userns_fd: int) -> None:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         limits = rules.Limits(**orders["limits"])
-        _limit(limits, writes=orders["role"] == "make")
+        confinement.limit(
+            memory_bytes=limits.memory_bytes,
+            cpu_sec=limits.wall_sec,
+            file_bytes=limits.bytes if orders["role"] == "make" else 0,
+        )
         if orders["role"] == "decode":
-            _drop_to_nobody(filters)
+            confinement.drop_to_nobody(filters)
             os.execve(orders["program"][0], orders["program"], {"LC_ALL": "C", "PATH": "/usr/bin:/bin"})
         _drop_to_tree_root(filters, userns_fd)
         status = _make(limits, layer=orders["layer"], exact=orders.get("exact", False))
@@ -138,18 +121,10 @@ def _make(limits: rules.Limits, *, layer: bool, exact: bool) -> int:
 def _report(value: dict[str, Any]) -> None:
     data = json.dumps(value).encode() + b"\n"
     while data:
-        data = data[os.write(REPORT_FD, data) :]
+        data = data[os.write(confinement.REPORT_FD, data) :]
 
 
 # confinement
-
-
-def _enter_root(directory: str) -> None:
-    """Make a mount point the root directory; nothing else is mounted in this namespace afterwards."""
-    os.chdir(directory)
-    syscalls.pivot_root(".", ".")
-    syscalls.umount(".", syscalls.MNT_DETACH)
-    os.chdir("/")
 
 
 def _programs_only(scratch: str, archive: str) -> None:
@@ -169,27 +144,7 @@ def _programs_only(scratch: str, archive: str) -> None:
         syscalls.mount(archive, f"{scratch}/archive", None, MS_BIND)
         syscalls.mount(None, f"{scratch}/archive", None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
     syscalls.mount(None, scratch, None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
-    _enter_root(scratch)
-
-
-def _limit(limits: rules.Limits, *, writes: bool) -> None:
-    for kind, most in (
-        (resource.RLIMIT_AS, limits.memory_bytes * _ADDRESSES),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_CPU, max(1, int(limits.wall_sec))),
-        (resource.RLIMIT_FSIZE, limits.bytes if writes else 0),
-        (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_NOFILE, 256),
-    ):
-        resource.setrlimit(kind, (most, most))
-
-
-def _drop_to_nobody(filters: bytes) -> None:
-    """Become somebody who owns nothing, without a capability, and unable to get one."""
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
-    _seal(filters)
+    confinement.enter_root(scratch)
 
 
 def _drop_to_tree_root(filters: bytes, userns_fd: int) -> None:
@@ -208,14 +163,7 @@ def _drop_to_tree_root(filters: bytes, userns_fd: int) -> None:
     sys.meta_path.clear()
     sys.path.clear()
     sys.path_hooks.clear()
-    _seal(filters)
-
-
-def _seal(filters: bytes) -> None:
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of ids has cleared it
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    syscalls.load_seccomp(filters)
+    confinement.seal(filters)
 
 
 if __name__ == "__main__":

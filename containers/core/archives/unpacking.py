@@ -36,6 +36,7 @@ _WORDS_BYTES: Final = 4096
 _LINES_MAX_BYTES: Final = 64 << 20
 """Of reports: the list of directories that no entry spoke of is one line."""
 _F_SETPIPE_SZ: Final = 1031
+_PROCESS: Final = Path(__file__).with_name("process.py")
 
 
 class BadArchive(SpecError):
@@ -343,12 +344,16 @@ def words_of(stderr: IO[bytes]) -> str:
 
 @contextlib.contextmanager
 def started(
-    orders: Mapping[str, Any], *, stdin: int | IO[bytes] = subprocess.DEVNULL, stdout: int, report_fd: int | None = None
+    orders: Mapping[str, Any],
+    *,
+    script: Path = _PROCESS,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int,
+    report_fd: int | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a confined process; afterwards all of it is gone, whatever happened."""
-    script = str(Path(__file__).with_name("process.py"))
     python = os.path.realpath(sys.executable)
-    command = [python, "-I", "-S", "-B", "-X", "utf8", script, json.dumps({**orders, "report": report_fd})]
+    command = [python, "-I", "-S", "-B", "-X", "utf8", str(script), json.dumps({**orders, "report": report_fd})]
     process = subprocess.Popen(
         command,
         stdin=stdin,

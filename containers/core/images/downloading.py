@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-import urllib3
-from urllib3.exceptions import HTTPError
-
 from ..archives.unpacking import BadArchive
 from ..errors import Cancelled, SetupFailed
+from ..fetching.asking import Answer, Unreachable
 from ..kernel import files
 from ..sentences import say
 from .base import Order
@@ -30,10 +28,6 @@ KEPT_SEC: Final = 24 * 3600
 _CHUNK_BYTES: Final = 1 << 20
 
 
-class Unreachable(SetupFailed):
-    """Nobody answers, or a connection broke: it may be tried again."""
-
-
 class Source(Protocol):
     """Who asks (images.remote.Remote)."""
 
@@ -42,7 +36,7 @@ class Source(Protocol):
 
     def get(
         self, url: str, headers: Mapping[str, str], *, private: Mapping[str, str] | None = None
-    ) -> AbstractContextManager[urllib3.BaseHTTPResponse]:
+    ) -> AbstractContextManager[Answer]:
         """Yield the answer to a GET, not read yet."""
         ...
 
@@ -73,10 +67,10 @@ class Download:
         self._have = 0
         self._whole: int | None = None
         self._etag = ""
+        self._deadline = time.monotonic() + TOTAL_SEC
 
     def run(self, *, exact: bool) -> str:
         """Download, and return the sha256 of what came; exact: the size is known, and more or less is refused."""
-        deadline = time.monotonic() + TOTAL_SEC
         idle = 0
         with open(self._part, "r+b", buffering=0) as file:
             self._read_again(file)
@@ -90,7 +84,7 @@ class Download:
                 idle = 0 if self._have > before else idle + 1
                 self._remote.order.check_cancelled()
                 time.sleep(0.1 * idle)
-                if idle >= IDLE_TRIES or time.monotonic() > deadline:
+                if idle >= IDLE_TRIES or time.monotonic() > self._deadline:
                     raise SetupFailed(
                         say(
                             "The download does not get on: %(have)s of %(wanted)s bytes.",
@@ -160,18 +154,20 @@ class Download:
                     )
                 self._look_at(answer)
                 return self._take(answer, file)
-        except (HTTPError, Unreachable):
+        except Unreachable:
             return False  # the connection broke: the next one goes on
 
-    def _look_at(self, answer: urllib3.BaseHTTPResponse) -> None:
+    def _look_at(self, answer: Answer) -> None:
         """Note how long the whole will be, and what says whether it is still the same (RFC 9110 8.8.3)."""
         length, etag = answer.headers.get("Content-Length", ""), answer.headers.get("ETag", "")
         self._whole = self._have + int(length) if length.isascii() and length.isdecimal() else None
         self._etag = etag if etag.startswith('"') else ""
 
-    def _take(self, answer: urllib3.BaseHTTPResponse, file: Any) -> bool:
-        while data := answer.read(_CHUNK_BYTES, decode_content=False):
+    def _take(self, answer: Answer, file: Any) -> bool:
+        while data := answer.read(_CHUNK_BYTES):
             self._remote.order.check_cancelled()
+            if time.monotonic() > self._deadline:
+                return False  # however slowly it comes, it comes to an end
             self._have += len(data)
             if self._have > self._wanted:
                 raise BadArchive(

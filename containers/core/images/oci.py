@@ -28,6 +28,9 @@ from . import metadata
 from .layered import Bench, Made
 
 JSON_MAX_BYTES: Final = 4 << 20
+VALUES_MAX: Final = 1_000_000
+"""Of a document: what three bytes say can take a hundred when it has been read."""
+_BEFORE_VALUES: Final = (b",", b"[", b"{")
 LAYERS_MAX: Final = 127
 DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})", re.ASCII)
 INDEX_TYPES: Final = (
@@ -69,6 +72,8 @@ def document(data: bytes, digest: str | None = None, *, most_bytes: int = JSON_M
     """Return a JSON object that has this digest, where one is given; raises BadArchive."""
     if len(data) > most_bytes:
         raise bad(say("A document of the image is larger than %(most_bytes)s bytes.", most_bytes=most_bytes))
+    if sum(map(data.count, _BEFORE_VALUES)) > VALUES_MAX:
+        raise bad(say("A document of the image lists more than %(most)s things.", most=VALUES_MAX))
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         raise bad(say("A document of the image is not the one of digest sha256:%(digest)s.", digest=digest))
     try:

@@ -166,7 +166,7 @@ class Registry:
             token = told.get("token") or told.get("access_token")
         except (ValueError, AttributeError, RecursionError):
             token = None
-        if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
+        if not isinstance(token, str) or not re.fullmatch(r"[!-~]{1,65536}", token):
             raise SetupFailed(
                 say("%(registry)s gave no token.", registry=self._wanted.registry),
                 step="download",

@@ -3,38 +3,41 @@
 Where a name leads is looked up once; every address must be one that images may come from (policy.check_source), and it
 is that address which is connected to, so that a second look-up cannot lead elsewhere. A redirection is looked at in the
 same way, and gets no credentials of another host's. Behind the host's own proxy only names can be looked at.
+
+What a server says over the connection is read by a confined process (core.fetching), and by nobody here.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import socket
-import ssl
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import SplitResult, urljoin, urlsplit
+from typing import Final
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
-import urllib3
-from urllib3.exceptions import HTTPError
-from urllib3.util import Timeout
-
+from .. import cgroups
 from ..archives.unpacking import BadArchive
-from ..errors import PolicyDenied, SetupFailed, SpecError
+from ..errors import HostUnsupported, PolicyDenied, SetupFailed, SpecError
+from ..fetching.asking import Answer, Asker, Request, unreachable
 from ..rules import policy
 from ..sentences import say
 from .base import Order
-from .downloading import Download, Unreachable, partial
+from .downloading import Download, partial
 from .staging import require_room
 
 REDIRECTS_MAX: Final = 3
 CONNECT_SEC: Final = 10.0
-READ_SEC: Final = 3.0
-"""How long a read waits before the connection is given up, and gone on with anew; so long a cancel may take."""
+DOCUMENT_SEC: Final = 300.0
+"""How long a whole document may take, however slowly it comes."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _AGENT: Final = "boxroom"
+_TARGET: Final = "!#$%&'()*+,/:;=?@[]~"
+"""What stands in a request's target as it is (RFC 3986 2.2, and what is quoted already)."""
 
 
 class Remote:
@@ -44,20 +47,20 @@ class Remote:
         self.order = order
         self.rules = rules
         self.field = field
-        self._pools: dict[tuple[str, str, int], urllib3.HTTPConnectionPool] = {}
+        self._askers: dict[bool, Asker] = {}
 
     def __enter__(self) -> Remote:
         """Return itself; its connections are closed at the end."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool in self._pools.values():
-            pool.close()
+        for asker in self._askers.values():
+            asker.close()
 
     @contextlib.contextmanager
     def get(
         self, url: str, headers: Mapping[str, str], *, private: Mapping[str, str] | None = None
-    ) -> Iterator[urllib3.BaseHTTPResponse]:
+    ) -> Iterator[Answer]:
         """Yield the answer to a GET, not read yet, after at most REDIRECTS_MAX redirections.
 
         private: headers for the first host only. Raises PolicyDenied, SpecError for an address that is none,
@@ -69,30 +72,34 @@ class Remote:
             self.order.check_cancelled()
             own = dict(private or {}) if urlsplit(url).netloc == first else {}
             answer = self._ask(url, {**sent, **own})
-            if answer.status not in _REDIRECTS:
-                try:
+            try:
+                if answer.status not in _REDIRECTS:
                     yield answer
-                finally:
-                    answer.close()
-                return
-            url = urljoin(url, answer.headers.get("Location", ""))
-            answer.drain_conn()
+                    return
+            finally:
+                answer.close()
+            url = self._joined(url, answer.headers.get("Location", ""))
         raise SetupFailed(say("%(first)s redirects too often.", first=first), step="download", path=first)
 
     def read(
         self, url: str, headers: Mapping[str, str], most_bytes: int, *, private: Mapping[str, str] | None = None
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Return the status, the headers and the whole body of an answer; raises BadArchive for one too long."""
-        with self.get(url, headers, private=private) as answer, _translated(urlsplit(url).netloc):
-            data = answer.read(most_bytes + 1, decode_content=False)
-            if len(data) > most_bytes:
-                raise BadArchive(
-                    say("An answer is longer than %(most_bytes)s bytes.", most_bytes=most_bytes),
-                    field=self.field,
-                    entry="",
-                    limit="",
-                )
-            return answer.status, answer.headers, data
+        deadline = time.monotonic() + DOCUMENT_SEC
+        with self.get(url, headers, private=private) as answer:
+            data = bytearray()
+            while more := answer.read(most_bytes + 1 - len(data)):
+                data += more
+                if len(data) > most_bytes:
+                    raise BadArchive(
+                        say("An answer is longer than %(most_bytes)s bytes.", most_bytes=most_bytes),
+                        field=self.field,
+                        entry="",
+                        limit="",
+                    )
+                if time.monotonic() > deadline:
+                    raise unreachable(urlsplit(url).netloc, "it does not answer in time")
+            return answer.status, answer.headers, bytes(data)
 
     def fetch(
         self,
@@ -131,25 +138,45 @@ class Remote:
 
     # one request
 
-    def _ask(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _ask(self, url: str, headers: Mapping[str, str]) -> Answer:
         parts = self._checked(url)
-        pool = self._pool(parts)
-        path = parts.path or "/"
-        if proxied(parts):
-            path = url
-        elif parts.query:
-            path = f"{path}?{parts.query}"
-        with _translated(parts.netloc):
-            return pool.urlopen(
-                "GET",
-                path,
-                headers={"Host": parts.netloc, **headers},
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-                assert_same_host=False,
-            )
+        host, secure = str(parts.hostname), parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        target = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+        sent = {"Host": parts.netloc, **headers}
+        tunnel = None
+        if proxy := proxied(parts):
+            self._permit(parts, [])
+            if secure:
+                tunnel = _credentials(proxy)
+            else:
+                target, sent = url.partition("#")[0], {**sent, **_credentials(proxy)}
+        request = Request(
+            key=f"{parts.scheme}://{host}:{port}",
+            path=quote(target, safe=_TARGET),
+            headers=sent,
+            host=host,
+            port=port,
+            server_name=host if secure else None,
+            proxy_headers=tunnel,
+            connect=lambda: _connected_to_proxy(proxy) if proxy else self._connected(parts, port),
+        )
+        return self._asker(secure=secure).ask(request)
+
+    def _asker(self, *, secure: bool) -> Asker:
+        """Return the process that asks, one that can speak TLS, or one that need not."""
+        asker = self._askers.get(secure)
+        if asker is None or asker.ended():
+            host = self.order.host
+            groups = cgroups.open(host)
+            asker = self._askers[secure] = Asker(groups, host.state_dir, self.order.check_cancelled, secure=secure)
+        return asker
+
+    def _joined(self, url: str, location: str) -> str:
+        try:
+            return urljoin(url, location)
+        except ValueError:
+            raise SpecError("This is no address.", field=self.field) from None
 
     def _checked(self, url: str) -> SplitResult:
         """Return the parts of an address that may be asked."""
@@ -179,31 +206,8 @@ class Remote:
             )
         return parts
 
-    def _pool(self, parts: SplitResult) -> urllib3.HTTPConnectionPool:
-        host, secure = str(parts.hostname), parts.scheme == "https"
-        port = parts.port or (443 if secure else 80)
-        key = (parts.scheme, host, port)
-        if key in self._pools:
-            return self._pools[key]
-        timeout = Timeout(connect=CONNECT_SEC, read=READ_SEC)
-        if proxy := proxied(parts):
-            self._permit(parts, [])
-            with _translated(host):
-                manager = urllib3.ProxyManager(proxy, timeout=timeout, retries=False)
-                pool = manager.connection_from_host(host, port, parts.scheme)
-        else:
-            address = self._resolved(parts, port)
-            more: dict[str, Any] = {"timeout": timeout, "maxsize": 2, "block": False}
-            if secure:
-                more |= {"server_hostname": host, "assert_hostname": host, "ssl_context": ssl.create_default_context()}
-                pool = urllib3.HTTPSConnectionPool(address, port, **more)
-            else:
-                pool = urllib3.HTTPConnectionPool(address, port, **more)
-        self._pools[key] = pool
-        return pool
-
-    def _resolved(self, parts: SplitResult, port: int) -> str:
-        """Return the address to connect to; all that a name has must be allowed."""
+    def _connected(self, parts: SplitResult, port: int) -> socket.socket:
+        """Return a connection to an address that a name has; all of them must be allowed."""
         host = str(parts.hostname)
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -211,10 +215,7 @@ class Remote:
             raise SpecError(say("%(host)s has no address.", host=host), field=self.field) from None
         addresses = [str(address[0]) for *_rest, address in found]
         self._permit(parts, addresses)
-        for address in addresses:
-            with contextlib.suppress(OSError), socket.create_connection((address, port), CONNECT_SEC):
-                return address
-        raise Unreachable(say("%(host)s does not answer.", host=host), step="download", path=host)
+        return _first(host, addresses, port)
 
     def _permit(self, parts: SplitResult, addresses: list[str]) -> None:
         if parts.netloc.lower() in {one.lower() for one in self.rules.images.insecure}:
@@ -233,12 +234,29 @@ def proxied(parts: SplitResult) -> str | None:
     return urllib.request.getproxies().get(parts.scheme)
 
 
-@contextlib.contextmanager
-def _translated(host: str) -> Iterator[None]:
-    try:
-        yield
-    except HTTPError as error:
-        words = str(getattr(error, "reason", None) or error)
-        raise Unreachable(
-            say("%(host)s could not be asked: %(words)s.", host=host, words=words[:300]), step="download", path=host
-        ) from error
+def _credentials(proxy: str) -> dict[str, str]:
+    """Return the header for a proxy whose address says who asks (RFC 7617); none where it does not."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+
+
+def _connected_to_proxy(proxy: str) -> socket.socket:
+    """Return a connection to the host's own proxy, which the host's environment names; it need not be public."""
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise HostUnsupported("Only proxies by http can be asked for images.", feature="proxy")
+    return _first(parts.hostname, [parts.hostname], parts.port or 80)
+
+
+def _first(host: str, addresses: list[str], port: int) -> socket.socket:
+    """Return a connection to the first address that answers."""
+    words = "it does not answer"
+    for address in addresses:
+        try:
+            return socket.create_connection((address, port), CONNECT_SEC)
+        except OSError as error:
+            words = error.strerror or words
+    raise unreachable(host, words)

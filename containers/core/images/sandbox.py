@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from .. import units
+from .. import cgroups, units
+from ..cgroups import cages
 from ..errors import SetupFailed
-from ..kernel import files
+from ..kernel import files, mount_api
 from ..sentences import say
 from .base import Order
 
@@ -28,6 +29,9 @@ _KEPT: Final = "chown dac_override fowner fsetid kill setfcap setgid setuid sys_
 """What unpacking and configuring packages takes. No mount, no device node, no process outside, no network card."""
 ROOTFS: Final = "/build/rootfs"
 """Where a program finds the tree that it fills."""
+MEMORY_BYTES: Final = 2 << 30
+"""Of all processes of a build together, what they have read and written included as far as it cannot be given up."""
+_JOIN: Final = 'while [ "$1" != -- ]; do echo 0 >"$1"; shift; done; shift; exec "$@"'
 _CONFINE: Final = r"""
 # A root of its own: the programs of this host, read-only, what looking up names takes, and the tree that is built.
 umask 022
@@ -90,8 +94,8 @@ _ROOM_LEAST_BYTES: Final = 4 << 20
 _NO_ROOM: Final = ("No space left on device", "Disk quota exceeded")
 
 
-def command(program: Sequence[str], directory: Path) -> list[str]:
-    """Return the command line that runs a program as root in mount, pid, uts and ipc namespaces of its own.
+def command(program: Sequence[str], directory: Path, inside: cages.Cage) -> list[str]:
+    """Return the command line that runs a program as root in mount, pid, uts and ipc namespaces of its own, in a cage.
 
     directory: holds rootfs, the tree it fills at ROOTFS, and sandbox, an empty directory. Of the host it sees nothing
     but programs, read-only, and keeps nothing but the network, to download by. Without the capability to mount, to make
@@ -100,6 +104,7 @@ def command(program: Sequence[str], directory: Path) -> list[str]:
     """
     return [
         *("/usr/bin/setpriv", "--pdeathsig", "KILL", "--"),
+        *("/bin/sh", "-eu", "-c", _JOIN, "join", *inside.procs, "--"),
         *("/usr/bin/unshare", "--mount", "--pid", "--uts", "--ipc", "--propagation", "private"),
         *("--fork", "--kill-child", "--"),
         *("/bin/sh", "-eu", "-c", _CONFINE, "confine", os.fspath(directory)),
@@ -122,8 +127,9 @@ def run(
     """Run a program in its sandbox to its end; script is its standard input.
 
     Every line of its output goes to order.log and watch. Raises Cancelled within a second of the order's being
-    cancelled, StorageFull naming room where the disk is full, SetupFailed with step and the last lines where it fails.
-    In all cases every process of it is gone. room: the rootfs that it fills, at ROOTFS as the program sees it.
+    cancelled, StorageFull naming room where the disk is full, SetupFailed with step and the last lines where it fails,
+    or where it takes more than MEMORY_BYTES. In all cases every process of it is gone. room: the rootfs that it fills,
+    at ROOTFS as the program sees it.
     """
     kept: deque[str] = deque(maxlen=KEPT_LINES)
 
@@ -134,25 +140,37 @@ def run(
             order.log(line)
             watch(line)
 
-    process = subprocess.Popen(
-        command(program, room.parent),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        cwd="/",
-        start_new_session=True,
-    )
-    try:
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), process.stdin:
-            process.stdin.write(script.encode())
-        lowest_bytes = _read_lines(order, process, take, room)
-        process.wait(_KILL_TIMEOUT_SEC)
-    finally:
-        end(process)
+    with cages.cage(cgroups.open(order.host), memory_bytes=_memory_bytes(room)) as inside:
+        process = subprocess.Popen(
+            command(program, room.parent, inside),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+        )
+        try:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(script.encode())
+            lowest_bytes = _read_lines(order, process, take, room)
+            process.wait(_KILL_TIMEOUT_SEC)
+        finally:
+            end(process)
+        if process.returncode and inside.starved():
+            size = units.format_bytes(inside.memory_bytes)
+            what = say("%(step)s takes more than %(size)s of memory.", step=step, size=size)
+            raise SetupFailed(what, step=step, path=os.fspath(room), console="\n".join(kept))
     if process.returncode:
         _fail(step, process.returncode, kept, room, lowest_bytes)
+
+
+def _memory_bytes(room: Path) -> int:
+    """Return how much memory a build may take; on a tmpfs what it makes is memory, too."""
+    with files.opened(room) as room_fd:
+        in_memory = mount_api.file_system(room_fd) == mount_api.TMPFS
+    return MEMORY_BYTES + (_free_bytes(room) if in_memory else 0)
 
 
 def require_room(step: str, room: Path, least_bytes: int) -> None:
