@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from containers.core import cgroups
-from containers.core.cgroups import Cgroups, raw
+from containers.core.cgroups import Cgroups, places, raw
 from containers.core.cgroups.blockdev import disk_of
 from containers.core.errors import AlreadyExists, HostUnsupported, InUse, NotFound, SetupFailed, SpecError, TimedOut
 from containers.core.model.spec import Limits
@@ -446,6 +446,31 @@ def test_attached_processes_stand_beside_the_container_tree(groups: Cgroups, run
 
 
 @pytest.mark.lxc("The supervisor is not in its container's memory limit", "cri-o#3229")
+def test_who_stands_in_a_namespaces_root_makes_room_for_controllers(groups: Cgroups) -> None:
+    """As in a container of another runtime, where the root of the tree is not the kernel's own."""
+    groups.prepare()
+    top, name = groups.tree.parent, "memory" if groups.version == 2 else "hugetlb"
+    had = name in (top / "cgroup.subtree_control").read_text().split()
+    places.write_file(f"{top}/cgroup.subtree_control", f"+{name}")
+    root = top / f"test-{groups.name}"
+    root.mkdir()
+    process = subprocess.Popen(["sleep", "600"])
+    try:
+        cgroups.join(process.pid, [f"{root}/cgroup.procs"])
+        with pytest.raises(OSError, match="busy"):
+            places.write_file(f"{root}/cgroup.subtree_control", f"+{name}")
+        places.offer(root, f"+{name}")
+        assert (root / "cgroup.subtree_control").read_text().split() == [name]
+        assert f"{root.name}/{places.BESIDE}\n" in Path(f"/proc/{process.pid}/cgroup").read_text()
+    finally:
+        process.kill()
+        process.wait()
+        places.remove_tree(root, time.monotonic() + patient(30))
+        if not had:
+            with contextlib.suppress(OSError):  # somebody else's by now
+                places.write_file(f"{top}/cgroup.subtree_control", f"-{name}")
+
+
 def test_a_supervisor_is_nobody_elses_neighbour(groups: Cgroups) -> None:
     process = subprocess.Popen(["sleep", "600"])
     try:

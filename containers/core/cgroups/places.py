@@ -15,7 +15,11 @@ from typing import Final
 from ..errors import TimedOut
 from ..plans.cgroup_files import DELEGATE
 
+BESIDE: Final = "beside-boxroom"
+"""Where the processes go that stand where Boxroom's cgroups begin, and are none of its own (see offer)."""
 _DELEGATE_LIST: Final = "/sys/kernel/cgroup/delegate"
+_MOVES: Final = 10
+"""How often what stands in a cgroup is moved out of it: what is born meanwhile stands there, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,37 @@ def join(pid: int, procs: Iterable[str]) -> None:
     """Move a process (all its threads) into cgroups; procs: files of Joined."""
     for path in procs:
         write_file(path, str(pid))
+
+
+def offer(root: Path, controllers: str) -> None:
+    """Let what is below the root of a cgroup2 tree have controllers, "+memory +pids". Raises OSError.
+
+    In a container of another runtime this is the root of a cgroup namespace and not the kernel's own, and takes no
+    controllers while there are processes in it. They, the panel's among them, get a directory of their own then.
+    Source: kernel Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint".
+    """
+    file = f"{root}/cgroup.subtree_control"
+    try:
+        write_file(file, controllers)
+    except OSError as error:
+        # the kernel's own root has no type
+        if error.errno != errno.EBUSY or not os.path.exists(root / "cgroup.type"):
+            raise
+        _move_aside(root)
+        write_file(file, controllers)
+
+
+def _move_aside(root: Path) -> None:
+    aside = root / BESIDE
+    aside.mkdir(mode=0o755, exist_ok=True)
+    for _ in range(_MOVES):
+        # "0" is somebody whom this pid namespace does not see, and who cannot be moved from here
+        pids = set(read_file(f"{root}/cgroup.procs").split()) - {"0"}
+        if not pids:
+            return
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                write_file(f"{aside}/cgroup.procs", pid)
 
 
 def delegate(path: Path, owner_uid: int) -> None:

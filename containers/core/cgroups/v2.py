@@ -22,7 +22,7 @@ from ..units import format_bytes
 from .base import SUPERVISORS, Cgroups
 from .blockdev import throttled_device
 from .chosen import all_or_none, page_sizes, write_raw
-from .places import Birth, Joined, read_file, write_file
+from .places import Birth, Joined, offer, read_file, write_file
 
 _POSSIBLE_CPUS = "/sys/devices/system/cpu/possible"
 
@@ -48,7 +48,7 @@ class CgroupsV2(Cgroups):
                 feature="cgroup-v2",
             )
         wanted = " ".join(f"+{name}" for name in CONTROLLERS_V2 if name in there)
-        write_file(f"{root}/cgroup.subtree_control", wanted)
+        offer(root, wanted)
         self.tree.mkdir(mode=0o755, exist_ok=True)
         write_file(f"{self.tree}/cgroup.subtree_control", wanted)
         (self.tree / SUPERVISORS).mkdir(mode=0o755, exist_ok=True)
