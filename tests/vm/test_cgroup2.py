@@ -41,11 +41,16 @@ SOME = {
     ),
     "isolation": (
         "init_is_alone_in_its_namespaces namespaces_differ_from_the_hosts what_a_system_needs_works "
-        "out_of_memory_is_told supervisors_are_small many_start_at_once a_reboot_inside_keeps_the_nic"
+        "out_of_memory_is_told many_start_at_once a_reboot_inside_keeps_the_nic"
+    ),
+    "field_security": (
+        "cri_o_3229_a_supervisor_is_not_in_its_containers_memory lxc_453_memory_and_swap_up_and_down "
+        "cve_2023_25809_the_hosts_control_groups_are_not_to_be_written"
     ),
     "disk_limits": "while_it_runs_a_disk_grows_or_says_that_it_cannot",
     "hooks": "a_hook_whose_time_is_up_is_ended_with_all_that_it_started",
     "nics": "ipvlan_and_vlan_where_the_kernel_has_them",
+    "races": "many_starts_at_once_make_one a_frozen_one_is_deleted_after_a_stop_by_force",
     "rights": (
         "a_privileged_container_has_root_but_not_the_hosts_disks_memory_or_limits "
         "a_privileged_container_is_the_hosts_root_and_stops_like_any_other writing_is_slowed_down_to_the_limit"
@@ -61,7 +66,7 @@ SOME = {
         "the_ticker_samples_on_beside_a_chore_that_takes_long a_nic_that_is_plugged_in_later_is_counted"
     ),
     "sessions_terminal": (
-        "a_shell_with_job_control_size_and_term a_session_outlives_its_viewer_and_replays "
+        "a_session_outlives_its_viewer_and_replays "
         "sessions_end_with_their_container the_console_shows_the_boot_and_takes_input"
     ),
 }
