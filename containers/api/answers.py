@@ -28,6 +28,9 @@ def _clamp(seconds: float) -> float:
 
 Wait = Annotated[float, AfterValidator(_clamp), Query(0.0, description="Seconds to hold the answer, clamped to 0..60.")]
 Key = Annotated[str | None, Header(None, alias="Idempotency-Key")]
+KeepDays = Annotated[
+    int | None, Query(default=None, description="So many days it stays in the trash; 0: it is deleted for good.")
+]
 
 
 async def operation(request: HttpRequest, wait: float, ask: Callable[[], Operation]) -> HttpResponse:

@@ -19,7 +19,7 @@ from containers.showing import listed, present, tree
 from panel.accounts import services as people
 
 from . import answers, lists
-from .answers import Key, Wait
+from .answers import KeepDays, Key, Wait
 from .auth import actor
 from .lists import Filter, PageQuery
 from .schemas import (
@@ -39,9 +39,6 @@ router = Router(tags=["containers"])
 
 Force = Annotated[bool, Query(default=False, description="Stop it first.")]
 Safety = Annotated[bool, Query(default=False, description="Also what restores made for their undo.")]
-KeepDays = Annotated[
-    int | None, Query(default=None, description="So many days it stays in the trash; 0: it is deleted for good.")
-]
 
 
 class ContainerFilters(BaseModel):

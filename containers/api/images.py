@@ -13,7 +13,7 @@ from containers.models import Container, Image, local_host
 from containers.showing import present
 
 from . import answers, lists
-from .answers import Key, Wait
+from .answers import KeepDays, Key, Wait
 from .auth import actor
 from .errors import TooLarge
 from .image_schemas import ImageIn, ImageServerIn, UploadIn
@@ -53,9 +53,11 @@ async def create_image(request: HttpRequest, body: ImageIn, wait: Wait = 0, key:
 
 
 @router.delete("/images/{name}", summary="Delete an image")
-async def delete_image(request: HttpRequest, name: str, wait: Wait = 0, key: Key = None) -> HttpResponse:
+async def delete_image(
+    request: HttpRequest, name: str, keep_days: KeepDays = None, wait: Wait = 0, key: Key = None
+) -> HttpResponse:
     """Delete an image; containers made from it stay as they are."""
-    ask = partial(services.delete_image, actor(request), name, idempotency_key=key)
+    ask = partial(services.delete_image, actor(request), name, keep_days=keep_days, idempotency_key=key)
     return await answers.operation(request, wait, ask)
 
 

@@ -17,7 +17,7 @@ from ..core.model.subnets import check_free
 from ..core.names import check_name
 from ..core.sentences import say
 from ..models import Container, Host, Image, Network, Operation, local_host
-from . import queue, requests, sources
+from . import basket, queue, requests, sources
 from .access import find_image, find_network, find_project, require_host_admin
 
 DESCRIPTION_MAX: Final = 500
@@ -71,11 +71,17 @@ def _published(image: Image) -> Container | None:
     return container
 
 
-def delete_image(actor: Actor, name: str, *, idempotency_key: str | None = None) -> Operation:
-    """Ask for an image to be removed; raises InUse with the containers that were made from it."""
+def delete_image(
+    actor: Actor, name: str, *, keep_days: int | None = None, idempotency_key: str | None = None
+) -> Operation:
+    """Ask for an image to be removed; raises InUse with the containers that were made from it.
+
+    keep_days: how long the trash has it; None: as the host keeps everything.
+    """
     if known := queue.known(actor, idempotency_key):
         return known
     found = find_image(actor, name, "image-delete")
+    days = basket.days(actor, found.host, {"keep_days": keep_days})
 
     def make() -> Operation:
         reservations.lock_host(found.host)
@@ -86,7 +92,8 @@ def delete_image(actor: Actor, name: str, *, idempotency_key: str | None = None)
         users = list(image.containers.values_list("name", flat=True))
         if users:
             raise InUse(say("Containers that were made from %(name)s: %(n)s.", n=len(users), name=name), users=users)
-        return queue.insert(actor, "image-delete", found.host, idempotency_key, image=image)
+        arguments = {"keep_days": days}
+        return queue.insert(actor, "image-delete", found.host, idempotency_key, image=image, arguments=arguments)
 
     return queue.committed(actor, idempotency_key, make)
 

@@ -10,7 +10,6 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from ..asking.basket import kept_days
 from ..asking.nics import as_wanted
 from ..bookkeeping import baskets, points, records, specs
 from ..core.errors import NotFound
@@ -57,7 +56,7 @@ def of_snapshot(job: Job, name: str) -> Entry | None:
 
 def of_image(job: Job) -> Entry | None:
     """Return what an image is in the trash; None where it is not to be kept."""
-    image, days = job.image, 0 if job.operation.actor is None else kept_days(job.operation.host)
+    image, days = job.image, int(job.arguments.get("keep_days", 0))
     if days < 1 or image.state != Image.State.READY:
         return None
     detail = {"source": image.source, "description": image.description}

@@ -137,6 +137,26 @@ def test_what_is_written_is_read_and_what_fails_leaves_nothing(
     _refused(host, endpoint)
 
 
+def test_a_store_that_is_away_is_told_in_few_words_and_what_it_was_sent_before_is_ended(
+    host: Host, bucket: Bucket, store, monkeypatch
+) -> None:
+    name, client = store
+    client.create_multipart_upload(Bucket=name, Key=f"here/{FILE}")  # as a store leaves it that was away
+    client.create_multipart_upload(Bucket=name, Key="here/another")
+    with monkeypatch.context() as patch:
+        patch.setattr(buckets, "FORSAKEN_SEC", 100 * 365 * 24 * 3600)  # this store says of all that they are of 2010
+        with bucket.writing(FILE, about_bytes=1) as sink:
+            sink(b"x")
+    assert sorted(unfinished(store)) == ["here/another", f"here/{FILE}"], "it may be somebody's who writes now"
+    with bucket.writing(FILE, about_bytes=1) as sink:
+        sink(b"x")
+    assert unfinished(store) == ["here/another"]
+    away = named(host, "http://127.0.0.1:1", "backups")
+    with pytest.raises(SetupFailed) as error:
+        away.listed()
+    assert str(error.value) == "offsite cannot be reached: Connection refused"
+
+
 def _refused(host: Host, endpoint: str) -> None:
     absent = named(host, endpoint, "there-is-none")
     with pytest.raises(SetupFailed, match="NoSuchBucket"):

@@ -108,6 +108,10 @@ def test_an_image_comes_back_for_host_administrators(alice, root, runtime, host)
     assert run(basket.restore(actor(root), kept.pk), runtime).status == "succeeded"
     back = Image.objects.get(name="busybox")
     assert (back.source, back.state, back.layers) == (image.source, "ready", ["base"])
+    with pytest.raises(SpecError):
+        resources.delete_image(actor(root), "busybox", keep_days=366)
+    assert run(resources.delete_image(actor(root), "busybox", keep_days=0), runtime).message == "Deleted."
+    assert not Trashed.objects.filter(kind="image").exists()
 
 
 def test_purge_and_expiry(alice, team, runtime, ask):

@@ -14,6 +14,7 @@ import os
 import ssl
 import stat
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 PART_BYTES: Final = 16 << 20
 PARTS_MAX: Final = 10_000
 """Of one object, by S3's own rules."""
+FORSAKEN_SEC: Final = 7 * 24 * 3600
+"""How old an upload is that nobody goes on with."""
 _CHUNK_BYTES: Final = 1 << 20
 _CONNECT_SEC: Final = 10.0
 _ANSWER_SEC: Final = 60.0
@@ -55,6 +58,7 @@ class Bucket:
     def writing(self, file: str, *, about_bytes: int) -> Iterator[Sink]:
         """Yield what takes a new backup's bytes; it is there, whole, at the end, and not at all where that fails."""
         key, client = self._key(file), self._client()
+        self._end_old_uploads(client)
         upload = _Upload(lambda source: self._put(client, key, source, about_bytes))
         try:
             yield upload.take
@@ -64,6 +68,16 @@ class Bucket:
             raise
         upload.finish()
         failpoint(self.host.state_dir, "export.placed")
+
+    def _end_old_uploads(self, client: Minio) -> None:
+        """End what earlier writings have sent and nobody could take away: the store was gone by then, and costs on."""
+        with contextlib.suppress(CoreError), self._translated("write-backup", self.store.bucket):
+            found = client._list_multipart_uploads(self.store.bucket, prefix=self.store.prefix)
+            for upload in found.uploads:
+                name, begun = upload.object_name or "", upload.initiated_time
+                ours = form.is_file_name(name.removeprefix(self.store.prefix))
+                if ours and upload.upload_id and begun and time.time() - begun.timestamp() >= FORSAKEN_SEC:
+                    client._abort_multipart_upload(self.store.bucket, name, upload.upload_id)
 
     def _put(self, client: Minio, key: str, source: Any, about_bytes: int) -> None:
         part_bytes = max(PART_BYTES, -(-about_bytes // (PARTS_MAX - 1)))
@@ -185,8 +199,18 @@ class Bucket:
             raise SetupFailed(say("%(place)s answers: %(told)s", place=self.name, told=told), step=step) from error
         except (MinioException, HTTPError, OSError, ValueError) as error:
             raise SetupFailed(
-                say("%(place)s cannot be reached: %(error)s", place=self.name, error=error), step=step
+                say("%(place)s cannot be reached: %(error)s", place=self.name, error=_why(error)), step=step
             ) from error
+
+
+def _why(error: BaseException) -> str:
+    """Return what was wrong in the end, in few words: libraries wrap it in what they were about to do."""
+    while True:
+        reason = getattr(error, "reason", None)
+        inner = reason if isinstance(reason, BaseException) else error.__cause__
+        if inner is None:
+            return (error.strerror if isinstance(error, OSError) else None) or str(error)
+        error = inner
 
 
 class _Upload:
