@@ -17,6 +17,7 @@ PROJECT = Path(__file__).resolve().parent
 
 def main() -> int:
     """Run one command; the exit status is the command's."""
+    fill_streams()
     if sys.version_info < (3, 11):  # noqa: UP036  the interpreter that was typed may be any
         sys.stderr.write(f"Boxroom needs Python 3.11 or later; this is {sys.version.split()[0]}.\n")
         return 1
@@ -52,5 +53,19 @@ def main() -> int:
     return 0
 
 
+def fill_streams() -> None:
+    """Put /dev/null where a standard stream is closed, or the next file or socket would be taken for it."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)  # noqa: FBT003
+    os.close(fd)
+    sys.stdin = sys.stdin or open(0, closefd=False)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        # ^C before there was anything to end
+        sys.exit(130)

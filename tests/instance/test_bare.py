@@ -119,3 +119,18 @@ def test_what_ubuntu_has_only_as_a_snap_is_not_asked_of_apt(monkeypatch: pytest.
 def test_the_readme_names_what_up_installs() -> None:
     text = (PROJECT / "README.md").read_text().partition("packages that are missing:")[2].partition(". It says")[0]
     assert text.replace("\n", " ").strip().split(", ") == list(environment.PACKAGES)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_nobody_elses(closed: str) -> None:
+    """The next file or socket would be opened there, and what is printed would go to it."""
+    code = (
+        "import manage, os, sys; manage.fill_streams(); print('said'); print('told', file=sys.stderr)\n"
+        "shown = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]\n"
+        "sys.exit(42 if shown.count('/dev/null') == int(sys.argv[1]) and sys.stdin.read() == '' else 1)"
+    )
+    line = f'exec "$0" -c "$1" {closed.count("&-")} {closed}'
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    done = subprocess.Popen(["sh", "-c", line, sys.executable, code], cwd=PROJECT, **pipes)
+    done.communicate()
+    assert done.returncode == 42

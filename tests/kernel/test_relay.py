@@ -127,6 +127,17 @@ def test_a_shell_on_a_terminal(command: Any, running_container: Spec) -> None:
     assert term.end() == 6
 
 
+def test_a_terminal_has_the_variables_and_the_directory_that_were_asked_for(
+    command: Any, running_container: Spec
+) -> None:
+    call = f"relay.run_terminal({running_container.id!r}, viewer={WHO!r}, cwd='/etc', environment={{'A': 'bcd'}})"
+    term = OnTerminal(command(call))
+    term.expect(b"# ")
+    term.type(b'echo "<$A in $PWD>"; exit 6\n')
+    term.expect(b"<bcd in /etc>")
+    assert term.end() == 6
+
+
 def test_one_leaves_a_console_by_its_key(host: Host, container: Any, command: Any) -> None:
     spec = container(init_command=("/bin/sh", "-c", "echo ready; while read x; do echo got $x; done; sleep 3600"))
     running.start(host, spec, network=NoNetwork())
@@ -169,22 +180,28 @@ sys.exit(code)
 """
 
 
-def enter(host: Host, spec: Spec, kinds: str, *words: str) -> subprocess.CompletedProcess[str]:
+def begin(host: Host, spec: Spec, kinds: str, *words: str) -> subprocess.Popen[str]:
     code = NAMESPACES.format(id=spec.id, kinds=kinds, words=list(words))
     more = {
         "DJANGO_SETTINGS_MODULE": "panel.settings",
         "BOXROOM_ROLE": "test",
         "BOXROOM_STATE_DIR": str(host.state_dir),
     }
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, **more},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=PROJECT,
-        timeout=patient(120),
-        check=False,
+        start_new_session=True,
     )
+
+
+def enter(host: Host, spec: Spec, kinds: str, *words: str) -> subprocess.CompletedProcess[str]:
+    with begin(host, spec, kinds, *words) as started:
+        out, err = started.communicate(timeout=patient(120))
+    return subprocess.CompletedProcess(words, started.returncode, out, err)
 
 
 def test_one_namespace_after_another(host: Host, running_container: Spec) -> None:
@@ -207,5 +224,18 @@ def test_one_namespace_after_another(host: Host, running_container: Spec) -> Non
     assert whole.stdout.split("\n")[:2] == ["0", "/sbin/idle"], whole.stderr
     assert enter(host, spec, "PID", "sh", "-c", "kill -9 $$").returncode == 137
     assert enter(host, spec, "NETWORK", "nothing-of-this-name").returncode == 127
+    piped = enter(host, spec, "NETWORK", "sh", "-c", "yes | head -1")
+    assert (piped.stdout, piped.stderr) == ("y\n", ""), "what is run ends when nobody reads it, as everywhere"
     assert "USER" in enter(host, spec, "MOUNT", "true").stderr
     assert "There is no kind" in enter(host, spec, "WINGS", "true").stderr
+
+
+def test_an_interrupt_is_for_what_was_run(host: Host, running_container: Spec) -> None:
+    """As with system(3): the command line waits for what its program makes of ^C."""
+    waits = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done"
+    started = begin(host, running_container, "NETWORK", "sh", "-c", waits)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "ready\n"
+    os.killpg(started.pid, signal.SIGINT)
+    assert started.communicate(timeout=patient(60))[0] == "caught\n"
+    assert started.returncode == 5

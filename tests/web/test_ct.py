@@ -160,7 +160,7 @@ def test_of_several_some_may_fail(ct, team, runtime):
     make(team, runtime, "a")
     make(team, runtime, "b")
     status, _out, told = ct("start", "a", "nobody", "b")
-    assert (status, told) == (2, "nobody: There is no such container.\n")
+    assert (status, told) == (1, "nobody: There is no such container.\n")
     assert (status_of("a"), status_of("b")) == ("running", "running")
     assert ct("start", "nobody")[0] == 1
 
@@ -203,7 +203,7 @@ def test_autostart_in_order_and_the_other_way_round(ct, team, runtime):
     for name, order, groups in (("web", 2, ["www"]), ("db", 1, []), ("off", 0, [])):
         make(team, runtime, name, autostart=name != "off", boot={"order": order, "groups": groups})
     assert ct("autostart", "-L")[1] == "db 0\nweb 0\n"
-    assert ct("autostart", "-L", "-A", "-g", "www,")[1] == "db 0\noff 0\nweb 0\n"
+    assert ct("autostart", "-L", "-A", "-g", "www,")[1] == "web 0\noff 0\ndb 0\n"
     assert ct("autostart")[0] == 0
     started = list(Operation.objects.order_by("created_at").values_list("object_name", flat=True))
     assert started == ["db", "web"]
@@ -304,3 +304,82 @@ def test_backups_are_listed_asked_for_and_restored(ct, team, runtime, monkeypatc
     assert ct("import", file, "web-1", "--in-place")[0] == 0
     assert [action for action, _arguments in done[1:]] == ["backup-verify", "backup-import", "backup-restore"]
     assert ct("import", "nothing", "web-3")[0] == 1
+
+
+def test_groups_are_started_one_after_the_other(ct, team, runtime):
+    for name, order, groups in (("web", 2, ["www"]), ("db", 1, ["data"]), ("both", 3, ["data", "www"]), ("off", 0, [])):
+        make(team, runtime, name, autostart=True, boot={"order": order, "groups": groups})
+    assert ct("autostart", "-L")[1].split()[::2] == ["off", "db", "web", "both"]
+    assert ct("autostart", "-L", "-g", "www,data")[1].split()[::2] == ["web", "both", "db"]
+    assert ct("autostart", "-g", "www,data,")[0] == 0
+    started = list(Operation.objects.order_by("created_at").values_list("object_name", flat=True))
+    assert started == ["web", "both", "db", "off"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-N", "copy"),
+        ("-d", ""),
+        ("-r", ""),
+        ("-C",),
+        ("--json",),
+        ("s1", "-L"),
+        ("s1", "-d", "s0"),
+        ("-c", "note", "-r", "s0"),
+    ],
+)
+def test_half_of_an_order_makes_no_snapshot(ct, team, runtime, words):
+    row = make(team, runtime, "web", "stopped")
+    status, _output, told = ct("snapshot", "web", *words)
+    assert status == base.FAILED
+    assert told
+    assert not row.snapshots.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("cgroup", "web", "cpu.max", "100000 0"), "A period of 0 is none."),
+        (("copy", "-R", "-s", "s0", "web", "new"), "-R goes with neither"),
+        (("device", "web", "list", "tun"), "list takes no device"),
+        (("attach", "web", "-s", "NETWORK", "-u", "1000", "--", "id"), "-s goes with neither"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(ct, team, runtime, words, told):
+    make(team, runtime, "web", "running")
+    status, _output, error = ct(*words)
+    assert (status, told in error) == (base.FAILED, True)
+
+
+def test_several_with_one_that_fails_end_with_1(ct, team, runtime):
+    """2 says of `stop` that something does not run, and nothing else."""
+    make(team, runtime, "web", "stopped")
+    assert ct("start", "web", "nothing")[0] == base.FAILED
+    assert ct("stop", "nothing", "web")[0] == base.FAILED
+    assert status_of("web") == "stopped", "the others are stopped all the same"
+    assert ct("stop", "web")[0] == base.NOT_RUNNING
+
+
+def test_a_console_that_is_not_there_is_told(ct, team, runtime, monkeypatch):
+    monkeypatch.setattr(inside.relay, "is_terminal", lambda: True)
+    make(team, runtime, "web", "running", console={"ttys": 2})
+    for number in ("3", "-1"):
+        status, _output, told = ct("console", "web", "-t", number)
+        assert (status, told) == (base.FAILED, f"web has no tty {number}: there are 0 to 2; 0 is /dev/console.\n")
+
+
+def test_a_time_that_is_no_number_is_refused():
+    with pytest.raises(CommandError, match="no number of seconds"):
+        Command().create_parser("manage.py", "ct").parse_args(["wait", "web", "-s", "STOPPED", "-t", "nan"])
+
+
+@pytest.mark.parametrize("words", [["stop"], ["nonsense"], ["stop", "--nonsense", "web"]])
+def test_words_that_make_no_sense_end_with_1(words, capsys):
+    """Not with argparse's 2, which says of `stop` that the container does not run."""
+    command = Command()
+    command._called_from_command_line = True
+    with pytest.raises(SystemExit) as left:
+        command.create_parser("manage.py", "ct").parse_args(words)
+    assert left.value.code == base.FAILED
+    assert "usage:" in capsys.readouterr().err

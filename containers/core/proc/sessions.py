@@ -166,8 +166,7 @@ class SessionServer:
         if viewer["mode"] != "rw":
             client.refuse("forbidden", "Who may only look cannot open a session.")
             return
-        command = _command(message.get("command"), required=False)
-        user = _user(message.get("user"))
+        asked = exec_request(message, required=False)
         container = self._enterable(client)
         if container is None or not self._has_place(client, viewer["user"]):
             return
@@ -185,7 +184,13 @@ class SessionServer:
             if not client.gone:
                 self._join(session_id, client, viewer, size, created=True)
 
-        request = Request(command=command, user=user, size=size)
+        request = Request(
+            command=asked["command"],
+            user=asked["user"],
+            cwd=asked["cwd"],
+            environment=asked["environment"],
+            size=size,
+        )
         try:
             attach.Launch(self._loop, container, request, started)
         except OSError:
@@ -310,8 +315,8 @@ def listen(path: Path, web_gid: int | None) -> socket.socket:
     return listening
 
 
-def exec_request(message: dict[str, Any]) -> dict[str, Any]:
-    """Return the checked values of an exec; raises SpecError naming the field."""
+def exec_request(message: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
+    """Return the checked values of an exec, or of a terminal, which needs no command. Raises SpecError (the field)."""
     cwd, environment, timeout = message.get("cwd"), message.get("environment") or {}, message.get("timeout")
     if cwd is not None and (not isinstance(cwd, str) or not cwd.startswith("/") or "\0" in cwd or len(cwd) > 4096):
         raise SpecError("Give an absolute path.", field="cwd")
@@ -323,7 +328,7 @@ def exec_request(message: dict[str, Any]) -> dict[str, Any]:
     ):
         raise SpecError(f"Give seconds, up to {TIMEOUT_MAX_SEC}.", field="timeout")
     return {
-        "command": _command(message.get("command"), required=True),
+        "command": _command(message.get("command"), required=required),
         "user": _user(message.get("user")),
         "cwd": cwd,
         "environment": environment,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import SUPPRESS
-from typing import Any
+from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandParser
 
@@ -29,6 +29,12 @@ class Command(BaseCommand):
         for module in (looking, acting, keeping, backing, inside):
             module.register(verbs)
 
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Make a parser whose refusals have the status of everything that failed."""
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        parser.__class__ = _Refusing
+        return parser
+
     def handle(self, *_args: Any, **options: Any) -> None:
         try:
             status = options["run"](options)
@@ -48,7 +54,15 @@ class Command(BaseCommand):
             raise SystemExit(status)
 
 
-class _Parser(CommandParser):
+class _Refusing(CommandParser):
+    """Ends with 1 where the words make no sense: 2, which is argparse's, says something else of some verbs."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the process."""
+        super().exit(base.FAILED if status else 0, message)
+
+
+class _Parser(_Refusing):
     """A verb's parser: options stand where one likes, and what comes after `--` is a command's, with all its options.
 
     argparse itself gives a verb's places to the first words in a row: "attach NAME -u USER -- COMMAND" would be wrong.

@@ -125,15 +125,14 @@ def _destroy(options: dict[str, Any]) -> int:
 
 def _autostart(options: dict[str, Any]) -> int:
     base.local_root(options)
-    chosen = _chosen(options)
+    stages = _stages(options)
     if options["list"]:
-        for row in chosen:
+        for row in (row for together in stages for row in together):
             put(f"{row.name} {autostart.boot_of(row).delay_sec}")
         return 0
     ending = options["shutdown"] or options["kill"]
-    groups = autostart.in_order(chosen)
     failed = done = 0
-    for together in reversed(groups) if ending else groups:
+    for together in stages:
         well = _together(options, together)
         done += len(together)
         failed += len(together) - len(well)
@@ -142,15 +141,21 @@ def _autostart(options: dict[str, Any]) -> int:
     return 0 if not failed else 1 if failed == done else 2
 
 
-def _chosen(options: dict[str, Any]) -> list[Container]:
+def _stages(options: dict[str, Any]) -> list[list[Container]]:
+    """Return what is done together, the first one first: group after group as they were given, in each by order."""
     rows = [row for row in Container.objects.order_by("name") if row.autostart or options["ignore_auto"]]
     live = options["shutdown"] or options["kill"] or options["reboot"]
     if not options["list"]:
         rows = [row for row in rows if (present.status(row) in ("running", "frozen")) == live]
+    step = -1 if options["shutdown"] or options["kill"] else 1
     if options["groups"] is None:
-        return rows
-    wanted = set(options["groups"].split(","))
-    return [row for row in rows if wanted & (set(autostart.boot_of(row).groups) or {""})]
+        return autostart.in_order(rows)[::step]
+    stages = []
+    for group in dict.fromkeys(options["groups"].split(",")):
+        members = [row for row in rows if group in (autostart.boot_of(row).groups or ("",))]
+        rows = [row for row in rows if row not in members]
+        stages += autostart.in_order(members)[::step]
+    return stages
 
 
 def _together(options: dict[str, Any], rows: list[Container]) -> list[Container]:

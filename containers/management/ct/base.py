@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NoReturn
@@ -95,15 +96,15 @@ def why(operation: Operation) -> str:
 
 
 def each(names: Sequence[str], do: Callable[[str], object]) -> int:
-    """Do something to several; returns 0 where all went well, 1 for none, 2 for some."""
-    failed = 0
+    """Do something to several, to the others too where one fails; returns 0, or 1 where one did."""
+    status = 0
     for name in names:
         try:
             do(name)
         except (CoreError, Failed) as error:
-            failed += 1
+            status = FAILED
             say(str(error) if isinstance(error, Failed) else f"{name}: {error.message}")
-    return 0 if not failed else 1 if failed == len(names) else 2
+    return status
 
 
 def say(text: str) -> None:
@@ -140,6 +141,14 @@ def pairs(words: Iterable[str], option: str) -> dict[str, str]:
             refuse(f"{option} takes NAME=VALUE, not {word!r}.")
         found[name] = value
     return found
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds; for argparse, which tells what it raises."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
 
 
 def refuse(message: str) -> NoReturn:

@@ -11,6 +11,7 @@ from containers.asking import services, waiting
 from containers.asking.requests import ContainerRequest
 from containers.clients import consolelog, relay
 from containers.core.errors import CoreError
+from containers.core.model.behaviour import Consoles
 from containers.models import Container
 from containers.showing import present
 from panel.accounts import audit
@@ -76,15 +77,17 @@ def _attach(options: dict[str, Any]) -> int:
     environment = _kept(options) | base.pairs(options["set_var"], "-v")
     actor = base.local_root(options)
     if options["namespaces"]:
+        if user or options["cwd"] or options["timeout"]:
+            raise Failed("-s goes with neither -u, -g, --cwd nor --timeout: it is the host's root that enters.")
         flags, command = namespaces.parse(options["namespaces"]), command or ["/bin/sh"]
         detail = {"program": command[0][:255], "user": "host root", "namespaces": options["namespaces"]}
         _record(options, row, "container.exec", detail)
         return namespaces.run(row, flags, command, {**os.environ, **environment})
-    plain = not (environment or options["cwd"] or options["timeout"])
-    if relay.is_terminal() and plain:
+    if relay.is_terminal() and options["timeout"] is None:
         viewer = {"user": actor.name, "user_id": actor.user.pk, "mode": "rw"}
         _record(options, row, "session.open", {"command": command or None, "user": user})
-        code = relay.run_terminal(row.pk, viewer=viewer, command=command or None, user=user)
+        more = {"command": command or None, "user": user, "cwd": options["cwd"], "environment": environment}
+        code = relay.run_terminal(row.pk, viewer=viewer, **more)
         return code or 0
     if not command:
         raise Failed("Give a command after --, or a terminal for a shell.")
@@ -117,8 +120,13 @@ def _console(options: dict[str, Any]) -> int:
     actor = base.local_root(options)
     session = f"tty{options['tty']}" if options["tty"] else "console"
     viewer = {"user": actor.name, "user_id": actor.user.pk, "mode": "rw"}
+    key, there = _key(options["escape"]), Consoles.from_dict(row.console).ttys
+    if not 0 <= options["tty"] <= there:
+        raise Failed(f"{row.name} has no tty {options['tty']}: there are 0 to {there}; 0 is /dev/console.")
+    if not row.init_pid:
+        raise Failed(f"{row.name} is not running.")
     say(f"Connected to {session} of {row.name}. {options['escape']} q leaves.")
-    relay.run_terminal(row.pk, escape=_key(options["escape"]), viewer=viewer, session=session)
+    relay.run_terminal(row.pk, escape=key, viewer=viewer, session=session)
     say("")
     return 0
 

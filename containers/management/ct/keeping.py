@@ -10,7 +10,7 @@ from containers.core.model.spec import Limits
 from containers.showing import present
 
 from . import base
-from .base import Failed, Verbs, put, put_json, put_table
+from .base import Failed, Verbs, put, put_json, put_table, refuse
 
 EVERY = "ALL"
 _LIMITS = {
@@ -53,6 +53,7 @@ def register(verbs: Verbs) -> None:
 
 
 def _snapshot(options: dict[str, Any]) -> int:
+    _check_snapshot(options)
     name = options["name"]
     if options["list"]:
         rows = base.find(options).snapshots.order_by("created_at", "pk")
@@ -78,8 +79,23 @@ def _snapshot(options: dict[str, Any]) -> int:
     return 0
 
 
+def _check_snapshot(options: dict[str, Any]) -> None:
+    """Refuse what goes with something else only: half of what was meant must not become a snapshot."""
+    asked = next((name for name in ("list", "restore", "delete") if options[name] not in (None, False)), "")
+    if asked in ("restore", "delete") and not options[asked]:
+        raise Failed(f"Name the snapshot to {asked}.")
+    if options["newname"] is not None and asked != "restore":
+        raise Failed("-N goes with -r only.")
+    if (options["showcomments"] or options["json"]) and asked != "list":
+        raise Failed("-C and --json go with -L only.")
+    if asked and (options["snapshot"] is not None or options["comment"]):
+        raise Failed("A new snapshot's name and note do not go with -L, -r and -d.")
+
+
 def _copy(options: dict[str, Any]) -> int:
     if options["rename"]:
+        if any(options[name] for name in ("snapshot", "pool", "full", "ephemeral")):
+            raise Failed("-R goes with neither -s, -B, --full nor -e: nothing is copied.")
         base.ask(options, options["name"], "rename", {"name": options["new"]})
         return 0
     asked = {key: options[key] for key in ("snapshot", "pool", "full")}
@@ -93,6 +109,8 @@ def _copy(options: dict[str, Any]) -> int:
 def _device(options: dict[str, Any]) -> int:
     there = list(base.find(options).devices)
     if options["what"] == "list":
+        if options["device"] is not None:
+            raise Failed("list takes no device.")
         put_table(("DEVICE", "PATH", "MODE"), [(one["device"], one["path"] or "-", one["mode"]) for one in there])
         return 0
     name = options["device"]
@@ -123,7 +141,7 @@ def limit_of(file: str, value: str, present_limits: dict[str, Any]) -> dict[str,
         quota, _space, period = value.partition(" ")
         if none or quota == "max":
             return {"cpus": None}
-        return {"cpus": _number(quota) / _number(period or "100000")}
+        return {"cpus": _number(quota) / (_number(period or "100000") or refuse("A period of 0 is none."))}
     if file == "cpuset.cpus":
         return {"cpuset": None if none else value}
     if file in _LIMITS:

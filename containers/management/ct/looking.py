@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -47,7 +48,7 @@ def register(verbs: Verbs) -> None:
     info.add_argument("-H", "--no-humanize", action="store_true", help="plain numbers")
     info.add_argument("--json", action="store_true", help="as the API gives it, with `stats`")
     top = base.verb(verbs, "top", _top, "what containers use, again and again", container=False)
-    top.add_argument("-d", "--delay", type=float, default=3.0, help="seconds between two looks (3)")
+    top.add_argument("-d", "--delay", type=base.seconds, default=3.0, help="seconds between two looks (3)")
     top.add_argument("-b", "--batch", action="store_true", help="one after the other, for programs")
     top.add_argument("-n", "--iterations", type=int, default=0, help="how many times (until ^C)")
     top.add_argument(
@@ -59,7 +60,7 @@ def register(verbs: Verbs) -> None:
     monitor.add_argument("--json", action="store_true", help="a JSON object on each line")
     wait = base.verb(verbs, "wait", _wait, "wait for a state; 1 where the time is up first")
     wait.add_argument("-s", "--state", required=True, help=f"{', '.join(waiting.STATES)}; several: 'STOPPED|FROZEN'")
-    wait.add_argument("-t", "--timeout", type=float, default=-1, help="seconds; -1: for ever (-1)")
+    wait.add_argument("-t", "--timeout", type=base.seconds, default=-1, help="seconds; -1: for ever (-1)")
     config = base.verb(verbs, "config", _config, "where things are", container=False)
     config.add_argument("key", nargs="?", help="one of them")
     config.add_argument("-l", "--list", action="store_true", help="their names")
@@ -183,7 +184,7 @@ def _top(options: dict[str, Any]) -> int:
             "m": lambda one: -one[1]["memory_bytes"],
         }
         used.sort(key=keys[options["sort"]], reverse=options["reverse"])
-        if not options["batch"]:
+        if not options["batch"] and sys.stdout.isatty():
             put("\x1b[H\x1b[2J")
         put_table(
             ("NAME", "CPU %", "CPU SECONDS", "BLKIO", "MEMORY"),

@@ -6,7 +6,10 @@ programs never run so: its mounts are entered only together with its user namesp
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from collections.abc import Iterator
 from typing import Any, Final
 
 from django.conf import settings
@@ -63,9 +66,21 @@ def run(row: Container, flags: int, command: list[str], environment: dict[str, s
         pid = os.fork()
         if pid == 0:
             _enter(pidfd, flags, command, environment)
-        return _code(os.waitpid(pid, 0)[1])
+        with _keys_left_alone():
+            return _code(os.waitpid(pid, 0)[1])
     finally:
         os.close(pidfd)
+
+
+@contextlib.contextmanager
+def _keys_left_alone() -> Iterator[None]:
+    """Wait as system(3) does: ^C and ^\\ are for the program, which may do with them what it likes."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _enter(pidfd: int, flags: int, command: list[str], environment: dict[str, str]) -> Any:
@@ -75,7 +90,10 @@ def _enter(pidfd: int, flags: int, command: list[str], environment: dict[str, st
         setns(pidfd, flags)
         pid = os.fork()
         if pid:
-            os._exit(_code(os.waitpid(pid, 0)[1]))
+            with _keys_left_alone():
+                os._exit(_code(os.waitpid(pid, 0)[1]))
+        # Python ignores it, and what is run would inherit that
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         if flags & CLONE_NEWUSER:
             os.setgroups([])
             os.setresgid(0, 0, 0)
