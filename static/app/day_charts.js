@@ -2,6 +2,7 @@
  *
  *  kind share: the column as a share of another one; pct: the columns are shares already (several, by spaces). The
  *  figure's canvas shows the last 24 hours with its scale; pointing at it tells the value and the time. */
+import { colour } from "./colours.js";
 import { heard, now } from "./host_clock.js";
 import { bytes, decimal, word } from "./text.js";
 
@@ -50,8 +51,6 @@ function draw(figure, pointed = null) {
   canvas.height = Math.round(height * scale);
   const pen = canvas.getContext("2d");
   pen.scale(scale, scale);
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(name).trim();
   pen.strokeStyle = colour("--chart-grid");
   for (const part of [0, 0.5, 1]) {
     const y = Math.round(part * (height - 1)) + 0.5;

@@ -1,15 +1,11 @@
 /** One chart of the graphs page: a title, the values below the cursor, lines over time, limits and events. */
 import uPlot from "../vendor/uplot/1.6.32/uPlot.esm.js";
+import { colour } from "./colours.js";
 
 const KEY = "boxroom-graphs";
 const HEIGHT = 150;
 const BYTE_STEPS = [];
 for (let power = 0; power < 51; power += 1) BYTE_STEPS.push(2 ** power);
-
-/** A colour of the page's theme. */
-function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
 
 function faded(value, alpha) {
   const canvas = document.createElement("canvas").getContext("2d");

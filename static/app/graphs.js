@@ -3,8 +3,8 @@
  *
  *  The address says what is shown: ?range=6h, or ?from=…&to=… (Unix seconds) after a drag over a part. */
 import { Chart } from "./graph_chart.js";
+import { specs, word } from "./graph_specs.js";
 import { heard, moved, now } from "./host_clock.js";
-import { bytes, decimal } from "./text.js";
 
 const RANGES = {
   "15min": 900,
@@ -19,114 +19,8 @@ const DEFAULT = "1h";
 const LIVE_STEP_MAX_SEC = 10;
 const AGAIN_MS = 2000;
 const root = document.getElementById("graphs");
-const texts = document.getElementById("graph-texts")?.dataset ?? {};
-const word = (name, fallback) => texts[name] ?? fallback;
 const name = root.dataset.container;
 const address = root.dataset.history ?? `/api/v1/containers/${encodeURIComponent(name)}/history`;
-
-const perSecond = (value) => `${bytes(value)}/s`;
-const percent = (value) => decimal(`${value < 10 ? value.toFixed(1).replace(/\.0$/, "") : Math.round(value)} %`);
-const cores = (value) => decimal(`${value < 10 ? value.toFixed(2).replace(/\.?0+$/, "") : value.toFixed(1)}`);
-
-function cpuShare(value, limit, cpus) {
-  const parts = [];
-  if (!name) return limitShare(value, limit || cpus);
-  if (limit) parts.push(word("ofLimit", "%s of the limit").replace("%s", percent((100 * value) / limit)));
-  if (cpus) parts.push(word("ofHost", "%s of the host").replace("%s", percent((100 * value) / cpus)));
-  return parts.length ? ` · ${parts.join(" · ")}` : "";
-}
-
-function limitShare(value, limit) {
-  return limit
-    ? ` · ${word(name ? "ofLimit" : "ofHost", "%s of the limit").replace("%s", percent((100 * value) / limit))}`
-    : "";
-}
-
-const limitLabel = name ? word("limit", "Limit") : word("there", "There");
-const SPECS = [
-  {
-    id: "cpu",
-    title: word("cpu", "CPU"),
-    format: cores,
-    least: 0.05,
-    limit: "cpu_limit_cores",
-    limitAlways: true,
-    share: cpuShare,
-    lines: [
-      { column: "cpu_cores", label: word("cores", "Cores"), colour: "--chart-cpu", fill: true },
-      { column: "cpu_cores_max", label: "", colour: "--chart-cpu", faint: true },
-    ],
-  },
-  {
-    id: "memory",
-    title: word("memory", "Memory"),
-    format: bytes,
-    bytes: true,
-    least: 2 ** 20,
-    limit: "memory_limit_bytes",
-    limitAlways: true,
-    share: limitShare,
-    lines: [
-      { column: "memory_bytes", label: word("used", "Used"), colour: "--chart-memory", fill: true },
-      { column: "memory_bytes_max", label: "", colour: "--chart-memory", faint: true },
-      { column: "swap_bytes", label: word("swap", "Swap"), colour: "--chart-tx" },
-    ],
-  },
-  {
-    id: "network",
-    title: word("network", "Network"),
-    format: perSecond,
-    bytes: true,
-    least: 1024,
-    lines: [
-      { column: "network_rx_bytes_per_sec", label: word("received", "Received"), colour: "--chart-rx", fill: true },
-      { column: "network_tx_bytes_per_sec", label: word("sent", "Sent"), colour: "--chart-tx" },
-    ],
-  },
-  {
-    id: "disk",
-    title: word("disk", "Disk"),
-    format: perSecond,
-    bytes: true,
-    least: 1024,
-    lines: [
-      { column: "disk_read_bytes_per_sec", label: word("read", "Read"), colour: "--chart-rx", fill: true },
-      { column: "disk_write_bytes_per_sec", label: word("written", "Written"), colour: "--chart-tx" },
-    ],
-  },
-  {
-    id: "space",
-    title: word("space", "Disk space"),
-    format: bytes,
-    bytes: true,
-    least: 2 ** 20,
-    limit: "disk_limit_bytes",
-    share: limitShare,
-    lines: [{ column: "disk_used_bytes", label: word("used", "Used"), colour: "--chart-memory", fill: true }],
-  },
-  {
-    id: "processes",
-    title: word("processes", "Processes"),
-    format: (value) => String(Math.round(value)),
-    whole: true,
-    least: 5,
-    limit: "pids_limit",
-    share: limitShare,
-    lines: [{ column: "processes", label: word("processes", "Processes"), colour: "--chart-cpu", fill: true }],
-  },
-  {
-    id: "pressure",
-    title: word("pressure", "Pressure (time spent waiting)"),
-    format: percent,
-    least: 1,
-    optional: ["psi_cpu_pct", "psi_memory_pct", "psi_io_pct"],
-    lines: [
-      { column: "psi_cpu_pct", label: word("cpu", "CPU"), colour: "--chart-cpu" },
-      { column: "psi_memory_pct", label: word("memory", "Memory"), colour: "--chart-memory" },
-      { column: "psi_io_pct", label: word("disk", "Disk"), colour: "--chart-tx" },
-    ],
-  },
-];
 
 /** What is shown: either a range that ends now, or a fixed part. */
 let view = fromAddress();
@@ -386,17 +280,12 @@ note.setAttribute("role", "status");
 note.hidden = true;
 root.replaceChildren(bar, note);
 const chosen = root.dataset.charts?.split(" ");
-const charts = SPECS.filter((spec) => !chosen || chosen.includes(spec.id)).map(
-  (spec) =>
-    new Chart(
-      root,
-      { ...spec, limitLabel },
-      (from, to) => {
-        if (to - from >= 5) look({ from, to });
-      },
-      hovered,
-    ),
-);
+const zoom = (from, to) => {
+  if (to - from >= 5) look({ from, to });
+};
+const charts = specs(!name)
+  .filter((spec) => !chosen || chosen.includes(spec.id))
+  .map((spec) => new Chart(root, spec, zoom, hovered));
 
 const repaint = () => charts.forEach((chart) => chart.rebuild());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);

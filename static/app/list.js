@@ -1,17 +1,14 @@
 /** The list of containers: blocks of rows that are there only while in view, filters in the address bar, a narrow
- *  panel beside it, a bulk bar, and keys. */
+ *  panel beside it, and keys. */
 import { afterPaint, typing } from "./app.js";
+import { check, list, none, some } from "./chosen.js";
 import { leave } from "./events.js";
 import { morph } from "./refresh.js";
 import { draw, watch } from "./sparkline.js";
-import { word } from "./text.js";
 
 const TRIES = 5;
 const NAMES_MAX = 200;
-const list = () => document.getElementById("list");
 const narrow = window.matchMedia("(max-width: 820px)");
-const chosen = new Set();
-let all = false;
 let current = null;
 
 function start() {
@@ -97,8 +94,7 @@ async function ask(url, target) {
 
 function ready(place) {
   window.htmx?.process(place);
-  for (const box of place.querySelectorAll("[data-check]"))
-    box.checked = all || chosen.has(box.closest("tr").dataset.name);
+  check(place);
   mark();
   listen();
   requestAnimationFrame(draw);
@@ -317,80 +313,12 @@ function mark() {
   }
 }
 
-// ---- choosing rows, and the bar for many
-const bar = document.getElementById("bulk");
-document.addEventListener("change", (event) => {
-  if (event.target.matches("[data-check]")) {
-    const { name } = event.target.closest("tr").dataset;
-    if (all) {
-      all = false;
-      chosen.clear();
-      list()
-        .querySelectorAll("[data-check]:checked")
-        .forEach((box) => chosen.add(box.closest("tr").dataset.name));
-    }
-    if (event.target.checked) chosen.add(name);
-    else chosen.delete(name);
-    showBar();
-  }
-  if (event.target.matches("[data-check-all]")) {
-    all = false;
-    for (const box of list().querySelectorAll("[data-check]")) {
-      box.checked = event.target.checked;
-      const { name } = box.closest("tr").dataset;
-      if (box.checked) chosen.add(name);
-      else chosen.delete(name);
-    }
-    if (!event.target.checked) chosen.clear();
-    showBar();
-  }
-});
-document.addEventListener("click", (event) => {
-  if (event.target.closest?.("[data-bulk-none]")) none();
-  if (event.target.closest?.("[data-bulk-all]")) {
-    all = true;
-    ready(list());
-    showBar();
-  }
-  const button = event.target.closest?.("[data-bulk]");
-  if (!button) return;
-  const query = Object.fromEntries(new URLSearchParams(location.search));
-  const values = { ...query, action: button.dataset.bulk, names: [...chosen].join(",") };
-  if (all) values.all = "1";
-  window.htmx.ajax("POST", "/containers/_bulk", { target: "#dialog", swap: "innerHTML", values });
-});
-document.body.addEventListener("boxroom:close", (event) => {
-  if (event.target.closest("#dialog")) none();
-});
-
-function none() {
-  all = false;
-  chosen.clear();
-  list()
-    ?.querySelectorAll("[data-check], [data-check-all]")
-    .forEach((box) => {
-      box.checked = false;
-    });
-  showBar();
-}
-
-function showBar() {
-  if (!bar) return;
-  const total = Number(list().dataset.total);
-  const count = all ? total : chosen.size;
-  bar.hidden = count === 0;
-  document.getElementById("toolbar").hidden = count > 0;
-  bar.querySelector("[data-bulk-count]").textContent = word("selected", count);
-  const more = bar.querySelector("[data-bulk-all]");
-  more.hidden = all || chosen.size >= total;
-}
-
 // ---- keys
 document.addEventListener("keydown", (event) => {
   if (!list() || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.key === "Escape") {
     if (document.activeElement === search) search.blur();
-    else if (chosen.size || all) none();
+    else if (some()) none();
     else if (!panel.hidden) shut();
     return;
   }

@@ -3,6 +3,7 @@
  *  An element with data-stat="FIELD" data-container="NAME" shows a field of the newest sample, data-host="FIELD" one of
  *  the host's, data-host-meter fills a <progress>; a canvas with data-spark="KIND" data-container="NAME" (or
  *  data-spark-host="FIELD") draws the last minute, which the socket tells at once. */
+import { colour } from "./colours.js";
 import { bytes, decimal, word } from "./text.js";
 
 const LENGTH = 60;
@@ -184,14 +185,13 @@ export function draw() {
     meter.value = latest.get("")?.[meter.dataset.hostMeter] ?? 0;
     meter.classList.toggle("high", meter.value > 90);
   }
-  const style = getComputedStyle(document.documentElement);
   for (const canvas of document.querySelectorAll("canvas[data-spark]")) {
     const line = samples.get(canvas.dataset.container) ?? [];
     for (const sample of line) if (sample.network_rate === undefined) complete(canvas.dataset.container, sample);
-    paint(canvas, line, LINES[canvas.dataset.spark], style, canvas.dataset.spark);
+    paint(canvas, line, LINES[canvas.dataset.spark], canvas.dataset.spark);
   }
   for (const canvas of document.querySelectorAll("canvas[data-spark-host]")) {
-    paint(canvas, samples.get("") ?? [], [[canvas.dataset.sparkHost, "--chart-cpu"]], style, "host");
+    paint(canvas, samples.get("") ?? [], [[canvas.dataset.sparkHost, "--chart-cpu"]], "host");
   }
 }
 
@@ -207,7 +207,7 @@ function show(place, field, sample) {
   if (title !== place.title && (title || place.title)) place.title = title;
 }
 
-function paint(canvas, values, lines, style, kind) {
+function paint(canvas, values, lines, kind) {
   const scale = window.devicePixelRatio || 1;
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
@@ -223,7 +223,7 @@ function paint(canvas, values, lines, style, kind) {
   for (const [field] of lines) for (const value of values) top = Math.max(top, value[field] ?? 0);
   // the memory's line is as high as its share of the limit; without one, a quiet line lies low
   if (kind === "memory") top = latest.get(canvas.dataset.container)?.memory_limit_bytes ?? top * 1.6;
-  for (const [field, colour] of lines) {
+  for (const [field, token] of lines) {
     pen.beginPath();
     let drawing = false;
     values.forEach((value, index) => {
@@ -237,7 +237,7 @@ function paint(canvas, values, lines, style, kind) {
       else pen.moveTo(x, y);
       drawing = true;
     });
-    pen.strokeStyle = style.getPropertyValue(colour).trim();
+    pen.strokeStyle = colour(token);
     pen.lineWidth = 1.4;
     pen.stroke();
   }
