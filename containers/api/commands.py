@@ -40,14 +40,13 @@ _running: dict[int, int] = {}
 async def execute(request: HttpRequest, name: str, body: ExecIn) -> HttpResponse:
     """Run a command inside, wait for its end, and answer with what it wrote."""
     stdin = _stdin(body)
-    row = await sync_to_async(_running_container)(request, name, "exec")
     user_id = actor(request).user.pk
     if sum(_running.values()) >= EXECS_MAX or _running.get(user_id, 0) >= EXECS_PER_USER_MAX:
         raise TooMany("Too many commands run at once; wait for one to end.")
     _running[user_id] = _running.get(user_id, 0) + 1
     begun, ended = None, _Ended(audit.Outcome.FAILED, {})
     try:
-        begun = await sync_to_async(_record)(request, row, body)
+        row, begun = await sync_to_async(_begin)(request, name, body)
         result = await hostlink.execute(
             row.pk,
             body.command,
@@ -100,10 +99,14 @@ class _Ended(NamedTuple):
     detail: dict[str, Any]
 
 
-def _record(request: HttpRequest, row: Container, body: ExecIn) -> AuditRecord:
-    """Tell the audit trail which program is to run, before it does; its arguments may hold secrets and are not kept."""
+def _begin(request: HttpRequest, name: str, body: ExecIn) -> tuple[Container, AuditRecord]:
+    """Find the container, and tell the audit trail which program is to run, before it does.
+
+    Its arguments may hold secrets and are not kept.
+    """
+    row = _running_container(request, name, "exec")
     detail = {"program": body.command[0][:255], "user": body.user}
-    return audit.record(
+    return row, audit.record(
         actor(request), "container.exec", "container", row.name, project=row.project.name,
         outcome=audit.Outcome.PENDING, detail=detail,
     )  # fmt: skip

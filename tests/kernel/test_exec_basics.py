@@ -21,6 +21,7 @@ from containers.core.errors import CoreError, InvalidTransition
 from containers.core.host import Host
 from containers.core.lifecycle import running
 from containers.core.model.spec import Limits, Spec
+from containers.core.proc.records import RunFile
 from containers.core.protocol import control
 
 from .conftest import NoNetwork
@@ -332,3 +333,27 @@ def test_a_container_at_its_limit_of_processes_says_so(host: Host, container: Ca
     with pytest.raises(CoreError, match="it runs as many processes as it may"):
         execute(spec.id, ["true"])
     running.stop(host, spec.id, timeout_sec=0)
+
+
+@pytest.mark.parametrize("privileged", [False, True])
+def test_what_enters_is_in_its_namespaces_and_the_supervisor_stays_in_its_own(
+    host: Host, container: Callable[..., Spec], privileged: bool
+) -> None:
+    spec = container(privileged=privileged)
+    running.start(host, spec, network=NoNetwork())
+    run = RunFile.read(host.run_path(spec.id))
+    assert run is not None
+
+    def spaces(pid: int) -> dict[str, str]:
+        return {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in sorted(os.listdir(f"/proc/{pid}/ns"))}
+
+    before, of_init = spaces(run.supervisor.pid), spaces(run.init.pid)
+    script = (
+        "cd /proc/$$/ns && for name in *; do echo $name $(readlink $name); done; cut -d' ' -f4,6 /proc/$$/stat; echo $$"
+    )
+    lines = execute(spec.id, ["sh", "-c", script]).stdout.decode().splitlines()
+    assert dict(line.split() for line in lines[:-2]) == of_init
+    # its parent is outside, and it leads a session of its own
+    assert lines[-2].split() == ["0", lines[-1]]
+    assert spaces(run.supervisor.pid) == before
+    assert before["pid_for_children"] == before["pid"]

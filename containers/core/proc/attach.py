@@ -1,5 +1,16 @@
 """Starts a process inside a running container: for terminals and for exec.
 
+    supervisor                                                         the process
+      clone ──────────────────────────────────────────────────────────▶ is born in its cgroup2 directory and in init's
+                                                                       PID namespace, joins the cgroups of v1
+                                                                       limits, not dumpable, setns(pidfd)
+                                                                       container's root, passwd, (pty)
+      ◀── tty + [pty master] ──────────────────────────────────────────drops rights, filter, ids
+      ◀── end of file: exec succeeded, or error {step, errno, …} ──────exec
+
+A privileged container could trace a process that is in its PID namespace before it is in all the others; so there, and
+where the kernel does not let the process be born, a helper goes before it::
+
     supervisor                     helper                              the process
       clone ─────────────────────▶ is born in its cgroup2 directory, joins those of v1
                                    limits, not dumpable, setns(pidfd)
@@ -21,12 +32,12 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ..cgroups.places import write_file
-from ..kernel.syscalls import PR_SET_CHILD_SUBREAPER, clone3, prctl
+from ..kernel.syscalls import CLONE_NEWPID, PR_SET_CHILD_SUBREAPER, clone3, prctl, setns
 from . import entering, setup
 from .inside import Request, Target
 from .loop import Loop
@@ -87,32 +98,47 @@ def reap(pidfd: int) -> int:
     return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
 
 
-def _begin(target: Target, request: Request, connection: socket.socket) -> tuple[int, int]:
-    """Make the helper; return its pid and a pidfd, the caller's. Raises OSError."""
+def _begin(target: Target, request: Request, connection: socket.socket) -> tuple[int, int, bool]:
+    """Make the process, or its helper; return its pid, a pidfd, the caller's, and whether it is one. Raises OSError."""
     place = request.cgroup or target.place()
     try:
         tree_fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # where it is born it need not be moved to, which may wait 10 ms and more (see cgroups.places.Birth)
-            helper, pidfd = clone3(0, exit_signal=signal.SIGCHLD, cgroup_fd=tree_fd)
+            with contextlib.nullcontext() if target.privileged else _children_in(target.init_pidfd):
+                # where it is born it need not be moved to, which may wait 10 ms and more (see cgroups.places.Birth)
+                pid, pidfd = clone3(0, exit_signal=signal.SIGCHLD, cgroup_fd=tree_fd)
+                if pid == 0:
+                    entering.run(target, request, connection, None, helper=target.privileged)
         finally:
             os.close(tree_fd)
     except OSError:
         # what is in the way is the helper's to tell
-        helper = os.fork()
-        if helper == 0:
-            entering.run(target, request, connection, place)
-        return helper, os.pidfd_open(helper)
-    if helper == 0:
-        entering.run(target, request, connection, None)
-    return helper, pidfd
+        pid = os.fork()
+        if pid == 0:
+            entering.run(target, request, connection, place, helper=True)
+        return pid, os.pidfd_open(pid), True
+    return pid, pidfd, target.privileged
+
+
+@contextlib.contextmanager
+def _children_in(init_pidfd: int) -> Iterator[None]:
+    """Have this process's next children be born in the PID namespace of another (pid_namespaces(7))."""
+    own_fd = os.pidfd_open(os.getpid())
+    try:
+        setns(init_pidfd, CLONE_NEWPID)
+        try:
+            yield
+        finally:
+            setns(own_fd, CLONE_NEWPID)
+    finally:
+        os.close(own_fd)
 
 
 class Launch:
     """One start on its way; calls done exactly once, from the loop, unless cancel() came first."""
 
     def __init__(self, loop: Loop, target: Target, request: Request, done: Callable[[Started | Failure], None]) -> None:
-        """Fork the helper. Raises OSError where the host has no process or descriptor left."""
+        """Make the process. Raises OSError where the host has no process or descriptor left."""
         self._loop = loop
         self._done = done
         self._pid = 0
@@ -123,15 +149,19 @@ class Launch:
         self._helper_fd = -1
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            helper, self._helper_fd = _begin(target, request, theirs)
+            pid, pidfd, is_helper = _begin(target, request, theirs)
         except OSError:
             self._connection.close()
             raise
         finally:
             theirs.close()
-        self._helper = helper
+        self._helper = pid if is_helper else 0
+        if is_helper:
+            self._helper_fd = pidfd
+        else:
+            self._pid, self._pidfd = pid, pidfd
         self._target = target
-        _children.add(helper)
+        _children.add(pid)
         os.set_blocking(self._connection.fileno(), False)
         loop.watch(self._connection.fileno(), read=self._read)
         self._timer = loop.later(SETUP_SEC, self._late)
@@ -181,14 +211,20 @@ class Launch:
         """Everything was told. The process becomes our child when the helper has ended, and not before that."""
         self._loop.forget(self._connection.fileno())
         self._connection.close()
-        self._loop.watch(self._helper_fd, read=self._helper_ended)
+        if self._helper_fd >= 0:
+            self._loop.watch(self._helper_fd, read=self._helper_ended)
+        else:
+            self._settle()
 
     def _helper_ended(self) -> None:
-        self._timer.cancel()
         self._loop.forget(self._helper_fd)
         _children.discard(self._helper)
         reap(self._helper_fd)
         self._helper_fd = -1
+        self._settle()
+
+    def _settle(self) -> None:
+        self._timer.cancel()
         if self._failure is None and (self._pidfd < 0 or not self._command):
             self._failure = Failure("setup-failed", "The container ended, or its memory did, while it was entered.")
         if self._failure is None:

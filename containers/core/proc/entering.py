@@ -20,6 +20,7 @@ import termios
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from ..cgroups.places import read_file as cgroup_text
 from ..cgroups.places import write_file
 from ..kernel.syscalls import (
     CLONE_NEWCGROUP,
@@ -48,7 +49,7 @@ from . import confining, rights, setup
 from .inside import Request, Target
 from .program import read_file, run_command
 
-_NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
+_NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
 _PTMX: Final = os.makedev(5, 2)
 _PTS_MAJORS: Final = range(136, 144)
 """UNIX98 pty slaves, kernel Documentation/admin-guide/devices.txt."""
@@ -68,13 +69,14 @@ class _Failed(Exception):
         self.report: dict[str, Any] = {"type": "error", "step": step, "message": message, "exit_code": exit_code}
 
 
-def run(target: Target, request: Request, connection: socket.socket, place: Path | None) -> NoReturn:
-    """Be the helper, and then the process; leaves with status 1 where something fails, having told the supervisor.
+def run(target: Target, request: Request, connection: socket.socket, place: Path | None, *, helper: bool) -> NoReturn:
+    """Be the process; leaves with status 1 where something fails, having told the supervisor.
 
-    place: the cgroup2 directory to join; None for one that was born there.
+    place: the cgroup2 directory to join; None for one that was born there. helper: be the helper first, for a process
+    that was not born in the container's PID namespace.
     """
     try:
-        _enter(target, request, connection, place)
+        _enter(target, request, connection, place, helper=helper)
     except _Failed as failed:
         _tell(connection, failed.report)
     except OSError as error:
@@ -95,7 +97,9 @@ def _step(step: str, error: OSError) -> _Failed:
     return _Failed(step, error.strerror or str(error))
 
 
-def _enter(target: Target, request: Request, connection: socket.socket, place: Path | None) -> NoReturn:
+def _enter(
+    target: Target, request: Request, connection: socket.socket, place: Path | None, *, helper: bool
+) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setsid()
     stdio = _keep_only(target, request, connection)
@@ -105,6 +109,9 @@ def _enter(target: Target, request: Request, connection: socket.socket, place: P
         write_file(f"{os.path.dirname(path)}/tasks", "0")
     if place is not None:
         write_file(f"{place}/cgroup.procs", "0")
+    if not helper and _too_many(target):
+        # who joins a cgroup of v1 is counted there, and only a fork is refused
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     with contextlib.suppress(OSError):
         write_file("/proc/self/oom_score_adj", str(target.oom_score_adj))
     with contextlib.suppress(OSError):
@@ -121,14 +128,23 @@ def _enter(target: Target, request: Request, connection: socket.socket, place: P
     sys.path_hooks.clear()
     try:
         more = (0 if target.privileged else CLONE_NEWUSER) | (CLONE_NEWTIME if target.confinement.offsets else 0)
-        setns(target.init_pidfd, _NAMESPACES | more)
+        setns(target.init_pidfd, _NAMESPACES | more | (CLONE_NEWPID if helper else 0))
     except OSError as error:
         raise _step("enter the namespaces", error) from None
-    pid = os.fork()
-    if pid:
+    if helper and (pid := os.fork()):
         setup.send(connection, {"type": "pid", "pid": pid})
         os._exit(0)
     _become(target, request, connection, stdio, held)
+
+
+def _too_many(target: Target) -> bool:
+    """Whether more run in the container than may, with this process, in the one hierarchy of v1 that tells."""
+    for path in target.attach_procs[:-1]:
+        place = os.path.dirname(path)
+        if os.access(f"{place}/pids.max", os.R_OK):
+            limit = cgroup_text(f"{place}/pids.max").strip()
+            return limit != "max" and int(cgroup_text(f"{place}/pids.current")) > int(limit)
+    return False
 
 
 def _keep_only(target: Target, request: Request, connection: socket.socket) -> tuple[int, int, int] | None:
@@ -167,7 +183,8 @@ def _become(
     prctl(PR_SET_DUMPABLE, 0)
     _take_limits()
     os.chdir("/")
-    os.setsid()
+    if os.getsid(0) != os.getpid():
+        os.setsid()  # of a helper's child
     try:
         account = passwd.resolve(request.user, read_file("/etc/passwd"), read_file("/etc/group"))
     except passwd.UnknownUser as error:
