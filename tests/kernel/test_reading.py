@@ -206,6 +206,8 @@ def test_text_differs_by_lines_and_only_text(host, container):
     (tree / "big").write_bytes(b"x" * (300 * 1024))
     stored.snapshot(host, spec.id, "a")
     (upper(host, spec) / "t").write_text("one\n2\nthree\n")
+    (upper(host, spec) / "new").write_text("one\n")
+    (upper(host, spec) / "open").write_text("one")
 
     def text(path: str) -> tuple[str | None, str | None]:
         told, _ = answers.read(host, spec.id, "text", after="a", path=path)
@@ -214,7 +216,10 @@ def test_text_differs_by_lines_and_only_text(host, container):
     diff, reason = text("/t")
     assert diff is not None
     assert "-2\n+two" in diff
+    assert diff.endswith(" three")
     assert reason is None
+    assert text("/new") == ("--- before\n+++ after\n@@ -1 +0,0 @@\n-one", None)
+    assert text("/open") == ("--- before\n+++ after\n@@ -1 +0,0 @@\n-one\n\\ No newline at end of file", None)
     assert text("/b") == (None, "binary")
     assert text("/big") == (None, "too-large")
     assert text("/bin") == (None, "no-file")

@@ -18,6 +18,7 @@ from .merged import DEPTH_MAX, Entry, Level, Merged, kind_of
 ENTRIES_MAX: Final = 10_000
 TEXT_MAX_BYTES: Final = 256 * 1024
 LINES_MAX: Final = 20_000
+_NO_NEWLINE: Final = "\n\\ No newline at end of file"
 DIFF_MAX_CHARS: Final = 512 * 1024
 _CHUNK_BYTES: Final = 1 << 18
 
@@ -302,6 +303,10 @@ def _lines(top: Sequence[int], path: str) -> list[str] | str:
     if "\0" in found:
         return "binary"
     lines = found.split("\n")
+    if lines[-1]:
+        lines[-1] += _NO_NEWLINE
+    else:
+        lines.pop()  # what stands behind the last newline is no line
     return lines if len(lines) <= LINES_MAX else "too-large"
 
 
