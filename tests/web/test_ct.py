@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -383,3 +385,20 @@ def test_words_that_make_no_sense_end_with_1(words, capsys):
         command.create_parser("manage.py", "ct").parse_args(words)
     assert left.value.code == base.FAILED
     assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_was_made_for_one_command_goes_when_it_is_ended(ct, team, runtime, monkeypatch, number):
+    before = signal.getsignal(number)
+
+    def run(_options, name):
+        assert Container.objects.filter(name=name).exists()
+        os.kill(os.getpid(), number)
+        time.sleep(0)
+        return 0
+
+    monkeypatch.setattr(inside, "_run", run)
+    status, _output, _told = ct("execute", "once", "--image", "busybox", "--project", team.name, "--", "sleep", "9")
+    assert status == 128 + number
+    assert not Container.objects.filter(name="once").exists()
+    assert signal.getsignal(number) == before

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 from containers.asking import services, waiting
 from containers.asking.requests import ContainerRequest
@@ -160,11 +163,28 @@ def _execute(options: dict[str, Any]) -> int:
         changes = {"init_command": [options["command"][0]], "init": init}
         changes |= {"environment": environment} if environment else {}
         base.ask({**options, "quiet": True}, name, "update", changes)
+    with _signals_end_in_order():
+        try:
+            return _run(options, name)
+        finally:
+            if options["image"] and not options["keep"] and not options["daemon"]:
+                base.ask({**options, "quiet": True}, name, "delete", {"force": True})
+
+
+@contextlib.contextmanager
+def _signals_end_in_order() -> Iterator[None]:
+    """End by SIGTERM or SIGHUP as by ^C: what was made for one command goes with it."""
+
+    def leave(number: int, _frame: object) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        return _run(options, name)
+        yield
     finally:
-        if options["image"] and not options["keep"] and not options["daemon"]:
-            base.ask({**options, "quiet": True}, name, "delete", {"force": True})
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(options: dict[str, Any], name: str) -> int:
