@@ -258,7 +258,7 @@ def test_the_web_asks_and_gets_answers_and_refusals(host, container, readers):
     (upper(host, spec) / "f").write_text("two!\n")
     told = client.ask(spec.id, "changes", after="a")
     assert [(one["path"], one["before_bytes"], one["after_bytes"]) for one in told["items"]] == [("/f", 5, 4)]
-    assert client.ask(spec.id, "text", after="a", path="/f")["diff"].endswith("-two!\n+one\n ")
+    assert client.ask(spec.id, "text", after="a", path="/f")["diff"].endswith("-two!\n+one")
     assert [one["name"] for one in client.ask(spec.id, "list", after="a", path="/root")["items"]] == []
     for asked in ({"after": "none"}, {"after": "a", "path": "/none"}):
         with pytest.raises(NotFound):
