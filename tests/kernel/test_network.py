@@ -802,3 +802,14 @@ def test_what_was_made_since_keeps_its_reservation_at_every_moment(lan: Lan) -> 
     made = reservation.stat().st_ino
     networks.keep_up(lan.host, dict, lambda specs: networks.ensure_all(lan.host, [lan.config], specs))
     assert reservation.stat().st_ino == made
+
+
+def test_a_dnsmasq_that_left_the_panel_s_service_leaves_no_cgroup(lan: Lan) -> None:
+    pid = dnsmasq.running(lan.host)
+    root = Path("/sys/fs/cgroup/unified")
+    own = (root if root.exists() else root.parent) / lan.host.cgroup_name / "dnsmasq"
+    own.mkdir(parents=True, exist_ok=True)
+    (own / "cgroup.procs").write_text(str(pid))
+    dnsmasq.stop(lan.host)
+    assert not own.exists()
+    own.parent.rmdir()

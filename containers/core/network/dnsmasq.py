@@ -199,6 +199,12 @@ def stop(host: Host) -> None:
                 os.close(pidfd)
     for name in ("state.json", "dnsmasq.pid"):
         (directory(host) / name).unlink(missing_ok=True)
+    for controllers, root in _hierarchies().items():
+        with contextlib.suppress(OSError):
+            Path(root, host.cgroup_name, "dnsmasq").rmdir()
+            if controllers:
+                # nothing else of the instance is in systemd's own
+                Path(root, host.cgroup_name).rmdir()
 
 
 def nameservers(path: Path) -> list[str]:
@@ -291,13 +297,17 @@ def _leave_service(host: Host, pid: int) -> None:
     """
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _number, controllers, path = line.split(":", 2)
-        mount = {"": _first_dir("/sys/fs/cgroup/unified", "/sys/fs/cgroup"), "name=systemd": "/sys/fs/cgroup/systemd"}
-        root = mount.get(controllers)
+        root = _hierarchies().get(controllers)
         if path == "/" or root is None or not (Path(root) / "cgroup.procs").exists():
             continue
         own = Path(root) / host.cgroup_name / "dnsmasq"
         own.mkdir(parents=True, exist_ok=True)
         (own / "cgroup.procs").write_text(str(pid))
+
+
+def _hierarchies() -> dict[str, str]:
+    """Return where the hierarchies are mounted by which systemd knows its services."""
+    return {"": _first_dir("/sys/fs/cgroup/unified", "/sys/fs/cgroup"), "name=systemd": "/sys/fs/cgroup/systemd"}
 
 
 def _first_dir(*paths: str) -> str:
