@@ -25,6 +25,8 @@ READ_BYTES: Final = 32 * 1024
 WAITING_MAX_BYTES: Final = 256 * 1024
 """What may wait to be sent before standard input is left alone."""
 LEAVE: Final = b"q"
+END_OF_FILE: Final = b"\x04"
+"""What says so, typed at the begin of a line (termios(3), VEOF)."""
 
 
 class Conversation:
@@ -148,10 +150,11 @@ def run_terminal(
         link.close()
 
 
-def show(container_id: str, **request: Any) -> None:
+def show(container_id: str, *, typed: bytes = b"", **request: Any) -> None:
     """Write what a console shows to standard output, until the container ends.
 
-    request: as a supervisor takes an open. Raises InvalidTransition where it has ended already.
+    typed: what is typed there first of all, by a viewer who may. request: as a supervisor takes an open. Raises
+    InvalidTransition where it has ended already.
     """
     link, opened = Conversation(container_id), False
     held = b""
@@ -169,6 +172,8 @@ def show(container_id: str, **request: Any) -> None:
                 message = parse_control(payload)
                 if message["type"] == "error":
                     raise Refused(message)
+                if typed and not opened:
+                    link.give(typed)
                 opened = True
     except InvalidTransition:
         if not opened:

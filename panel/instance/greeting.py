@@ -34,18 +34,24 @@ def link_command(state_dir: Path) -> str:
     return shlex.join(words)
 
 
-def lines(address: str, served: str, link: str, command: str) -> list[str]:
-    """Return what is said. link: a path, or nothing; command: what gives one, where one is needed and none is told."""
+def lines(address: str, served: str, link: str, command: str, *, terminal: bool = True) -> list[str]:
+    """Return what is said. link: a path, or nothing; command: what gives one, where one is needed and none is told.
+
+    terminal: whether somebody may type Ctrl-C.
+    """
     said = ["", f"Boxroom is ready: {address}{f', served at {served}' if served != address else ''}"]
     if link:
         said += [VALID, f"  {served}{link}"]
     elif command:
         said += ["The administrator has no password yet. This prints a sign-in link, valid once:", f"  {command}"]
-    return [*said, "Ctrl-C stops the panel and leaves containers running.", ""]
+    if terminal:
+        said.append("Ctrl-C stops the panel and leaves containers running.")
+    return [*said, ""]
 
 
 def greet(address: str, served: str, link: str, command: str) -> None:
     """Say it; to whom waits for the detached panel, in a pipe, and then the link stands in no log."""
     waiting = os.environ.get("BOXROOM_READY_FD")
-    sys.stdout.write("\n".join(lines(address, served, "" if waiting else link, command)) + "\n")
+    said = lines(address, served, "" if waiting else link, command, terminal=not read_by_others())
+    sys.stdout.write("\n".join(said) + "\n")
     sys.stdout.flush()

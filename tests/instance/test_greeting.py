@@ -46,3 +46,9 @@ def test_without_a_link_the_command_for_one_is_named_until_there_is_a_password()
     assert command.endswith("manage.py user link admin --state-dir '/srv/a b'")
     assert f"  {command}" in greeting.lines(address, address, "", command)
     assert "user link" not in "".join(greeting.lines(address, address, "", ""))
+
+
+def test_who_reads_the_journal_is_not_told_to_type() -> None:
+    address = "http://127.0.0.1:8080"
+    assert any("Ctrl-C" in line for line in greeting.lines(address, address, "", ""))
+    assert not any("Ctrl-C" in line for line in greeting.lines(address, address, "", "", terminal=False))

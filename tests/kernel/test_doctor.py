@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from containers.core import doctor
+from containers.core.doctor import this_host
 from containers.core.host import Host
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -53,6 +54,17 @@ def test_a_missing_program_is_told_with_its_package(tmp_path: Path, monkeypatch:
     check = by_id(doctor.examine(tmp_path))["dnsmasq"]
     assert (check.ok, check.level) == (False, "required")
     assert "dnsmasq-base" in check.mend
+
+
+def test_a_probe_that_is_not_done_in_time_is_one_finding_and_no_feature_is_said_to_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(this_host, "PROBE_SEC", 0)
+    checks = by_id(this_host.checks(tmp_path))
+    assert (checks["probe"].ok, checks["probe"].level) == (False, "required")
+    assert "could not be tried" in checks["probe"].what
+    assert not {"namespace-user", "overlay", "pidfd", "disk-limits"} & set(checks)
+    assert {"kernel", "lxcfs", "disk-space"} <= set(checks), "what is only looked at is told all the same"
 
 
 def test_an_unprivileged_user_is_told_and_nothing_breaks(tmp_path: Path) -> None:

@@ -165,6 +165,16 @@ def test_what_a_console_shows_is_followed_to_its_end(host: Host, container: Any,
         assert viewing.wait(patient(60)) == 0
 
 
+def test_who_reads_a_console_at_which_nobody_can_type_comes_to_the_end(
+    host: Host, container: Any, command: Any
+) -> None:
+    spec = container(init_command=("/bin/sh", "-c", "cat; echo read; exit 3"))
+    running.start(host, spec, network=NoNetwork())
+    call = f"relay.show({spec.id!r}, viewer={WHO!r}, session='console', cols=80, rows=24, typed=relay.END_OF_FILE)"
+    done = subprocess.run(command(call), capture_output=True, cwd=PROJECT, timeout=patient(120), check=False)
+    assert (done.returncode, done.stdout) == (0, b"read\n")
+
+
 NAMESPACES = """
 import os, sys, types
 import django

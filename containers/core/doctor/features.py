@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from ..lifecycle import labels
 from ..lifecycle.granting import found_lxcfs
 from ..plans import lxcfs
-from .check import Check, Level, works
+from .check import Check, Level
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KERNEL: Final = "Use a distribution's kernel."
@@ -81,12 +80,9 @@ PROBES: Final[dict[str, tuple[Level, str, str, str]]] = {
 }
 
 
-def checks(results: Mapping[str, str | None], trouble: str) -> Iterator[Check]:
-    """Yield what the probes found, and what can only be seen. trouble: why nothing was tried, "" where it was."""
-    for name, (level, subject, why, mend) in PROBES.items():
-        problem = results.get(name, trouble or "was not tried")
-        yield Check(id=name, ok=problem is None, level=level, what=works(subject, problem), why=why, mend=mend)
-    yield from (_apparmor(), _selinux(), _lxcfs(), _scheduler())
+def seen() -> tuple[Check, ...]:
+    """Return what can only be seen, and not tried."""
+    return _apparmor(), _selinux(), _lxcfs(), _scheduler()
 
 
 def _apparmor() -> Check:

@@ -108,7 +108,7 @@ _PROGRAMS: Final[tuple[tuple[str, str, Level, str, str], ...]] = (
 
 def checks(place: Path) -> list[Check]:
     """Look at everything; place: a directory on the state directory's file system."""
-    found = [_root(), _kernel(), *_probes(place), *_cgroups()]
+    found = [_root(), _kernel(), *_probes(place), *features.seen(), *_cgroups()]
     found += [_program(*entry) for entry in _PROGRAMS]
     found += [_busybox(), *_space(place), *_limits(), _pressure(), _swap(), _btrfs()]
     return found
@@ -142,17 +142,32 @@ def _kernel() -> Check:
 def _probes(place: Path) -> Iterator[Check]:
     script = Path(__file__).parents[1] / "proc/probe.py"
     command = [os.path.realpath(sys.executable), "-I", "-S", str(script), str(place)]
-    results: dict[str, str | None] = {}
-    trouble = ""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SEC, check=False)
-        results = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        trouble = say("the probe did not run: %(error)s", error=error)
-    for name, (level, subject, why, mend) in _PROBES.items():
-        problem = results.get(name, trouble or "was not tried")
-        yield Check(id=name, ok=problem is None, level=level, what=works(subject, problem), why=why, mend=mend)
-    yield from features.checks(results, trouble)
+        results: dict[str, str | None] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        yield untried(say("it was not done after %(seconds)s s", seconds=PROBE_SEC))
+    except OSError as error:
+        yield untried(error.strerror or str(error))
+    except ValueError:
+        last = done.stderr.strip().rpartition("\n")[2]
+        yield untried(last or say("the probe ended with status %(status)s", status=done.returncode))
+    else:
+        for name, (level, subject, why, mend) in {**_PROBES, **features.PROBES}.items():
+            problem = results.get(name, "was not tried")
+            yield Check(id=name, ok=problem is None, level=level, what=works(subject, problem), why=why, mend=mend)
+
+
+def untried(words: str) -> Check:
+    """Return the one check that stands for all of them: none is known to fail, and no mend of theirs would help."""
+    return Check(
+        id="probe",
+        ok=False,
+        level="required",
+        what=say("What this kernel can do could not be tried: %(words)s.", words=words),
+        why="It is tried, not looked up, before containers are started.",
+        mend="Try it again when less runs beside it: sudo python3 manage.py doctor",
+    )
 
 
 def _cgroups() -> Iterator[Check]:

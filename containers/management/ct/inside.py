@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -213,14 +214,18 @@ def _run(options: dict[str, Any], name: str) -> int:
 
 
 def _follow(options: dict[str, Any], row: Container) -> bool:
-    """Join the console until the container ends, to look on where there is no terminal; False where it ended before."""
+    """Join the console until the container ends, to look on where there is no terminal; False where it ended before.
+
+    A command that reads has come to the end of its input then: nobody could type any.
+    """
     actor, terminal = base.local_root(options), relay.is_terminal()
-    who = {"user": actor.name, "user_id": actor.user.pk, "mode": "rw" if terminal else "ro"}
+    typed = b"" if sys.stdin.isatty() else relay.END_OF_FILE
+    who = {"user": actor.name, "user_id": actor.user.pk, "mode": "rw" if terminal or typed else "ro"}
     try:
         if terminal:
             relay.run_terminal(row.pk, viewer=who, session="console", until_closed=True)
         else:
-            relay.show(row.pk, viewer=who, session="console", cols=80, rows=24)
+            relay.show(row.pk, viewer=who, session="console", cols=80, rows=24, typed=typed)
     except CoreError:
         return False
     return True
