@@ -59,11 +59,16 @@ def take_over(container: Container, image: Image) -> None:
     """Write into the row what it takes over from its image: the layers, and what was not asked for otherwise."""
     container.layers = list(image.layers)
     own = dict(image.defaults.get("init") or {})
+    # what ends a system's init says nothing to an application, nor the other way round
+    kind = own.get("kind", "system")
+    if container.init.get("kind", kind) != kind:
+        own.pop("reboot_signal", None)
+    elif not container.halt_signal:
+        container.halt_signal = str(image.defaults.get("halt_signal") or "")
     if container.init_command:  # what an image adds to its own command is nothing to another's
         own.pop("arguments", None)
     container.init = {**own, **container.init}
     container.console = {**dict(image.defaults.get("console") or {}), **container.console}
     container.init_command = container.init_command or list(image.defaults.get("init_command") or ())
-    container.halt_signal = container.halt_signal or str(image.defaults.get("halt_signal") or "")
     container.environment = {**dict(image.defaults.get("environment") or {}), **container.environment}
     container.save(update_fields=["layers", "init_command", "halt_signal", "environment", "init", "console"])

@@ -255,7 +255,14 @@ def test_what_is_no_file_of_a_controller(name: str) -> None:
         ("io.weight", "200", "default 100\n8:0 50\n", "default 100"),
         ("cpu.max", "5000 100000", "max 100000\n", "max 100000"),
         ("cpuset.cpus", "0", "\n", ""),
-        ("io.latency", "8:0 target=9", "8:0 target=1\n8:16 target=2\n", None),
+        ("io.latency", "8:0 target=9", "8:0 target=1\n8:16 target=2\n", "8:0 target=1"),
+        ("io.latency", "8:0 target=9", "8:16 target=2\n", "8:0 target=max"),
+        ("blkio.bfq.weight_device", "8:0 9", "", "8:0 0"),
+        ("misc.max", "sev 5", "sev max\nsev_es 9\n", "sev max"),
+        ("net_prio.ifpriomap", "eth1 5", "lo 0\neth0 0\neth1 3\n", "eth1 3"),
+        ("net_prio.ifpriomap", "eth9 5", "lo 0\neth0 0\n", None),
+        ("memory.oom_control", "1", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "0"),
+        ("memory.stat", "1", "anon 0\nfile 0\n", None),
     ],
 )
 def test_what_a_file_read_as_undoes_a_write(file: str, value: str, text: str, undone: str | None) -> None:

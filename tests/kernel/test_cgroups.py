@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from containers.core import cgroups
-from containers.core.cgroups import Cgroups, places, raw
+from containers.core.cgroups import Cgroups, places, raw, v1, v2
 from containers.core.cgroups.blockdev import disk_of
 from containers.core.errors import AlreadyExists, HostUnsupported, InUse, NotFound, SetupFailed, SpecError, TimedOut
 from containers.core.model.spec import Limits
@@ -640,6 +640,19 @@ def test_huge_pages_are_limited_where_the_host_counts_them(groups: Cgroups) -> N
     assert raw.read(groups, ID, file).strip() in ("max", "9223372036854771712")
 
 
+def test_a_cpuset_controller_that_only_the_group_above_lacks_is_not_said_to_be_the_kernels_lack(tmp_path: Path) -> None:
+    """As in a container of another runtime, or in a systemd unit without Delegate=."""
+    given = v2.CgroupsV2("given-nothing", tmp_path, tmp_path)
+    given.container_tree(ID).mkdir(parents=True)
+    unmounted = v1.CgroupsV1("without-cpuset", tmp_path, tmp_path, {tmp_path: frozenset({"memory"})})
+    (tmp_path / "without-cpuset" / f"c-{ID}").mkdir(parents=True)
+    (tmp_path / "without-cpuset" / f"c-{ID}" / "memory.limit_in_bytes").write_text("4096\n")
+    for groups, told in ((given, f"group {tmp_path} was not given it"), (unmounted, "hierarchy is not mounted here")):
+        with pytest.raises(HostUnsupported, match=told) as caught:
+            groups.apply(ID, Limits(cpuset="0"))
+        assert caught.value.details["feature"] == "cpuset"
+
+
 def test_any_file_is_written_at_start_and_live_and_a_bad_value_changes_nothing(groups: Cgroups) -> None:
     file, other = ("memory.high", "cpu.max.burst") if groups.version == 2 else ("memory.swappiness", "cpu.cfs_burst_us")
     create(groups, Limits(cgroup={file: "40960" if groups.version == 2 else "17"}))
@@ -653,5 +666,9 @@ def test_any_file_is_written_at_start_and_live_and_a_bad_value_changes_nothing(g
     assert caught.value.field == f"limits.cgroup.{other}"
     assert raw.read(groups, ID, file).strip() == second
     assert raw.read(groups, ID, "pids.max").strip() == "max"
+    if groups.version == 1:  # a file of several lines, too
+        with pytest.raises(SpecError):
+            groups.apply(ID, Limits(cgroup={"memory.oom_control": "1", other: "much"}))
+        assert "oom_kill_disable 0" in raw.read(groups, ID, "memory.oom_control")
     with pytest.raises(SpecError, match="no such file"):
         groups.apply(ID, Limits(cgroup={"memory.wings": "2"}))

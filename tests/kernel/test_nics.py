@@ -411,6 +411,18 @@ def test_a_gateway_outside_of_the_subnet_and_none_but_the_link(host: Host, begin
     assert "default dev eth1" in inside(host, spec, "ip -6 route")
 
 
+def test_a_gateway_that_is_changed_leaves_no_way_to_the_former_one(host: Host, begin: Begin) -> None:
+    nic = macvlan(ipv4="198.51.100.7/32", ipv4_gateway="203.0.113.2")
+    spec = begin(nic)
+    assert "203.0.113.2" in inside(host, spec, "ip route")
+    spec = replug(host, spec, dataclasses.replace(nic, ipv4_gateway="dev"))
+    told = inside(host, spec, "ip route")
+    assert "default dev eth0" in told
+    assert "203.0.113.2" not in told
+    spec = replug(host, spec, nic)
+    assert "default via 203.0.113.2 dev eth0" in inside(host, spec, "ip route")
+
+
 def test_the_gateway_auto_is_the_cards_own_address(host: Host, begin: Begin) -> None:
     spec = begin(macvlan(ipv4_gateway="auto"))
     assert "default via 203.0.113.1 dev eth0" in inside(host, spec, "ip route")

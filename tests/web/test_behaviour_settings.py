@@ -80,6 +80,21 @@ def test_an_image_says_what_nobody_said_otherwise(alice, team, runtime):
         assert shown["init"]["user"] == wanted.get("init", {}).get("user", "www")
 
 
+def test_a_signal_for_an_images_init_is_none_for_an_application(alice, team, runtime):
+    defaults = {"init_command": ["/sbin/init"], "halt_signal": "SIGINT", "init": {"reboot_signal": "SIGTERM"}}
+    Image.objects.filter(name="busybox").update(defaults=defaults)
+    for name, wanted, halt, reboot in (
+        ("web-1", {"init_command": ["/bin/init"]}, "SIGINT", "SIGTERM"),
+        ("web-2", {"init": {"kind": "application"}, "init_command": ["httpd"]}, None, None),
+        ("web-3", {"init": {"kind": "application"}, "init_command": ["x"], "halt_signal": "SIGHUP"}, "SIGHUP", None),
+    ):
+        status, answer = Api(alice).post("/containers", {"name": name, "image": "busybox", "project": "team", **wanted})
+        assert status == 202, answer
+        assert run(answer, runtime).status == "succeeded"
+        shown = Api(alice).get(f"/containers/{name}")[1]
+        assert (shown["halt_signal"] or None, shown["init"]["reboot_signal"]) == (halt, reboot)
+
+
 def test_a_change_is_of_the_named_fields_and_counts_from_the_next_start(alice, team, runtime):
     make_container(team, runtime=runtime, status="running", boot={"order": 5}, init={"user": "daemon"})
     _status, answer = Api(alice).patch("/containers/web-1", {"boot": {"delay_sec": 2}, "init": {"cwd": "/tmp"}})

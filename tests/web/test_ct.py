@@ -190,6 +190,8 @@ def test_snapshots_and_copies(ct, team, runtime):
         "snap0",
         "before",
     ]
+    assert ct("snapshot", "web-1", "-c", "two\nlines, \tand a tab", "lines")[0] == 0
+    assert ct("snapshot", "web-1", "-L", "-C")[1].splitlines()[-1].endswith("  two lines, and a tab")
     assert ct("snapshot", "web-1", "-r", "before")[0] == 0
     assert ct("snapshot", "web-1", "-d", "A")[0] == 1, "only ALL is all"
     assert ct("snapshot", "web-1", "-d", "snap0")[0] == 0
@@ -402,3 +404,24 @@ def test_what_was_made_for_one_command_goes_when_it_is_ended(ct, team, runtime, 
     assert status == 128 + number
     assert not Container.objects.filter(name="once").exists()
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(("words", "kept"), [([], False), (["-d"], True)])
+def test_a_container_that_ran_one_command_is_what_it_was(ct, team, runtime, monkeypatch, words, kept):
+    was = {"init": {"groups": [7]}, "environment": {"A": "b"}, "halt_signal": "SIGPWR", "restart": "always"}
+    row = make_container(team, runtime=runtime, init_command=["/sbin/init"], **was)
+    seen = []
+
+    def run(_options, _name):
+        row.refresh_from_db()
+        seen.append((row.init_command, row.init, row.environment, row.halt_signal, row.restart))
+        return 3
+
+    monkeypatch.setattr(inside, "_run", run)
+    status, _output, _told = ct("execute", *words, "-v", "C=d", row.name, "--", "ls", "-l")
+    assert status == 3
+    init = {"kind": "application", "arguments": ["-l"], "groups": [7]}
+    assert seen == [(["ls"], init, {"A": "b", "C": "d"}, "", "no")]
+    row.refresh_from_db()
+    now = (row.init_command, row.init, row.environment, row.halt_signal, row.restart)
+    assert now == (seen[0] if kept else (["/sbin/init"], *was.values()))

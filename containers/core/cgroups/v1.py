@@ -112,7 +112,7 @@ class CgroupsV1(Cgroups):
         base = self._controllers.get("cpuset")
         if base is None:
             if limits.cpuset is not None:
-                raise no_cpuset()
+                raise no_cpuset(say("its hierarchy is not mounted here."))
             return None
         path = self._container_dir("cpuset", container_id)
         every = read_file(f"{base}/cpuset.effective_cpus").strip()

@@ -92,7 +92,7 @@ class CgroupsV2(Cgroups):
         every_cpu = None
         if limits.cpuset is not None:
             if not os.path.exists(path / "cpuset.cpus"):
-                raise no_cpuset()
+                raise no_cpuset(say("the cgroup %(path)s was not given it.", path=self.tree.parent))
         elif not fresh and os.path.exists(path / "cpuset.cpus") and read_file(f"{path}/cpuset.cpus").strip():
             # every CPU that there can ever be: what the parent has is what counts then, as if there was none
             every_cpu = read_file(_POSSIBLE_CPUS).strip()
@@ -200,9 +200,14 @@ def _lower_memory(path: Path, limit_bytes: int) -> None:
         write_file(f"{path}/memory.max", str(limit_bytes))
 
 
-def no_cpuset() -> HostUnsupported:
-    """Return the error for a list of CPUs where the kernel holds nobody to one."""
-    return HostUnsupported("This host's kernel has no cpuset controller.", feature="cpuset", field="limits.cpuset")
+def no_cpuset(here: str) -> HostUnsupported:
+    """Return the error for a list of CPUs where nobody can be held to one. here: why, where the kernel itself can."""
+    with open("/proc/cgroups", encoding="ascii") as listed:
+        known = any(line.split()[0] == "cpuset" for line in listed)
+    told = say("This host's kernel has a cpuset controller, but %(why)s", why=here)
+    return HostUnsupported(
+        told if known else "This host's kernel has no cpuset controller.", feature="cpuset", field="limits.cpuset"
+    )
 
 
 def refused(current_bytes: int, limit_bytes: int) -> InUse:

@@ -64,7 +64,10 @@ def unset(sock: socket.socket, before: Nic, after: Nic, index: int) -> None:
             (6, before.ipv6_gateway, after.ipv6_gateway),
         ):
             if gateway and (gateway != now or not kept):
-                rtnetlink.route(sock, index, _EVERYTHING[version], via=_via(gateway, version), remove=True)
+                via = _via(gateway, version)
+                rtnetlink.route(sock, index, _EVERYTHING[version], via=via, remove=True)
+                if via is not None and not _in_subnet(before, via):
+                    _way_to(sock, index, via, remove=True)
         for text in before.addresses:
             if text not in kept:
                 rtnetlink.remove_address(sock, index, text)
@@ -90,7 +93,12 @@ def _default_route(sock: socket.socket, index: int, version: int, gateway: str, 
         rtnetlink.route(sock, index, _EVERYTHING[version], via=via)
 
 
-def _way_to(sock: socket.socket, index: int, gateway: str) -> None:
+def _in_subnet(nic: Nic, gateway: str) -> bool:
+    address = ipaddress.ip_address(gateway)
+    return any(address in ipaddress.ip_interface(text).network for text in nic.addresses)
+
+
+def _way_to(sock: socket.socket, index: int, gateway: str, *, remove: bool = False) -> None:
     address = ipaddress.ip_address(gateway)
     if not address.is_link_local or address.version == 4:
-        rtnetlink.route(sock, index, f"{gateway}/{address.max_prefixlen}")
+        rtnetlink.route(sock, index, f"{gateway}/{address.max_prefixlen}", remove=remove)

@@ -221,10 +221,20 @@ def _cpuset_v1(wanted: str | None, cpus: CpusV1) -> list[Write]:
     ]
 
 
+_NONE_OF_A_DEVICE: Final = {
+    "io.latency": "target=max",
+    "blkio.weight_device": "0",
+    "blkio.bfq.weight_device": "0",
+    "blkio.leaf_weight_device": "0",
+}
+"""What takes back a line of these files, which have none of a device that nothing was written for."""
+
+
 def former(write: Write, text: str) -> str | None:
     """Return what undoes a write to a file that read as text before it; None where the text does not tell.
 
-    A file of several devices is undone for the one that is written to.
+    A file of several devices is undone for the one that is written to, and so is any other that has a line for each
+    of several things (misc.max, rdma.max, net_prio.ifpriomap).
     """
     lines = text.splitlines()
     if write.file == "io.max" or write.file.startswith("blkio.throttle."):
@@ -233,6 +243,12 @@ def former(write: Write, text: str) -> str | None:
         return next((line for line in lines if line.startswith(f"{device} ")), f"{device} {none}")
     if write.file in ("io.weight", "io.bfq.weight"):  # the first line is every device's, "default 100"
         return lines[0] if lines else None
+    if write.file == "memory.oom_control":  # written as a number, read as "oom_kill_disable 0" and counters
+        return next((line.split()[-1] for line in lines if line.startswith("oom_kill_disable ")), None)
+    key, space, _value = write.value.partition(" ")
+    if write.file in _NONE_OF_A_DEVICE or (space and len(lines) > 1):
+        absent = f"{key} {_NONE_OF_A_DEVICE[write.file]}" if write.file in _NONE_OF_A_DEVICE else None
+        return next((line for line in lines if line.startswith(f"{key} ")), absent)
     return text.strip() if len(lines) <= 1 else None
 
 

@@ -128,12 +128,22 @@ def load(host: Host) -> Policy:
 def parse(text: str) -> Policy:
     """Return the policy that a policy file says.
 
-    Raises SpecError (field ``policy.TABLE.KEY``) for what is no TOML, an unknown key, a value of the wrong type.
+    Raises SpecError (field ``policy.TABLE.KEY``) for what is no TOML, an unknown key, a value of the wrong type. It
+    says where: whoever meets it may have asked for something that has nothing to do with that table.
     """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpecError(say("policy.toml is not valid TOML: %(error)s", error=error), field="policy") from None
+    try:
+        return _policy(tables)
+    except SpecError as error:
+        key = (error.field or "").removeprefix("policy.")
+        told = say("policy.toml, %(key)s: %(problem)s", key=key, problem=error.message)
+        raise SpecError(told, field=error.field) from None
+
+
+def _policy(tables: Mapping[str, Any]) -> Policy:
     toml.refuse_unknown(tables, _TABLES, "policy")
     projects = {}
     for name, table in toml.table(tables.get("projects", {}), "policy.projects").items():

@@ -125,8 +125,8 @@ def put_json(value: Any) -> None:
 
 
 def put_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write rows in columns."""
-    lines = [list(head), *(list(row) for row in rows)]
+    """Write rows in columns, each in one line, whatever line ends a note has."""
+    lines = [list(head), *([" ".join(word.split()) for word in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
         put("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())

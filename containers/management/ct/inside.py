@@ -158,18 +158,43 @@ def _execute(options: dict[str, Any]) -> int:
             environment=environment or None,
         )
         base.follow(services.create_container(base.local_root(options), wanted), {**options, "quiet": True})
-    else:
-        if present.status(base.find(options)) != "stopped":
-            raise Failed(f"{name} runs already: `attach` runs a command inside.")
-        changes = {"init_command": [options["command"][0]], "init": init}
-        changes |= {"environment": environment} if environment else {}
-        base.ask({**options, "quiet": True}, name, "update", changes)
-    with _signals_end_in_order():
-        try:
-            return _run(options, name)
-        finally:
-            if options["image"] and not options["keep"] and not options["daemon"]:
-                base.ask({**options, "quiet": True}, name, "delete", {"force": True})
+        with _signals_end_in_order():
+            try:
+                return _run(options, name)
+            finally:
+                if not options["keep"] and not options["daemon"]:
+                    base.ask({**options, "quiet": True}, name, "delete", {"force": True})
+    row = base.find(options)
+    if present.status(row) != "stopped":
+        raise Failed(f"{name} runs already: `attach` runs a command inside.")
+    with _signals_end_in_order(), _for_one_run(options, row, init, environment):
+        return _run(options, name)
+
+
+@contextlib.contextmanager
+def _for_one_run(
+    options: dict[str, Any], row: Container, init: dict[str, Any], environment: dict[str, str]
+) -> Iterator[None]:
+    """Let a container that there is run a command instead of its init, this once; with -d it stays so.
+
+    Neither the signal that its init hears nor its restart policy is the command's.
+    """
+    quiet = {**options, "quiet": True}
+    before = {
+        "init_command": list(row.init_command),
+        "init": {name: row.init.get(name) for name in init},
+        "environment": dict(row.environment),
+        "halt_signal": row.halt_signal,
+        "restart": row.restart,
+    }
+    once = {"init_command": [options["command"][0]], "init": init, "environment": {**row.environment, **environment}}
+    base.ask(quiet, row.name, "update", {**once, "halt_signal": "", "restart": "no"})
+    try:
+        yield
+    finally:
+        # one that is ephemeral has gone with its end
+        if not options["daemon"] and Container.objects.filter(pk=row.pk).exists():
+            base.ask(quiet, row.name, "update", before)
 
 
 @contextlib.contextmanager
