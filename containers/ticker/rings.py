@@ -88,6 +88,8 @@ class Rings:
     def append(self, at: int, values: Values) -> None:
         """Record the second `at` (Unix time). Raises OSError (ENOSPC) where the disk is full."""
         self._put(0, at, [math.nan if value is None else value for value in values])
+        if at - at % RINGS[1][0] == self._open[1]:
+            return
         for ring in range(1, len(RINGS)):
             step = RINGS[ring][0]
             begin = at - at % step

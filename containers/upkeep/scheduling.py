@@ -16,6 +16,7 @@ from django.utils import timezone
 from ..asking import backups, basket, queue, schedules, services
 from ..core.errors import AlreadyExists, CoreError
 from ..models import Container, Operation, Schedule, Snapshot, Trashed
+from . import standing
 from .clocks import SteadyClock
 
 PURGED_AT_ONCE: Final = 20
@@ -36,7 +37,9 @@ class Scheduler:
     def __call__(self, now: dt.datetime | None = None) -> int:
         """Ask for what is due; return how many operations that were."""
         now = now or timezone.now()
-        believed = self._believed()
+        believed = self._believed() and any(ask() for ask in standing.expiring())
+        if not self._due and not believed and not standing.scheduled()():
+            return 0
         rows = list(Schedule.objects.filter(enabled=True).select_related("project", "container"))
         for row in rows:
             self._note(row, now)

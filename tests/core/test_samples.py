@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from containers.core.plans.samples import (
@@ -39,8 +37,7 @@ SAMPLE = Sample(
 
 
 def test_rates_are_per_second_of_the_monotonic_clock() -> None:
-    later = replace(
-        SAMPLE,
+    later = SAMPLE._replace(
         at=900.0,  # the wall clock went back: no matter
         monotonic=52.0,
         cpu_usage_usec=2_000_000,
@@ -58,12 +55,12 @@ def test_rates_are_per_second_of_the_monotonic_clock() -> None:
 
 
 def test_a_container_started_anew_has_no_rate_yet() -> None:
-    assert rates(SAMPLE, replace(SAMPLE, monotonic=51.0, cpu_usage_usec=10)) is None
+    assert rates(SAMPLE, SAMPLE._replace(monotonic=51.0, cpu_usage_usec=10)) is None
     assert rates(SAMPLE, SAMPLE) is None
 
 
 def test_a_new_link_counts_from_zero() -> None:
-    rate = rates(SAMPLE, replace(SAMPLE, monotonic=51.0, network_rx_bytes=40))
+    rate = rates(SAMPLE, SAMPLE._replace(monotonic=51.0, network_rx_bytes=40))
     assert rate is not None
     assert rate.network_rx_bytes_per_sec == pytest.approx(40)
 

@@ -174,6 +174,38 @@ print('up', flush=True)
     before = one(sampler)
     run(code)
     assert one(sampler).disk_write_bytes - before.disk_write_bytes >= 8 * MIB
+    # the counter is not read while nothing can change it
+    wait_until(lambda: _rests(sampler))
+    before = one(sampler)
+    run(code)
+    assert one(sampler).disk_write_bytes - before.disk_write_bytes >= 8 * MIB
+
+
+def test_what_rests_costs_a_read_of_cpu_time_memory_and_limits(
+    groups: Cgroups, sampler: Sampler, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(groups)
+    run("print('up', flush=True); import time; time.sleep(600)")
+    paths = groups.stat_paths(ID)
+    least = 4 + (paths.swap is not None)
+    reads: list[int] = []
+    pread = os.pread
+
+    def counted(fd: int, size: int, offset: int) -> bytes:
+        reads.append(fd)
+        return pread(fd, size, offset)
+
+    def all_ten() -> list[int]:
+        """Return how many files each of ten samples has read."""
+        found = []
+        for _ in range(10):
+            reads.clear()
+            one(sampler)
+            found.append(len(reads))
+        return sorted(found)
+
+    monkeypatch.setattr(os, "pread", counted)
+    wait_until(lambda: all_ten()[:9] == [least] * 9)
 
 
 def test_a_container_that_ends_and_comes_back(groups: Cgroups, sampler: Sampler) -> None:

@@ -185,6 +185,63 @@ def test_restarts_wait_longer_each_time(team, runtime):
     assert row.restart_count == 0
 
 
+def test_a_second_in_which_nothing_is_to_be_done_asks_three_questions(
+    team, runtime, rung, monkeypatch, django_assert_num_queries
+):
+    make_container(team, runtime=runtime, restart="always")
+    monkeypatch.setitem(reconcile._rung, "canary", float("-inf"))
+    reconcile.each_second(CORE_HOST, runtime, changed=())
+    assert rung == [doorbell.CANARY]
+    with django_assert_num_queries(3):
+        reconcile.each_second(CORE_HOST, runtime, changed=())
+    assert rung == [doorbell.CANARY]
+
+
+def test_a_second_follows_the_policies(team, runtime):
+    row = make_container(team, runtime=runtime, status="running", restart="always")
+    runtime.end(row.pk, "exit", 1)
+    reconcile.each_second(CORE_HOST, runtime, changed=[row.pk])
+    row.refresh_from_db()
+    assert (row.status, row.restart_at is not None) == ("stopped", True)
+    pass_time(restarts.back_off_sec(0))
+    reconcile.each_second(CORE_HOST, runtime, changed=())
+    assert Operation.objects.get().action == "start"
+
+
+def test_a_second_rings_for_what_waits(alice, team, runtime, rung):
+    make_container(team, runtime=runtime)
+    operation = services.act(actor(alice), "web-1", "start")
+    Operation.objects.update(rung_at=None)  # the doorbell was lost
+    reconcile.each_second(CORE_HOST, runtime, changed=())
+    assert operation.pk in rung
+
+
+def test_a_second_goes_on_with_the_autostart(team, runtime, host):
+    row = make_container(team, runtime=runtime, autostart=True)
+    rebuild.save_facts(host, {"autostart": {"left": [row.pk], "starting": [], "until": None}})
+    reconcile.each_second(CORE_HOST, runtime, changed=())
+    assert Operation.objects.get().action == "start"
+
+
+def test_a_row_that_moves_while_the_host_is_observed_is_looked_at_the_next_time(team, runtime, monkeypatch):
+    row = make_container(team, runtime=runtime, status="running")
+    runtime.end(row.pk, "poweroff")
+    observe = runtime.observe
+
+    def slow(container_id=None):
+        found = observe(container_id)
+        Container.objects.update(init_pid=4242)
+        return found
+
+    monkeypatch.setattr(runtime, "observe", slow)
+    quick(runtime)
+    row.refresh_from_db()
+    assert (row.status, row.init_pid) == ("running", 4242)
+    quick(runtime)
+    row.refresh_from_db()
+    assert row.status == "stopped"
+
+
 def test_a_run_is_long_by_the_monotonic_clock(team, runtime):
     row = make_container(team, runtime=runtime, status="running", restart="always", restart_count=3)
     Container.objects.update(started_at=timezone.now() - dt.timedelta(hours=1))  # the clock was set forward

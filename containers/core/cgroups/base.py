@@ -264,7 +264,7 @@ class Cgroups(ABC):
         inner: so it is, too, where somebody outside the panel froze its own root, and what was started from outside
         runs on.
         """
-        return any(self._events(path).get("frozen") == 1 for path in self._frozen_at(container_id, inner=inner))
+        return any(self._event(path, "frozen") == 1 for path in self._frozen_at(container_id, inner=inner))
 
     def frozen_files(self, container_id: str) -> tuple[str, ...]:
         """Return the files that show POLLPRI when frozen() may have changed (see frozen.py)."""
@@ -280,7 +280,7 @@ class Cgroups(ABC):
 
     def populated(self, container_id: str) -> bool:
         """Return whether any live process is in the container's cgroups."""
-        return self._events(self.container_tree(container_id)).get("populated") == 1
+        return self._event(self.container_tree(container_id), "populated") == 1
 
     def clean(self, container_id: str, *, owner_uid: int) -> None:
         """Remove what the container made below its own root, and keep its limits: for the next boot inside.
@@ -339,12 +339,18 @@ class Cgroups(ABC):
             raise
 
     @staticmethod
-    def _events(path: Path) -> dict[str, int]:
+    def _event(path: Path, key: str) -> int:
+        """Return a value of cgroup.events; a cgroup that is gone has 0 of everything."""
         try:
-            return parse_keyed(read_file(f"{path}/cgroup.events"))
+            # by hand: every container is asked again and again
+            fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return parse_keyed(os.read(fd, 4096).decode()).get(key, 0)
+            finally:
+                os.close(fd)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
-                return {}
+                return 0
             raise
 
     @staticmethod

@@ -46,7 +46,13 @@ _LONG: Final = dict.fromkeys(("cpu", "memory_stat", "io"), _READ_BYTES)
 """Those that may be longer than a few lines."""
 _STILL: Final = ("memory_stat", "throttled", "memory_events", "pids", "psi0", "psi1")
 """What stays as it is while its processes use neither CPU time nor other memory, as most do most of the time: they are
-half of what all files cost to read. The stalls of disks are not among them, for who waits for a disk uses neither."""
+half of what all files cost to read."""
+_DISK: Final = ("io", "psi2")
+"""Bytes, and waiting for them. Who waits for a disk uses neither CPU time nor other memory, and the kernel may write
+later what was made dirty; but once both have stood still for a second, with nothing dirty, whoever wants to change them
+has to run first."""
+_ANEW: Final = (*_STILL, *_DISK)
+"""What is read where there may be anything new in it."""
 _STILL_READS: Final = 10
 """So often they are read all the same: the kernel may call other pages inactive without taking any."""
 
@@ -66,6 +72,7 @@ class Reader:
         self._skip: Collection[str] = ()
         # not all containers' in the same second
         self._still_reads = random.randrange(_STILL_READS)
+        self._disk_rests = False
         self._always: list[tuple[str, int, int]] = []
         try:
             for name in _FILES:
@@ -75,7 +82,7 @@ class Reader:
             for name, path in zip(_PRESSURE, paths.pressure or (), strict=False):
                 self._fds[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self._psi = paths.pressure is not None and self._psi_is_on()
-            self._always = [(name, fd, _LONG.get(name, 512)) for name, fd in self._fds.items() if name not in _STILL]
+            self._always = [(name, fd, _LONG.get(name, 512)) for name, fd in self._fds.items() if name not in _ANEW]
         except FileNotFoundError as error:
             self.close()
             raise Gone(str(error)) from None
@@ -120,12 +127,22 @@ class Reader:
     def _read_still(self, texts: dict[str, bytes]) -> None:
         """Add what the files say that tell nothing new while CPU time and memory are what they were."""
         before, self._still_reads = self._texts, self._still_reads + 1
-        still = before and texts["cpu"] == before["cpu"] and texts["memory"] == before["memory"]
-        if still and self._still_reads < _STILL_READS:
-            texts.update((name, before[name]) for name in _STILL if name in before)
+        still = bool(before) and texts["cpu"] == before["cpu"] and texts["memory"] == before["memory"]
+        anew: tuple[str, ...]
+        if not still or self._still_reads >= _STILL_READS:
+            self._still_reads, anew = 0, _ANEW
         else:
-            self._still_reads = 0
-            texts.update((name, os.pread(self._fds[name], _READ_BYTES, 0)) for name in _STILL if name in self._fds)
+            anew = () if self._disk_rests else _DISK
+        texts.update((name, before[name]) for name in _ANEW if name in before and name not in anew)
+        texts.update((name, os.pread(self._fds[name], _READ_BYTES, 0)) for name in anew if name in self._fds)
+        if anew:
+            resting = still and all(texts.get(name) == before.get(name) for name in _DISK)
+            self._disk_rests = resting and not self._to_be_written(texts["memory_stat"])
+
+    def _to_be_written(self, memory_stat: bytes) -> int:
+        """Return how much of a container's memory the kernel has still to write to a disk."""
+        names = (b"total_dirty", b"total_writeback") if self._v1 else (b"file_dirty", b"file_writeback")
+        return sum(find_number(memory_stat, name) for name in names)
 
     def _taken_apart(self, texts: Mapping[str, bytes], skip_disks: Collection[str]) -> dict[str, Any]:
         """Return what the files say, as fields of a Sample. Raises KeyError where they are closed already."""

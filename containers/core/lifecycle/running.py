@@ -367,8 +367,9 @@ def sweep(host: Host) -> tuple[str, ...]:
     """Clear away what killed supervisors left; returns the ids of their containers. For the reconciler."""
     dead = []
     with contextlib.suppress(FileNotFoundError):
-        for path in sorted(host.supervisor_dir().glob("*.json")):
-            run, alive = runs.look(host, path.stem)
+        names = [name for name in os.listdir(host.supervisor_dir()) if name.endswith(".json")]
+        for name in sorted(names):
+            run, alive = runs.look(host, name.removesuffix(".json"))
             if run is not None and not alive:
                 runs.bury(host, run)
                 dead.append(run.id)

@@ -13,7 +13,7 @@ from ..cgroups import Cgroups, detect
 from ..errors import CoreError
 from ..host import Host
 from ..hoststore import store
-from ..kernel.pids import boot_id, opened
+from ..kernel.pids import boot_id, opened, start_time
 from ..model.exits import LastExit, Reason
 from ..network import lending
 from ..proc import records, rtnl
@@ -37,18 +37,8 @@ def look(host: Host, container_id: str) -> tuple[RunFile | None, bool]:
 
 def _alive(run: RunFile) -> bool:
     """Tell whether the supervisor lives: it is there from before init until everything is cleared away."""
-    if run.boot_id != boot_id():
-        return False
-    pidfd = run.supervisor.open()
-    if pidfd is None:
-        return False
-    try:
-        # one that nobody has reaped yet is gone all the same
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        return not poll.poll(0)
-    finally:
-        os.close(pidfd)
+    # one that nobody has reaped yet is gone all the same
+    return run.boot_id == boot_id() and start_time(run.supervisor.pid) == run.supervisor.start_time
 
 
 def living(host: Host, container_id: str) -> RunFile | None:

@@ -7,8 +7,9 @@ Sources: kernel Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/{memory,blkio
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 from .cgroup_files import CPU_PERIOD_USEC
 
@@ -36,9 +37,10 @@ class StatPaths:
     """cpu.pressure, memory.pressure, io.pressure; None where the kernel has PSI off."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class Sample(NamedTuple):
     """What one container used at one moment, from its own view.
+
+    A tuple, because each second makes one for each container, and a frozen dataclass takes three times as long to make.
 
     at: Unix time. monotonic: seconds, for rates. memory_bytes: without the page cache that can go at once, as the
     limit counts when it matters; cache_bytes: that cache. None: this host cannot tell.
@@ -75,6 +77,21 @@ class Rates:
     psi_pct: tuple[float, float, float] | None
 
 
+_NOTHING: Final = Rates(
+    cpu_cores=0.0,
+    network_rx_bytes_per_sec=0.0,
+    network_tx_bytes_per_sec=0.0,
+    disk_read_bytes_per_sec=0.0,
+    disk_write_bytes_per_sec=0.0,
+    psi_pct=None,
+)
+_NOTHING_WAITED: Final = replace(_NOTHING, psi_pct=(0.0, 0.0, 0.0))
+_counted: Final = attrgetter(
+    "cpu_usage_usec", "network_rx_bytes", "network_tx_bytes", "disk_read_bytes", "disk_write_bytes", "psi_usec"
+)
+"""The counters of a Sample that rates are made of."""
+
+
 def rates(old: Sample, new: Sample) -> Rates | None:
     """Return what happened from old to new; None where no time passed or the container was started anew between.
 
@@ -83,6 +100,8 @@ def rates(old: Sample, new: Sample) -> Rates | None:
     seconds = new.monotonic - old.monotonic
     if seconds <= 0 or new.cpu_usage_usec < old.cpu_usage_usec:
         return None
+    if _counted(old) == _counted(new):
+        return _NOTHING if new.psi_usec is None else _NOTHING_WAITED
 
     def per_second(before: int, after: int) -> float:
         return (after - before if after >= before else after) / seconds
@@ -182,8 +201,8 @@ def parse_net_dev(text: str) -> dict[str, tuple[int, int]]:
 def container_view(host: Mapping[str, tuple[int, int]], links: Collection[str]) -> tuple[int, int]:
     """Return (received, sent) bytes of a container: what its host links sent, it received."""
     received = sent = 0
-    for link in links:
-        host_received, host_sent = host.get(link, (0, 0))
+    for link in host.keys() & links:
+        host_received, host_sent = host[link]
         received += host_sent
         sent += host_received
     return received, sent

@@ -9,7 +9,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ..host import Host
 from ..kernel.pids import opened, start_time
@@ -76,12 +76,21 @@ class RunFile:
     def read(cls, path: Path) -> RunFile | None:
         """Return what a supervisor wrote, or None where there is nothing; the directory is root's, so it is trusted."""
         try:
-            values = json.loads(path.read_text())
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        try:
+            # by hand: all of them are read again and again
+            values = json.loads(os.read(fd, _RUN_FILE_MAX_BYTES))
+        finally:
+            os.close(fd)
         values["supervisor"] = Process(**values["supervisor"])
         values["init"] = Process(**values["init"])
         return cls(**values)
+
+
+_RUN_FILE_MAX_BYTES: Final = 65536
+"""More than names and numbers ever take."""
 
 
 def _temporary(path: Path) -> str:

@@ -61,7 +61,10 @@ class _Quick:
         changed = self._watch.changed()
         everything = self._calls % LOOK_AT_ALL_EVERY == 0
         self._calls += 1
-        reconcile.quick(self._host, changed=None if everything else changed)
+        if everything:
+            reconcile.quick(self._host)
+        else:
+            reconcile.each_second(self._host, changed=changed)
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:
