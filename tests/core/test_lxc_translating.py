@@ -262,7 +262,7 @@ def test_every_veth_is_taken_and_what_the_policy_does_not_give_is_not() -> None:
         "lxc.net.5.type": "translated",
         "lxc.net.5.name": "left out",
         "lxc.net.6.type": "left out",
-        "lxc.net.7.type": "left out",
+        "lxc.net.7.type": "taken",
     }
 
 
@@ -314,6 +314,41 @@ def test_what_is_no_mac_of_one_interface_is_not_taken(mac: str) -> None:
     found = translated(f"lxc.net.0.type = veth\nlxc.net.0.hwaddr = {mac}")
     assert found.interface == Interface()
     assert found.outcomes[1].told.fate == "left out"
+
+
+@pytest.mark.parametrize(("key", "version"), [("cgroup", 1), ("cgroup2", 2)])
+def test_a_file_of_the_other_cgroup_version_is_left_out(key: str, version: int) -> None:
+    """No start could write it; LXC ignores it."""
+    for here, fate in ((version, "taken"), (3 - version, "left out"), (None, "taken")):
+        found = translated(f"lxc.{key}.cpu.uclamp.min = 20", cgroup_version=here)
+        assert [o.told.fate for o in found.outcomes] == [fate]
+        assert found.values.get("limits") == (None if fate == "left out" else {"cgroup": {"cpu.uclamp.min": "20"}})
+
+
+def test_more_interfaces_than_there_can_be_are_left_out() -> None:
+    found = translated("\n".join(f"lxc.net.{number}.type = veth\nlxc.net.{number}.flags = up" for number in range(18)))
+    assert len(found.nics or ()) == 16
+    fates = {o.entry.key: o.told.fate for o in found.outcomes}
+    assert (fates["lxc.net.15.type"], fates["lxc.net.16.type"]) == ("translated", "left out")
+    assert fates["lxc.net.17.flags"] == "left out"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "types"),
+    [
+        ("none", ["host"]),
+        ("none none", ["host"]),
+        ("none veth", ["bridge"]),
+        ("veth none", ["bridge"]),
+        ("none empty", []),
+    ],
+)
+def test_the_hosts_network_is_that_of_a_container_without_any_other_interface(kinds: str, types: list[str]) -> None:
+    """As LXC has it: see lxc_requests_empty_network in its start.c."""
+    lines = "\n".join(f"lxc.net.{number}.type = {kind}" for number, kind in enumerate(kinds.split()))
+    found = translated(lines, host_network=True)
+    assert [nic["type"] for nic in found.nics or ()] == types
+    assert found.nics is not None
 
 
 def test_id_maps() -> None:

@@ -70,7 +70,7 @@ class Facts:
     uname(2) says it. shares, devices: what the policy gives to containers, by name. nodes: devices of those by
     "c MAJOR:MINOR". profiles: system call profiles of those, by the paths of files that say the same. apparmor: the
     AppArmor profiles that the policy allows; None where the host has no AppArmor. cgroup_files: as in the policy.
-    hooks: the policy's, by the paths of programs that are the same.
+    hooks: the policy's, by the paths of programs that are the same. cgroup_version: the host's; None for either.
     fields: what of a container can be asked for; None for all.
     """
 
@@ -93,6 +93,7 @@ class Facts:
     fields: frozenset[str] | None = None
     parents: Mapping[str, Parent] = field(default_factory=dict)
     host_network: bool = False
+    cgroup_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

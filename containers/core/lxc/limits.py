@@ -73,7 +73,7 @@ def translate(draft: Draft, entry: Entry) -> Told:
             return _huge(draft, match[1], value)
     except ValueError:
         return left_out(f"{value!r} is no value of {file}")
-    return _file(draft, file, value)
+    return _file(draft, entry, file)
 
 
 def _huge(draft: Draft, size: str, value: str) -> Told:
@@ -84,8 +84,11 @@ def _huge(draft: Draft, size: str, value: str) -> Told:
     return translated(f"limits.hugepages: {size} = {format_bytes(_size(value))}")
 
 
-def _file(draft: Draft, file: str, value: str) -> Told:
-    """Take a file as it is, where the policy lets it be written."""
+def _file(draft: Draft, entry: Entry, file: str) -> Told:
+    """Take a file as it is, where the policy lets it be written. Of another cgroup version LXC ignores it."""
+    value, version = entry.value, 2 if entry.key.startswith("lxc.cgroup2.") else 1
+    if draft.facts.cgroup_version not in (None, version):
+        return left_out(f"a file of cgroup v{version}, which is not the version of this host")
     files: dict[str, str] = draft.values.get("limits", {}).get("cgroup", {})
     try:
         limits = Limits(cgroup={**files, file: value})

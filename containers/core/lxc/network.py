@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import SpecError
-from ..model.nics import MODES, MTU_MAX, MTU_MIN, ON_PARENT, is_address, is_interface, is_subnet, mac_of_template
+from ..model.nics import MODES, MOST, MTU_MAX, MTU_MIN, ON_PARENT, is_address, is_interface, is_subnet, mac_of_template
 from ..rules.grants import given_to
 from .draft import Draft, Interface, Told, left_out, taken, translated
 from .reading import Entry
@@ -64,9 +64,16 @@ def _begin(draft: Draft, values: dict[str, list[str]]) -> tuple[Values, Told]:
     if kind == "empty":
         return {}, taken("a loopback, which every container has")
     if kind == "none":
+        # (lxc_requests_empty_network in lxc's start.c: any other interface makes a namespace of the container's own)
+        if any(other.get("type") != ["none"] for other in draft.config.interfaces().values()):
+            return {}, taken("it says nothing beside other interfaces, as with LXC")
+        if any(draft.nics.values()):
+            return {}, taken("the host's network, as said before")
         if draft.facts.host_network:
             return {"type": "host"}, translated("the host's network")
         return {}, left_out("the policy gives no container the host's network")
+    if sum(map(bool, draft.nics.values())) == MOST:
+        return {}, left_out(f"a container has at most {MOST} network interfaces here")
     if kind == "veth" and values.get("veth.mode", ["bridge"])[-1] == "router":
         parent = _parent(draft, "routed", link)
         return {"type": "routed", **({"parent": parent} if parent else {})}, translated("a routed interface")

@@ -16,6 +16,7 @@ from containers.asking import importing as asking
 from containers.asking import services
 from containers.asking.configuration import CHANGEABLE
 from containers.asking.importing import ImportRequest
+from containers.core import cgroups
 from containers.core.errors import CoreError, SpecError
 from containers.core.host import Host as CoreHost
 from containers.core.hoststore import rootfiles
@@ -185,7 +186,8 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
     row = local_host()
     plan.name = options["name"] or translating.suggested_name(plan.lxc_name)
     host_has = {name: row.facts[name] for name in _HOST_HAS if row.facts.get(name)}
-    rules = policy_file.load(CoreHost.open(settings.STATE_DIR))
+    core = CoreHost.open(settings.STATE_DIR)
+    rules = policy_file.load(core)
     facts = Facts(
         name=plan.name,
         project=options["project"],
@@ -200,6 +202,7 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
         profiles=_profiles(rules, plan.config, options["project"]),
         hooks=_hooks(rules, plan.config, options["project"]),
         cgroup_files=rules.containers.cgroup_files,
+        cgroup_version=cgroups.open(core).version,
         apparmor=rules.containers.apparmor if labels.present() else None,
         fields=CHANGEABLE,
         **host_has,
