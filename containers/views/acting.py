@@ -113,7 +113,7 @@ def _after_dialog(request: HttpRequest, name: str, action: str) -> HttpResponse:
         if count := form.get("count", "").strip():
             arguments["count"] = int(count) if count.isdecimal() else count
         services.act(actor, name, "clone", arguments)
-        text = _("Cloning %(name)s to %(new)s.") % {"name": name, "new": arguments["name"]}
+        text = _cloning(name, arguments)
         return done(request, reverse("containers:list"), text=text, container=name, containers="")
     if action in ("snapshot", "snapshot-change"):
         arguments = {"note": form.get("note", "").strip(), "pinned": bool(form.get("pinned"))}
@@ -126,6 +126,17 @@ def _after_dialog(request: HttpRequest, name: str, action: str) -> HttpResponse:
         arguments["what"] = form["what"]
     services.act(actor, name, action, arguments)
     return done(request, here, container=name)
+
+
+def _cloning(name: str, arguments: dict[str, Any]) -> str:
+    """Return what is said of a clone that was asked for: of several, the first and the last."""
+    new, count = arguments["name"], arguments.get("count")
+    if not count:
+        return _("Cloning %(name)s to %(new)s.") % {"name": name, "new": new}
+    if count == 1:
+        return _("Cloning %(name)s to %(new)s.") % {"name": name, "new": f"{new}-1"}
+    words = {"name": name, "first": f"{new}-1", "last": f"{new}-{count}"}
+    return _("Cloning %(name)s to %(first)s … %(last)s.") % words
 
 
 @dataclass

@@ -28,10 +28,11 @@ LEVELS: Final = ("required", "recommended", "info")
 def networks(request: HttpRequest) -> HttpResponse:
     """Show the networks, or ask for a new one."""
     user = user_of(request)
-    context: dict[str, Any] = {"values": request.POST}
+    context: dict[str, Any] = {"values": request.POST, "nat": True}
     status = 200
     if request.method == "POST":
         form = request.POST
+        context["nat"] = bool(form.get("nat"))
         try:
             resources.create_network(
                 actor_of(request),
@@ -39,7 +40,7 @@ def networks(request: HttpRequest) -> HttpResponse:
                 project=form.get("project") or None,
                 ipv4=form.get("ipv4", "").strip() or "auto",
                 ipv6=form.get("ipv6", "").strip() or "auto",
-                nat=bool(form.get("nat")),
+                nat=context["nat"],
                 description=form.get("description", "").strip(),
             )
             return done(request, reverse("pages:networks"), network=form.get("name", ""))

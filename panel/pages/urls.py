@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import backing, household, imaging, keeping, people, trash, views
+from . import auditing, backing, household, imaging, keeping, people, trash, views
 
 app_name = "pages"
 urlpatterns = [
@@ -32,7 +32,8 @@ urlpatterns = [
     path("operations/_ended", views.ended, name="ended"),
     path("operations/<uuid:operation_id>", views.operation, name="operation"),
     path("operations/<uuid:operation_id>/cancel", views.cancel, name="operation-cancel"),
-    path("audit/", views.audit, name="audit"),
+    path("audit/", auditing.audit, name="audit"),
+    path("audit/table.csv", auditing.table, name="audit-table"),
     path("people/", people.people, name="people"),
     path("people/project/<slug:name>/member", people.member, name="member"),
     path("people/project/<slug:name>/_dialog/<slug:action>", people.project_dialog, name="project-dialog"),

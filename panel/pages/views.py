@@ -1,4 +1,4 @@
-"""Overview, operations, audit, and what the palette searches."""
+"""Overview, operations, and what the palette searches."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from containers.asking import services
-from containers.clients import audit_seal
-from containers.clients.ticker_client import TickerUnavailable
 from containers.models import Host, Image, Operation, local_host
 from containers.showing import sentences, words
+from containers.showing.about import with_objects
 from containers.showing.attention import SHOWN_MAX, concerns
 from containers.showing.order import natural
 from containers.showing.rows import Filters, counts, listed, rows_of
 from containers.views.listing import STATUSES, may_create
-from panel.accounts.audit import visible_to as records_visible_to
-from panel.accounts.models import AuditRecord, User
+from panel.accounts.models import User
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
 
 PER_PAGE = 50
@@ -63,7 +61,7 @@ def visible_operations(user: User, project: str = "") -> QuerySet[Any]:
     rows: QuerySet[Any] = Operation.objects.visible_to(user)
     if project:
         rows = rows.filter(project__name=project)
-    return rows.select_related("project").defer("log").order_by("-created_at")
+    return with_objects(rows).defer("log").order_by("-created_at")
 
 
 @page
@@ -99,7 +97,7 @@ def operation(request: HttpRequest, operation_id: UUID) -> HttpResponse:
     """Show one operation with its log, live while it runs."""
     user = user_of(request)
     rows: QuerySet[Any] = Operation.objects.visible_to(user)
-    found = rows.select_related("project", "container").filter(pk=operation_id).first()
+    found = with_objects(rows).filter(pk=operation_id).first()
     if found is None:
         raise unknown()
     may_cancel = Operation.objects.visible_to(user, "cancel").filter(pk=operation_id).exists()
@@ -171,47 +169,6 @@ def _where_it_shows(operation: Operation) -> str:
     if operation.action == "image-build":
         return f"{reverse('pages:images')}#{operation.object_name}"
     return reverse("pages:operation", args=[operation.pk])
-
-
-@page
-def audit(request: HttpRequest) -> HttpResponse:
-    """Show who did what, when, from where, and how it ended: one's own, and of the projects that one administers."""
-    user = user_of(request)
-    rows = records_visible_to(user).order_by("-at")
-    actions = set(rows.order_by().values_list("action", flat=True).distinct())
-    names = ("actor", "action", "object_name", "project", "outcome")
-    query = {name: request.GET.get(name, "").strip().replace("\0", "")[:100] for name in names}
-    for name, value in query.items():
-        if value:
-            rows = rows.filter(
-                **{
-                    f"{name}_name"
-                    if name == "actor"
-                    else f"{name}__icontains"
-                    if name in ("action", "object_name")
-                    else name: value
-                }
-            )
-    context = {
-        "page": Paginator(rows, PER_PAGE).get_page(request.GET.get("page")),
-        "query": query,
-        "actions": sorted((words.audit_action(action), action) for action in actions),
-        "outcomes": AuditRecord.Outcome.choices,
-        "seal": _seal(user),
-    }
-    return render(request, "pages/audit.html", context)
-
-
-def _seal(user: User) -> dict[str, Any]:
-    """Return whether the trail is as it was sealed; what is wrong with it is for host administrators."""
-    try:
-        found = audit_seal.state()
-    except TickerUnavailable:
-        return {"known": False}
-    if found is None:
-        return {"known": False}
-    problems = [sentences.from_json(problem) for problem in found.problems] if user.host_admin else []
-    return {"known": True, "found": found, "problems": problems}
 
 
 @page

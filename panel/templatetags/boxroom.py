@@ -22,6 +22,7 @@ from django.utils.translation import gettext as _
 from containers.core.units import format_bytes
 from containers.models import Container, Operation
 from containers.showing import words
+from containers.showing.about import href
 from containers.showing.sentences import explain, message_of, translated
 from panel import styles
 from panel.accounts.models import Project
@@ -133,6 +134,12 @@ def span(time: dt.timedelta) -> str:
 def action_word(operation: Operation) -> str:
     """Return what an operation does, as a noun: Start, Take snapshot …"""
     return str(words.ACTIONS.get(operation.action, operation.action))
+
+
+@register.filter
+def about(operation: Operation) -> str:
+    """Return the page of what an operation is about; empty where there is none."""
+    return href(operation)
 
 
 @register.filter

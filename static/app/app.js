@@ -150,6 +150,10 @@ document.addEventListener("change", (event) => {
     askFor(field, field.dataset.confirmEmpty, () => field.form.requestSubmit());
     dialog.addEventListener("close", () => field.form.reset(), { once: true }); // what is sent is sent by then
   } else field?.form.requestSubmit();
+  const also = event.target.dataset.notAlso; // what is chosen here is no choice there
+  for (const box of also ? event.target.form.querySelectorAll(`[name="${also}"]`) : []) {
+    box.closest("label").hidden = box.value === event.target.value;
+  }
 });
 document.addEventListener("submit", (event) => {
   if (!event.target.matches("[data-once]")) return;

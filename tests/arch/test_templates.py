@@ -29,3 +29,13 @@ def test_lines_are_short(path: Path) -> None:
 def test_lines_of_scripts_and_sheets_are_short(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [number for number, line in enumerate(lines, 1) if len(line) > WIDTH] == []
+
+
+def test_every_token_that_is_used_is_defined() -> None:
+    """A token that is not there is silently another colour: one that was not chosen for the dark theme."""
+    sources = [path.read_text(encoding="utf-8") for path in (*SCRIPTS_AND_SHEETS, *TEMPLATES.rglob("*.html"))]
+    vendored = [path.read_text(encoding="utf-8") for path in (PROJECT / "static/vendor/tabler").rglob("*.css")]
+    used = {name for text in sources for name in re.findall(r"var\((--[a-z0-9-]+)", text)}
+    defined = {name for text in (*sources, *vendored) for name in re.findall(r"(--[a-z0-9-]+)[\"'`]?\s*[:,]", text)}
+    assert len(used) > 30
+    assert used - defined == set()

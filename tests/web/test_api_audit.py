@@ -1,14 +1,20 @@
-"""/audit: who sees which records, and the filters."""
+"""/audit and its page: who sees which records, and the filters."""
 
 from __future__ import annotations
 
+import csv
+import datetime as dt
+import html
+import io
+import re
 import uuid
 
 import pytest
+from django.test import Client
 
 from panel.accounts import audit
 from panel.accounts.actor import Actor
-from panel.accounts.models import Project
+from panel.accounts.models import AuditRecord, Project
 from tests.web.api import Api, assert_error
 
 pytestmark = pytest.mark.django_db
@@ -83,3 +89,52 @@ def test_control_characters_never_reach_the_reader(root):
     audit.record(Actor(root), "x", "container", "a\x1b[2J\u202eb\n")
     _status, body = Api(root).get("/audit")
     assert body["items"][0]["object"] == "a\\x1b[2J\\u202eb\\n"
+
+
+# -- the page, and its table --------------------------------------------------------------------------------------
+
+
+def signed_in(user) -> Client:
+    client = Client()
+    client.force_login(user, backend="allauth.account.auth_backends.AuthenticationBackend")
+    return client
+
+
+def test_the_page_filters_by_the_whole_word_by_parts_of_names_and_by_days(trail, root, alice):
+    audit.record(Actor(alice), "container.start-again", "container", "web-9", project="team")
+    AuditRecord.objects.filter(object_name="db").update(at=dt.datetime(2026, 2, 3, 12, tzinfo=dt.UTC))
+    page = signed_in(root)
+    for query, shown in (
+        ("action=container.start", {"web-1"}),
+        ("action=container", {"web-1", "web-2", "web-9"}),
+        ("actor=lic&object_name=WEB-1", {"web-1"}),
+        ("since=2026-02-03&until=2026-02-03", {"db"}),
+        ("until=2026-02-02", set()),
+        ("outcome=denied&project=team", {"web-2"}),
+        ("since=2026-99-99&until=yesterday&project=secret", {"db"}),
+    ):
+        text = page.get(f"/audit/?{query}").content.decode()
+        cells = set(re.findall(r"<td>(web-\d|db) ", text))
+        assert cells == shown, query
+        assert "Clear filters" in text
+    assert "Clear filters" not in page.get("/audit/").content.decode()
+
+
+def test_the_table_holds_what_the_filters_leave_and_one_may_see(trail, root, bob):
+    audit.record(Actor(root), "container.start", "container", "=1+1", project="team")
+    text = signed_in(root).get("/audit/?action=container.start&page=1").content.decode()
+    link = html.unescape(re.search(r'href="(/audit/table\.csv[^"]*)"', text)[1])
+    answer = signed_in(root).get(link)
+    assert answer["Content-Type"].startswith("text/csv")
+    assert "attachment" in answer["Content-Disposition"]
+    assert "no-store" in answer["Cache-Control"]
+    rows = list(csv.DictReader(io.StringIO(answer.content.decode())))
+    assert [(row["actor"], row["object"], row["project"]) for row in rows] == [
+        (root.username, "'=1+1", "team"),  # no formula to a spreadsheet
+        ("alice", "web-1", "team"),
+    ]
+    assert rows[1]["at"].endswith("Z")
+    assert rows[1]["operation"] == str(trail)
+    mine = csv.DictReader(io.StringIO(signed_in(bob).get("/audit/table.csv").content.decode()))
+    assert {row["object"] for row in mine} == {"web-2", "bob"}  # what he did, and that he signed in
+    assert Client().get("/audit/table.csv").status_code == 302

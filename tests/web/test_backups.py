@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import re
 
 import pytest
 from django.db import transaction
@@ -254,3 +255,24 @@ def test_the_pages_show_what_there_is_and_offer_what_one_may(host, team, web, al
     assert (operation.action, operation.container, operation.arguments["safety"]) == ("backup-restore", web, "undo0")
     assert client.post("/containers/web/_backup", {"destination": "local"}).status_code == 302
     assert backups.unfinished(row) == operation
+
+
+def test_an_operation_leads_to_what_it_is_about_now(host, team, web, alice, client):
+    client.force_login(alice, backend="allauth.account.auth_backends.AuthenticationBackend")
+    row = kept(host, team, container_id=web.pk)
+    export = Operation.objects.get(pk=Api(alice).post("/containers/web/backups", {})[1]["id"])
+    verify = Operation.objects.get(pk=Api(alice).post(f"/backups/{row.pk}/verify")[1]["id"])
+    common = {"host": host, "project": team, "actor_name": "alice", "object_name": "web", "status": "succeeded"}
+    start = Operation.objects.create(action="start", container=web, **common)
+    Container.objects.filter(pk=web.pk).update(name="shop")  # renamed since
+    leads = {export: "/containers/shop/backups", verify: f"/backups/{row.pk}", start: "/containers/shop"}
+    for operation, there in leads.items():
+        assert f'<a class="btn" href="{there}">' in client.get(f"/operations/{operation.pk}").content.decode()
+        for page in ("/operations/", "/"):
+            assert f'href="{there}">web</a>' in client.get(page).content.decode(), (page, operation.action)
+    Container.objects.filter(pk=web.pk).delete()
+    row.delete()
+    for operation in leads:
+        page = client.get(f"/operations/{operation.pk}")
+        assert page.status_code == 200
+        assert not re.search(r'class="btn" href="/(containers|backups)/.', page.content.decode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 
 import pytest
 from django.utils import timezone
@@ -105,3 +106,14 @@ def test_a_killed_worker_s_clones_are_finished(alice, team, runtime, host):
     assert run(operation, runtime).status == "succeeded"
     assert Container.objects.filter(name__startswith="twin-", status="stopped").count() == 3
     assert runtime.count("clone") == 4
+
+
+def test_what_is_said_of_clones_names_those_that_come(alice, team, runtime, client):
+    make_container(team, runtime=runtime)
+    client.force_login(alice, backend="allauth.account.auth_backends.AuthenticationBackend")
+    for count, said in (("", "a"), ("1", "b-1"), ("20", "c-1 … c-20")):
+        form = {"name": said[0], "count": count}
+        answer = client.post("/containers/web-1/_dialog/clone", form, headers={"HX-Request": "true"})
+        assert f"Cloning web-1 to {said}." in json.loads(answer["HX-Trigger"])["boxroom:toast"]["text"]
+        run(Operation.objects.get(status="queued"), runtime)
+        assert Container.objects.filter(name=said.split(" ")[0]).exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.test import Client
 
@@ -300,3 +302,15 @@ def test_the_form_for_a_new_container_takes_several_networks_or_none(client) -> 
     data |= {"name": "new-2", "network": "-", "more_networks": []}
     assert client.post("/containers/_create", data).status_code == 302
     assert spec_of("new-2").nics == ()
+
+
+def test_the_network_that_was_chosen_is_not_offered_once_more(client) -> None:
+    for chosen in ("default", "backend"):
+        text = client.get(f"/containers/_create?network={chosen}").content.decode()
+        also = re.findall(
+            r'<label class="field-check"( hidden)?>\s*<input[^>]* name="more_networks" value="([^"]*)"', text
+        )
+        assert {name: bool(hidden) for hidden, name in also} == {
+            "default": chosen == "default",
+            "backend": chosen == "backend",
+        }

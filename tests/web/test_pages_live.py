@@ -331,3 +331,19 @@ def test_a_network_is_changed_in_a_dialog(host, bob, alice, team):
     assert asked.arguments["after"] == {"ipv4": "10.95.0.1/24", "ipv6": "", "nat": False, "description": "ours"}
     page = client.get(reverse("pages:networks"), headers={"Accept-Language": "de"}).content.decode()
     assert "Netz wird geändert…" in page
+
+
+def test_a_refused_network_comes_back_as_it_was_filled_in(host, alice, team):
+    client, form = signed_in(alice), {"name": "own", "project": "team", "ipv4": "nonsense", "ipv6": "none"}
+    for nat in ({}, {"nat": "1"}):
+        refused = client.post(reverse("pages:networks"), form | nat)
+        assert refused.status_code == 422
+        (box,) = (
+            attributes for tag, attributes in Tags(refused.content.decode()).tags if attributes.get("id") == "n-nat"
+        )
+        assert ("checked" in box) is bool(nat)
+    assert re.search(r'id="n-nat"[^>]* checked', client.get(reverse("pages:networks")).content.decode())
+    foreign = client.post(reverse("pages:networks"), form | {"project": "nobodys", "ipv4": "auto"})
+    place = foreign.content.decode().split('id="n-project"')[1]
+    assert "aria-invalid" in place.split(">")[0]
+    assert 'role="alert"' in place.split("</div>")[0]
