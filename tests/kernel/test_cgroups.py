@@ -174,7 +174,8 @@ time.sleep(600)
 
 
 def test_cpu_is_held_to_its_share(groups: Cgroups, run: Run) -> None:
-    create(groups, Limits(cpus=0.2))
+    # so little that it gets more even where twenty others want these processors: who gets less is held by nothing
+    create(groups, Limits(cpus=0.03))
     path = groups.stat_paths(ID)
     # while an emulated machine stands still its clocks go on, and the time is on the account of who runs: it is paid
     # back later, so that over some more seconds the share holds all the same; without a limit it never would. And it
@@ -577,6 +578,24 @@ def test_a_cpu_that_is_not_there_is_told_and_leaves_nothing(groups: Cgroups) -> 
         create(groups, Limits(cpuset="4000"))
     assert "cpuset.cpus" in str(failed.value.details["path"])
     assert not groups.ids()
+
+
+@pytest.mark.parametrize("limits", [Limits(pids=7), Limits(cgroup={"pids.max": "7"})], ids=["limit", "own file"])
+def test_a_container_that_ends_while_its_limits_are_changed_does_not_run(
+    groups: Cgroups, monkeypatch: pytest.MonkeyPatch, limits: Limits
+) -> None:
+    create(groups, Limits(pids=77))
+    plan = groups._plan  # type: ignore[attr-defined]
+
+    def late(*arguments: object, **options: object) -> object:
+        found = plan(*arguments, **options)
+        groups.remove(ID)
+        return found
+
+    monkeypatch.setattr(groups, "_plan", late)
+    with pytest.raises(NotFound):
+        groups.apply(ID, limits)
+    groups.lift_pids(ID, 10)
 
 
 def test_any_file_of_the_containers_own_cgroup_can_be_read(groups: Cgroups) -> None:

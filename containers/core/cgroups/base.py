@@ -23,11 +23,11 @@ import os
 import select
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ..errors import AlreadyExists, NotFound, SetupFailed, TimedOut
+from ..errors import AlreadyExists, NotFound, SetupFailed, SpecError, TimedOut
 from ..model.spec import Limits
 from ..plans.cgroup_files import TREE_BOUNDS, parse_keyed
 from ..plans.devices import DeviceRule
@@ -241,7 +241,7 @@ class Cgroups(ABC):
     def lift_pids(self, container_id: str, room: int) -> None:
         """Let a container have `room` more processes than its limit, until apply() puts the limit in force again."""
         path = os.path.join(os.path.dirname(self.stat_paths(container_id).pids), "pids.max")
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(NotFound), self._while_there(container_id):
             limit = read_file(path).strip()
             if limit != "max":
                 write_file(path, str(int(limit) + room))
@@ -328,14 +328,22 @@ class Cgroups(ABC):
             (path / child).mkdir(mode=0o755)
         delegate(path / "ns", owner_uid)
 
+    @contextlib.contextmanager
+    def _while_there(self, container_id: str) -> Iterator[None]:
+        """Raise NotFound where something fails because the container has ended, and its cgroups go or are gone."""
+        try:
+            yield
+        except (OSError, SpecError) as error:
+            if all((base / f"{CONTAINER_PREFIX}{container_id}").exists() for base in self.instance_dirs()):
+                raise
+            raise _does_not_run(container_id) from error
+
     def _request(self, container_id: str, file: str, value: str, *, at: Path | None = None) -> None:
         try:
             write_file(f"{at or self.container_tree(container_id)}/{file}", value)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
-                raise NotFound(
-                    say("Container %(container_id)s has no cgroup: it does not run.", container_id=container_id)
-                ) from error
+                raise _does_not_run(container_id) from error
             raise
 
     @staticmethod
@@ -385,3 +393,7 @@ class Cgroups(ABC):
                     poll.poll(wait_sec * 1000)
         finally:
             os.close(fd)
+
+
+def _does_not_run(container_id: str) -> NotFound:
+    return NotFound(say("Container %(container_id)s has no cgroup: it does not run.", container_id=container_id))

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..errors import InUse, NotFound
+from ..errors import InUse
 from ..model.spec import Limits
 from ..plans import devices
 from ..plans.cgroup_files import CpusV1, Offered, Write, former, limits_v1, parse_keyed
@@ -119,10 +119,8 @@ class CgroupsV1(Cgroups):
         return CpusV1(read_file(f"{path}/cpuset.cpus").strip(), every, (path / "ns").exists())
 
     def apply(self, container_id: str, limits: Limits) -> None:
-        if not self._container_dir("memory", container_id).exists():
-            raise NotFound(say("Container %(container_id)s has no cgroup: it does not run.", container_id=container_id))
         done: list[tuple[str, str]] = []
-        with all_or_none(done):
+        with self._while_there(container_id), all_or_none(done):
             for write in self._plan(container_id, limits, fresh=False):
                 file = self._file(container_id, write)
                 if write.raw:

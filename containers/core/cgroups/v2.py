@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import HostUnsupported, InUse, NotFound
+from ..errors import HostUnsupported, InUse
 from ..kernel import bpf
 from ..model.spec import Limits
 from ..plans import devices
@@ -122,10 +122,8 @@ class CgroupsV2(Cgroups):
 
     def apply(self, container_id: str, limits: Limits) -> None:
         path = self.container_tree(container_id)
-        if not path.exists():
-            raise NotFound(say("Container %(container_id)s has no cgroup: it does not run.", container_id=container_id))
         done: list[tuple[str, str]] = []
-        with all_or_none(done):
+        with self._while_there(container_id), all_or_none(done):
             for write in self._plan(path, limits, fresh=False):
                 file = f"{path}/{write.file}"
                 if write.raw:
