@@ -5,8 +5,9 @@ two hours, and as much room as their images.
 
 The whole suite is cut into parts, each a pytest with a state directory of its own, and they run beside each other: the
 kernel's tests in an emulated machine with cgroup v2, whole instances, those of the kernel here, and everything else.
-The web's tests run twice: on SQLite, and on a PostgreSQL that is started for them (as the user postgres, on a
-unix socket, without TCP) and removed afterwards. What a part printed is shown when it has ended.
+The web's tests run twice: on SQLite, and, those that may look at a database, on a PostgreSQL that is started for them
+(as the user postgres, on a unix socket, without TCP) and removed afterwards. What a part printed is shown when it has
+ended.
 """
 
 from __future__ import annotations
