@@ -38,6 +38,13 @@ INIT_IDLE = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 3600 & wait $!; do
 
 STRICT = os.environ.get("BOXROOM_TEST_STRICT") == "1"
 WARM = os.environ.get("BOXROOM_TEST_WARM") == "1"
+OWN_LAUNCHERS = frozenset(
+    "confinement exactness field_security handing_over hooks isolation leaks nursery pages reboot rights security start"
+    .split()
+)  # fmt: skip
+"""Files that ask what a launcher is, or what containers have from whoever started it: there each is started as the
+panel starts it. In the others, and in all of them where BOXROOM_TEST_WARM=1 says so, it is forked, at a twentieth
+of the cost."""
 _WATCH = pytest.StashKey[Watch]()
 
 
@@ -70,8 +77,7 @@ class NoNetwork:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     """Look at what is there before the test's fixtures."""
-    if WARM:
-        nursery()
+    nursery()
     item.stash[_WATCH] = Watch()
     yield
 
@@ -170,13 +176,13 @@ def make_spec(layer: str, **changes: object) -> Spec:
 class Launcher:
     """A launcher process of a test's instance."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, forked: bool = WARM) -> None:
         self.host = host
         script = PROJECT / "containers/core/proc/launcher.py"
         environment = {"BOXROOM_STATE_DIR": str(host.state_dir), "PATH": os.environ["PATH"]}
         self.process: subprocess.Popen[bytes] | Forked = (
             nursery().fork(host.state_dir, environment)
-            if WARM
+            if forked
             else subprocess.Popen(
                 [sys.executable, "-I", "-S", "-B", str(script), str(host.state_dir), TITLE_ROOM],
                 stdin=subprocess.DEVNULL,
@@ -206,7 +212,7 @@ def _removed(groups: Cgroups) -> bool:
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """An instance of its own: state directory, run directory, a running launcher; all gone afterwards."""
     state_dir = Path(tempfile.mkdtemp(prefix="boxroom-"))
     state_dir.chmod(0o711)
@@ -217,7 +223,7 @@ def host() -> Iterator[Host]:
     made.supervisor_dir().mkdir(mode=0o750)
     made.log_dir.mkdir()
     store.prepare(made)
-    launcher = Launcher(made)
+    launcher = Launcher(made, forked=WARM or request.path.stem.removeprefix("test_") not in OWN_LAUNCHERS)
     made.__dict__["test_launcher"] = launcher
     try:
         yield made

@@ -1,8 +1,9 @@
 """Launchers out of one interpreter that has everything imported: half of a test's time on an emulated machine.
 
-Used where BOXROOM_TEST_WARM=1 says so; elsewhere each instance's launcher is started as the panel starts it. What is
-forked here does what launcher.py does when it is run, in the network namespace of the thread that asks for it, and
-differs in its environment as /proc shows it.
+Used for all tests where BOXROOM_TEST_WARM=1 says so; elsewhere for those that ask nothing of the launcher itself
+(conftest.py, OWN_LAUNCHERS): in the others each is started as the panel starts it. What is forked here does what
+launcher.py does when it is run, in the network namespace of the thread that asks for it, and differs in its environment
+as /proc shows it, and in having nothing more of the test that asks for it.
 
 Run as a program it reads a line for each launcher, and answers with its pid: {"state_dir", "environment", "netns"}.
 """
