@@ -38,6 +38,7 @@ from containers.ticker.filing import Filers
 
 from .conftest import NoNetwork
 from .patience import wait_until
+from .test_exactness import ACL
 from .test_storage import run_to_end, upper
 
 
@@ -424,11 +425,13 @@ def test_files_of_a_snapshot_come_back_as_they_were_and_no_other_changes(host, s
     (tree / "gone").mkdir()
     (tree / "gone/x").write_text("x")
     os.mkfifo(tree / "pipe")
+    os.setxattr(tree / "pipe", "system.posix_acl_access", ACL)
     (tree / "hole").write_bytes(b"")
     os.truncate(tree / "hole", 1 << 20)
     stored.snapshot(host, spec.id, "a")
     client.ask(spec.id, "remove", {"path": "/data/gone", "recursive": True})
     client.ask(spec.id, "remove", {"path": "/data/dir", "recursive": True})
+    client.ask(spec.id, "remove", {"path": "/data/pipe", "recursive": False})
     write(spec, "/data/dir", b"a file instead")
     write(spec, "/data/f", b"now\n")
     client.ask(spec.id, "make", {"path": "/data/new", "mode": None})
@@ -442,6 +445,7 @@ def test_files_of_a_snapshot_come_back_as_they_were_and_no_other_changes(host, s
         name: item for name, item in before.items() if name != "f"
     }
     done = put_back(host, spec, "/data", exact=True)
+    assert os.getxattr(upper(host, spec) / "data/pipe", "system.posix_acl_access") == ACL
     assert (done["removed"], done["skipped"], done["left_out"]) == (2, [], 0)
     now, then = names(spec, "/data"), names(spec, "/data", snapshot="a")
     assert now == then

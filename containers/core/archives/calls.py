@@ -20,8 +20,8 @@ _BOTH: Final = """
     set_robust_list sigaltstack stat lstat open readlink statx sysinfo uname write writev
 """.split()
 _TREE: Final = """
-    chmod chown copy_file_range fchmod fchmodat fchmodat2 fchown fchownat fsetxattr lchown link linkat lsetxattr mkdir
-    mkdirat mknod mknodat rmdir setxattr symlink symlinkat unlink unlinkat utimensat
+    chmod chown copy_file_range fchdir fchmod fchmodat fchmodat2 fchown fchownat fsetxattr lchown link linkat lsetxattr
+    mkdir mkdirat mknod mknodat rmdir setxattr symlink symlinkat unlink unlinkat utimensat
 """.split()
 _PROGRAM: Final = """
     access arch_prctl clone execve faccessat faccessat2 fsync getrlimit getrusage pipe pipe2 prctl prlimit64

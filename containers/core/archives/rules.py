@@ -31,7 +31,8 @@ WHITEOUT_META: Final = ".wh..wh."
 _XATTR: Final = "SCHILY.xattr."
 _XATTRS_MAX: Final = 64
 _XATTR_MAX_BYTES: Final = 65536
-_ACLS: Final = ("system.posix_acl_access", "system.posix_acl_default")
+ACL: Final = "system.posix_acl_access"
+_ACLS: Final = (ACL, "system.posix_acl_default")
 _CAPABILITY: Final = "security.capability"
 _VFS_CAP_SIZES: Final = {0x02000000: 20, 0x03000000: 24}
 """By revision. Source: include/uapi/linux/capability.h."""

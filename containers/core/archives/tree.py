@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import IO, Any, Final
 
+from ..kernel.within import within
 from . import rules
 from .headers import Header, times
 from .rules import Refused
@@ -113,6 +114,8 @@ class Tree:
             os.mknod(name, (stat.S_IFSOCK if socket else stat.S_IFIFO) | 0o600, dir_fd=parent_fd)
             os.chown(name, *owner, dir_fd=parent_fd, follow_symlinks=False)
             os.chmod(name, member.mode & 0o7777, dir_fd=parent_fd)
+            with within(parent_fd):
+                self._set_xattrs(name, self._xattrs(member, directory=False))
             self._times(name, parent_fd, member)
         elif member.ischr() or member.isblk():
             self._device(parts, member, owner)
@@ -238,6 +241,7 @@ class Tree:
                     "mode": member.mode & 0o7777,
                     "owner": owner,
                     "times": times(member),
+                    "acl": self._xattrs(member, directory=False).get(rules.ACL, b"").hex(),
                 }
             )
         else:
@@ -357,10 +361,10 @@ class Tree:
             self.left_out["xattrs"] += refused
         return kept
 
-    def _set_xattrs(self, fd: int, values: dict[str, bytes]) -> None:
+    def _set_xattrs(self, of: int | str, values: dict[str, bytes]) -> None:
         for name, value in values.items():
             try:
-                os.setxattr(fd, name, value)
+                os.setxattr(of, name, value, follow_symlinks=isinstance(of, int))
             except OSError as error:
                 if error.errno not in _NO_XATTRS:
                     raise

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
-from ..archives import formats
+from ..archives import formats, rules
 from ..archives.rules import Limits, Refused
 from ..archives.unpacking import CHUNK_BYTES, Told, bad_archive, caged, started, widen, words_of
 from ..cgroups import Cgroups
@@ -326,6 +326,8 @@ def make_devices(rootfs: Path, devices: list[dict[str, Any]]) -> int:
                 os.mknod(name, int(one["kind"]) | 0o600, os.makedev(*map(int, one["number"])), dir_fd=parent_fd)
                 os.chown(name, *map(int, one["owner"]), dir_fd=parent_fd, follow_symlinks=False)
                 os.chmod(name, int(one["mode"]) & 0o7777, dir_fd=parent_fd)
+                if acl := bytes.fromhex(one["acl"]):
+                    os.setxattr(f"/proc/self/fd/{parent_fd}/{name}", rules.ACL, acl, follow_symlinks=False)
                 atime, mtime = map(int, one["times"])
                 os.utime(name, ns=(atime, mtime), dir_fd=parent_fd, follow_symlinks=False)
                 os.utime(parent_fd, ns=(before.st_atime_ns, before.st_mtime_ns))

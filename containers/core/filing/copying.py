@@ -11,6 +11,7 @@ from typing import Final
 
 from ..filenames import shown
 from ..kernel.holes import data_ranges
+from ..kernel.within import within
 from .places import Refused, open_there, own, pinned
 
 DEPTH_MAX: Final = 500
@@ -130,6 +131,7 @@ class Copier:
             pin_fd = pinned(target_fd, new)
             try:
                 os.chmod(str(pin_fd), stat.S_IMODE(status.st_mode), dir_fd=own())
+                _same_attributes(source_fd, name, pin_fd)
             finally:
                 os.close(pin_fd)
         times = (status.st_atime_ns, status.st_mtime_ns)
@@ -149,6 +151,18 @@ def dress(source_fd: int, target_fd: int, status: os.stat_result) -> None:
             with contextlib.suppress(OSError):
                 os.removexattr(target_fd, name)
     os.utime(target_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _same_attributes(source_fd: int, name: str, target_fd: int) -> None:
+    """Give what is not opened, a FIFO or a socket, another's attributes. target_fd: O_PATH."""
+    from_fd = pinned(source_fd, name)
+    try:
+        with within(own()):
+            for attribute in os.listxattr(str(from_fd)):
+                if not attribute.startswith(_OVERLAYS):
+                    os.setxattr(str(target_fd), attribute, os.getxattr(str(from_fd), attribute))
+    finally:
+        os.close(from_fd)
 
 
 def attributes(fd: int) -> dict[str, bytes]:

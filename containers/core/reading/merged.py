@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from ..kernel.within import within
 from ..storage.marks import OWN_XATTRS, is_opaque, is_whiteout
 
 DEPTH_MAX: Final = 100
@@ -70,17 +71,21 @@ class Entry:
         return os.readlink(self.name, dir_fd=self.parent_fd)
 
     def xattrs(self) -> dict[str, bytes]:
-        """Return the extended attributes of a file or directory, without overlay's own; of the others, none."""
-        if not (self.is_file or self.is_directory):
-            return {}
-        found = {}
-        with self.opened() as fd:
-            for name in os.listxattr(fd):
-                if name.startswith(OWN_XATTRS):
-                    continue
-                with contextlib.suppress(OSError):  # one that has no meaning in this user namespace
-                    found[name] = os.getxattr(fd, name)
-        return found
+        """Return the extended attributes, without overlay's own."""
+        if self.is_file or self.is_directory:
+            with self.opened() as fd:
+                return _xattrs(fd)
+        with within(self.parent_fd):
+            return _xattrs(self.name)
+
+
+def _xattrs(of: int | str) -> dict[str, bytes]:
+    found, follow = {}, isinstance(of, int)
+    for name in os.listxattr(of, follow_symlinks=follow):
+        if not name.startswith(OWN_XATTRS):
+            with contextlib.suppress(OSError):  # one that has no meaning in this user namespace
+                found[name] = os.getxattr(of, name, follow_symlinks=follow)
+    return found
 
 
 class Merged:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..kernel.holes import data_ranges
+from ..kernel.within import within
 from ..storage import marks
 from ..storage.marks import OWN_XATTRS, is_opaque, is_whiteout
 
@@ -104,7 +105,10 @@ class _Packer:
         elif is_whiteout(status):
             self._head(path, status, {})
         else:
-            self._head(path, status, {SOCKET: "1"} if stat.S_ISSOCK(status.st_mode) else {})
+            headers = {SOCKET: "1"} if stat.S_ISSOCK(status.st_mode) else {}
+            with within(parent_fd):
+                headers |= _xattrs(name)
+            self._head(path, status, headers)
 
     def _file(self, parent_fd: int, name: str, path: str) -> None:
         file_fd = os.open(name, _FILE, dir_fd=parent_fd)
@@ -173,12 +177,13 @@ def _sparse_map(pieces: list[tuple[int, int]]) -> bytes:
     return told + bytes(-len(told) % tarfile.BLOCKSIZE)
 
 
-def _xattrs(fd: int) -> dict[str, str]:
-    """Return a file's or directory's extended attributes as headers, without overlay's own."""
-    found = {}
-    for name in os.listxattr(fd):
+def _xattrs(of: int | str) -> dict[str, str]:
+    """Return the extended attributes of an open file or directory, or of a name, as headers, without overlay's own."""
+    found, follow = {}, isinstance(of, int)
+    for name in os.listxattr(of, follow_symlinks=follow):
         if not name.startswith(OWN_XATTRS):
-            found[f"{_XATTR}{name}"] = os.getxattr(fd, name).decode("utf-8", "surrogateescape")
+            value = os.getxattr(of, name, follow_symlinks=follow)
+            found[f"{_XATTR}{name}"] = value.decode("utf-8", "surrogateescape")
     return found
 
 
