@@ -70,9 +70,17 @@ def claim(operation_id: UUID, owner: dict[str, Any]) -> Operation | None:
     if not taken:
         return None
     notify("operation", operation_id)
-    return Operation.objects.select_related("host", "container", "target", "image", "network", "project", "actor").get(
+    found = Operation.objects.select_related("host", "container", "target", "image", "network", "project", "actor").get(
         pk=operation_id
     )
+    container = found.container
+    if container is not None:
+        # they are the same rows, which need not be asked for again
+        if container.host_id == found.host_id:
+            container.host = found.host
+        if found.project is not None and container.project_id == found.project_id:
+            container.project = found.project
+    return found
 
 
 def requeue(operation: Operation, *, message: str) -> bool:

@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,7 +105,11 @@ class KernelRuntime:
         with _CEILINGS:
             self.check_policy(own)
             self._settle(own)
-            made = stored.create(self.host, own, progress=progress)
+            with ThreadPoolExecutor(1) as beside:
+                # waiting for nft takes as long as making a container; of one that fails delete() takes it back
+                known = beside.submit(networks.expect, self.host, own)
+                made = stored.create(self.host, own, progress=progress)
+        known.result()
         networks.register(self.host, made)
         return made
 

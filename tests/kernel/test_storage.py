@@ -11,6 +11,7 @@ import stat
 import struct
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,30 @@ def test_every_spec_is_told_as_it_is_now_and_read_again_only_where_it_has_change
 
 
 # what a snapshot holds
+
+
+def test_a_new_container_is_on_the_disk_before_it_appears_and_each_file_is_waited_for_once(host, layer, monkeypatch):
+    waited: Counter[tuple[int, int]] = Counter()
+    seen: dict[str, Counter[tuple[int, int]]] = {}
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        status = os.fstat(fd)
+        waited[status.st_dev, status.st_ino] += 1
+        real(fd)
+
+    def told(_state_dir: Path, point: str) -> None:
+        seen[point] = waited.copy()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(stored, "failpoint", told)
+    spec = stored.create(host, make_spec(layer))
+    made = host.container_dir(spec.id)
+    tree = upper(host, spec)
+    assert {path.name for path in (tree / "etc").iterdir()} >= {"hostname", "machine-id"}
+    for path in (made, *made.rglob("*"), tree, *tree.rglob("*")):
+        status = path.stat()
+        assert seen["create.placed"][status.st_dev, status.st_ino] == 1, path
 
 
 def test_a_restore_brings_back_deleted_changed_and_renamed_files(host, container):

@@ -16,8 +16,9 @@ from containers.core.errors import Cancelled, InUse, PolicyDenied, SetupFailed, 
 from containers.core.model.states import Status
 from containers.messaging import doorbell, notices
 from containers.models import Container, Event, Image, Network, Operation, Snapshot
-from containers.operations import owner, runner
+from containers.operations import kernel, owner, runner
 from panel.accounts.models import AuditRecord, Membership, User
+from tests.kernel.conftest import make_spec
 from tests.web.world import CORE_HOST, actor, make_container, run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("host")]
@@ -47,6 +48,29 @@ def test_create_and_start(alice, runtime):
     ]
     assert AuditRecord.objects.get(operation_id=done.pk).outcome == "succeeded"
     assert runtime.specs[row.pk].nics[0].ipv4_gateway == "10.90.3.1"
+
+
+def test_what_was_claimed_has_its_container_with_project_and_host_at_hand(alice, django_assert_num_queries):
+    claimed = records.claim(create(alice).pk, DEAD)
+    with django_assert_num_queries(0):
+        assert (claimed.container.project.name, claimed.container.host.pk) == ("team", claimed.host_id)
+
+
+def test_the_packet_filter_is_told_of_a_container_while_that_is_made(host, monkeypatch):
+    both, spec = threading.Barrier(2, timeout=30), make_spec("0" * 32)
+    told = []
+
+    def make(_host, own, **_more):
+        both.wait()
+        return own
+
+    monkeypatch.setattr(kernel.store, "load_image", lambda _host, _name: Image(layers=spec.layers))
+    monkeypatch.setattr(kernel.KernelRuntime, "check_policy", lambda *_: None)
+    monkeypatch.setattr(kernel.stored, "create", make)
+    monkeypatch.setattr(kernel.networks, "expect", lambda _host, own: (both.wait(), told.append(own.id)))
+    monkeypatch.setattr(kernel.networks, "register", lambda _host, own: told.append(own.id))
+    assert kernel.KernelRuntime(CORE_HOST).create(spec, lambda *_: None) == spec
+    assert told == [spec.id, spec.id]
 
 
 def test_a_finished_operation_is_not_run_twice(alice, team, runtime):

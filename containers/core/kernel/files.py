@@ -18,8 +18,7 @@ import secrets
 import stat
 import struct
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,9 +46,31 @@ def sync_all(*paths: str | os.PathLike[str]) -> None:
 
     Raises the first OSError, when all have been tried.
     """
-    with ThreadPoolExecutor(len(paths)) as threads:
-        for done in [threads.submit(_sync, path) for path in paths]:
-            done.result()
+    with contextlib.ExitStack() as held:
+        fds = []
+        for path in paths:
+            fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+            held.callback(os.close, fds[-1])
+        sync_fds(fds)
+
+
+def sync_fds(fds: Sequence[int]) -> None:
+    """Do what sync_all() does, of open files and directories.
+
+    Their data is begun to be written first (Source: mm/fadvise.c), which settles where it is to lie: else each fsync
+    would find something new to commit.
+    """
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    failed = None
+    for fd in fds:
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 def _sync(path: str | os.PathLike[str], flags: int = os.O_NOFOLLOW) -> None:

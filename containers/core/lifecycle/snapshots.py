@@ -177,7 +177,7 @@ def restore(
             fresh = overlay.fresh(host, layers, made_for=container_id, size=disks.wanted(wanted.limits), pool=pool)
             root = dataclasses.replace(fresh, lineage=lineage)
             failpoint(host.state_dir, "restore.fresh")
-            identity.write(host, wanted, root, twin=False)
+            identity.write(host, wanted, root, twin=False, fresh=True)
             failpoint(host.state_dir, "restore.written")
             store.exchange(host, wanted, root)
         failpoint(host.state_dir, "restore.committed")

@@ -230,7 +230,7 @@ def _make_held(
     root = dataclasses.replace(fresh, lineage=lineage)
     try:
         failpoint(host.state_dir, "create.fresh")
-        identity.write(host, spec, root, twin=twin)
+        identity.write(host, spec, root, twin=twin, fresh=True)
         failpoint(host.state_dir, "create.written")
         _place(host, spec, root, kept)
     except BaseException:

@@ -175,6 +175,11 @@ def register(host: Host, spec: Spec) -> None:
     plugging.register(host, spec)
 
 
+def expect(host: Host, spec: Spec) -> None:
+    """Let the packet filter know a container that is about to be made; register() afterwards has little to do then."""
+    nft.register(host, spec)
+
+
 def unregister(host: Host, container_id: str) -> None:
     """Forget a container; twice is once."""
     nft.unregister(host, container_id)

@@ -31,21 +31,22 @@ TWIN_FILES: Final = (
 _LOOPBACK_NAME: Final = re.compile(rb"^127\.0\.1\.1[ \t].*$", re.MULTILINE)
 
 
-def write(host: Host, spec: Spec, root: store.Root, *, twin: bool) -> None:
+def write(host: Host, spec: Spec, root: store.Root, *, twin: bool, fresh: bool = False) -> None:
     """Write name and machine id of a stopped or new container into its writable layer, where they differ.
 
-    twin: its files come from another container: what only that one may have is removed. Directories that an image does
+    twin: its files come from another container: what only that one may have is removed. fresh: nothing refers to that
+    layer yet, so that its files need not be on the disk one by one. Directories that an image does
     not have are left out, and so is everything that could be reached through a symbolic link only. Raises StorageFull.
     """
     try:
-        _write(host, spec, root, twin=twin)
+        _write(host, spec, root, twin=twin, fresh=fresh)
     except OSError as error:
         raise files.translated(error, "write", f"{spec.name}/etc") from error
 
 
-def _write(host: Host, spec: Spec, root: store.Root, *, twin: bool) -> None:
+def _write(host: Host, spec: Spec, root: store.Root, *, twin: bool, fresh: bool) -> None:
     name = spec.hostname or spec.name
-    with Stack(host, root) as stack:
+    with Stack(host, root, fresh=fresh) as stack:
         _put(stack, "/etc/hostname", f"{name}\n".encode())
         hosts = stack.read("/etc/hosts")
         if hosts is not None:

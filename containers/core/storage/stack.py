@@ -31,10 +31,15 @@ Level = tuple[tuple[int, int], ...]
 
 
 class Stack:
-    """A container's merged tree; a context manager that owns the descriptors it opens."""
+    """A container's merged tree; a context manager that owns the descriptors it opens.
 
-    def __init__(self, host: Host, root: store.Root) -> None:
+    fresh: nothing refers to its writable layer yet. What is written is brought to the disk all at once, at the end.
+    """
+
+    def __init__(self, host: Host, root: store.Root, *, fresh: bool = False) -> None:
         self._undo = contextlib.ExitStack()
+        self._fresh = fresh
+        self._late: dict[tuple[int, int], int] = {}
         self._own_tree = disks.tree(host, root.writable)
         self._lower_trees = [store.rootfs(host, layer) for layer in reversed(root.layers)]
         self._top: Level = ()
@@ -49,8 +54,10 @@ class Stack:
             self._undo = undo.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._undo.close()
+    def __exit__(self, failed: object, *_: object) -> None:
+        with self._undo:
+            if self._late and failed is None:
+                files.sync_fds([*self._late.values(), self._top[0][1]])
 
     def read(self, path: str) -> bytes | None:
         """Return the content of a regular file of at most READ_MAX_BYTES; None where there is none such."""
@@ -89,7 +96,7 @@ class Stack:
                         os.fchown(file.fileno(), found[1].st_uid, found[1].st_gid)
                         mode = stat.S_IMODE(found[1].st_mode)
                     os.fchmod(file.fileno(), mode)
-                    os.fsync(file.fileno())
+                    self._settle(file.fileno())
                 os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
         return True
 
@@ -166,8 +173,19 @@ class Stack:
                 if level[0][0] != 0:
                     copy_directory(level[0][1], upper_fd, directory)
                 upper_fd = self._own(undo, os.open(directory, _DIRECTORY, dir_fd=upper_fd))
+                if self._fresh:
+                    self._settle(upper_fd)
             yield upper_fd
-            os.fsync(upper_fd)
+            self._settle(upper_fd)
+
+    def _settle(self, fd: int) -> None:
+        """Bring a file or directory to the disk, or remember to do so."""
+        if not self._fresh:
+            os.fsync(fd)
+            return
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) not in self._late:
+            self._late[status.st_dev, status.st_ino] = self._own(self._undo, os.dup(fd))
 
     @staticmethod
     def _own(undo: contextlib.ExitStack, fd: int) -> int:
