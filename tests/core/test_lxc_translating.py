@@ -325,6 +325,33 @@ def test_a_file_of_the_other_cgroup_version_is_left_out(key: str, version: int) 
         assert found.values.get("limits") == (None if fate == "left out" else {"cgroup": {"cpu.uclamp.min": "20"}})
 
 
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ("phys\nlxc.net.0.link = enp3s0\nlxc.net.1.type = phys\nlxc.net.1.link = enp3s0", "lxc.net.1.type"),
+        ("vlan\nlxc.net.0.link = enp3s0", "lxc.net.0.type"),
+        ("vlan\nlxc.net.0.link = enp3s0\nlxc.net.0.vlan.id = 4095", "lxc.net.0.type"),
+        (
+            "veth\nlxc.net.0.hwaddr = 02:00:00:00:00:0A\nlxc.net.1.type = veth\nlxc.net.1.hwaddr = 02:00:00:00:00:0a",
+            "lxc.net.1.hwaddr",
+        ),
+        ("veth\nlxc.net.0.mtu = 1000", "lxc.net.0.mtu"),
+    ],
+)
+def test_what_no_container_could_have_is_left_out_and_the_rest_is_taken(lines: str, key: str) -> None:
+    """The whole import would be refused for it otherwise."""
+    found = translated(f"lxc.net.0.type = {lines}\nlxc.ephemeral = 1", parents={"lan": LAN}, network_ipv6=True)
+    left = [o.entry.key for o in found.outcomes if o.told.fate == "left out"]
+    assert left[0] == key
+    assert all(name.startswith(key.removesuffix("type")) for name in left)
+    assert found.values["ephemeral"] is True
+
+
+def test_templates_of_mac_addresses_may_be_alike() -> None:
+    lines = "\n".join(f"lxc.net.{n}.type = veth\nlxc.net.{n}.hwaddr = 00:16:3e:xx:xx:xx" for n in range(2))
+    assert [nic["mac"] for nic in translated(lines).nics or ()] == ["00:16:3e:xx:xx:xx"] * 2
+
+
 def test_more_interfaces_than_there_can_be_are_left_out() -> None:
     found = translated("\n".join(f"lxc.net.{number}.type = veth\nlxc.net.{number}.flags = up" for number in range(18)))
     assert len(found.nics or ()) == 16

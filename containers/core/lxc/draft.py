@@ -65,10 +65,10 @@ class Outcome:
 class Facts:
     """What a translation must know of here.
 
-    name, project: the container's here. network: the one that it joins. privileged: it stays privileged.
-    memory_bytes, cpus, pids: what the host has, the ceilings of limits; online: its CPUs, as a list. machine: as
-    uname(2) says it. shares, devices: what the policy gives to containers, by name. nodes: devices of those by
-    "c MAJOR:MINOR". profiles: system call profiles of those, by the paths of files that say the same. apparmor: the
+    name, project: the container's here. network: the one that it joins; network_ipv6: it speaks IPv6. privileged: it
+    stays privileged. memory_bytes, cpus, pids: what the host has, the ceilings of limits; online: its CPUs, as a list.
+    machine: as uname(2) says it. shares, devices: what the policy gives to containers, by name. nodes: devices of those
+    by "c MAJOR:MINOR". profiles: system call profiles of those, by the paths of files that say the same. apparmor: the
     AppArmor profiles that the policy allows; None where the host has no AppArmor. cgroup_files: as in the policy.
     hooks: the policy's, by the paths of programs that are the same. cgroup_version: the host's; None for either.
     fields: what of a container can be asked for; None for all.
@@ -77,6 +77,7 @@ class Facts:
     name: str
     project: str = "default"
     network: str = "default"
+    network_ipv6: bool = False
     privileged: bool = False
     memory_bytes: int = _PLENTY
     cpus: int = _PLENTY

@@ -11,7 +11,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import SpecError
-from ..model.nics import MODES, MOST, MTU_MAX, MTU_MIN, ON_PARENT, is_address, is_interface, is_subnet, mac_of_template
+from ..model.nics import (
+    IPV6_MTU_MIN,
+    MODES,
+    MOST,
+    MTU_MAX,
+    MTU_MIN,
+    ON_PARENT,
+    is_address,
+    is_interface,
+    is_subnet,
+    mac_of_template,
+)
 from ..rules.grants import given_to
 from .draft import Draft, Interface, Told, left_out, taken, translated
 from .reading import Entry
@@ -85,6 +96,10 @@ def _begin(draft: Draft, values: dict[str, list[str]]) -> tuple[Values, Told]:
         parent = _parent(draft, kind, link)
         if parent is None:
             return {}, left_out(f"the policy gives project {draft.facts.project} no card {link} for {kind} interfaces")
+        if kind == "phys" and any(nic.get("parent") == parent for nic in draft.nics.values()):
+            return {}, left_out(f"another interface of it has the card {link}")
+        if kind == "vlan" and not _is_vlan(values.get("vlan.id", [""])[-1]):
+            return {}, left_out("a VLAN has a number from 1 to 4094")
         made: Values = {"type": kind, "parent": parent}
         if kind in MODES:
             made["mode"] = MODES[kind][0]
@@ -116,18 +131,21 @@ def _name(draft: Draft, nic: Values, value: str) -> Told:
     return taken("the name inside")
 
 
-def _hwaddr(_draft: Draft, nic: Values, value: str) -> Told:
+def _hwaddr(draft: Draft, nic: Values, value: str) -> Told:
     try:
         mac_of_template(value, "0" * 12)
     except SpecError:
         return left_out("not one MAC address; Boxroom gives it one")
+    if "x" not in value.lower() and any(one.get("mac") == value.lower() for one in draft.nics.values()):
+        return left_out("another interface of it has this MAC address; Boxroom gives it one")
     nic["mac"] = value.lower()
     return taken("the MAC address, unless another container has it")
 
 
-def _mtu(_draft: Draft, nic: Values, value: str) -> Told:
-    if not value.isascii() or not value.isdigit() or not MTU_MIN <= int(value) <= MTU_MAX:
-        return left_out(f"an MTU is between {MTU_MIN} and {MTU_MAX} here")
+def _mtu(draft: Draft, nic: Values, value: str) -> Told:
+    least = IPV6_MTU_MIN if nic["type"] == "bridge" and draft.facts.network_ipv6 else MTU_MIN
+    if not value.isascii() or not value.isdigit() or not least <= int(value) <= MTU_MAX:
+        return left_out(f"an MTU is between {least} and {MTU_MAX} here")
     nic["mtu"] = int(value)
     return taken("the MTU")
 
@@ -180,8 +198,12 @@ def _mode(kind: str) -> _Translate:
     return function
 
 
+def _is_vlan(value: str) -> bool:
+    return value.isascii() and value.isdigit() and 1 <= int(value) <= 4094
+
+
 def _vlan(draft: Draft, nic: Values, value: str) -> Told:
-    if nic["type"] != "vlan" or not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 4094:
+    if nic["type"] != "vlan" or not _is_vlan(value):
         return left_out("a VLAN has a number from 1 to 4094")
     nic["vlan"] = int(value)
     return taken("the VLAN, if the policy gives it")

@@ -29,7 +29,7 @@ from containers.core.lxc.translating import Translation
 from containers.core.plans import seccomp_profile
 from containers.core.rules import policy, policy_file
 from containers.core.rules.grants import given_to
-from containers.models import Operation, local_host
+from containers.models import Network, Operation, local_host
 
 WAIT_SEC: Final = 1.0
 _WIDTH: Final = 11
@@ -192,6 +192,7 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
         name=plan.name,
         project=options["project"],
         network=options["network"],
+        network_ipv6=Network.objects.filter(host=row, name=options["network"]).exclude(ipv6="").exists(),
         privileged=options["privileged"],
         machine=os.uname().machine,
         shares=rules.shares,
