@@ -17,6 +17,7 @@ from containers.core.errors import CoreError
 from containers.core.model import recipes
 from containers.models import Container, Image, Operation, local_host
 from containers.showing.sentences import describe, translated
+from containers.views.listing import may_create
 from panel.accounts.models import Project, User
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
 
@@ -91,6 +92,7 @@ def images(request: HttpRequest) -> HttpResponse:
     by_image = {operation.image_id: operation for operation in running}
     context["images"] = [(image, by_image.get(image.pk)) for image in rows]
     context["may_change"] = user.host_admin
+    context["may_use"] = may_create(user, "")
     context |= choices(user)
     if kind == "simplestreams":
         context |= offered(request)
@@ -156,6 +158,7 @@ def image(request: HttpRequest, name: str) -> HttpResponse:
         "command": [*found.defaults.get("init_command", ()), *found.defaults.get("init", {}).get("arguments", ())],
         "source": {key: value for key, value in found.source.items() if key not in ("type", "id")},
         "may_change": user.host_admin,
+        "may_use": may_create(user, ""),
     }
     return render(request, "pages/image.html", context)
 

@@ -14,6 +14,7 @@ from containers.asking.backups import destinations
 from containers.core.errors import CoreError
 from containers.models import Container, Schedule, local_host
 from containers.rights.permissions import roles_that_may
+from containers.showing.order import natural
 from containers.showing.sentences import translated
 from containers.views.listing import projects_of
 from panel.accounts.models import User
@@ -147,6 +148,7 @@ def schedule_preview(request: HttpRequest) -> HttpResponse:
         context = asking.preview_of(
             actor_of(request), {**_values(request), "name": request.POST.get("name") or "preview"}
         )
+        context["containers"] = sorted(context["containers"], key=natural)
         context["zone"] = request.POST.get("timezone", "").strip() or "UTC"
     except CoreError as error:
         context["error"] = translated(error.message)

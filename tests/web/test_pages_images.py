@@ -158,6 +158,17 @@ def test_what_the_panel_made_itself_is_described_in_the_readers_language(make_us
     assert Image.objects.get(name="busybox").description == rebuild.IMAGES["busybox"][1]
 
 
+def test_only_who_makes_containers_is_offered_to_use_an_image(team, make_user):
+    Image.objects.create(host=local_host(), name="own", state="ready", source={"type": "busybox"})
+    use = f"{reverse('containers:create')}?image=own"
+    for role, may in (("viewer", False), ("operator", False), ("administrator", True)):
+        client = signed_in(make_user(f"{role}-1", team, role))
+        assert (use in text(client, reverse("pages:image", args=["own"]))) is may
+        listed = text(client, reverse("pages:images"))
+        assert (use in listed) is may
+        assert ("those create containers" in listed) is not may  # and why not
+
+
 def translated_to_german(words: str) -> str:
     """Return a sentence in German, which it has."""
     with translation.override("de"):

@@ -281,6 +281,10 @@ def test_the_page(alice, bob, team, runtime, settings, tmp_path):
     page = browser(alice)
     form = {"name": "nightly", "where": "container:a", "when": "0 3 * * *", "timezone": "UTC", "keep-daily": "7"}
     assert "Next runs:" in page.post("/schedules/_preview", form).content.decode()
+    for name in ("b-10", "b-9"):
+        make_container(team, name, runtime=runtime)
+    all_of_it = page.post("/schedules/_preview", {**form, "where": "project:team"}).content.decode()
+    assert "a, b-9, b-10" in all_of_it
     wrong = page.post("/schedules/", {**form, "when": "never"})
     assert wrong.status_code == 422
     assert "Give five fields" in wrong.content.decode()
