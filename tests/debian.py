@@ -1,7 +1,8 @@
 """The suite's Debians: each made once by debootstrap, kept by what it was made with, shared by every test.
 
 Kept below BOXROOM_TEST_IMAGES (/var/cache/boxroom-tests/images), in a directory named after the digest of the builder's
-source and Debian's point release: a changed builder, or a new point release, makes it again. Of sid, which has no
+source and Debian's point release: a changed builder, or a new point release, makes it again, and what nobody has used
+for a week goes then. Of sid, which has no
 releases, the newest that was made within a week is good enough.
 """
 
@@ -42,6 +43,8 @@ NAME: Final = "debian-12"
 PAUSES_SEC: Final = (5.0, 15.0, 30.0)
 """Before a mirror that failed is asked again."""
 _SID_KEPT_SEC: Final = 7 * 86400
+_UNUSED_SEC: Final = 7 * 86400
+"""How long one is kept that a suite with another builder made: that suite may be running beside this one."""
 CACHE: Final = Path(os.environ.get("BOXROOM_TEST_IMAGES", "/var/cache/boxroom-tests/images"))
 
 
@@ -76,11 +79,19 @@ def cached(name: str = NAME) -> Path:
         found = sorted(path for path in CACHE.iterdir() if mine.fullmatch(path.name))
         good = [path for path in found if path.name.startswith(f"{name}-{builder_digest()}-{release}")]
         if good and (release or name != "sid" or time.time() - good[-1].stat().st_mtime < _SID_KEPT_SEC):
+            os.utime(good[-1] / "defaults.json")  # when it was last used
             return good[-1]
         assert release or name == "sid", "the Debian mirror does not answer, and no Debian is kept from an earlier run"
         for old in found:
-            shutil.rmtree(old)
+            if old in good or _unused(old):
+                shutil.rmtree(old)
         return _build(name, CACHE / f"{name}-{builder_digest()}-{release or '0'}")
+
+
+def _unused(kept: Path) -> bool:
+    """Tell whether nobody has used one for a week, or it is what is left of one whose removal was killed."""
+    used = kept / "defaults.json"
+    return not used.exists() or time.time() - used.stat().st_mtime > _UNUSED_SEC
 
 
 @functools.cache
