@@ -152,19 +152,23 @@ def tell_of(operation: Operation) -> None:
 def undo_reservation(operation: Operation) -> None:
     """Remove the rows that an operation had reserved for what it did not make."""
     with transaction.atomic():
-        made = operation.action in ("create", "import", "backup-import") or (
-            operation.action == "trash-restore" and operation.arguments.get("kind") == "container"
-        )
-        if made and operation.container_id:
-            forget_container(operation.container_id)
-        elif operation.action == "clone" and operation.target_id:
-            for target_id in operation.arguments.get("targets") or [operation.target_id]:
-                forget_container(target_id)
-        elif operation.action == "network-create" and operation.network_id:
+        for container_id in reserved(operation):
+            forget_container(container_id)
+        if operation.action == "network-create" and operation.network_id:
             Network.objects.filter(pk=operation.network_id).delete()
             notify("network", operation.network_id)
         elif operation.action == "image-build" and operation.image_id:
             Image.objects.filter(pk=operation.image_id, state=Image.State.BUILDING).update(state=Image.State.AVAILABLE)
+
+
+def reserved(operation: Operation) -> list[str]:
+    """Return the ids of the containers whose rows an operation had made before it began."""
+    if operation.action == "clone" and operation.target_id:
+        return list(operation.arguments.get("targets") or [operation.target_id])
+    made = operation.action in ("create", "import", "backup-import") or (
+        operation.action == "trash-restore" and operation.arguments.get("kind") == "container"
+    )
+    return [operation.container_id] if made and operation.container_id else []
 
 
 def forget_container(container_id: str) -> None:

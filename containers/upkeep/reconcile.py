@@ -66,7 +66,7 @@ def quick(host: CoreHost, runtime: Runtime | None = None, *, changed: Collection
     runtime = runtime or runner.local_runtime()
     row = local_host()
     ring_canary(row.name)
-    if recover(row):
+    if recover(row, runtime):
         _rung["tidy"] = time.monotonic() + TIDY_SEC
     if time.monotonic() < _rung["tidy"]:
         # what the lost worker had begun belongs to nobody as soon as its last child has ended
@@ -308,7 +308,7 @@ def ring_canary(host_name: str) -> None:
         doorbell.ring_now(doorbell.CANARY, host_name)
 
 
-def recover(host: Host) -> int:
+def recover(host: Host, runtime: Runtime | None = None) -> int:
     """Give back what dead workers held: it is resumed; begun too often, it is rolled back; then given up.
 
     Returns how many operations that were.
@@ -316,13 +316,24 @@ def recover(host: Host) -> int:
     lost = [operation for operation in _held(host) if not owner.alive(operation.owner)]
     for operation in lost:
         if operation.attempts > runner.ATTEMPTS_MAX + 1:
-            message = "Its worker was lost again and again, while it was rolled back too; given up."
-            error = {"code": "interrupted", "message": message, "field": None, "step": operation.action}
-            records.finish(operation, Operation.Status.FAILED, message=message, error=error)
+            _give_up(operation, runtime or runner.local_runtime())
         elif records.requeue(operation, message="Its worker was lost; waiting to be resumed."):
             log.warning("%s of %s: its worker was lost", operation.action, operation.object_name)
             doorbell.ring_now(operation.pk, host.name)
     return len(lost)
+
+
+def _give_up(operation: Operation, runtime: Runtime) -> None:
+    """End an operation that could not be rolled back either; rows that it had reserved for what is not there go."""
+    message = "Its worker was lost again and again, while it was rolled back too; given up."
+    error = {"code": "interrupted", "message": message, "field": None, "step": operation.action}
+    if not records.finish(operation, Operation.Status.FAILED, message=message, error=error):
+        return
+    for container_id in records.reserved(operation):
+        if not runtime.observe(container_id):
+            records.forget_container(container_id)
+    if operation.action == "image-build" and operation.image and operation.image.name not in runtime.images():
+        records.undo_reservation(operation)
 
 
 def disagreements(host: CoreHost, runtime: Runtime | None = None) -> list[dict[str, Any]]:

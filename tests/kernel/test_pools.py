@@ -175,6 +175,21 @@ def test_what_a_backup_brings_lies_in_the_pool_or_is_gone(host, pool, container)
     assert stored.orphans(host) == []
 
 
+def test_a_backup_that_a_pool_has_no_room_for_is_told_so(host, pool, container):
+    spec = container(name="one")
+    (upper(host, spec) / "f").write_bytes(os.urandom(8 << 20))
+    made = on_backups.exported(host, spec)
+    there = set(os.listdir(pool.layers_dir))
+    room = os.statvfs(pool.place)
+    with open(pool.place / "filler", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - (4 << 20))
+    with pytest.raises(StorageFull, match="no space left"):
+        on_backups.imported(host, spec, made.file, pool="fast")
+    assert store.container_ids(host) == [spec.id]
+    assert set(os.listdir(pool.layers_dir)) == there
+    assert stored.orphans(host) == []
+
+
 # what a driver makes of it
 
 

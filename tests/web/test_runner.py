@@ -8,10 +8,11 @@ import time
 
 import pytest
 from django.db import connection, connections
+from django.utils import timezone
 
 from containers.asking import services
 from containers.asking.services import ContainerRequest
-from containers.bookkeeping import records
+from containers.bookkeeping import records, specs
 from containers.core.errors import Cancelled, InUse, PolicyDenied, SetupFailed, TimedOut
 from containers.core.model.states import Status
 from containers.messaging import doorbell, notices
@@ -417,6 +418,22 @@ def test_a_create_that_kills_every_worker_is_rolled_back(alice, runtime, host):
     assert done.status == "failed"
     assert "Rolled back" in done.message
     assert not Container.objects.exists()
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_create_that_cannot_be_rolled_back_either_leaves_no_row_of_what_is_not_there(alice, runtime, host, made):
+    from containers.upkeep import reconcile
+
+    operation = create(alice)
+    Operation.objects.filter(pk=operation.pk).update(
+        status="running", attempts=runner.ATTEMPTS_MAX + 2, owner=DEAD, started_at=timezone.now()
+    )
+    if made:
+        row = Container.objects.get()
+        runtime.create(specs.spec_of(row, CORE_HOST), lambda *_: None)
+    reconcile.recover(host, runtime)
+    assert Operation.objects.get(pk=operation.pk).error["code"] == "interrupted"
+    assert [row.name for row in Container.objects.all()] == ["web-1"] * made
 
 
 def test_a_live_worker_s_operation_is_left_alone(alice, team, runtime, host):

@@ -155,6 +155,20 @@ def bad_archive(why: str, entry: str, limit: str, named: str = "source") -> BadA
     return BadArchive(what, field=named, entry=entry, limit=limit)
 
 
+@contextlib.contextmanager
+def within_room(limits: rules.Limits, allowed_bytes: int, place: Path) -> Iterator[None]:
+    """Say that the disk is full, where more was allowed than limits, which are what there is room for in place.
+
+    Raises StorageFull instead of BadArchive then.
+    """
+    try:
+        yield
+    except BadArchive as error:
+        if limits.bytes < allowed_bytes and error.details.get("limit") == "bytes":
+            raise files.full("unpack", place) from error
+        raise
+
+
 class _Flow:
     """One archive on its way: file, program, hash, tree."""
 

@@ -165,8 +165,10 @@ def make(order: Order, maker: Maker) -> BuiltImage:
     with store.lock(host, "image", order.name, wait_sec=0):
         for attempt in range(1, ATTEMPTS + 1):
             with store.making(host) as directory:
-                bench = Bench(order, directory, _limits(directory, rules_of_host.images.max_bytes))
-                made = maker(bench)
+                allowed = rules_of_host.images.max_bytes
+                bench = Bench(order, directory, _limits(directory, allowed))
+                with unpacking.within_room(bench.limits, allowed, directory):
+                    made = maker(bench)
                 order.check_cancelled()
                 order.progress(98, "Storing")
                 try:

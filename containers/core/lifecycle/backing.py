@@ -23,6 +23,7 @@ from typing import Any, Final, cast
 
 from .. import cgroups
 from ..archives.rules import Limits
+from ..archives.unpacking import within_room
 from ..backups import form, taking, writing
 from ..backups.place import Place
 from ..backups.taking import Outcome
@@ -239,17 +240,19 @@ def unpacked(
         pool = pool or pools.default(host)
         room = os.statvfs(pool.place)
         spare = min(SPARE_BYTES, room.f_blocks * room.f_frsize // SPARE_PART)
-        most = min(policy_file.load(host).backups.max_bytes, room.f_bavail * room.f_frsize - spare)
-        bench = _Bench(host, held, _limits(max(0, most)), watcher, pool=pool, devices=devices)
-        outcome = taking.take(
-            source_fd,
-            scratch,
-            groups=cgroups.open(host),
-            begin=bench.begin(begin),
-            layer=bench.layer,
-            limits=bench.limits,
-            check_cancelled=watcher.check_cancelled,
-        )
+        allowed = policy_file.load(host).backups.max_bytes
+        limits = _limits(max(0, min(allowed, room.f_bavail * room.f_frsize - spare)))
+        bench = _Bench(host, held, limits, watcher, pool=pool, devices=devices)
+        with within_room(limits, allowed, pool.place):
+            outcome = taking.take(
+                source_fd,
+                scratch,
+                groups=cgroups.open(host),
+                begin=bench.begin(begin),
+                layer=bench.layer,
+                limits=limits,
+                check_cancelled=watcher.check_cancelled,
+            )
         outcome.left_out = bench.left_out
         failpoint(host.state_dir, "import.checked")
         watcher.progress(85, "Bringing it to the disk")
