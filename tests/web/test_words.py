@@ -1,8 +1,11 @@
 """One word for each idea: what the pages call actions, events and records."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from django.template import Context, Template
 from django.utils import translation
 
 from containers.showing import words
@@ -48,3 +51,21 @@ def test_numbers_have_the_decimal_sign_of_the_language() -> None:
     with translation.override("en"):
         assert boxroom.cpus(1.0) == "1 CPU"
         assert boxroom.size(1.5 * 1024**3) == "1.5 GiB"
+
+
+def test_texts_of_templates_with_a_percent_sign_are_in_german() -> None:
+    """The translate tag doubles the sign before it looks a text up (django.template.base, Variable.resolve)."""
+    project = Path(__file__).resolve().parents[2]
+    catalogue = (project / "locale/de/LC_MESSAGES/django.po").read_text(encoding="utf-8")
+    found = re.compile(r"""\{%\s*translate\s+(?:"([^"]*)"|'([^']*)')""")
+    texts = {
+        a or b
+        for path in (project / "templates").rglob("*.html")
+        for a, b in found.findall(path.read_text(encoding="utf-8"))
+    }
+    asked = {text.replace("%", "%%") for text in texts if "%" in text}
+    assert len(asked) > 20
+    assert {text for text in asked if f'msgid "{text}"\n' not in catalogue} == set()
+    with translation.override("de"):
+        template = Template("{% load i18n %}{% translate 'Running without a tab: %s' %}")
+        assert template.render(Context()) == "Laufen ohne Reiter: %s"
