@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -173,6 +175,15 @@ def test_what_a_backup_brings_lies_in_the_pool_or_is_gone(host, pool, container)
         stored.delete(host, one.id)
     assert empty(pool)
     assert stored.orphans(host) == []
+
+
+def test_a_pool_is_tried_while_somebody_sweeps(host, pool):
+    command = [os.path.realpath(sys.executable), "-I", "-S", str(pooling._PROBE), str(pool.tmp_dir), "overlay"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as probe:
+        while probe.poll() is None:
+            for path in store.abandoned(host):
+                store.to_trash(host, path)
+        assert json.loads(probe.stdout.read()) == {"overlay": None}
 
 
 def test_a_backup_that_a_pool_has_no_room_for_is_told_so(host, pool, container):

@@ -8,6 +8,7 @@ on it. Everything made goes away with the probe's processes.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -175,9 +176,20 @@ def seccomp() -> None:
             raise OSError("the kernel's seccomp has no errno action")
 
 
+def held(parent: str) -> str:
+    """Make a directory that this process holds (flock) until it ends, so that no sweeper takes it for left behind."""
+    while True:
+        made = tempfile.mkdtemp(prefix=".probe-", dir=parent)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            made_fd = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(made_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(made_fd).st_ino == os.stat(made).st_ino:
+                return made
+
+
 def main() -> int:
     """Run every probe; print the results as one JSON object."""
-    scratch = tempfile.mkdtemp(prefix=".probe-", dir=sys.argv[1])
+    scratch = held(sys.argv[1])
     kinds = {
         "cgroup": syscalls.CLONE_NEWCGROUP,
         "ipc": syscalls.CLONE_NEWIPC,
