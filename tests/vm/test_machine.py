@@ -1,65 +1,49 @@
-"""What is kept of the machine between runs: two clones of the project use it at the same time."""
+"""How often the emulated machine is tried; a shell stands for the emulator."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import sysconfig
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import pytest
 
 from . import machine
 
-
-def clone(place: Path, requirements: str) -> Path:
-    place.mkdir()
-    (place / "requirements.txt").write_text(requirements)
-    (place / "requirements-dev.txt").touch()
-    return place
+STANDS_STILL = f"echo {machine.BEGIN_MARK}; echo '{machine.STOOD_STILL}: hung tasks'"
+ENDS = f"echo {machine.BEGIN_MARK}; echo {machine.EXIT_MARK} 1"
 
 
-def content(disk: Path) -> str:
-    """Return a file of the disk."""
-    words = ["debugfs", "-R", "cat /venv/one", disk]
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+def tried(tmp_path: Path, *boots: str) -> tuple[int, str]:
+    """Return how often the machine was booted, and what the last one printed. boots: a command for each."""
+    count = 0
+
+    def prepare() -> None:
+        nonlocal count
+        count += 1
+
+    script = "n=$(cat n 2>/dev/null || echo 0); echo $((n + 1)) > n; case $n in "
+    script += " ".join(f"{number}) {boot};;" for number, boot in enumerate(boots)) + " esac"
+    words = ["sh", "-c", f"cd {tmp_path}; {script}"]
+    late, printed = machine.boot(words, tmp_path / "console", 60, prepare, tmp_path / "kept")
+    assert not late
+    return count, printed
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own, and an interpreter of two files."""
-    for name in ("venv", "stdlib"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "venv/one").write_text("here")
-    (tmp_path / "stdlib/os.py").touch()
-    monkeypatch.setattr(machine, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(machine, "STDLIB", tmp_path / "stdlib")
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
-    monkeypatch.setattr(sysconfig, "get_path", lambda _name: str(tmp_path / "venv"))
-    return tmp_path / "cache"
+def test_one_that_stood_still_is_tried_again_and_its_console_is_kept(tmp_path: Path) -> None:
+    count, printed = tried(tmp_path, STANDS_STILL, ENDS)
+    assert count == 2
+    assert machine.STOOD_STILL not in printed
+    assert machine.STOOD_STILL in (tmp_path / "kept").read_text()
 
 
-def test_a_clones_disk_stays_when_another_clone_makes_its_own(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number, requirements in enumerate(("a==1", "a==2")):
-        monkeypatch.setattr(machine, "PROJECT", clone(tmp_path / f"clone{number}", requirements))
-        machine.library(tmp_path / f"disk{number}")
-    assert [content(tmp_path / f"disk{number}") for number in range(2)] == ["here", "here"]
-    (kept,) = cache.glob("library-*")
-    assert kept.samefile(tmp_path / "disk1"), "of those that are kept there is one, the newest"
+def test_one_that_always_stands_still_fails(tmp_path: Path) -> None:
+    count, printed = tried(tmp_path, *[STANDS_STILL] * (machine.BOOTS + 1))
+    assert count == machine.BOOTS
+    assert machine.STOOD_STILL in printed
 
 
-def test_clones_with_the_same_packages_make_one_disk(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(machine, "PROJECT", clone(tmp_path / "clone0", "a==1"))
-    disks = [tmp_path / f"disk{number}" for number in range(4)]
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(machine.library, disks[:3]))
-    monkeypatch.setattr(machine, "PROJECT", clone(tmp_path / "clone1", "a==1"))
-    machine.library(disks[3])
-    (kept,) = cache.glob("library-*")
-    assert all(disk.samefile(kept) for disk in disks)
-    assert content(disks[3]) == "here"
+def test_tests_that_fail_are_not_tried_again(tmp_path: Path) -> None:
+    count, printed = tried(tmp_path, ENDS, ENDS)
+    assert count == 1
+    assert machine.EXIT_MARK in printed
+
+
+def test_one_that_panics_before_it_begins_is_tried_again(tmp_path: Path) -> None:
+    assert tried(tmp_path, "echo Kernel panic", ENDS)[0] == 2
