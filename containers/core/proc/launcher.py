@@ -278,7 +278,7 @@ class Launcher:
 
     def _warm_up(self) -> None:
         """Have the memory that a start will write to: what is touched first after a fork costs microseconds a page."""
-        ranges, _ = self.pages.lists()
+        ranges = self.pages.lists()[0]
         self.pages.keep_from_children()
         if ranges:
             with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@
       ◀── console + [pty master, slave, …] ──────  opens its consoles, pivot_root
       ── join + [tasks files] ─────────────────▶  joins the cgroups, makes a cgroup namespace
       waits for the network
+      writes the run file                        looks up whom it runs as
       ── finish ───────────────────────────────▶  links up, drops rights
       ◀── end of file: the exec succeeded ───────  exec
       ◀── error {step, path, errno, message} ────  or, from anywhere above
@@ -25,7 +26,7 @@ import signal
 import socket
 import struct
 import termios
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -52,6 +53,7 @@ from ..kernel.syscalls import (
     umount,
     unshare,
 )
+from ..model import passwd
 from ..model.behaviour import Init
 from ..model.hooks import Call
 from ..plans import mount_plan
@@ -61,6 +63,8 @@ from . import confining, hooking, program, rights
 MESSAGE_BYTES: Final = 64 * 1024
 MOUNTS_MAX: Final = 250
 """SCM_RIGHTS carries at most 253 descriptors (SCM_MAX_FD)."""
+OBSERVED: Final = "observed"
+"""The point at which a child waits that core.proc.pages learns from; no hook's."""
 
 _IFF_UP: Final = 1
 _SIOCGIFFLAGS: Final = 0x8913
@@ -81,7 +85,8 @@ class ChildPlan:
 
     capabilities: the bounding set. last_capability: the highest that the kernel knows. links: NICs to bring up; None
     in the host's network. limits: instead of those that every container has. sysctls: of the network namespace. tasks:
-    as in cgroups.places.Birth. ranges: the memory that it will write to, see core.proc.pages.
+    as in cgroups.places.Birth. ranges: the memory that it will write to, see core.proc.pages. observed: whether it is
+    looked at for that, which it waits for.
     """
 
     before: tuple[mount_plan.Operation, ...]
@@ -106,6 +111,7 @@ class ChildPlan:
     tells_root: bool = False
     tasks: tuple[str, ...] = ()
     ranges: bytes = b""
+    observed: bool = False
 
 
 def send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
@@ -119,9 +125,18 @@ def receive(connection: socket.socket, *, fds_max: int = 0) -> tuple[dict[str, A
     return (json.loads(data) if data else None), fds
 
 
-def run(plan: ChildPlan, connection: socket.socket) -> NoReturn:
-    """Become the container's init, or report why not and leave with status 1."""
+def run(plan: ChildPlan, connection: socket.socket, others: Callable[[], None]) -> NoReturn:
+    """Become the container's init, or report why not and leave with status 1. others: closes what is not for it."""
     try:
+        # before anything else, while the starter writes the id maps: after a clone each page costs its first use
+        taken = False
+        if plan.ranges:
+            with contextlib.suppress(OSError):
+                populate(plan.ranges)
+                taken = True
+        others()
+        if not (taken or plan.observed):
+            _limber_up(plan)
         _become(plan, connection)
     except StepFailed as failed:
         _report(connection, failed.step, failed.error)
@@ -170,8 +185,12 @@ def _expect(connection: socket.socket, kind: str, *, fds_max: int = 0) -> list[i
 def _pause(plan: ChildPlan, connection: socket.socket, point: str) -> None:
     """Wait while the starter runs the hooks of a point, where there are any."""
     if point in hooking.points_between(plan.hooks):
-        send(connection, {"type": "hook", "point": point})
-        _expect(connection, "go")
+        _wait_at(connection, point)
+
+
+def _wait_at(connection: socket.socket, point: str) -> None:
+    send(connection, {"type": "hook", "point": point})
+    _expect(connection, "go")
 
 
 def _start_hooks(plan: ChildPlan) -> None:
@@ -183,14 +202,7 @@ def _start_hooks(plan: ChildPlan) -> None:
 
 
 def _limber_up(plan: ChildPlan) -> None:
-    """Use what will be used, while the starter writes the id maps: after a clone each page costs its first use.
-
-    Nothing of it has an effect: the paths are empty, and what is read is its own.
-    """
-    if plan.ranges:
-        with contextlib.suppress(OSError):
-            populate(plan.ranges)
-            return
+    """Use what will be used, where it is not known. Nothing has an effect: paths are empty, what is read is its own."""
     attempts: tuple[mount_plan.Operation, ...] = (
         mount_plan.Directory("/"),
         mount_plan.Mount("", ""),
@@ -208,7 +220,6 @@ def _limber_up(plan: ChildPlan) -> None:
 
 
 def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
-    _limber_up(plan)
     mount_fds = _expect(connection, "mounts", fds_max=MOUNTS_MAX)
     with _Step("become the container's root"):
         os.setgroups([])
@@ -226,18 +237,19 @@ def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
         send(connection, {"type": "rooted"})
     _set_limits(kind for kind, _, _ in plan.limits)
     _join(plan, connection)
-    _expect(connection, "finish")
+    if plan.hooks:
+        # whoever runs before it may change what is looked at from here on
+        _expect(connection, "finish")
+    account, status = _make_ready(plan, slave_fd)
+    if not plan.hooks:
+        _expect(connection, "finish")
     _settle_in(plan)
-    account = program.look_up(plan.init)
-    program.prepare(plan.init, account, slave_fd)
-    with _Step("set the standard streams"):
-        for fd in (0, 1, 2):
-            os.dup2(slave_fd, fd)
-        close_range(3, CLOSE_RANGE_CLOEXEC)
-    status = _status()
     held = plan.capabilities & status["CapPrm"]
     with _Step("set the AppArmor profile"):
         confining.label(plan.confinement)
+    if plan.observed:
+        # the last that is sure to be allowed
+        _wait_at(connection, OBSERVED)
     with _Step("set the system call filter"):
         if plan.no_new_privs:
             prctl(PR_SET_NO_NEW_PRIVS, 1)
@@ -295,13 +307,27 @@ def _join(plan: ChildPlan, connection: socket.socket) -> None:
     execute(plan.after)
 
 
-def _settle_in(plan: ChildPlan) -> None:
-    """Do what waits for the links."""
+def _make_ready(plan: ChildPlan, slave_fd: int) -> tuple[passwd.Account | None, dict[str, int]]:
+    """Do all that needs no link and is no right yet: the starter writes the run file meanwhile.
+
+    Returns whom the command runs as, and what _status() says.
+    """
     with _Step("set its clocks"):
         confining.set_clocks(plan.confinement)
     with _Step("share the mount tree"):
         # systemd inside expects a shared tree, and does not make one itself in a container
         mount(None, "/", None, MS_REC | MS_SHARED)
+    account = program.look_up(plan.init)
+    program.prepare(plan.init, account, slave_fd)
+    with _Step("set the standard streams"):
+        for fd in (0, 1, 2):
+            os.dup2(slave_fd, fd)
+        close_range(3, CLOSE_RANGE_CLOEXEC)
+    return account, _status()
+
+
+def _settle_in(plan: ChildPlan) -> None:
+    """Do what waits for the links."""
     for name, value in plan.sysctls:
         with _Step(f"set the sysctl {name}"):
             rights.write_sysctls([(name, value)])

@@ -106,10 +106,12 @@ def kept(spec: Spec) -> int:
     )
 
 
-def child_plan(plan: StartPlan, bpf: bytes, tasks: tuple[str, ...], ranges: bytes = b"") -> setup.ChildPlan:
+def child_plan(
+    plan: StartPlan, bpf: bytes, tasks: tuple[str, ...], ranges: bytes = b"", *, observed: bool = False
+) -> setup.ChildPlan:
     """Return what the child will do. bpf: the system call filter. tasks: as in cgroups.places.Birth.
 
-    ranges: the memory that it will write to, where that is known (core.proc.pages).
+    ranges: the memory that it will write to, where that is known (core.proc.pages). observed: whether that is learned.
     """
     spec = plan.spec
     own = os.path.commonpath((plan.upper, plan.work))
@@ -143,6 +145,7 @@ def child_plan(plan: StartPlan, bpf: bytes, tasks: tuple[str, ...], ranges: byte
         tells_root=bool(plan.attachments),
         tasks=tasks,
         ranges=ranges,
+        observed=observed,
     )
 
 
@@ -165,14 +168,17 @@ def clone(plan: setup.ChildPlan, id_base: int | None, tree: str) -> Child:
     if plan.links is None:
         flags &= ~CLONE_NEWNET
     tree_fd = -1
+
+    def not_its() -> None:
+        ours.close()
+        os.close(tree_fd)
+
     try:
         tree_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with _effective_ids(id_base):
             pid, pidfd = clone3(flags | CLONE_PARENT, exit_signal=0, cgroup_fd=tree_fd)
             if pid == 0:
-                ours.close()
-                os.close(tree_fd)
-                setup.run(plan, theirs)
+                setup.run(plan, theirs, not_its)
     except OSError as error:
         ours.close()
         raise SetupFailed.from_oserror("make the namespaces", error) from error
@@ -287,7 +293,8 @@ def finish(child: Child) -> None:
     try:
         setup.send(child.connection, {"type": "finish"})
     except OSError as error:
-        raise _vanished() from error
+        # what has ended meanwhile has told why
+        raise report(child) or _vanished() from error
     message, _ = _receive(child, None)
     if message is not None:
         raise _vanished()

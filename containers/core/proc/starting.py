@@ -36,7 +36,7 @@ from ..cgroups.places import join
 from ..errors import Cancelled, CoreError, SetupFailed, TimedOut
 from ..host import Host
 from ..kernel.pids import boot_id
-from ..kernel.syscalls import signal_fd
+from ..kernel.syscalls import populate, signal_fd
 from ..model.exits import CONSOLE_TAIL_BYTES
 from ..model.nics import build_nic, host_network
 from ..plans.start_plan import NETWORK_SEC, StartPlan
@@ -71,7 +71,8 @@ class Starter:
         self.hooks = hooking.Hooks(plan, cgroups)
         self._keeper = keeper
         self._memory = memory
-        self._of_child = b""
+        self._witness: pages.Witness | None = None
+        self._learned = b"", b""
         security = plan.spec.security
         self.filter_fd = seccomp_files.open_list(
             self.host, nesting=security.nesting, keyctl=security.keyctl, custom=plan.extras.seccomp
@@ -94,6 +95,7 @@ class Starter:
             undo.callback(lambda: self._delete_links(child.netns_fd))
             # the child's mounts and the worker's links are made while the rest of its cgroups is
             setup.send(worker, {"type": "namespaces", "pid": child.pid}, (child.netns_fd,))
+            self._take_pages()
             self.cgroups.complete(self.id, limits=spec.limits, privileged=spec.privileged)
             undo.callback(self._forget_run)
             self._release(child, worker)
@@ -117,11 +119,13 @@ class Starter:
         bpf = seccomp_files.contents(self.filter_fd)
         birth = self.cgroups.birth(self.id, privileged=self.plan.spec.privileged)
         equipment = spawn.Equipment(self.plan)
-        child_plan = spawn.child_plan(self.plan, bpf, birth.tasks, self._ranges_of_child())
+        self._witness = self._observed()
+        observed = self._witness is not None
+        child_plan = spawn.child_plan(self.plan, bpf, birth.tasks, self._ranges_of_child(), observed=observed)
         child = spawn.clone(child_plan, self.plan.id_base, birth.tree)
         undo.callback(child.close)
         undo.callback(child.kill)
-        child.hook = lambda point: self.hooks.run(point, child)
+        child.hook = lambda point: self._at_point(point, child)
         child.patience_sec = self.hooks.patience_sec()
         equipment.hand_to(child)
         self.child = child
@@ -130,6 +134,10 @@ class Starter:
     def _release(self, child: spawn.Child, worker: socket.socket | None) -> None:
         """Let the child exec once it is where it belongs; raises CoreError, with the console's last lines."""
         try:
+            # while it makes its mounts
+            oom_kills = self.cgroups.oom_kills(self.id)
+            supervisor, init = Process.of(self._keeper.pid), Process.of(child.pid)
+            post = self._make_post(child, worker) if worker is not None else None
             spawn.await_consoles(child, 1 + self.plan.spec.console.ttys)
             for master_fd, _ in child.consoles:
                 terminals.check_pty(master_fd)
@@ -137,11 +145,7 @@ class Starter:
                 spawn.await_root(child)
                 self.luggage.bring(child)
             spawn.join(child, self.cgroups.birth(self.id, privileged=self.plan.spec.privileged).tasks)
-            oom_kills = self.cgroups.oom_kills(self.id)
-            supervisor, init = Process.of(self._keeper.pid), Process.of(child.pid)
-            post = None
             if worker is not None:
-                post = self._make_post(child, worker)
                 self._take_nics(_await_network(worker))
             started_at = records.now()
             released = time.monotonic()
@@ -156,7 +160,6 @@ class Starter:
                 started_at=started_at,
             ).write(self.host)
             self.hooks.run("start-host", child)
-            self._learn_of(child)
             spawn.finish(child)
             run = Run(
                 id=self.id,
@@ -186,16 +189,38 @@ class Starter:
         most = self.plan.spec.limits.memory_bytes
         return self._memory.lists()[1] if self._memory and (most is None or most >= ROOM_BYTES) else b""
 
-    def _learn_of(self, child: spawn.Child) -> None:
+    def _observed(self) -> pages.Witness | None:
+        """Have somebody by whom it is seen what this process and the child write to, where nobody knows yet."""
         if self._memory and not self._memory.known:
             with contextlib.suppress(OSError):
-                self._of_child = pages.own(child.pid)
+                return pages.Witness()
+        return None
+
+    def _at_point(self, point: str, child: spawn.Child) -> None:
+        """Do what is to be done while a child waits."""
+        if point == setup.OBSERVED:
+            self._learn_of(child)
+        else:
+            self.hooks.run(point, child)
+
+    def _learn_of(self, child: spawn.Child) -> None:
+        if self._witness is not None:
+            with contextlib.suppress(OSError):
+                self._learned = pages.own(child.pid), pages.own(os.getpid())
+            self._witness.end()
+
+    def _take_pages(self) -> None:
+        """Have what is written to from here on: the child has enough to do meanwhile."""
+        if self._memory and (ranges := self._memory.lists()[2]):
+            with contextlib.suppress(OSError):
+                populate(ranges)
 
     def learn(self) -> None:
         """Keep what this start has written to, for the next ones, where it is the first."""
-        if self._memory and self._of_child:
+        child, after = self._learned
+        if self._memory and child:
             with contextlib.suppress(OSError):
-                self._memory.keep(pages.own(os.getpid()), self._of_child)
+                self._memory.keep(pages.own(os.getpid()), child, after)
 
     def _take_nics(self, message: dict[str, Any]) -> None:
         plan = self.plan
