@@ -184,7 +184,7 @@ def test_what_is_typed_while_the_web_is_killed_arrives_once(people: People, inst
         for pid in instance.pids("daphne"):
             os.kill(pid, signal.SIGSTOP)
         terminal.type("echo typed-$((40+2))\n")
-        page.wait_for_function("document.getElementById('terminal').front().socket.bufferedAmount === 0")
+        page.wait_for_function("() => document.getElementById('terminal').front().socket.bufferedAmount === 0")
         kill_parts(instance, "daphne")
     terminal.wait(r"\ntyped-42\n")
     assert terminal.text().count("typed-42") == 1
