@@ -44,7 +44,7 @@ PACKAGES: Final[dict[str, str]] = {
     "gpgv": "signatures of image servers' lists",
 }
 TEST_PACKAGES: Final[dict[str, str]] = {
-    "chromium": "the end-to-end tests",
+    "chromium-headless-shell": "the end-to-end tests",
     "postgresql": "the tests on PostgreSQL",
     "qemu-system-x86": "the tests on cgroup v2, in a machine of their own",
     "docker-compose": "checking docker-compose.dev.yml",
@@ -63,8 +63,8 @@ TEST_PACKAGES: Final[dict[str, str]] = {
     "xfsprogs": "the tests of storage on xfs",
     "btrfs-progs": "the tests of storage on btrfs",
 }
-NOT_ON_UBUNTU: Final = ("chromium",)
-"""A snap there, which is not for a service's user; testing.py takes Playwright's own."""
+NOT_ON_UBUNTU: Final = ("chromium-headless-shell",)
+"""Chromium is a snap there, which is not for a service's user; testing.py takes Playwright's own."""
 
 NEVER_INSTALLING: Final = ("halt",)
 """Commands that take the environment as it is: a host that goes down waits for nothing."""

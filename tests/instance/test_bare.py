@@ -106,12 +106,13 @@ def test_a_download_that_fails_once_is_tried_again(
 
 
 def test_what_ubuntu_has_only_as_a_snap_is_not_asked_of_apt(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = subprocess.CompletedProcess([], 1, "dnsmasq-base installed\n", "no packages found matching chromium\n")
+    unknown = "no packages found matching chromium-headless-shell\n"
+    said = subprocess.CompletedProcess([], 1, "dnsmasq-base installed\n", unknown)
     monkeypatch.setattr(subprocess, "run", lambda *_words, **_options: said)
     for distribution in ("debian", "ubuntu"):
         monkeypatch.setattr(platform, "freedesktop_os_release", lambda it=distribution: {"ID": it})
         missing = environment.missing_packages("test")
-        assert ("chromium" in missing) == (distribution == "debian")
+        assert ("chromium-headless-shell" in missing) == (distribution == "debian")
         assert "debian-archive-keyring" in missing, "Ubuntu's debootstrap does not bring it"
         assert "dnsmasq-base" not in missing
 
