@@ -279,14 +279,19 @@ def write(container: Container, made: Sequence[Values]) -> None:
     """Make the container's rows be these; in the caller's transaction. Raises IntegrityError."""
     names = {row["network"] for row in made if row["network"]}
     networks = {one.name: one for one in Network.objects.filter(host=container.host, name__in=names)}
-    kept = [row["index"] for row in made]
-    NetworkInterface.objects.filter(container=container).exclude(index__in=kept).delete()
+    present = {row.index: row for row in NetworkInterface.objects.filter(container=container)}
+    if gone := present.keys() - {row["index"] for row in made}:
+        NetworkInterface.objects.filter(container=container, index__in=gone).delete()
+    added = []
     for row in made:
         network = networks[row["network"]] if row["network"] else None
-        values = {key: row[key] for key in _COLUMNS if key != "index"}
-        NetworkInterface.objects.update_or_create(
-            container=container, index=row["index"], defaults={**values, "network": network}
-        )
+        fresh = _unsaved(container, row, network)
+        if old := present.get(row["index"]):
+            fresh.pk = old.pk
+            fresh.save(force_update=True)
+        else:
+            added.append(fresh)
+    NetworkInterface.objects.bulk_create(added)
 
 
 def unsaved(container: Container, made: Sequence[Values]) -> list[NetworkInterface]:
