@@ -188,12 +188,13 @@ def test_a_pool_is_tried_while_somebody_sweeps(host, pool):
 
 def fill(path: Path, *, step: int) -> None:
     """Leave less than step bytes free. What btrfs says is available cannot always be had at once."""
-    with open(path, "wb") as file:
-        try:
-            for begin in range(0, 1 << 40, step):
-                os.posix_fallocate(file.fileno(), begin, step)
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
+
+    def grow() -> None:
+        for begin in range(0, 1 << 40, step):
+            os.posix_fallocate(file.fileno(), begin, step)
+
+    with open(path, "wb") as file, pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        grow()
 
 
 def test_a_backup_that_a_pool_has_no_room_for_is_told_so(host, pool, container):
