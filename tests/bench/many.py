@@ -15,7 +15,8 @@ from . import marker
 from .measure import Table, cpu_sec, pss_kb, say, timed
 from .ours import LIMITS, Ours
 
-WATCHED_SEC = 20
+WATCHED_SEC = 60
+"""As long as it takes until each of the ticker's chores has come once."""
 
 
 def start_in_a_row(ours: Ours, found: dict[str, Any], count: int, table: Table) -> None:
