@@ -118,6 +118,12 @@ def test_the_dialogs_do_it(browser, team):
     assert "The project crew is deleted." in browser.get("/people/").content.decode()
 
 
+def test_who_is_in_no_project_is_said_to_do_nothing(host, browser, team, alice):
+    assert "nothing: in no project" not in browser.get("/people/").content.decode(), "the host administrator does all"
+    Membership.objects.filter(user=alice).delete()
+    assert browser.get("/people/").content.decode().count("nothing: in no project") == 1
+
+
 def test_others_have_no_such_dialogs(alice, bob, team):
     made = Client()
     made.force_login(alice)
