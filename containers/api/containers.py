@@ -91,7 +91,8 @@ async def create_container(request: HttpRequest, body: ContainerIn, wait: Wait =
         who = actor(request)
         # null says the same as leaving a field out
         wanted = {name: value for name, value in body.given().items() if value is not None}
-        wanted.setdefault("project", people.default_project(who))
+        if "project" not in wanted:
+            wanted["project"] = people.default_project(who)
         return services.create_container(who, ContainerRequest(**wanted), idempotency_key=key)
 
     return await answers.operation(request, wait, ask)

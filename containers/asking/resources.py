@@ -103,8 +103,8 @@ def usable_image(actor: Actor, name: str, host: Host) -> Image:
     image = Image.objects.visible_to(actor.user, "use").filter(host=host, name=name).first()
     if image is None:
         raise SpecError(say("There is no image %(name)r.", name=name), field="image")
-    held = image.operations.filter(status__in=Operation.UNFINISHED, action="image-delete").first()
-    queue.refuse_busy(held)
+    held = image.operations.filter(status__in=Operation.UNFINISHED, action="image-delete")
+    queue.refuse_busy(held.only("action").first())
     found: Image = image
     return found
 
@@ -279,6 +279,6 @@ def usable_network(actor: Actor, name: str, project: Project, host: Host) -> Net
     network = rows.filter(Q(project=project) | Q(project=None), host=host, name=name).first()
     if network is None:
         raise SpecError(say("There is no network %(name)r.", name=name), field="network")
-    queue.refuse_busy(network.operations.filter(status__in=Operation.UNFINISHED).first())
+    queue.refuse_busy(network.operations.filter(status__in=Operation.UNFINISHED).only("action").first())
     found: Network = network
     return found
