@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ from containers.core.failpoints import MARKER, VARIABLE
 from containers.core.host import Host
 from containers.core.hoststore import store
 from containers.core.kernel import halt, rtnetlink
-from containers.core.lifecycle import leaks, replugging, running
+from containers.core.lifecycle import leaks, replugging, running, runs
 from containers.core.model import subnets
 from containers.core.model.hooks import Call, Hook
 from containers.core.model.network_config import NetworkConfig, plain
@@ -273,6 +274,50 @@ def test_a_card_is_given_back_as_it_was(host: Host, begin: Begin, how: str) -> N
     wait_until(card_is_home)
     wait_until(lambda: card() == AS_IT_WAS, what="the card is as it was")
     assert "stolen" not in run("ip link show card0")
+
+
+def test_a_supervisor_that_ends_between_two_looks_is_told_of_once(
+    host: Host, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep looks at all run files, and then at who was lent a card: whoever it buries there is told as well."""
+    spec = begin(phys())
+    found = RunFile.read(host.run_path(spec.id))
+    assert found is not None
+    os.kill(found.supervisor.pid, signal.SIGKILL)
+    wait_until(lambda: not runs.look(host, spec.id)[1], what="it is gone")
+    looks = []
+
+    def late(of: Host, container_id: str) -> tuple[RunFile | None, bool]:
+        looks.append(container_id)
+        return (found, True) if len(looks) == 1 else real(of, container_id)
+
+    real = runs.look
+    monkeypatch.setattr(runs, "look", late)
+    assert running.sweep(host) == (spec.id,)
+    assert running.sweep(host) == ()
+    assert card() == AS_IT_WAS
+
+
+def test_what_a_change_had_put_in_goes_with_a_killed_supervisor(
+    host: Host, begin: Begin, lans: list[NetworkConfig]
+) -> None:
+    """The host's side of a NIC that no stored configuration names yet; the kernel would take it at its own time."""
+    spec = begin(bridge_nic(host, lans[0], static=True))
+    link = host.veth_name(spec.slot, 1)
+    other = host.veth_name(spec.slot + 16, 0)
+    run(f"ip link add {link} type veth peer name stays0")
+    run(f"ip link add {other} type veth peer name stays1")
+    try:
+        found = RunFile.read(host.run_path(spec.id))
+        assert found is not None
+        os.kill(found.supervisor.pid, signal.SIGKILL)
+        wait_until(lambda: running.sweep(host), what="the reconciler clears away")
+        names = {name for _index, name in socket.if_nameindex()}
+        assert link not in names
+        assert other in names, "it is of another container"
+    finally:
+        for name in ("stays0", "stays1"):
+            subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
 
 
 def card_is_home() -> bool:
@@ -806,8 +851,7 @@ def test_whoever_changes_nics_may_be_killed_at_any_step(
         found = RunFile.read(host.run_path(spec.id))
         assert found is not None
         os.kill(found.supervisor.pid, signal.SIGKILL)
-        # or it has been cleared away already, by whoever else saw that first
-        wait_until(lambda: running.sweep(host) or not host.run_path(spec.id).exists())
+        wait_until(lambda: running.sweep(host))
     running.stop(host, spec.id, kill=True)
     assert card() == AS_IT_WAS
     networks.register(host, store.load(host, spec.id))

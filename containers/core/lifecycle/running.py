@@ -376,6 +376,11 @@ def sweep(host: Host) -> tuple[str, ...]:
     for container_id in lending.borrowers(host):
         # while it is started its worker holds the lock; where that was lost the supervisor may be gone as well
         with contextlib.suppress(CoreError, OSError), store.lock(host, "container", container_id, wait_sec=0):
-            if runs.living(host, container_id) is None:
+            run, alive = runs.look(host, container_id)
+            if run is not None and not alive:
+                # it ended since the first look
+                runs.bury(host, run)
+                dead.append(run.id)
+            elif run is None:
                 lending.tell(container_id, lending.give_back(host, container_id))
     return tuple(dead)

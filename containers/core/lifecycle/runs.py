@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from ..host import Host
 from ..hoststore import store
 from ..kernel.pids import boot_id, opened, start_time
 from ..model.exits import LastExit, Reason
+from ..model.spec import Spec
 from ..network import lending
 from ..proc import records, rtnl
 from ..proc.records import RunFile
@@ -64,14 +66,21 @@ def bury(host: Host, run: RunFile) -> None:
         cgroups.wait_empty(run.id, BURY_SEC)
         cgroups.remove(run.id)
         with contextlib.suppress(CoreError):
-            for nic in store.load(host, run.id).nics:
-                if nic.host_link:
-                    rtnl.delete_link(nic.host_link)
+            _delete_links(host, store.load(host, run.id))
         lending.tell(run.id, lending.give_back(host, run.id))
         records.write_last_exit(host, run.id, LastExit(at=records.now(), reason="lost"))
         host.supervisor_socket(run.id).unlink(missing_ok=True)
         records.forget_expected(host, run.id)
         host.run_path(run.id).unlink(missing_ok=True)
+
+
+def _delete_links(host: Host, spec: Spec) -> None:
+    """Delete the host's ends of a container's links: what the spec names, and what a broken-off change had plugged."""
+    named = {nic.host_link for nic in spec.nics if nic.host_link}
+    pattern = host.veth_name(spec.slot, 0).removesuffix("0")
+    plugged = {name for _index, name in socket.if_nameindex() if name.startswith(pattern)}
+    for name in sorted(named | plugged):
+        rtnl.delete_link(name)
 
 
 def _end_starter(host: Host, cgroups: Cgroups, run: RunFile) -> None:
