@@ -1,4 +1,4 @@
-"""What both cgroup versions share: the container's own cgroup2 tree, freezing, killing, removing.
+"""What both cgroup versions share: making a container's cgroups with its limits, and removing them.
 
 Layout, below the root of a hierarchy::
 
@@ -11,16 +11,13 @@ Layout, below the root of a hierarchy::
         u-...                what reads an archive (cages.py)
 
 On v1 c-ID stands in every hierarchy, and the cgroup2 hierarchy, which holds no controllers there, has the same layout.
-Freezing, killing and "who is left" always go through cgroup2, which every kernel that Boxroom runs on has (5.14 for
-cgroup.kill): tasks frozen by v1's freezer could not even be killed.
+What is done with the processes in there is in tree.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import select
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
@@ -29,32 +26,28 @@ from typing import Final
 
 from ..errors import AlreadyExists, NotFound, SetupFailed, SpecError, TimedOut
 from ..model.spec import Limits
-from ..plans.cgroup_files import TREE_BOUNDS, parse_keyed
+from ..plans.cgroup_files import TREE_BOUNDS
 from ..plans.devices import DeviceRule
 from ..plans.samples import StatPaths
 from ..sentences import say
-from .frozen import FrozenWatch
+from . import events
 from .places import Birth, Joined, delegate, read_file, remove_tree, write_file
+from .tree import CONTAINER_PREFIX, Tree, does_not_run
 
-CONTAINER_PREFIX: Final = "c-"
 CAGE_PREFIX: Final = "u-"
 SUPERVISORS: Final = "supervisors"
 REMOVE_TIMEOUT_SEC: Final = 30.0
-_LOOKS_SEC: Final = (0.0001, 0.0002, 0.0004, *[0.001] * 12)
-"""Between the first looks at cgroup.events: the kernel holds back a notice that would be the file's second in 10 ms
-(kernel/cgroup/cgroup.c, CGROUP_FILE_NOTIFY_MIN_INTV), and a freeze takes less than one."""
-_LOOK_AGAIN_SEC: Final = 0.5
 
 
-class Cgroups(ABC):
-    """One instance's cgroups. tree: the instance's directory in the cgroup2 hierarchy."""
+class Cgroups(Tree, ABC):
+    """One instance's cgroups, in every hierarchy that this version has."""
 
     version: int
 
     def __init__(self, name: str, tree_root: Path, state_dir: Path) -> None:
+        super().__init__(tree_root / name)
         self.name = name
         self.state_dir = state_dir
-        self.tree = tree_root / name
         self._prepared = False
 
     @abstractmethod
@@ -179,14 +172,6 @@ class Cgroups(ABC):
             write_file(f"{group}/cgroup.kill", "1")
             remove_tree(group, time.monotonic() + REMOVE_TIMEOUT_SEC)
 
-    def container_tree(self, container_id: str) -> Path:
-        """Return the container's directory in the cgroup2 hierarchy."""
-        return self.tree / f"{CONTAINER_PREFIX}{container_id}"
-
-    def namespace_dir(self, container_id: str) -> Path:
-        """Return the directory that the container sees as the root of its cgroup2 tree."""
-        return self.container_tree(container_id) / "ns"
-
     def ids(self) -> set[str]:
         """Return the ids of every container of the instance that has a cgroup in any hierarchy."""
         found: set[str] = set()
@@ -199,44 +184,9 @@ class Cgroups(ABC):
                 )
         return found
 
-    def running_ids(self) -> list[str]:
-        """Return the ids of the containers in the cgroup2 tree: one cheap look, once a second."""
-        try:
-            names = os.listdir(self.tree)
-        except FileNotFoundError:
-            return []
-        return [name.removeprefix(CONTAINER_PREFIX) for name in names if name.startswith(CONTAINER_PREFIX)]
-
     def orphans(self, known_ids: Collection[str]) -> tuple[str, ...]:
         """Return the ids of containers that have a cgroup and are not among known_ids; remove() takes them."""
         return tuple(sorted(self.ids() - set(known_ids)))
-
-    def freeze(self, container_id: str, timeout_sec: float) -> None:
-        """Stop every process of the container and wait until all have stopped.
-
-        Raises TimedOut, and lets them run on, where one does not stop in time (it waits in the kernel for a disk,
-        say); NotFound where the container has no cgroup.
-        """
-        path = self.container_tree(container_id)
-        self._request(container_id, "cgroup.freeze", "1")
-        if not self._wait_event(path, "frozen", 1, timeout_sec):
-            with contextlib.suppress(OSError):
-                write_file(f"{path}/cgroup.freeze", "0")
-            raise TimedOut(
-                "Not every process could be frozen in time; the container runs on.", step="freeze", path=str(path)
-            )
-
-    def thaw(self, container_id: str, timeout_sec: float = 10.0, *, inner: bool = True) -> None:
-        """Let the processes run on, and wait until they do. Raises NotFound, TimedOut.
-
-        inner: what somebody outside the panel has frozen at the container's own root runs on, too.
-        """
-        deadline = time.monotonic() + timeout_sec
-        for path in self._frozen_at(container_id, inner=inner):
-            self._request(container_id, "cgroup.freeze", "0", at=path)
-        for path in self._frozen_at(container_id, inner=inner):
-            if not self._wait_event(path, "frozen", 0, deadline - time.monotonic()):
-                raise TimedOut("The container could not be thawed in time.", step="thaw", path=str(path))
 
     def lift_pids(self, container_id: str, room: int) -> None:
         """Let a container have `room` more processes than its limit, until apply() puts the limit in force again."""
@@ -245,42 +195,6 @@ class Cgroups(ABC):
             limit = read_file(path).strip()
             if limit != "max":
                 write_file(path, str(int(limit) + room))
-
-    def kill(self, container_id: str) -> None:
-        """Send SIGKILL to every process of the container at once, frozen ones too; nothing can fork out of it.
-
-        Returns before they are gone (see wait_empty). Of a container without a cgroup there is nothing to kill.
-        """
-        with contextlib.suppress(NotFound):
-            self._request(container_id, "cgroup.kill", "1")
-
-    def wait_empty(self, container_id: str, timeout_sec: float) -> bool:
-        """Wait until no process is left in the container's cgroups; returns whether that is so."""
-        return self._wait_event(self.container_tree(container_id), "populated", 0, timeout_sec)
-
-    def frozen(self, container_id: str, *, inner: bool = True) -> bool:
-        """Return whether the container's processes are frozen now (not merely asked to).
-
-        inner: so it is, too, where somebody outside the panel froze its own root, and what was started from outside
-        runs on.
-        """
-        return any(self._event(path, "frozen") == 1 for path in self._frozen_at(container_id, inner=inner))
-
-    def frozen_files(self, container_id: str) -> tuple[str, ...]:
-        """Return the files that show POLLPRI when frozen() may have changed (see frozen.py)."""
-        return tuple(f"{path}/cgroup.events" for path in self._frozen_at(container_id, inner=True))
-
-    def watch_frozen(self, container_id: str) -> FrozenWatch:
-        """Return what tells when frozen() changes (the caller's to close, before the cgroups go); raises OSError."""
-        return FrozenWatch(self._frozen_at(container_id, inner=True))
-
-    def _frozen_at(self, container_id: str, *, inner: bool) -> tuple[Path, ...]:
-        whole = self.container_tree(container_id)
-        return (whole, self.namespace_dir(container_id)) if inner else (whole,)
-
-    def populated(self, container_id: str) -> bool:
-        """Return whether any live process is in the container's cgroups."""
-        return self._event(self.container_tree(container_id), "populated") == 1
 
     def clean(self, container_id: str, *, owner_uid: int) -> None:
         """Remove what the container made below its own root, and keep its limits: for the next boot inside.
@@ -308,7 +222,7 @@ class Cgroups(ABC):
 
         wait_sec: how long supervisors that have told of their end may take to be gone.
         """
-        self._wait_event(self.tree / SUPERVISORS, "populated", 0, wait_sec)
+        events.wait(self.tree / SUPERVISORS, "populated", 0, wait_sec)
         for base in self.instance_dirs():
             for path in (base / SUPERVISORS, *base.glob(f"{CAGE_PREFIX}*"), base):
                 with contextlib.suppress(OSError):
@@ -336,64 +250,4 @@ class Cgroups(ABC):
         except (OSError, SpecError) as error:
             if all((base / f"{CONTAINER_PREFIX}{container_id}").exists() for base in self.instance_dirs()):
                 raise
-            raise _does_not_run(container_id) from error
-
-    def _request(self, container_id: str, file: str, value: str, *, at: Path | None = None) -> None:
-        try:
-            write_file(f"{at or self.container_tree(container_id)}/{file}", value)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENODEV):
-                raise _does_not_run(container_id) from error
-            raise
-
-    @staticmethod
-    def _event(path: Path, key: str) -> int:
-        """Return a value of cgroup.events; a cgroup that is gone has 0 of everything."""
-        try:
-            # by hand: every container is asked again and again
-            fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return parse_keyed(os.read(fd, 4096).decode()).get(key, 0)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENODEV):
-                return 0
-            raise
-
-    @staticmethod
-    def _wait_event(path: Path, key: str, wanted: int, timeout_sec: float) -> bool:
-        """Wait for a value in cgroup.events; a cgroup that is gone has 0 of everything."""
-        deadline = time.monotonic() + timeout_sec
-        try:
-            fd = os.open(path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return wanted == 0
-        try:
-            poll = select.poll()
-            poll.register(fd, select.POLLPRI)
-            waits = iter(_LOOKS_SEC)
-            while True:
-                # before the look: one that comes late sees what happened in time
-                left = deadline - time.monotonic()
-                try:
-                    value = parse_keyed(os.pread(fd, 4096, 0).decode()).get(key, 0)
-                except OSError as error:
-                    if error.errno != errno.ENODEV:
-                        raise
-                    value = 0
-                if value == wanted:
-                    return True
-                if left <= 0:
-                    return False
-                wait_sec = min(left, next(waits, _LOOK_AGAIN_SEC))
-                if wait_sec < 0.001:
-                    time.sleep(wait_sec)  # poll(2) counts in whole milliseconds
-                else:
-                    poll.poll(wait_sec * 1000)
-        finally:
-            os.close(fd)
-
-
-def _does_not_run(container_id: str) -> NotFound:
-    return NotFound(say("Container %(container_id)s has no cgroup: it does not run.", container_id=container_id))
+            raise does_not_run(container_id) from error

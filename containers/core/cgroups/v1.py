@@ -21,10 +21,11 @@ from ..plans import devices
 from ..plans.cgroup_files import CpusV1, Offered, Write, former, limits_v1, parse_keyed
 from ..plans.samples import StatPaths
 from ..sentences import say
-from .base import CONTAINER_PREFIX, SUPERVISORS, Cgroups
+from .base import SUPERVISORS, Cgroups
 from .blockdev import throttled_device
 from .chosen import all_or_none, page_sizes, write_raw
 from .places import Birth, Joined, read_file, write_file
+from .tree import CONTAINER_PREFIX
 from .v2 import no_cpuset, refused
 
 
