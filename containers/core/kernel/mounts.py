@@ -1,4 +1,4 @@
-"""Executes mount plans, in the child's own mount namespace. What each operation means: core.plans.mount_plan."""
+"""Makes calls of mount plans, for the child's own mount namespace. What each operation means: core.plans.mount_plan."""
 
 from __future__ import annotations
 
@@ -6,73 +6,84 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from ..plans import mount_plan as plan
 from ..plans.mount_flags import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT
-from .syscalls import mount, move_mount
+from .script import AT_FDCWD, Kept, Script, StepFailed
+from .syscalls import MOVE_MOUNT_F_EMPTY_PATH
+
+_MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_ONLY: Final = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
-class StepFailed(Exception):
-    """An operation failed; step describes it, error is what the kernel said."""
+def add(script: Script, operations: Iterable[plan.Operation], mount_fds: Sequence[int] = ()) -> None:
+    """Add the calls of operations to a script, in order. mount_fds: where the detached mounts' numbers will stand.
 
-    def __init__(self, step: str, error: OSError) -> None:
-        super().__init__(step, error)
-        self.step = step
-        self.error = error
-
-
-def execute(operations: Iterable[plan.Operation], mount_fds: Sequence[int] = ()) -> None:
-    """Run the operations in order; borrows the detached mounts in mount_fds. Raises StepFailed at the first failure.
-
-    There is no undo: the mount namespace dies with the child.
+    There is no undo: the mount namespace dies with the child. Raises StepFailed where this host has no such device.
     """
     for operation in operations:
-        try:
-            _run(operation, mount_fds)
-        except OSError as error:
-            raise StepFailed(operation.describe(), error) from error
+        script.step = operation.describe
+        _add(script, operation, mount_fds)
 
 
-def _run(operation: plan.Operation, mount_fds: Sequence[int]) -> None:
+def _add(script: Script, operation: plan.Operation, mount_fds: Sequence[int]) -> None:
     match operation:
-        case plan.Attach(index, target):
-            move_mount(mount_fds[index], target)
-        case plan.Bind():
-            _bind(operation)
-        case plan.BindDevice(source, target, major, minor):
-            info = os.stat(source, follow_symlinks=False)
-            if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(major, minor):
-                raise OSError(19, f"not the character device {major}:{minor}", source)
-            mount(source, target, None, MS_BIND)
-        case plan.Directory(target, mode):
-            _directory(target, mode)
-        case plan.EmptyFile(target):
-            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
-        case plan.Enter(target):
-            os.chdir(target)
-        case plan.Link(target, to):
-            os.symlink(to, target)
         case plan.Mount(fstype, target, flags, data):
-            mount(fstype, target, fstype, flags, data)
+            kind = script.text(fstype)
+            script.call("mount", kind, script.text(target), kind, flags, script.text(data), path=target)
+        case plan.Bind():
+            _bind(script, operation)
+        case plan.Directory(target, mode):
+            _directory(script, target, mode)
+        case plan.BindDevice(source, target, major, minor):
+            _check_device(operation, source, major, minor)
+            script.call("mount", script.text(source), script.text(target), 0, MS_BIND, 0, path=target)
+        case plan.EmptyFile(target):
+            make_file(script, target, 0o644)
+        case plan.Attach(index, target):
+            flags = MOVE_MOUNT_F_EMPTY_PATH
+            script.call(
+                "move_mount", Kept(mount_fds[index]), script.text(""), AT_FDCWD, script.text(target), flags, path=target
+            )
+        case plan.Enter(target):
+            script.call("chdir", script.text(target), path=target)
+        case plan.Link(target, to):
+            script.call("symlinkat", script.text(to), AT_FDCWD, script.text(target), path=target)
 
 
-def _bind(operation: plan.Bind) -> None:
-    try:
-        mount(operation.source, operation.target, None, MS_BIND)
-    except OSError as error:
-        # ENOTCONN: of a file system in user space whose program has ended
-        if not operation.optional or error.errno not in (errno.ENOENT, errno.ENOTCONN):
-            raise
-        return
-    if operation.read_only:
+def make_file(script: Script, target: str, mode: int) -> None:
+    """Add the making of an empty file, which must not be there."""
+    file_fd = script.room(4)
+    script.call("openat", AT_FDCWD, script.text(target), _MAKE, mode, path=target, kept=file_fd)
+    script.call("close", Kept(file_fd))
+
+
+def _bind(script: Script, bind: plan.Bind) -> None:
+    source, target = script.text(bind.source), script.text(bind.target)
+    # ENOTCONN: of a file system in user space whose program has ended
+    absent = (errno.ENOENT, errno.ENOTCONN) if bind.optional else ()
+    after = 1 if bind.read_only else 0
+    script.call("mount", source, target, 0, MS_BIND, 0, path=bind.target, tolerated=absent, skip_tolerated=after)
+    if bind.read_only:
         # all flags that the source has must be repeated: dropping a locked one is refused in a user namespace
-        flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
-        mount(None, operation.target, None, flags)
+        script.call("mount", 0, target, 0, _READ_ONLY, 0, path=bind.target)
 
 
-def _directory(target: str, mode: int) -> None:
+def _directory(script: Script, target: str, mode: int) -> None:
+    path, place_fd = script.text(target), script.room(4)
+    script.call("mkdirat", AT_FDCWD, path, mode, path=target, tolerated=(errno.EEXIST,), skip=2)
+    note = "the image has something else than a directory here"
+    script.call("openat", AT_FDCWD, path, _LOOK, 0, path=target, kept=place_fd, note=note)
+    script.call("close", Kept(place_fd))
+
+
+def _check_device(operation: plan.BindDevice, source: str, major: int, minor: int) -> None:
+    """Look at a device of the host, which the child will have in its copy of the mount tree."""
     try:
-        os.mkdir(target, mode)
-    except FileExistsError:
-        if not stat.S_ISDIR(os.stat(target, follow_symlinks=False).st_mode):
-            raise NotADirectoryError(20, "the image has something else than a directory here", target) from None
+        info = os.stat(source, follow_symlinks=False)
+        if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(major, minor):
+            raise OSError(errno.ENODEV, f"not the character device {major}:{minor}", source)
+    except OSError as error:
+        raise StepFailed(operation.describe(), error) from error

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import os
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
+
+from .numbers import NUMBERS
 
 AT_EMPTY_PATH: Final = 0x1000
 AT_FDCWD: Final = -100
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 
+CLONE_CLEAR_SIGHAND: Final = 0x100000000
 CLONE_INTO_CGROUP: Final = 0x200000000
 CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWIPC: Final = 0x08000000
@@ -30,6 +34,7 @@ CLONE_NEWUSER: Final = 0x10000000
 CLONE_PARENT: Final = 0x00008000
 CLONE_NEWUTS: Final = 0x04000000
 CLONE_PIDFD: Final = 0x00001000
+CLONE_VM: Final = 0x00000100
 
 CLOSE_RANGE_CLOEXEC: Final = 4
 
@@ -48,6 +53,7 @@ PR_SET_NAME: Final = 15
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_SET_PDEATHSIG: Final = 1
 
+_CAPABILITY_VERSION: Final = 0x20080522
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 
 SFD_CLOEXEC: Final = os.O_CLOEXEC
@@ -55,37 +61,12 @@ SFD_NONBLOCK: Final = os.O_NONBLOCK
 
 SECCOMP_SET_MODE_FILTER: Final = 1
 
-# the calls newer than 2019 have one number on every architecture; the older ones are listed per machine
-_SYS: Final = {
-    "x86_64": {
-        "pivot_root": 155,
-        "capset": 126,
-        "seccomp": 317,
-        "setresuid": 117,
-        "setresgid": 119,
-        "keyctl": 250,
-        "setfsuid": 122,
-    },
-    "aarch64": {
-        "pivot_root": 41,
-        "capset": 91,
-        "seccomp": 277,
-        "setresuid": 147,
-        "setresgid": 149,
-        "keyctl": 219,
-        "setfsuid": 151,
-    },
-}[os.uname().machine]
-_SYS_CLOSE_RANGE: Final = 436
-_SYS_CLONE3: Final = 435
-_SYS_MOUNT_SETATTR: Final = 442
-_SYS_MOVE_MOUNT: Final = 429
-_SYS_OPEN_TREE: Final = 428
-_SYS_PROCESS_MADVISE: Final = 440
 _MADV_POPULATE_WRITE: Final = 23
 _IOV_MAX: Final = 1024
 _IOVEC_BYTES: Final = 16
 
+# as PyDLL, it keeps the interpreter's lock
+_CODE = ctypes.PYFUNCTYPE(ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 _LIBC = ctypes.PyDLL(None, use_errno=True)
 _syscall = _LIBC.syscall
 _syscall.restype = ctypes.c_long
@@ -148,14 +129,6 @@ class _MountAttr(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
 
 
-class _CapHeader(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
-
-
-class _CapData(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
-
-
 class _SockFprog(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
@@ -171,6 +144,27 @@ def _long(value: int) -> ctypes.c_long:
     return ctypes.c_long(value)
 
 
+def address_of(memory: mmap.mmap) -> int:
+    """Return where a writable mapping begins; it is the caller's to keep."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def call_by_number(number: int, *arguments: int) -> int:
+    """Make a system call with numbers and addresses; returns its result, -errno where it failed."""
+    result = int(_syscall(_long(number), *map(_long, arguments)))
+    return -ctypes.get_errno() if result < 0 else result
+
+
+def _clone_args(flags: int, exit_signal: int, cgroup_fd: int | None) -> tuple[_CloneArgs, ctypes.c_int]:
+    """Return what clone3(2) takes, and where it writes the pidfd."""
+    pidfd = ctypes.c_int(-1)
+    args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
+    if cgroup_fd is not None:
+        args.flags |= CLONE_INTO_CGROUP
+        args.cgroup = cgroup_fd
+    return args, pidfd
+
+
 def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     """Fork into new namespaces; returns (pid, pidfd) in the parent and (0, -1) in the child.
 
@@ -178,13 +172,21 @@ def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> tup
     The child skips CPython's after-fork hooks: the caller must be single-threaded, and the child may only make
     system calls and exec. The caller owns the pidfd, which is close-on-exec.
     """
-    pidfd = ctypes.c_int(-1)
-    args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
-    if cgroup_fd is not None:
-        args.flags |= CLONE_INTO_CGROUP
-        args.cgroup = cgroup_fd
-    pid = _check(_syscall(_long(_SYS_CLONE3), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))))
+    args, pidfd = _clone_args(flags, exit_signal, cgroup_fd)
+    pid = _check(_syscall(_long(NUMBERS["clone3"]), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))))
     return pid, pidfd.value if pid else -1
+
+
+def clone3_by(code: int, argument: int, flags: int, *, exit_signal: int, cgroup_fd: int | None) -> tuple[int, int]:
+    """Have machine code at an address make the call, code(args, size, argument), whose child stays in there.
+
+    It returns what the call does, in the parent alone. Otherwise as clone3().
+    """
+    args, pidfd = _clone_args(flags, exit_signal, cgroup_fd)
+    pid = _CODE(code)(ctypes.byref(args), ctypes.sizeof(args), argument)
+    if pid < 0:
+        raise OSError(-pid, os.strerror(-pid))
+    return pid, pidfd.value
 
 
 def populate(ranges: bytes) -> None:
@@ -197,7 +199,11 @@ def populate(ranges: bytes) -> None:
         for first in range(0, len(ranges), _IOV_MAX * _IOVEC_BYTES):
             part = ranges[first : first + _IOV_MAX * _IOVEC_BYTES]
             count = ctypes.c_size_t(len(part) // _IOVEC_BYTES)
-            _check(_syscall(_long(_SYS_PROCESS_MADVISE), _long(fd), part, count, _long(_MADV_POPULATE_WRITE), _long(0)))
+            _check(
+                _syscall(
+                    _long(NUMBERS["process_madvise"]), _long(fd), part, count, _long(_MADV_POPULATE_WRITE), _long(0)
+                )
+            )
     finally:
         os.close(fd)
 
@@ -210,9 +216,9 @@ def set_thread_effective_ids(uid: int, gid: int) -> None:
     """
     keep = _long(-1)
     for name, number in (("setresgid", gid), ("setresuid", uid)) if uid else (("setresuid", uid), ("setresgid", gid)):
-        _check(_syscall(_long(_SYS[name]), keep, _long(number), _long(0)))
+        _check(_syscall(_long(NUMBERS[name]), keep, _long(number), _long(0)))
     if uid:
-        _syscall(_long(_SYS["setfsuid"]), _long(0))
+        _syscall(_long(NUMBERS["setfsuid"]), _long(0))
 
 
 def unshare(flags: int) -> None:
@@ -238,14 +244,14 @@ def umount(target: str, flags: int = 0) -> None:
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2); with "." twice the old root lies over the new one, to be detached."""
-    _check(_syscall(_long(_SYS["pivot_root"]), os.fsencode(new_root), os.fsencode(put_old)), new_root)
+    _check(_syscall(_long(NUMBERS["pivot_root"]), os.fsencode(new_root), os.fsencode(put_old)), new_root)
 
 
 def open_tree(path: str, *, recursive: bool = False) -> int:
     """Return a detached copy of the mount at path (close-on-exec; the caller owns it). Needs Linux 5.2."""
     flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW | (0x8000 if recursive else 0)
     return _check(
-        _syscall(_long(_SYS_OPEN_TREE), ctypes.c_int(AT_FDCWD), os.fsencode(path), ctypes.c_uint(flags)), path
+        _syscall(_long(NUMBERS["open_tree"]), ctypes.c_int(AT_FDCWD), os.fsencode(path), ctypes.c_uint(flags)), path
     )
 
 
@@ -254,7 +260,7 @@ def set_mount_idmap(mount_fd: int, userns_fd: int) -> None:
     attr = _MountAttr(attr_set=MOUNT_ATTR_IDMAP, userns_fd=userns_fd)
     _check(
         _syscall(
-            _long(_SYS_MOUNT_SETATTR),
+            _long(NUMBERS["mount_setattr"]),
             ctypes.c_int(mount_fd),
             b"",
             ctypes.c_uint(AT_EMPTY_PATH),
@@ -268,7 +274,7 @@ def move_mount(mount_fd: int, target: str) -> None:
     """Attach a detached mount at target; borrows mount_fd."""
     _check(
         _syscall(
-            _long(_SYS_MOVE_MOUNT),
+            _long(NUMBERS["move_mount"]),
             ctypes.c_int(mount_fd),
             b"",
             ctypes.c_int(AT_FDCWD),
@@ -291,7 +297,7 @@ def personality(persona: int) -> None:
 
 def new_session_keyring() -> None:
     """Give this process an empty session keyring instead of the one that it inherited (keyctl(2))."""
-    number = _long(_SYS["keyctl"])
+    number = _long(NUMBERS["keyctl"])
     _check(_syscall(number, ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING), None, _long(0), _long(0), _long(0)))
 
 
@@ -335,24 +341,24 @@ def sethostname(name: str) -> None:
 
 def close_range(first_fd: int, flags: int = 0) -> None:
     """Close every descriptor from first_fd on, or mark it close-on-exec with CLOSE_RANGE_CLOEXEC. Linux 5.9."""
-    _check(_syscall(_long(_SYS_CLOSE_RANGE), ctypes.c_uint(first_fd), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(flags)))
+    _check(
+        _syscall(
+            _long(NUMBERS["close_range"]), ctypes.c_uint(first_fd), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(flags)
+        )
+    )
 
 
 def set_capabilities(permitted: int, *, effective: int | None = None, inheritable: int = 0) -> None:
     """Set this thread's capability sets from bit masks; effective None means all that are permitted."""
-    active = permitted if effective is None else effective
-    header = _CapHeader(version=0x20080522, pid=0)
-    data = (_CapData * 2)(
-        *(
-            _CapData(
-                effective=active >> shift & 0xFFFFFFFF,
-                permitted=permitted >> shift & 0xFFFFFFFF,
-                inheritable=inheritable >> shift & 0xFFFFFFFF,
-            )
-            for shift in (0, 32)
-        )
-    )
-    _check(_syscall(_long(_SYS["capset"]), ctypes.byref(header), ctypes.byref(data)))
+    header, sets = capability_sets(permitted, effective=effective, inheritable=inheritable)
+    _check(_syscall(_long(NUMBERS["capset"]), header, sets))
+
+
+def capability_sets(permitted: int, *, effective: int | None = None, inheritable: int = 0) -> tuple[bytes, bytes]:
+    """Return header and data of capset(2) for this thread, as set_capabilities() has them."""
+    every = (permitted if effective is None else effective, permitted, inheritable)
+    halves = (one >> shift & 0xFFFFFFFF for shift in (0, 32) for one in every)
+    return struct.pack("=Ii", _CAPABILITY_VERSION, 0), struct.pack("=6I", *halves)
 
 
 def pack_filters(programs: Iterable[bytes]) -> bytes:
@@ -360,14 +366,20 @@ def pack_filters(programs: Iterable[bytes]) -> bytes:
     return b"".join(struct.pack("=I", len(program)) + program for program in programs)
 
 
-def load_seccomp(packed: bytes) -> None:
-    """Install what pack_filters joined; needs CAP_SYS_ADMIN in the user namespace, or no_new_privs."""
+def filters_of(packed: bytes) -> Iterator[bytes]:
+    """Return the programs that pack_filters joined."""
     while packed:
         (size,) = struct.unpack_from("=I", packed)
-        buffer = ctypes.create_string_buffer(packed[4 : 4 + size], size)
+        yield packed[4 : 4 + size]
         packed = packed[4 + size :]
-        program = _SockFprog(length=size // 8, filter=ctypes.addressof(buffer))
-        number = _long(_SYS["seccomp"])
+
+
+def load_seccomp(packed: bytes) -> None:
+    """Install what pack_filters joined; needs CAP_SYS_ADMIN in the user namespace, or no_new_privs."""
+    for one in filters_of(packed):
+        buffer = ctypes.create_string_buffer(one, len(one))
+        program = _SockFprog(length=len(one) // 8, filter=ctypes.addressof(buffer))
+        number = _long(NUMBERS["seccomp"])
         _check(_syscall(number, ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(0), ctypes.byref(program)))
 
 

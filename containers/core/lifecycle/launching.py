@@ -16,7 +16,7 @@ from ..host import Host
 from ..model.spec import Spec
 from ..network.plugging import Placed
 from ..plans.start_plan import HANDSHAKE_SEC, NETWORK_SEC, StartPlan
-from ..proc import setup
+from ..proc import messages
 from ..sentences import restored
 
 Progress = Callable[[int, str], None]
@@ -91,7 +91,7 @@ def _ask(connection: socket.socket, plan: StartPlan) -> None:
         file.write(plan.to_json())
         file.flush()
         file.seek(0)
-        setup.send(connection, {"cmd": "start"}, (fd,))
+        messages.send(connection, {"cmd": "start"}, (fd,))
 
 
 def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[int]]:
@@ -111,11 +111,11 @@ def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[
 
 def _next(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     try:
-        return setup.receive(connection, fds_max=1)
+        return messages.receive(connection, fds_max=1)
     except ConnectionResetError:
         # it left with our last message unread; what it said before that is still to be had
         with contextlib.suppress(ConnectionError):
-            return setup.receive(connection, fds_max=1)
+            return messages.receive(connection, fds_max=1)
     return None, []
 
 
@@ -155,7 +155,7 @@ def _follow(
         raise Cancelled("The start was cancelled.")
     progress(80, "Starting init")
     try:
-        setup.send(connection, {"cmd": "network-ready", **told(spec, placed)})
+        messages.send(connection, {"cmd": "network-ready", **told(spec, placed)})
     except ConnectionError:
         # it has failed meanwhile: the reason is in the next message
         pass
@@ -187,5 +187,5 @@ def told(spec: Spec, placed: Sequence[Placed]) -> dict[str, Any]:
 
 def _await_close(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while setup.receive(connection)[0] is not None:
+        while messages.receive(connection)[0] is not None:
             pass

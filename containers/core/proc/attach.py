@@ -38,7 +38,7 @@ from typing import Any, Final
 
 from ..cgroups.places import write_file
 from ..kernel.syscalls import CLONE_NEWPID, PR_SET_CHILD_SUBREAPER, clone3, prctl, setns
-from . import entering, setup
+from . import entering, messages
 from .inside import Request, Target
 from .loop import Loop
 
@@ -188,7 +188,7 @@ class Launch:
 
     def _read(self) -> None:
         try:
-            message, fds = setup.receive(self._connection, fds_max=1)
+            message, fds = messages.receive(self._connection, fds_max=1)
         except BlockingIOError:
             return
         except OSError:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from ..kernel import mount_api
-from ..kernel.mounts import StepFailed
+from ..kernel.script import StepFailed
 from ..kernel.syscalls import (
     CLONE_NEWNS,
     CLONE_NEWUSER,
@@ -40,7 +40,7 @@ from ..kernel.syscalls import (
 )
 from ..model.attachments import Bind, Node
 from ..plans.mount_flags import MS_NOSUID, MS_PRIVATE, MS_REC
-from . import setup
+from . import messages
 
 _IN_ROOT: Final = mount_api.RESOLVE_IN_ROOT | mount_api.RESOLVE_NO_MAGICLINKS
 _NO_LINKS: Final = mount_api.RESOLVE_NO_SYMLINKS | mount_api.RESOLVE_NO_MAGICLINKS
@@ -99,7 +99,7 @@ def run(errand: Errand, connection: socket.socket) -> NoReturn:
     except BaseException as error:  # noqa: BLE001 - the child's last frame: everything must reach the supervisor
         message = _failure("prepare the mounts", OSError(0, repr(error)), taken)
     with contextlib.suppress(OSError):
-        setup.send(connection, message)
+        messages.send(connection, message)
     os._exit(0)
 
 
@@ -286,7 +286,7 @@ def _attach_all(loads: Sequence[_Load], connection: socket.socket) -> list[int |
                     raise OSError(number, os.strerror(number))
                 held.append(mount_api.mount_id(load.fd))
                 # before: it may be killed at any time, and the next target's file system may never answer
-                setup.send(connection, {"type": "attached", "number": index, "mount_id": held[-1]})
+                messages.send(connection, {"type": "attached", "number": index, "mount_id": held[-1]})
                 mount_api.attach(load.fd, place_fd)
             done.append(load.what.target)
     except StepFailed:

@@ -72,12 +72,16 @@ def confine(confinement: Confinement) -> None:
 
 def label(confinement: Confinement) -> None:
     """Have the next exec of this process enter the container's AppArmor profile. Raises OSError naming the file."""
+    label = label_of(confinement)
+    if label is not None:
+        write_file(*label)
+
+
+def label_of(confinement: Confinement) -> tuple[str, str] | None:
+    """Return which file a process writes for that, and what; None where there is no profile. Raises OSError."""
     if not confinement.apparmor:
-        return
+        return None
     for path in _LABEL_FILES:
-        try:
-            write_file(path, f"exec {confinement.apparmor}")
-        except FileNotFoundError:
-            continue
-        return
+        if os.path.exists(path):
+            return path, f"exec {confinement.apparmor}"
     raise OSError(errno.ENOENT, "this kernel has no AppArmor", _LABEL_FILES[0])

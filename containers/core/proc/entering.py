@@ -45,7 +45,7 @@ from ..kernel.syscalls import (
 )
 from ..model import passwd
 from ..model.capabilities import NAMES
-from . import confining, rights, setup
+from . import confining, messages, rights
 from .inside import Request, Target
 from .program import read_file, run_command
 
@@ -90,7 +90,7 @@ def run(target: Target, request: Request, connection: socket.socket, place: Path
 
 def _tell(connection: socket.socket, message: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
-        setup.send(connection, message)
+        messages.send(connection, message)
 
 
 def _step(step: str, error: OSError) -> _Failed:
@@ -132,7 +132,7 @@ def _enter(
     except OSError as error:
         raise _step("enter the namespaces", error) from None
     if helper and (pid := os.fork()):
-        setup.send(connection, {"type": "pid", "pid": pid})
+        messages.send(connection, {"type": "pid", "pid": pid})
         os._exit(0)
     _become(target, request, connection, stdio, held)
 
@@ -197,7 +197,7 @@ def _become(
             fds, stdio = _terminal(request.size, account)
         except OSError as error:
             raise _step("terminal", error) from None
-    setup.send(connection, {"type": "ready", "command": request.command or (account.shell,)}, fds)
+    messages.send(connection, {"type": "ready", "command": request.command or (account.shell,)}, fds)
     assert stdio is not None
     for number, fd in enumerate(stdio):
         os.dup2(fd, number)

@@ -42,6 +42,7 @@ if __name__ == "__main__":
 from containers.core.cgroups import Cgroups  # noqa: E402
 from containers.core.errors import CoreError  # noqa: E402
 from containers.core.host import Host  # noqa: E402
+from containers.core.kernel import runner  # noqa: E402
 from containers.core.kernel.pids import boot_id  # noqa: E402
 from containers.core.kernel.syscalls import (  # noqa: E402
     PR_SET_CHILD_SUBREAPER,
@@ -51,7 +52,16 @@ from containers.core.kernel.syscalls import (  # noqa: E402
     populate,
     prctl,
 )
-from containers.core.proc import pages, rehearsing, seccomp_files, serving, spawn, starting, supervisor  # noqa: E402
+from containers.core.proc import (  # noqa: E402
+    pages,
+    rehearsing,
+    seccomp_files,
+    serving,
+    setup,
+    spawn,
+    starting,
+    supervisor,
+)
 
 BACKLOG: Final = 128
 DESCRIPTORS: Final = 1024
@@ -144,6 +154,7 @@ class Launcher:
         spawn.last_capability()
         boot_id()
         argument_area()
+        runner.available()
         self.pages = pages.Pages()
         self.spare_pid = 0
         self.stopping = False
@@ -278,8 +289,9 @@ class Launcher:
 
     def _warm_up(self) -> None:
         """Have the memory that a start will write to: what is touched first after a fork costs microseconds a page."""
-        ranges = self.pages.lists()[0]
+        ranges = self.pages.ranges()
         self.pages.keep_from_children()
+        setup.inherited()
         if ranges:
             with contextlib.suppress(OSError):
                 populate(ranges)

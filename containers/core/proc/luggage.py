@@ -18,7 +18,7 @@ from ..errors import CoreError, NotFound, SetupFailed, TimedOut
 from ..model.attachments import Attachments, Bind, Node
 from ..plans.devices import DeviceRule, of_node
 from ..plans.start_plan import HANDSHAKE_SEC, StartPlan
-from . import carrying, setup
+from . import carrying, messages
 from .carrying import Errand, Held
 from .clients import Client
 from .loop import Loop
@@ -259,7 +259,7 @@ class _Errand:
         """Return what came of it, once it tells; None where it tells of one thing that it attaches."""
         said: dict[str, Any] | None = None
         with contextlib.suppress(ConnectionError):
-            said = setup.receive(self._connection)[0]
+            said = messages.receive(self._connection)[0]
         if said is not None and said["type"] == "attached":
             self._attached[said["number"]] = said["mount_id"]
             return None

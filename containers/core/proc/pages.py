@@ -2,11 +2,9 @@
 
 After a fork a page is copied when it is first written to, and a fault for each costs half as much again as the copying
 itself. Which pages these are is the same for all that one launcher forks. What is learned stands in memory that the
-launcher and its forks share; a child that will be a container's init does not get it, and neither does a supervisor
-keep it.
+launcher and its forks share; neither a container's init nor a supervisor keeps it.
 
-A page that a process shares with no other is one that it has copied, or one that all others have. These are told apart
-by a witness, which has all pages as they were before the clone: so neither takes what only the other needs.
+A page that a process shares with no other is one that it has copied, or one that all others have: these are few.
 Source: kernel Documentation/admin-guide/mm/pagemap.rst; process_madvise(2), madvise(2) on MADV_POPULATE_WRITE.
 """
 
@@ -14,23 +12,19 @@ from __future__ import annotations
 
 import mmap
 import os
-import signal
 import struct
 from array import array
 from typing import Final
 
-from ..kernel.syscalls import PR_SET_PDEATHSIG, clone3, prctl
-
 _PAGE: Final = mmap.PAGESIZE
-_DESCRIPTORS: Final = 1024
 _MEMORY_BYTES: Final = 128 * 1024
-_HEAD: Final = struct.Struct("QQQ")
+_HEAD: Final = struct.Struct("Q")
 _PRESENT: Final = 1 << 63
 _EXCLUSIVE: Final = 1 << 56
 
 
 class Pages:
-    """What the starts of one launcher write to, as lists of (address, bytes) for syscalls.populate()."""
+    """What the starts of one launcher write to, as (address, bytes) of each range, for syscalls.populate()."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _MEMORY_BYTES)
@@ -38,23 +32,17 @@ class Pages:
     @property
     def known(self) -> bool:
         """Whether a start has found them out."""
-        return self._memory[: _HEAD.size] != bytes(_HEAD.size)
+        return _HEAD.unpack_from(self._memory) != (0,)
 
-    def lists(self) -> tuple[bytes, bytes, bytes]:
-        """Return the starter's, the child's, and the starter's after the clone; nothing where not known."""
-        lists, first = [], _HEAD.size
-        for length in _HEAD.unpack_from(self._memory):
-            lists.append(self._memory[first : first + length])
-            first += length
-        own, child, after = lists
-        return own, child, after
+    def ranges(self) -> bytes:
+        """Return them; nothing where they are not known."""
+        return self._memory[_HEAD.size : _HEAD.size + _HEAD.unpack_from(self._memory)[0]]
 
-    def keep(self, own: bytes, child: bytes, after: bytes) -> None:
+    def keep(self, ranges: bytes) -> None:
         """Keep what a start has found out. Where two do it at once, the mixture is as good."""
-        every = own + child + after
-        if _HEAD.size + len(every) <= _MEMORY_BYTES:
-            self._memory[_HEAD.size : _HEAD.size + len(every)] = every
-            _HEAD.pack_into(self._memory, 0, len(own), len(child), len(after))
+        if _HEAD.size + len(ranges) <= _MEMORY_BYTES:
+            self._memory[_HEAD.size : _HEAD.size + len(ranges)] = ranges
+            _HEAD.pack_into(self._memory, 0, len(ranges))
 
     def keep_from_children(self) -> None:
         """Have what is forked from here on go without it."""
@@ -65,32 +53,10 @@ class Pages:
         self._memory.close()
 
 
-class Witness:
-    """A fork that keeps this process's memory as it is: whoever else has it, and writes to it, has to copy it."""
-
-    def __init__(self) -> None:
-        maker = os.getpid()
-        self._pid, self._pidfd = clone3(0, exit_signal=signal.SIGCHLD)
-        if self._pid == 0:
-            try:
-                prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-                os.closerange(0, _DESCRIPTORS)
-                while os.getppid() == maker:
-                    signal.pause()
-            finally:
-                os._exit(0)
-
-    def end(self) -> None:
-        """Let go of the memory; it goes with its maker in any case."""
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        os.close(self._pidfd)
-        os.waitpid(self._pid, 0)
-
-
 def own(pid: int) -> bytes:
     """Return the memory that a process shares with no other. Raises OSError.
 
-    After a fork that is what it has written to, or, without a witness, what all that shared it have.
+    After a fork that is what it has written to, or what all that shared it have written to.
     """
     found = array("Q")
     with (

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from ..kernel.mounts import StepFailed
+from ..kernel.script import StepFailed
 from ..kernel.syscalls import close_range, overwrite_cmdline, set_capabilities, set_process_name
 from ..model import passwd
 from ..model.behaviour import Init
@@ -55,12 +55,17 @@ def read_file(path: str) -> bytes:
     return data
 
 
+def needs_interpreter(init: Init) -> bool:
+    """Tell whether somebody is looked up, or an application looked after; a system's root needs neither."""
+    return init.application or bool(init.user) or init.groups is not None
+
+
 def look_up(init: Init) -> passwd.Account | None:
     """Return whom the command runs as; None for a system's root, who needs no looking up. Raises StepFailed.
 
     The container's root directory is this process's, and nobody runs inside yet.
     """
-    if not init.application and not init.user and init.groups is None:
+    if not needs_interpreter(init):
         return None
     try:
         account = passwd.resolve(init.user or None, read_file("/etc/passwd"), read_file("/etc/group"))
@@ -224,6 +229,13 @@ def _step(name: str, act: Callable[[], object], path: str | None = None) -> None
         raise StepFailed(name, error) from error
 
 
+def places(program: str, environment: dict[str, str]) -> list[str]:
+    """Return where a program is looked for, in order: in the environment's PATH where it is only a name."""
+    if "/" in program:
+        return [program]
+    return [os.path.join(place or ".", program) for place in environment.get("PATH", "/usr/bin:/bin").split(":")]
+
+
 def run_command(command: tuple[str, ...], environment: dict[str, str], *, program: str = "") -> NoReturn:
     """Execute a command, looked up in the environment's PATH where it is only a name. Raises OSError naming it.
 
@@ -231,13 +243,9 @@ def run_command(command: tuple[str, ...], environment: dict[str, str], *, progra
     executed, where that is not the command's first word.
     """
     program = program or command[0]
-    if "/" in program:
-        places = [program]
-    else:
-        places = [os.path.join(place or ".", program) for place in environment.get("PATH", "/usr/bin:/bin").split(":")]
     problem = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     found: OSError = problem
-    for path in places:
+    for path in places(program, environment):
         try:
             os.execve(path, command, environment)
         except (FileNotFoundError, NotADirectoryError):

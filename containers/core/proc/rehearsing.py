@@ -18,7 +18,7 @@ from ..kernel.pids import boot_id
 from ..model.nics import Nic
 from ..model.spec import Limits, Spec
 from ..plans.start_plan import StartPlan
-from . import records, seccomp_files, setup, spawn
+from . import messages, records, seccomp_files, setup, spawn
 from .handing import Keeper
 from .records import Process
 from .starting import Starter, take_nics
@@ -46,9 +46,9 @@ def rehearse(cgroups: Cgroups, text: str) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     with ours, theirs:
         null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        setup.send(ours, {"cmd": "start"}, (null_fd,))
+        messages.send(ours, {"cmd": "start"}, (null_fd,))
         os.close(null_fd)
-        _, (fd,) = setup.receive(theirs, fds_max=1)
+        _, (fd,) = messages.receive(theirs, fds_max=1)
         with open(fd, "rb") as file:
             file.read().decode()
         plan = StartPlan.from_json(text)
@@ -64,7 +64,7 @@ def _go_through(starter: Starter, connection: socket.socket) -> None:
     starter.hooks.run("pre-start")
     birth = starter.cgroups.birth(_ID, privileged=False)
     bpf = seccomp_files.contents(starter.filter_fd)
-    spawn.child_plan(plan, bpf, birth.tasks)
+    setup.compose(spawn.child_plan(plan, bpf, birth.tasks), connection, ())
     spawn.Equipment(plan)
     child = spawn.Child(pid=os.getpid(), pidfd=-1, connection=connection)
     child.patience_sec = starter.hooks.patience_sec()

@@ -1,4 +1,4 @@
-"""The child's half of a start: from the clone to the exec of init. Nothing here returns to the starter's code.
+"""The child's half of a start: from the clone to the exec of init, as a script (core.kernel.script).
 
     starter                                       child (root of its own namespaces)
       writes the id maps, makes the mounts
@@ -9,29 +9,31 @@
       writes the run file                        looks up whom it runs as
       ── finish ───────────────────────────────▶  links up, drops rights
       ◀── end of file: the exec succeeded ───────  exec
-      ◀── error {step, path, errno, message} ────  or, from anywhere above
+      ◀── error {step, path, errno, message} ────  or, from anywhere above; a script says itself which call failed
 
-The child is a clone without CPython's after-fork hooks: no threads, no imports, no locks, no logging.
+Most starts are made of system calls only, and are carried out without an interpreter (core.kernel.runner). Where one
+is needed, to look up a user, to run a hook inside, to be an application's small init, the child is a fork without
+CPython's after-fork hooks: no threads, no imports, no locks, no logging.
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
-import json
+import errno
+import functools
 import os
 import resource
 import signal
 import socket
 import struct
 import termios
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from ..errors import SetupFailed
-from ..kernel.mounts import StepFailed, execute
+from ..kernel import mounts
+from ..kernel.script import AT_FDCWD, Kept, Script, StepFailed
 from ..kernel.syscalls import (
     CLONE_NEWCGROUP,
     CLOSE_RANGE_CLOEXEC,
@@ -42,35 +44,27 @@ from ..kernel.syscalls import (
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
-    close_range,
+    SECCOMP_SET_MODE_FILTER,
+    capability_sets,
     dispose_signals,
-    load_seccomp,
-    mount,
-    pivot_root,
-    populate,
-    prctl,
-    sethostname,
-    umount,
-    unshare,
 )
 from ..model import passwd
 from ..model.behaviour import Init
-from ..model.hooks import Call
+from ..model.hooks import MOUNTING, START, Call
 from ..plans import mount_plan
 from ..plans.mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED
 from . import confining, hooking, program, rights
-
-MESSAGE_BYTES: Final = 64 * 1024
-MOUNTS_MAX: Final = 250
-"""SCM_RIGHTS carries at most 253 descriptors (SCM_MAX_FD)."""
-OBSERVED: Final = "observed"
-"""The point at which a child waits that core.proc.pages learns from; no hook's."""
+from .messages import encode, send
 
 _IFF_UP: Final = 1
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
-_TIOCGPTN: Final = 0x80045430
 _TIOCSPTLCK: Final = 0x40045431
+_IFREQ: Final = struct.Struct("=16sHxx20x")
+_JOIN_SESSION_KEYRING: Final = 1
+_SIG_SETMASK: Final = 2
+_SIGSET_BYTES: Final = 8
+_SIGACTION_BYTES: Final = 32
 _LIMITS: Final = (
     (resource.RLIMIT_NOFILE, 1024, 524288),
     (resource.RLIMIT_MEMLOCK, 8 * 1024**2, 8 * 1024**2),
@@ -81,14 +75,14 @@ _LIMITS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildPlan:
-    """What the child does, complete before the clone. scratch: a host directory that the child mounts over.
+    """What the child does, complete before the clone.
 
-    capabilities: the bounding set. last_capability: the highest that the kernel knows. links: NICs to bring up; None
-    in the host's network. limits: instead of those that every container has. sysctls: of the network namespace. tasks:
-    as in cgroups.places.Birth. ranges: the memory that it will write to, see core.proc.pages. observed: whether it is
-    looked at for that, which it waits for.
+    mounts: how many it is handed. scratch: a host directory that the child mounts over. capabilities: the bounding set.
+    last_capability: the highest that the kernel knows. links: NICs to bring up; None in the host's network. limits:
+    instead of those that every container has. sysctls: of the network namespace. tasks: as in cgroups.places.Birth.
     """
 
+    mounts: int
     before: tuple[mount_plan.Operation, ...]
     after: tuple[mount_plan.Operation, ...]
     scratch: str
@@ -97,7 +91,7 @@ class ChildPlan:
     privileged: bool
     capabilities: int
     last_capability: int
-    seccomp: bytes
+    seccomp: tuple[bytes, ...]
     no_new_privs: bool
     limits: rights.Limits
     sysctls: tuple[tuple[str, str], ...]
@@ -110,34 +104,65 @@ class ChildPlan:
     hooks: tuple[Call, ...] = ()
     tells_root: bool = False
     tasks: tuple[str, ...] = ()
-    ranges: bytes = b""
-    observed: bool = False
 
 
-def send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-    """Send one JSON message with descriptors, which stay the sender's."""
-    socket.send_fds(connection, [json.dumps(message).encode()], fds)
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What a child has from its starter. permitted: capabilities; ignored: signals; as bit masks, as in proc(5)."""
+
+    permitted: int
+    ignored: int
 
 
-def receive(connection: socket.socket, *, fds_max: int = 0) -> tuple[dict[str, Any] | None, list[int]]:
-    """Return the next message and its descriptors (the caller's, close-on-exec); None at end of file."""
-    data, fds, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, fds_max, socket.MSG_CMSG_CLOEXEC)
-    return (json.loads(data) if data else None), fds
+@functools.cache
+def inherited() -> Inherited:
+    """Return what this process hands down; a host may lack a capability itself."""
+    with open("/proc/self/status", "rb") as file:
+        lines = dict(line.split(b":", 1) for line in file.read().splitlines())
+    return Inherited(*(int(lines[name], 16) for name in (b"CapPrm", b"SigIgn")))
 
 
-def run(plan: ChildPlan, connection: socket.socket, others: Callable[[], None]) -> NoReturn:
-    """Become the container's init, or report why not and leave with status 1. others: closes what is not for it."""
+def compose(plan: ChildPlan, connection: socket.socket, others: Sequence[int]) -> Script:
+    """Return what the child does. connection: its end. others: descriptors that it has and that are not for it.
+
+    Raises StepFailed where this host lacks something, OSError (E2BIG).
+    """
+    script, connection_fd = Script(), connection.fileno()
+    for fd in others:
+        script.call("close", fd)
+    mount_fds = script.receive(connection_fd, plan.mounts)
+    _become_root(script, plan)
+    slave_fd = _make_root(script, plan, connection_fd, mount_fds)
+    if plan.tells_root:
+        script.send(connection_fd, encode({"type": "rooted"}))
+    _set_limits(script, {kind for kind, _, _ in plan.limits})
+    _join(script, plan, connection_fd)
+    if plan.hooks:
+        # whoever runs before it may change what is looked at from here on
+        script.receive(connection_fd)
+    last = _Last(plan, connection)
+    _make_ready(script, plan, last, slave_fd)
+    if not plan.hooks:
+        script.receive(connection_fd)
+    _settle_in(script, plan)
+    _confine(script, plan)
+    if any(call.point == START for call in plan.hooks):
+        script.act(lambda: _start_hooks(plan))
+    if last.needed:
+        script.step = "run the init command"
+        script.act(last.begin)
+    else:
+        _begin(script, plan)
+    return script
+
+
+def run(script: Script, connection: socket.socket) -> NoReturn:
+    """Be a fork that carries a script out: become the container's init, or report why not and leave with status 1."""
     try:
-        # before anything else, while the starter writes the id maps: after a clone each page costs its first use
-        taken = False
-        if plan.ranges:
-            with contextlib.suppress(OSError):
-                populate(plan.ranges)
-                taken = True
-        others()
-        if not (taken or plan.observed):
-            _limber_up(plan)
-        _become(plan, connection)
+        script.carry_out()
+    except EOFError:
+        # the starter gave up, or died; or the supervisor did, before the parent-death signal was set
+        pass
     except StepFailed as failed:
         _report(connection, failed.step, failed.error)
     except OSError as error:
@@ -145,20 +170,6 @@ def run(plan: ChildPlan, connection: socket.socket, others: Callable[[], None]) 
     except BaseException as error:  # noqa: BLE001 - the child's last frame: everything must reach the starter
         _report(connection, "set up the container", OSError(0, repr(error)))
     os._exit(1)
-
-
-class _Step:
-    """Names what is being done in errors that come out of the block."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise StepFailed(self.name, error)
 
 
 def _report(connection: socket.socket, step: str, error: OSError) -> None:
@@ -174,23 +185,175 @@ def _report(connection: socket.socket, step: str, error: OSError) -> None:
         send(connection, message)
 
 
-def _expect(connection: socket.socket, kind: str, *, fds_max: int = 0) -> list[int]:
-    message, fds = receive(connection, fds_max=fds_max)
-    if message is None or message["type"] != kind:
-        # the starter gave up, or died; or the supervisor did, before the parent-death signal was set
-        os._exit(1)
-    return fds
+def _become_root(script: Script, plan: ChildPlan) -> None:
+    script.step = "become the container's root"
+    script.call("setgroups", 0, 0)
+    script.call("setresgid", 0, 0, 0)
+    script.call("setresuid", 0, 0, 0)
+    script.call("prctl", PR_SET_DUMPABLE, 0)
+    # set after the ids: a change of credentials clears it (prctl(2))
+    script.call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
+    script.call("setsid")
+    script.call("umask", 0)
+    script.step = "give it what confines it"
+    # a host without key rings has none to inherit
+    script.call("keyctl", _JOIN_SESSION_KEYRING, 0, tolerated=(errno.ENOSYS,))
+    if plan.confinement.persona is not None:
+        script.call("personality", plan.confinement.persona)
 
 
-def _pause(plan: ChildPlan, connection: socket.socket, point: str) -> None:
+def _pause(script: Script, plan: ChildPlan, connection_fd: int, point: str) -> None:
     """Wait while the starter runs the hooks of a point, where there are any."""
-    if point in hooking.points_between(plan.hooks):
-        _wait_at(connection, point)
+    if point in MOUNTING and any(call.point == point for call in plan.hooks):
+        script.send(connection_fd, encode({"type": "hook", "point": point}))
+        script.receive(connection_fd)
 
 
-def _wait_at(connection: socket.socket, point: str) -> None:
-    send(connection, {"type": "hook", "point": point})
-    _expect(connection, "go")
+def _make_root(script: Script, plan: ChildPlan, connection_fd: int, mount_fds: Sequence[int]) -> Kept:
+    """Mount everything, open the consoles and enter the new root; return the slave of /dev/console."""
+    script.step = "make a private mount tree"
+    root, here, tmpfs, scratch = (script.text(text) for text in ("/", ".", "tmpfs", plan.scratch))
+    script.call("mount", 0, root, 0, MS_REC | MS_PRIVATE, 0, path="/")
+    options = script.text("mode=700,size=1m")
+    script.call("mount", tmpfs, scratch, tmpfs, MS_NOSUID | MS_NODEV, options, path=plan.scratch)
+    script.call("chdir", scratch, path=plan.scratch)
+    _pause(script, plan, connection_fd, "pre-mount")
+    mounts.add(script, plan.before, mount_fds)
+    _pause(script, plan, connection_fd, "mount")
+    _pause(script, plan, connection_fd, "autodev")
+    script.step = "open the consoles"
+    slave_fd = _consoles(script, connection_fd, plan.ttys)
+    script.step = "set the host name"
+    name = os.fsencode(plan.hostname)
+    script.call("sethostname", script.data(name), len(name))
+    script.step = "change the root directory"
+    script.call("pivot_root", here, here, path=".")
+    script.call("umount2", here, MNT_DETACH, path=".")
+    script.call("chdir", root, path="/")
+    return slave_fd
+
+
+def _consoles(script: Script, connection_fd: int, ttys: int) -> Kept:
+    """Make /dev/console and the ttys; sends their masters and slaves, returns the slave of the console.
+
+    They are ptys of the container's own devpts, whose numbers begin at 0; the starter looks whether they do.
+    """
+    header, places = script.letter(encode({"type": "console"}), 2 * (1 + ttys))
+    window, unlocked = script.data(struct.pack("=HHHH", 24, 80, 0, 0)), script.room(4)
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    for number in range(1 + ttys):
+        target = f"dev/tty{number}" if number else "dev/console"
+        if number:
+            mounts.make_file(script, target, 0o600)
+        master_fd, slave_fd = places[2 * number : 2 * number + 2]
+        slave = f"dev/pts/{number}"
+        script.call("openat", AT_FDCWD, script.text("dev/pts/ptmx"), flags, 0, path="dev/pts/ptmx", kept=master_fd)
+        script.call("ioctl", Kept(master_fd), _TIOCSPTLCK, unlocked)
+        script.call("openat", AT_FDCWD, script.text(slave), flags, 0, path=slave, kept=slave_fd)
+        script.call("ioctl", Kept(slave_fd), termios.TIOCSWINSZ, window)
+        script.call("fchmod", Kept(slave_fd), 0o620)
+        script.call("mount", script.text(slave), script.text(target), 0, MS_BIND, 0, path=target)
+    script.call("sendmsg", connection_fd, header, 0)
+    for fd in (places[0], *places[2:]):
+        script.call("close", Kept(fd))
+    return Kept(places[1])
+
+
+def _set_limits(script: Script, others: set[int]) -> None:
+    """Set the limits that every container has, but for others, which are set last."""
+    script.step = "set the resource limits"
+    for limit, soft, hard in _LIMITS:
+        if limit not in others:
+            most = resource.getrlimit(limit)[1]
+            most = hard if most == resource.RLIM_INFINITY else min(hard, most)
+            _set_limit(script, limit, min(soft, most), most)
+
+
+def _set_limit(script: Script, kind: int, soft: int, hard: int) -> None:
+    # RLIM_INFINITY is -1 in Python
+    bounds = struct.pack("=QQ", *(bound & 0xFFFFFFFFFFFFFFFF for bound in (soft, hard)))
+    script.call("prlimit64", 0, kind, script.data(bounds), 0)
+
+
+def _join(script: Script, plan: ChildPlan, connection_fd: int) -> None:
+    """Join the cgroups, and do what waits for that."""
+    script.step = "join the cgroups"
+    for path, fd in zip(plan.tasks, script.receive(connection_fd, len(plan.tasks)), strict=True):
+        script.call("write", Kept(fd), script.text("0"), 1, path=path)
+        script.call("close", Kept(fd))
+    script.step = "make a cgroup namespace"
+    script.call("unshare", CLONE_NEWCGROUP)
+    mounts.add(script, plan.after)
+
+
+def _make_ready(script: Script, plan: ChildPlan, last: _Last, slave_fd: Kept) -> None:
+    """Do all that needs no link and is no right yet: the starter writes the run file meanwhile."""
+    script.step = "set its clocks"
+    if plan.confinement.offsets:
+        script.act(lambda: confining.set_clocks(plan.confinement))
+    script.step = "share the mount tree"
+    # systemd inside expects a shared tree, and does not make one itself in a container
+    script.call("mount", 0, script.text("/"), 0, MS_REC | MS_SHARED, 0, path="/")
+    script.step = "set the standard streams"
+    for fd in (0, 1, 2):
+        script.call("dup3", slave_fd, fd, 0)
+    script.call("close_range", 3, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+    if last.needed:
+        script.act(last.look_up)
+
+
+def _settle_in(script: Script, plan: ChildPlan) -> None:
+    """Do what waits for the links."""
+    for name, value in plan.sysctls:
+        script.step = f"set the sysctl {name}"
+        _write(script, f"/proc/sys/{name.replace('.', '/')}", f"{value}\n")
+    if plan.links is None:
+        return
+    script.step = "bring the links up"
+    socket_fd = script.room(4)
+    script.call("socket", socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0, kept=socket_fd)
+    for link in ("lo", *plan.links):
+        script.step = f"bring the link {link} up"
+        request = script.data(_IFREQ.pack(link.encode(), 0))
+        script.call("ioctl", Kept(socket_fd), _SIOCGIFFLAGS, request)
+        script.set_bits(request + 16, _IFF_UP)
+        script.call("ioctl", Kept(socket_fd), _SIOCSIFFLAGS, request)
+    script.call("close", Kept(socket_fd))
+
+
+def _write(script: Script, path: str, value: str) -> None:
+    """Write a file in one write(2)."""
+    file_fd, text = script.room(4), os.fsencode(value)
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    script.call("openat", AT_FDCWD, script.text(path), flags, 0, path=path, kept=file_fd)
+    script.call("write", Kept(file_fd), script.data(text), len(text), path=path)
+    script.call("close", Kept(file_fd))
+
+
+def _confine(script: Script, plan: ChildPlan) -> None:
+    """Drop the rights that its programs are not to have."""
+    script.step = "set the AppArmor profile"
+    try:
+        label = confining.label_of(plan.confinement)
+    except OSError as error:
+        raise StepFailed("set the AppArmor profile", error) from error
+    if label is not None:
+        _write(script, *label)
+    script.step = "set the system call filter"
+    if plan.no_new_privs:
+        script.call("prctl", PR_SET_NO_NEW_PRIVS, 1)
+    # while there is CAP_SYS_ADMIN, without which only no_new_privs would allow it; it allows all that follows
+    for one in plan.seccomp:
+        filter_program = script.data(struct.pack("=H6xQ", len(one) // 8, script.data(one)))
+        script.call("seccomp", SECCOMP_SET_MODE_FILTER, 0, filter_program)
+    script.step = "drop capabilities"
+    for number in range(plan.last_capability + 1):
+        if not plan.capabilities >> number & 1:
+            script.call("prctl", PR_CAPBSET_DROP, number)
+    script.call("prctl", PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    script.step = "set the resource limits"
+    for kind, soft, hard in plan.limits:
+        _set_limit(script, kind, soft, hard)
 
 
 def _start_hooks(plan: ChildPlan) -> None:
@@ -201,209 +364,89 @@ def _start_hooks(plan: ChildPlan) -> None:
         raise StepFailed(step, OSError(0, text or failed.message, failed.details["path"])) from None
 
 
-def _limber_up(plan: ChildPlan) -> None:
-    """Use what will be used, where it is not known. Nothing has an effect: paths are empty, what is read is its own."""
-    attempts: tuple[mount_plan.Operation, ...] = (
-        mount_plan.Directory("/"),
-        mount_plan.Mount("", ""),
-        mount_plan.Bind("", "", optional=True),
-        mount_plan.EmptyFile(""),
-        mount_plan.Link("", ""),
-    )
-    for attempt in attempts:
-        with contextlib.suppress(StepFailed):
-            execute((attempt,))
-    json.loads(json.dumps({"type": "mounts"}))
-    os.fsencode(plan.scratch)
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    resource.getrlimit(resource.RLIMIT_CORE)
+def _held(plan: ChildPlan) -> int:
+    """Return which capabilities its root holds: in a user namespace of its own all that the kernel knows."""
+    has = inherited().permitted if plan.privileged else (1 << plan.last_capability + 1) - 1
+    return plan.capabilities & has
 
 
-def _become(plan: ChildPlan, connection: socket.socket) -> NoReturn:
-    mount_fds = _expect(connection, "mounts", fds_max=MOUNTS_MAX)
-    with _Step("become the container's root"):
-        os.setgroups([])
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-        prctl(PR_SET_DUMPABLE, 0)
-        # set after the ids: a change of credentials clears it (prctl(2))
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.setsid()
-        os.umask(0)
-    with _Step("give it what confines it"):
-        confining.confine(plan.confinement)
-    slave_fd = _make_root(plan, connection, mount_fds)
-    if plan.tells_root:
-        send(connection, {"type": "rooted"})
-    _set_limits(kind for kind, _, _ in plan.limits)
-    _join(plan, connection)
-    if plan.hooks:
-        # whoever runs before it may change what is looked at from here on
-        _expect(connection, "finish")
-    account, status = _make_ready(plan, slave_fd)
-    if not plan.hooks:
-        _expect(connection, "finish")
-    _settle_in(plan)
-    held = plan.capabilities & status["CapPrm"]
-    with _Step("set the AppArmor profile"):
-        confining.label(plan.confinement)
-    if plan.observed:
-        # the last that is sure to be allowed
-        _wait_at(connection, OBSERVED)
-    with _Step("set the system call filter"):
-        if plan.no_new_privs:
-            prctl(PR_SET_NO_NEW_PRIVS, 1)
-        # while there is CAP_SYS_ADMIN, without which only no_new_privs would allow it; it allows all that follows
-        load_seccomp(plan.seccomp)
-    _drop_rights(plan)
-    with _Step("set the resource limits"):
-        rights.set_limits(plan.limits)
-    environment = program.environment(account, plan.environment)
-    _start_hooks(plan)
-    program.begin(
-        plan.init,
-        account,
-        held,
-        connection,
-        lambda: _exec(plan, environment, status["SigIgn"]),
-        lambda failed: _report(connection, failed.step, failed.error),
-    )
-
-
-def _make_root(plan: ChildPlan, connection: socket.socket, mount_fds: list[int]) -> int:
-    """Mount everything, open the consoles and enter the new root; return the slave of /dev/console."""
-    with _Step("make a private mount tree"):
-        mount(None, "/", None, MS_REC | MS_PRIVATE)
-        mount("tmpfs", plan.scratch, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700,size=1m")
-        os.chdir(plan.scratch)
-    _pause(plan, connection, "pre-mount")
-    execute(plan.before, mount_fds)
-    _pause(plan, connection, "mount")
-    _pause(plan, connection, "autodev")
-    with _Step("open the consoles"):
-        slave_fd = _consoles(connection, plan.ttys)
-    with _Step("set the host name"):
-        sethostname(plan.hostname)
-    with _Step("change the root directory"):
-        pivot_root(".", ".")
-        umount(".", MNT_DETACH)
-        os.chdir("/")
-    return slave_fd
-
-
-def _join(plan: ChildPlan, connection: socket.socket) -> None:
-    """Join the cgroups, and do what waits for that."""
-    for path, fd in zip(plan.tasks, _expect(connection, "join", fds_max=len(plan.tasks)), strict=True):
-        with _Step("join the cgroups"):
-            try:
-                os.write(fd, b"0")
-            except OSError as error:
-                error.filename = path
-                raise
-            finally:
-                os.close(fd)
-    with _Step("make a cgroup namespace"):
-        unshare(CLONE_NEWCGROUP)
-    execute(plan.after)
-
-
-def _make_ready(plan: ChildPlan, slave_fd: int) -> tuple[passwd.Account | None, dict[str, int]]:
-    """Do all that needs no link and is no right yet: the starter writes the run file meanwhile.
-
-    Returns whom the command runs as, and what _status() says.
-    """
-    with _Step("set its clocks"):
-        confining.set_clocks(plan.confinement)
-    with _Step("share the mount tree"):
-        # systemd inside expects a shared tree, and does not make one itself in a container
-        mount(None, "/", None, MS_REC | MS_SHARED)
-    account = program.look_up(plan.init)
-    program.prepare(plan.init, account, slave_fd)
-    with _Step("set the standard streams"):
-        for fd in (0, 1, 2):
-            os.dup2(slave_fd, fd)
-        close_range(3, CLOSE_RANGE_CLOEXEC)
-    return account, _status()
-
-
-def _settle_in(plan: ChildPlan) -> None:
-    """Do what waits for the links."""
-    for name, value in plan.sysctls:
-        with _Step(f"set the sysctl {name}"):
-            rights.write_sysctls([(name, value)])
-    for link in () if plan.links is None else ("lo", *plan.links):
-        with _Step(f"bring the link {link} up"):
-            _link_up(link)
-
-
-def _consoles(connection: socket.socket, ttys: int) -> int:
-    """Make /dev/console and the ttys; sends their masters and slaves, returns another slave of the console's."""
-    pairs = [_pty("dev/console")]
-    for number in range(1, ttys + 1):
-        path = f"dev/tty{number}"
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        pairs.append(_pty(path))
-    send(connection, {"type": "console"}, tuple(fd for pair in pairs for fd in pair))
-    for master_fd, _ in pairs:
-        os.close(master_fd)
-    for _, slave_fd in pairs[1:]:
-        os.close(slave_fd)
-    return pairs[0][1]
-
-
-def _pty(path: str) -> tuple[int, int]:
-    """Make a pty of the container's own devpts, bound over a file; returns master and slave."""
-    master_fd = os.open("dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(master_fd, _TIOCSPTLCK, struct.pack("i", 0))
-    number = array.array("i", [-1])
-    fcntl.ioctl(master_fd, _TIOCGPTN, number)
-    slave = f"dev/pts/{number[0]}"
-    slave_fd = os.open(slave, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(slave_fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    os.fchmod(slave_fd, 0o620)
-    mount(slave, path, None, MS_BIND)
-    return master_fd, slave_fd
-
-
-def _link_up(name: str) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        request = struct.pack("16sH14x", name.encode(), 0)
-        flags = struct.unpack("16sH14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
-        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags | _IFF_UP))
-
-
-def _set_limits(others: Iterable[int]) -> None:
-    """Set the limits that every container has, but for others, which are set last."""
-    skipped = frozenset(others)
-    with _Step("set the resource limits"):
-        for limit, soft, hard in _LIMITS:
-            if limit in skipped:
-                continue
-            most = resource.getrlimit(limit)[1]
-            most = hard if most == resource.RLIM_INFINITY else min(hard, most)
-            resource.setrlimit(limit, (min(soft, most), most))
-
-
-def _drop_rights(plan: ChildPlan) -> None:
-    with _Step("drop capabilities"):
-        for number in range(plan.last_capability + 1):
-            if not plan.capabilities >> number & 1:
-                prctl(PR_CAPBSET_DROP, number)
-        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-
-
-def _status() -> dict[str, int]:
-    """Return what this process holds, for a host may lack a capability itself, and the signals that it ignores."""
-    with open("/proc/self/status", "rb") as file:
-        lines = dict(line.split(b":", 1) for line in file.read().splitlines())
-    return {name: int(lines[name.encode()], 16) for name in ("CapPrm", "SigIgn")}
-
-
-def _exec(plan: ChildPlan, environment: dict[str, str], ignored: int) -> NoReturn:
+def _begin(script: Script, plan: ChildPlan) -> None:
+    """Execute the init command as process 1, as root. See core.proc.program for all others."""
+    script.step = "drop capabilities"
+    header, sets = capability_sets(_held(plan))
+    script.call("capset", script.data(header), script.data(sets))
+    script.step = "enter the working directory"
+    script.call("chdir", script.text(plan.init.cwd), path=plan.init.cwd)
+    script.step = "run the init command"
     # what Python ignores (SIGPIPE, SIGXFSZ), or the launcher, would stay ignored after exec; handlers do not stay
-    dispose_signals(default=[number for number in range(1, signal.NSIG) if ignored >> number - 1 & 1])
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.umask(0o022)
-    with _Step("run the init command"):
-        program.run_command(plan.command, environment)
-    raise AssertionError("execve returned")
+    default = script.room(_SIGACTION_BYTES)
+    for number in _ignored():
+        script.call("rt_sigaction", number, default, 0, _SIGSET_BYTES)
+    script.call("rt_sigprocmask", _SIG_SETMASK, script.room(_SIGSET_BYTES), 0, _SIGSET_BYTES)
+    script.call("umask", 0o022)
+    _execute(script, plan.command, plan.environment)
+
+
+def _ignored() -> list[int]:
+    return [number for number in range(1, signal.NSIG) if inherited().ignored >> number - 1 & 1]
+
+
+def _execute(script: Script, command: tuple[str, ...], environment: dict[str, str]) -> None:
+    arguments = script.texts(command)
+    variables = script.texts([f"{name}={value}" for name, value in environment.items()])
+    places = program.places(command[0], environment)
+    if places == [command[0]]:
+        script.call("execve", script.text(command[0]), arguments, variables, path=command[0])
+        return
+    results = [script.room(4) for _ in places]
+    passed_over = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+    for path, result in zip(places, results, strict=True):
+        script.call("execve", script.text(path), arguments, variables, path=path, kept=result, tolerated=passed_over)
+
+    def nowhere() -> OSError:
+        refused = any(script.value(result) == -errno.EACCES for result in results)
+        number = errno.EACCES if refused else errno.ENOENT
+        return OSError(number, os.strerror(number), command[0])
+
+    script.call("execve", script.text(""), arguments, variables)
+    script.explain(nowhere)
+
+
+class _Last:
+    """The last steps before a command that needs an interpreter: who it runs as is looked up, or it is an application.
+
+    In the child.
+    """
+
+    def __init__(self, plan: ChildPlan, connection: socket.socket) -> None:
+        self._plan = plan
+        self._connection = connection
+        self._account: passwd.Account | None = None
+        self.needed = program.needs_interpreter(plan.init)
+        self._held, self._ignored = (_held(plan), _ignored()) if self.needed else (0, [])
+
+    def look_up(self) -> None:
+        """Find out whom the command runs as, and give that one the console."""
+        self._account = program.look_up(self._plan.init)
+        program.prepare(self._plan.init, self._account, 0)
+
+    def begin(self) -> NoReturn:
+        """Become the container's first process."""
+        plan, account = self._plan, self._account
+        program.begin(
+            plan.init,
+            account,
+            self._held,
+            self._connection,
+            lambda: self._exec(program.environment(account, plan.environment)),
+            lambda failed: _report(self._connection, failed.step, failed.error),
+        )
+
+    def _exec(self, environment: dict[str, str]) -> NoReturn:
+        dispose_signals(default=self._ignored)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.umask(0o022)
+        try:
+            program.run_command(self._plan.command, environment)
+        except OSError as error:
+            raise StepFailed("run the init command", error) from error

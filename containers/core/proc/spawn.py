@@ -20,7 +20,8 @@ from typing import Any
 from ..cgroups.places import write_file
 from ..errors import SetupFailed, TimedOut
 from ..host import IDS_PER_CONTAINER
-from ..kernel import disk_mount
+from ..kernel import disk_mount, runner
+from ..kernel.script import Script, StepFailed
 from ..kernel.syscalls import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -30,6 +31,7 @@ from ..kernel.syscalls import (
     CLONE_NEWUTS,
     CLONE_PARENT,
     clone3,
+    filters_of,
     open_tree,
     set_mount_idmap,
     set_thread_effective_ids,
@@ -40,7 +42,7 @@ from ..model.nics import host_network
 from ..model.spec import Spec
 from ..plans import mount_plan
 from ..plans.start_plan import HANDSHAKE_SEC, StartPlan, environment
-from . import confining, rights, setup
+from . import confining, messages, rights, setup, terminals
 
 _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
 
@@ -70,10 +72,12 @@ class Init:
 class Child(Init):
     """One that is being started: it is told what to do, and tells how it goes, over its connection.
 
-    hook: runs the hooks of a point at which it waits. patience_sec: what its own hooks may take beside the usual.
+    script: what it does; it stays until the exec. hook: runs the hooks of a point at which it waits. patience_sec: what
+    its own hooks may take beside the usual.
     """
 
     connection: socket.socket
+    script: Script | None = None
     hook: Callable[[str], None] | None = None
     patience_sec: float = 0.0
 
@@ -88,7 +92,13 @@ class Child(Init):
     def close(self) -> None:
         """Close everything that belongs to it."""
         self.connection.close()
+        self.script = None
         Init.close(self)
+
+    def failure(self) -> SetupFailed | None:
+        """Return what went wrong in one that has ended, where it ran in this process's memory."""
+        failed = self.script.failure() if self.script is not None else None
+        return SetupFailed.from_oserror(failed.step, failed.error) if failed is not None else None
 
 
 @functools.cache
@@ -106,16 +116,12 @@ def kept(spec: Spec) -> int:
     )
 
 
-def child_plan(
-    plan: StartPlan, bpf: bytes, tasks: tuple[str, ...], ranges: bytes = b"", *, observed: bool = False
-) -> setup.ChildPlan:
-    """Return what the child will do. bpf: the system call filter. tasks: as in cgroups.places.Birth.
-
-    ranges: the memory that it will write to, where that is known (core.proc.pages). observed: whether that is learned.
-    """
+def child_plan(plan: StartPlan, bpf: bytes, tasks: tuple[str, ...]) -> setup.ChildPlan:
+    """Return what the child will do. bpf: the system call filter. tasks: as in cgroups.places.Birth."""
     spec = plan.spec
     own = os.path.commonpath((plan.upper, plan.work))
     return setup.ChildPlan(
+        mounts=len(plan.lowers) + 1,
         before=mount_plan.before_network(
             layers=len(plan.lowers),
             upper=os.path.relpath(plan.upper, own),
@@ -131,7 +137,7 @@ def child_plan(
         privileged=spec.privileged,
         capabilities=kept(spec),
         last_capability=last_capability(),
-        seccomp=bpf,
+        seccomp=tuple(filters_of(bpf)),
         no_new_privs=spec.security.no_new_privs,
         limits=rights.limits_of(spec.security.prlimits),
         sysctls=rights.of_network(spec.security.sysctls),
@@ -144,8 +150,6 @@ def child_plan(
         hooks=plan.extras.hooks,
         tells_root=bool(plan.attachments),
         tasks=tasks,
-        ranges=ranges,
-        observed=observed,
     )
 
 
@@ -158,27 +162,32 @@ def _ttys(spec: Spec) -> dict[str, str]:
     return {"container_ttys": " ".join(f"pts/{number}" for number in numbers)} if numbers else {}
 
 
-def clone(plan: setup.ChildPlan, id_base: int | None, tree: str) -> Child:
+def clone(plan: setup.ChildPlan, id_base: int | None, tree: str, *, own_memory: bool) -> Child:
     """Make the child, which waits for its mounts. id_base: None for a privileged container. tree: its cgroup2 place.
 
-    The caller must be single-threaded root, and owns the result; the child is its parent's child.
+    own_memory: whether it must have its own from the beginning, which costs it a fork; others have where they can the
+    caller's until their exec. The caller must be single-threaded root, and owns the result; the child is its parent's
+    child.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    flags = _NAMESPACES | (CLONE_NEWUSER if id_base is not None else 0)
+    flags = CLONE_PARENT | _NAMESPACES | (CLONE_NEWUSER if id_base is not None else 0)
     if plan.links is None:
         flags &= ~CLONE_NEWNET
     tree_fd = -1
-
-    def not_its() -> None:
-        ours.close()
-        os.close(tree_fd)
-
     try:
         tree_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        script = setup.compose(plan, theirs, (ours.fileno(), tree_fd))
+        alone = not own_memory and script.only_calls and runner.available()
         with _effective_ids(id_base):
-            pid, pidfd = clone3(flags | CLONE_PARENT, exit_signal=0, cgroup_fd=tree_fd)
-            if pid == 0:
-                setup.run(plan, theirs, not_its)
+            if alone:
+                pid, pidfd = runner.clone(script, flags, exit_signal=0, cgroup_fd=tree_fd)
+            else:
+                pid, pidfd = clone3(flags, exit_signal=0, cgroup_fd=tree_fd)
+                if pid == 0:
+                    setup.run(script, theirs)
+    except StepFailed as failed:
+        ours.close()
+        raise SetupFailed.from_oserror(failed.step, failed.error) from failed
     except OSError as error:
         ours.close()
         raise SetupFailed.from_oserror("make the namespaces", error) from error
@@ -186,7 +195,7 @@ def clone(plan: setup.ChildPlan, id_base: int | None, tree: str) -> Child:
         theirs.close()
         if tree_fd >= 0:
             os.close(tree_fd)
-    return Child(pid=pid, pidfd=pidfd, connection=ours)
+    return Child(pid=pid, pidfd=pidfd, connection=ours, script=script)
 
 
 @contextlib.contextmanager
@@ -246,7 +255,7 @@ class Equipment:
                 fds.append(mounts[-1])
                 if userns_fd is not None:
                     _idmap(mounts[-1], userns_fd, path)
-            setup.send(child.connection, {"type": "mounts"}, tuple(mounts))
+            messages.send(child.connection, {"type": "mounts"}, tuple(mounts))
         except OSError as error:
             raise SetupFailed.from_oserror("prepare the root file system", error) from error
         finally:
@@ -266,6 +275,8 @@ def await_consoles(child: Child, count: int) -> None:
     """Wait until the child has mounted everything and opened its consoles. Raises SetupFailed, TimedOut."""
     _, fds = _receive(child, "console", fds_max=2 * count)
     child.consoles = tuple(zip(fds[::2], fds[1::2], strict=True))
+    for number, (master_fd, _) in enumerate(child.consoles):
+        terminals.check_pty(master_fd, number)
 
 
 def join(child: Child, tasks: Sequence[str]) -> None:
@@ -274,7 +285,7 @@ def join(child: Child, tasks: Sequence[str]) -> None:
     try:
         for path in tasks:
             fds.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
-        setup.send(child.connection, {"type": "join"}, tuple(fds))
+        messages.send(child.connection, {"type": "join"}, tuple(fds))
     except OSError as error:
         # what has ended meanwhile has told why
         raise report(child) or SetupFailed.from_oserror("join the cgroups", error) from error
@@ -291,7 +302,7 @@ def await_root(child: Child) -> None:
 def finish(child: Child) -> None:
     """Let the child exec init, and wait until it has. Raises SetupFailed, TimedOut."""
     try:
-        setup.send(child.connection, {"type": "finish"})
+        messages.send(child.connection, {"type": "finish"})
     except OSError as error:
         # what has ended meanwhile has told why
         raise report(child) or _vanished() from error
@@ -309,14 +320,16 @@ def _receive(child: Child, kind: str | None, *, fds_max: int = 0) -> tuple[dict[
         if not poll.poll(seconds * 1000):
             raise TimedOut(f"The container's setup took longer than {seconds:.0f} s.", step="set up the container")
         try:
-            message, fds = setup.receive(child.connection, fds_max=fds_max)
+            message, fds = messages.receive(child.connection, fds_max=fds_max)
         except ConnectionResetError:
             message, fds = None, []
         if message is None or message.get("type") != "hook" or child.hook is None:
             break
         child.hook(message["point"])
         with contextlib.suppress(OSError):
-            setup.send(child.connection, {"type": "go"})
+            messages.send(child.connection, {"type": "go"})
+    if message is None and (failed := child.failure()):
+        raise failed
     if message is not None and message.get("type") == "error":
         raise _reported(message)
     if (message["type"] if message else None) != kind:
@@ -326,9 +339,11 @@ def _receive(child: Child, kind: str | None, *, fds_max: int = 0) -> tuple[dict[
 
 def report(child: Child) -> SetupFailed | None:
     """Return what a child that failed has told, if it has: it knows better than whoever finds it gone."""
+    if failed := child.failure():
+        return failed
     with contextlib.suppress(OSError):
         child.connection.settimeout(0)
-        while (message := setup.receive(child.connection, fds_max=2)[0]) is not None:
+        while (message := messages.receive(child.connection, fds_max=2)[0]) is not None:
             if message["type"] == "error":
                 return _reported(message)
     return None

@@ -36,11 +36,11 @@ from ..cgroups.places import join
 from ..errors import Cancelled, CoreError, SetupFailed, TimedOut
 from ..host import Host
 from ..kernel.pids import boot_id
-from ..kernel.syscalls import populate, signal_fd
+from ..kernel.syscalls import signal_fd
 from ..model.exits import CONSOLE_TAIL_BYTES
 from ..model.nics import build_nic, host_network
 from ..plans.start_plan import NETWORK_SEC, StartPlan
-from . import hooking, pages, records, rights, rtnl, seccomp_files, serving, sessions, setup, spawn, terminals
+from . import hooking, messages, pages, records, rights, rtnl, seccomp_files, serving, sessions, spawn
 from .console import CONSOLE, Console
 from .handing import Keeper, Post, Run
 from .loop import Loop
@@ -49,7 +49,8 @@ from .records import Process, RunFile
 
 OOM_SCORE_ADJ: Final = -900
 ROOM_BYTES: Final = 32 * 1024**2
-"""A container with less memory is not charged, on cgroup2, with a page that its first process may not need."""
+"""A container with less memory has a first process with memory of its own from the beginning: the kernel ends whoever
+shares it where that container's memory is used up."""
 
 
 class Starter:
@@ -58,7 +59,7 @@ class Starter:
     def __init__(
         self, plan: StartPlan, cgroups: Cgroups, keeper: Keeper, text: str = "", memory: pages.Pages | None = None
     ) -> None:
-        """text: the plan as JSON, where it is known. memory: what this process and the child will write to."""
+        """text: the plan as JSON, where it is known. memory: what this process will write to."""
         self.plan = plan
         self._text = text
         self.host = plan.host
@@ -71,8 +72,6 @@ class Starter:
         self.hooks = hooking.Hooks(plan, cgroups)
         self._keeper = keeper
         self._memory = memory
-        self._witness: pages.Witness | None = None
-        self._learned = b"", b""
         security = plan.spec.security
         self.filter_fd = seccomp_files.open_list(
             self.host, nesting=security.nesting, keyctl=security.keyctl, custom=plan.extras.seccomp
@@ -94,8 +93,7 @@ class Starter:
             child = self._clone(undo)
             undo.callback(lambda: self._delete_links(child.netns_fd))
             # the child's mounts and the worker's links are made while the rest of its cgroups is
-            setup.send(worker, {"type": "namespaces", "pid": child.pid}, (child.netns_fd,))
-            self._take_pages()
+            messages.send(worker, {"type": "namespaces", "pid": child.pid}, (child.netns_fd,))
             self.cgroups.complete(self.id, limits=spec.limits, privileged=spec.privileged)
             undo.callback(self._forget_run)
             self._release(child, worker)
@@ -119,13 +117,13 @@ class Starter:
         bpf = seccomp_files.contents(self.filter_fd)
         birth = self.cgroups.birth(self.id, privileged=self.plan.spec.privileged)
         equipment = spawn.Equipment(self.plan)
-        self._witness = self._observed()
-        observed = self._witness is not None
-        child_plan = spawn.child_plan(self.plan, bpf, birth.tasks, self._ranges_of_child(), observed=observed)
-        child = spawn.clone(child_plan, self.plan.id_base, birth.tree)
+        child_plan = spawn.child_plan(self.plan, bpf, birth.tasks)
+        most = self.plan.spec.limits.memory_bytes
+        own_memory = most is not None and most < ROOM_BYTES
+        child = spawn.clone(child_plan, self.plan.id_base, birth.tree, own_memory=own_memory)
         undo.callback(child.close)
         undo.callback(child.kill)
-        child.hook = lambda point: self._at_point(point, child)
+        child.hook = lambda point: self.hooks.run(point, child)
         child.patience_sec = self.hooks.patience_sec()
         equipment.hand_to(child)
         self.child = child
@@ -139,8 +137,6 @@ class Starter:
             supervisor, init = Process.of(self._keeper.pid), Process.of(child.pid)
             post = self._make_post(child, worker) if worker is not None else None
             spawn.await_consoles(child, 1 + self.plan.spec.console.ttys)
-            for master_fd, _ in child.consoles:
-                terminals.check_pty(master_fd)
             if self.luggage.wanted:
                 spawn.await_root(child)
                 self.luggage.bring(child)
@@ -185,42 +181,11 @@ class Starter:
             error.details["console"] = self._console_tail(child)
             raise
 
-    def _ranges_of_child(self) -> bytes:
-        most = self.plan.spec.limits.memory_bytes
-        return self._memory.lists()[1] if self._memory and (most is None or most >= ROOM_BYTES) else b""
-
-    def _observed(self) -> pages.Witness | None:
-        """Have somebody by whom it is seen what this process and the child write to, where nobody knows yet."""
-        if self._memory and not self._memory.known:
-            with contextlib.suppress(OSError):
-                return pages.Witness()
-        return None
-
-    def _at_point(self, point: str, child: spawn.Child) -> None:
-        """Do what is to be done while a child waits."""
-        if point == setup.OBSERVED:
-            self._learn_of(child)
-        else:
-            self.hooks.run(point, child)
-
-    def _learn_of(self, child: spawn.Child) -> None:
-        if self._witness is not None:
-            with contextlib.suppress(OSError):
-                self._learned = pages.own(child.pid), pages.own(os.getpid())
-            self._witness.end()
-
-    def _take_pages(self) -> None:
-        """Have what is written to from here on: the child has enough to do meanwhile."""
-        if self._memory and (ranges := self._memory.lists()[2]):
-            with contextlib.suppress(OSError):
-                populate(ranges)
-
     def learn(self) -> None:
         """Keep what this start has written to, for the next ones, where it is the first."""
-        child, after = self._learned
-        if self._memory and child:
+        if self._memory and not self._memory.known:
             with contextlib.suppress(OSError):
-                self._memory.keep(pages.own(os.getpid()), child, after)
+                self._memory.keep(pages.own(os.getpid()))
 
     def _take_nics(self, message: dict[str, Any]) -> None:
         plan = self.plan
@@ -317,7 +282,7 @@ def main(
     cgroups: what settle() returned, or raised: then nothing can be started from here, and that is the answer.
     keeper: the connection to the supervisor to be, this process's parent. memory: what starts write to.
     """
-    message, fds = setup.receive(worker, fds_max=1)
+    message, fds = messages.receive(worker, fds_max=1)
     if message is None or not fds:
         return
     with open(fds[0], "rb") as file:
@@ -332,7 +297,7 @@ def main(
     except (CoreError, OSError) as error:
         failed = error if isinstance(error, CoreError) else SetupFailed.from_oserror("start", error)
         with contextlib.suppress(OSError):
-            setup.send(worker, {"type": "error", **failed.kept()})
+            messages.send(worker, {"type": "error", **failed.kept()})
 
 
 def _await_network(worker: socket.socket) -> dict[str, Any]:
@@ -340,7 +305,7 @@ def _await_network(worker: socket.socket) -> dict[str, Any]:
     poll.register(worker, select.POLLIN)
     if not poll.poll(NETWORK_SEC * 1000):
         raise TimedOut("The network was not attached in time.", step="attach the network")
-    message, _ = setup.receive(worker)
+    message, _ = messages.receive(worker)
     if message is None or message.get("cmd") != "network-ready":
         # one that is left hears this from nobody, one that failed itself knows why (lifecycle.launching)
         raise Cancelled("The worker went away before the network was attached.")

@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import struct
+import sys
 import termios
 from collections.abc import Callable
 from typing import Any, Final
@@ -22,12 +23,15 @@ _READ_BYTES: Final = 64 * 1024
 _SETTLE_SEC: Final = 0.1
 _HANGUP_SEC: Final = 2.0
 _PTMX: Final = os.makedev(5, 2)
+_TIOCGPTN: Final = 0x80045430
 
 
-def check_pty(master_fd: int) -> None:
-    """Raise OSError where a descriptor that a container gave is not the master of a pty."""
+def check_pty(master_fd: int, number: int | None = None) -> None:
+    """Raise OSError where a descriptor that a container gave is not the master of a pty, or of another than number."""
     if os.fstat(master_fd).st_rdev != _PTMX:
         raise OSError("what the container gave is not a pty")
+    if number is not None and fcntl.ioctl(master_fd, _TIOCGPTN, bytes(4)) != number.to_bytes(4, sys.byteorder):
+        raise OSError(f"what the container gave is not its pty number {number}")
 
 
 class Pty(Stream):

@@ -1,0 +1,284 @@
+"""A list of system calls that a process is to make one after the other, and what it does where one fails.
+
+It is made as a whole beforehand, in memory that the process will have at the same address: a fork does, and so does a
+process that runs in its maker's memory until its exec (core.kernel.runner), for which no interpreter is needed at all.
+
+    memory    head      the entry that failed, as an address, and what it returned (errno, negative; 0: end of file)
+              entries   one call each: number, arguments, where its result goes, which errors are none
+              data      texts and structures, which the arguments point to, and results
+
+An argument is a number or Kept(address): what stands there by then, 32 bits of it, as descriptors have. What only an
+interpreter can do stands in the list as well; such a script is for a fork.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import struct
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from .numbers import NUMBERS
+from .syscalls import address_of, call_by_number
+
+Step = str | Callable[[], str]
+"""What is being done, for people; where it takes time to say, it is said when somebody asks."""
+
+AT_FDCWD: Final = -100
+OR: Final = 1 << 31
+"""Not a call: sets the bits of the second argument in the 32 bits at the first one's address."""
+ACT: Final = OR + 1
+"""Not a call either: what an interpreter does. The first argument is its index."""
+
+HEAD: Final = struct.Struct("=Qq")
+ENTRY: Final = struct.Struct("=II6qQ3iII12x")
+"""number, flags, arguments, address for the result, tolerated errors, bytes to the next entry after a success and after
+a tolerated error. The machine code of core.kernel.runner knows these offsets."""
+ENDS: Final = 1 << 6
+"""Flag: a result of 0 is the end of file, and of the process. The flags below are those of indirect arguments."""
+
+_BYTES: Final = 4 * 1024**2
+_ENTRIES: Final = 640
+_FIRST: Final = 32
+_SCRATCH: Final = HEAD.size
+_MSGHDR: Final = struct.Struct("=QI4xQQQQi4x")
+_CMSGHDR: Final = struct.Struct("=Qii")
+_IOVEC: Final = struct.Struct("=QQ")
+_WORD: Final = struct.Struct("=i")
+_SOL_SOCKET: Final = 1
+_SCM_RIGHTS: Final = 1
+_MSG_CMSG_CLOEXEC: Final = 0x40000000
+_UNREAD_BYTES: Final = 8
+_NO_ERRORS: Final = (0, 0, 0)
+
+
+class StepFailed(Exception):
+    """A step of a setup failed; step describes it, error is what the kernel said."""
+
+    def __init__(self, step: str, error: OSError) -> None:
+        super().__init__(step, error)
+        self.step = step
+        self.error = error
+
+
+class Kept:
+    """An argument that is known when the call is made: the 32 bits at an address of the script's memory."""
+
+    __slots__ = ("address",)
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+
+class Script:
+    """See the module. step: what the calls that are added next belong to."""
+
+    def __init__(self) -> None:
+        # a page that is never used is never there
+        self._memory = mmap.mmap(-1, _BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._base = address_of(self._memory)
+        self._end = _FIRST
+        self._data = _FIRST + _ENTRIES * ENTRY.size
+        self._texts: dict[bytes, int] = {}
+        self._notes: list[tuple[Step, str | None, str | None]] = []
+        self._acts: list[Callable[[], None]] = []
+        self._explained: dict[int, Callable[[], OSError]] = {}
+        self.step: Step = "set up the container"
+
+    @property
+    def first(self) -> int:
+        """The address of the first entry."""
+        return self._base + _FIRST
+
+    @property
+    def only_calls(self) -> bool:
+        """Whether it needs no interpreter."""
+        return not self._acts
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+
+    def data(self, content: bytes) -> int:
+        """Put bytes into the memory; returns their address, which is a multiple of 8. Raises OSError (E2BIG)."""
+        place = self._room(len(content))
+        self._memory[place : place + len(content)] = content
+        return self._base + place
+
+    def room(self, size: int) -> int:
+        """Return the address of so many bytes, all 0. Raises OSError (E2BIG)."""
+        return self._base + self._room(size)
+
+    def _room(self, size: int) -> int:
+        place = self._data
+        self._data += (size + 7) & ~7
+        if self._data > _BYTES:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        return place
+
+    def text(self, value: str | None) -> int:
+        """Return the address of a text that ends in NUL; 0 for None. Raises ValueError where it holds a NUL."""
+        if value is None:
+            return 0
+        encoded = os.fsencode(value)
+        address = self._texts.get(encoded)
+        if address is None:
+            if b"\0" in encoded:
+                raise ValueError("embedded null byte")
+            address = self._texts[encoded] = self.data(encoded + b"\0")
+        return address
+
+    def texts(self, values: Sequence[str]) -> int:
+        """Return the address of an array of texts that ends in a null pointer, as execve(2) takes it."""
+        return self.data(struct.pack(f"={len(values) + 1}Q", *map(self.text, values), 0))
+
+    def value(self, address: int) -> int:
+        """Return the 32 bits at an address, signed."""
+        return int(_WORD.unpack_from(self._memory, address - self._base)[0])
+
+    # -- calls --------------------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        name: str,
+        *arguments: int | Kept,
+        path: str | None = None,
+        kept: int = 0,
+        tolerated: tuple[int, ...] = (),
+        skip: int = 0,
+        skip_tolerated: int = 0,
+        ends: bool = False,
+        note: str | None = None,
+    ) -> None:
+        """Add a call. path, note: for its error; note instead of the kernel's own words.
+
+        kept: an address for its result. tolerated: errors that are none, three at most. skip, skip_tolerated: how many
+        calls are left out after a success, and after a tolerated error. ends: a result of 0 ends the process.
+        """
+        self._add(NUMBERS[name], arguments, path, kept, tolerated, skip, skip_tolerated, note, ends=ends)
+
+    def set_bits(self, address: int, bits: int) -> None:
+        """Set bits in the 32 bits at an address."""
+        self._add(OR, (address, bits), None, 0, (), 0, 0, None)
+
+    def act(self, act: Callable[[], None]) -> None:
+        """Add something that needs an interpreter; it raises StepFailed, or OSError for the step."""
+        self._acts.append(act)
+        self._add(ACT, (len(self._acts) - 1,), None, 0, (), 0, 0, None)
+
+    def explain(self, explain: Callable[[], OSError]) -> None:
+        """Have the error of the call that was added last be what explain returns."""
+        self._explained[len(self._notes) - 1] = explain
+
+    def _add(
+        self,
+        number: int,
+        arguments: tuple[int | Kept, ...],
+        path: str | None,
+        kept: int,
+        tolerated: tuple[int, ...],
+        skip: int,
+        skip_tolerated: int,
+        note: str | None,
+        *,
+        ends: bool = False,
+    ) -> None:
+        flags = ENDS if ends else 0
+        values = [0, 0, 0, 0, 0, 0]
+        for index, argument in enumerate(arguments):
+            if isinstance(argument, Kept):
+                flags |= 1 << index
+                values[index] = argument.address
+            else:
+                values[index] = argument
+        size = ENTRY.size
+        ENTRY.pack_into(
+            self._memory,
+            self._end,
+            number,
+            flags,
+            *values,
+            kept or self._base + _SCRATCH,
+            *((-one for one in (*tolerated, 0, 0, 0)[:3]) if tolerated else _NO_ERRORS),
+            size * (1 + skip),
+            size * (1 + skip_tolerated),
+        )
+        self._end += size
+        self._notes.append((self.step, path, note))
+        if len(self._notes) > _ENTRIES:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def letter(self, message: bytes, descriptors: int) -> tuple[int, list[int]]:
+        """Return the address of a message as sendmsg(2) takes it, and where the numbers of its descriptors stand."""
+        length = _CMSGHDR.size + _WORD.size * descriptors
+        control = self.data(_CMSGHDR.pack(length, _SOL_SOCKET, _SCM_RIGHTS) + bytes(_WORD.size * descriptors))
+        vector = self.data(_IOVEC.pack(self.data(message), len(message)))
+        header = self.data(_MSGHDR.pack(0, 0, vector, 1, control, (length + 7) & ~7, 0))
+        first = control + _CMSGHDR.size
+        return header, [first + _WORD.size * index for index in range(descriptors)]
+
+    def send(self, fd: int, message: bytes) -> None:
+        """Add a message to a socket, without descriptors."""
+        self.call("write", fd, self.data(message), len(message))
+
+    def receive(self, fd: int, descriptors: int = 0) -> list[int]:
+        """Add the wait for a message, which is not looked at; returns where the numbers of its descriptors will stand.
+
+        The end of file ends the process.
+        """
+        if not descriptors:
+            self.call("read", fd, self.room(_UNREAD_BYTES), _UNREAD_BYTES, ends=True)
+            return []
+        header, places = self.letter(bytes(_UNREAD_BYTES), descriptors)
+        self.call("recvmsg", fd, header, _MSG_CMSG_CLOEXEC, ends=True)
+        return places
+
+    # -- what came of it ----------------------------------------------------------------------------------------------
+
+    def failure(self) -> StepFailed | None:
+        """Return which call failed in a process that has this memory; None where none did, or a file has ended."""
+        place, result = HEAD.unpack_from(self._memory)
+        return self._failed((place - self.first) // ENTRY.size, -result) if result else None
+
+    def _failed(self, index: int, number: int) -> StepFailed:
+        step, path, note = self._notes[index]
+        explain = self._explained.get(index)
+        error = explain() if explain else OSError(number, note or os.strerror(number), path)
+        return StepFailed(step if isinstance(step, str) else step(), error)
+
+    def carry_out(self) -> None:
+        """Make the calls, in a process that has an interpreter. Raises StepFailed, EOFError."""
+        memory, base, place = self._memory, self._base, _FIRST
+        while place < self._end:
+            number, flags, *rest = ENTRY.unpack_from(memory, place)
+            values, (kept, *others) = rest[:6], rest[6:]
+            for index in range(6):
+                if flags >> index & 1:
+                    values[index] = self.value(values[index])
+            if number == ACT:
+                result = self._do(self._acts[values[0]], (place - _FIRST) // ENTRY.size)
+            elif number == OR:
+                target = values[0] - base
+                _WORD.pack_into(memory, target, _WORD.unpack_from(memory, target)[0] | values[1])
+                result = 0
+            else:
+                result = call_by_number(number, *values)
+            _WORD.pack_into(memory, kept - base, result)
+            if result == 0 and flags & ENDS:
+                raise EOFError
+            if result >= 0:
+                place += others[3]
+            elif result in others[:3]:
+                place += others[4]
+            else:
+                raise self._failed((place - _FIRST) // ENTRY.size, -result)
+
+    def _do(self, act: Callable[[], None], index: int) -> int:
+        try:
+            act()
+        except OSError as error:
+            step = self._notes[index][0]
+            raise StepFailed(step if isinstance(step, str) else step(), error) from error
+        return 0
