@@ -229,6 +229,7 @@ class _Flow:
         widen(self._sink.fileno())
 
     def run(self) -> Unpacked:
+        """Make the tree, to the archive's end. Raises as unpack() does, and Refused; once only."""
         for fd in (self._sink.fileno(), self._report_fd):
             os.set_blocking(fd, False)
         self._pump()

@@ -1,0 +1,1 @@
+"""The processes that belong to containers: launcher, starters, supervisors, and what joins a running one."""
