@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -132,6 +133,27 @@ def test_a_new_container_is_on_the_disk_before_it_appears_and_each_file_is_waite
     for path in (made, *made.rglob("*"), tree, *tree.rglob("*")):
         status = path.stat()
         assert seen["create.placed"][status.st_dev, status.st_ino] == 1, path
+
+
+def test_files_are_brought_to_the_disk_all_of_them_or_none_where_one_is_not_there(tmp_path, monkeypatch):
+    sync, synced = os.fsync, []
+
+    def told(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", told)
+    places = [tmp_path / "one", tmp_path / "two"]
+    for place in places:
+        place.write_bytes(b"x" * 5000)
+    with pytest.raises(FileNotFoundError, match="gone"):
+        files.sync_all(places[0], tmp_path / "gone", places[1])
+    assert synced == []
+    # the kernel has no fsync for either device; the first is the one that is told
+    with pytest.raises(OSError, match="Invalid argument") as caught:
+        files.sync_all("/dev/null", places[0], "/dev/zero", places[1])
+    assert caught.value.errno == errno.EINVAL
+    assert synced == ["/dev/null", str(places[0]), "/dev/zero", str(places[1])]
 
 
 def test_a_restore_brings_back_deleted_changed_and_renamed_files(host, container):

@@ -44,7 +44,8 @@ def sync_dir(path: str | os.PathLike[str]) -> None:
 def sync_all(*paths: str | os.PathLike[str]) -> None:
     """Bring files' contents and directories' entries to the disk, all at once: a journal commits once for all of them.
 
-    Raises the first OSError, when all have been tried.
+    All are opened first, without following a link, so where one is not there nothing is brought there. Raises that
+    OSError, or the first of those that could not be brought, when all have been tried.
     """
     with contextlib.ExitStack() as held:
         fds = []
@@ -58,7 +59,7 @@ def sync_fds(fds: Sequence[int]) -> None:
     """Do what sync_all() does, of open files and directories.
 
     Their data is begun to be written first (Source: mm/fadvise.c), which settles where it is to lie: else each fsync
-    would find something new to commit.
+    would find something new to commit. Borrows fds. Raises the first OSError, when all have been tried.
     """
     for fd in fds:
         with contextlib.suppress(OSError):
