@@ -112,12 +112,14 @@ def test_a_killed_snapshot_of_a_running_one_leaves_nothing_in_the_pool(host, poo
 
 
 @pytest.mark.parametrize("point", ["restore.fresh", "restore.committed"])
-def test_a_killed_restore_in_a_pool_is_done_or_not(host, container, point):
+def test_a_killed_restore_in_a_pool_is_done_or_not(host, pool, container, point):
     on_the_store.test_a_killed_restore_leaves_old_or_new_files_and_configuration_together(host, container, point)
+    assert os.listdir(pool.tmp_dir) == os.listdir(pool.trash_dir) == []
 
 
-def test_a_restore_that_fails_in_a_pool_changes_nothing(host, container, monkeypatch):
+def test_a_restore_that_fails_in_a_pool_changes_nothing(host, pool, container, monkeypatch):
     on_the_store.test_a_restore_that_fails_changes_nothing(host, container, monkeypatch, "restore.written", "ENOSPC")
+    assert os.listdir(pool.tmp_dir) == os.listdir(pool.trash_dir) == []
 
 
 @pytest.mark.parametrize("point", ["create.placed", "trash.moved"])
