@@ -276,43 +276,41 @@ def test_the_graph_moves(people: People, api: httpx.Client, running: str) -> Non
         wait_until(lambda drawn=drawn: canvas.screenshot() != drawn, "the line to move")
 
 
-def test_snapshot_break_restore_clone_delete_by_clicking(
-    people: People, instance: Instance, api: httpx.Client, running: str
-) -> None:
-    page = people.page()
-    run(api, running, "sh", "-c", "echo precious > /root/file")
-    page.goto(f"/containers/{running}/snapshots")
+def take_snapshot(page: Page, container: str, note: str) -> Locator:
+    """Take a snapshot with a note; return its row."""
+    page.goto(f"/containers/{container}/snapshots")
     page.get_by_role("button", name=re.compile("^Snapshot")).first.click()
-    dialog(page).get_by_label("Note").fill("before the accident")
+    dialog(page).get_by_label("Note").fill(note)
     dialog(page).get_by_role("button", name="Take snapshot").click()
-    expect(page.get_by_role("cell", name="before the accident")).to_be_visible()
+    expect(page.get_by_role("cell", name=note)).to_be_visible()
+    return page.get_by_role("row").filter(has_text=note)
 
-    run(api, running, "rm", "/root/file", "/bin/hostname")
+
+def restore_only_snapshot(page: Page, *, lost: str) -> None:
+    """Restore it; the question names the file that was lost, and what was there before is kept to be undone."""
     page.get_by_role("button", name=re.compile("^Restore")).click()
     expect(dialog(page)).to_contain_text("What it is now is kept as a snapshot")
-    expect(dialog(page)).to_contain_text("/root/file")
+    expect(dialog(page)).to_contain_text(lost)
     dialog(page).get_by_role("button", name="Restore").click()
-    expect(page.get_by_role("row").filter(has_text="undo of a restore")).to_be_visible()
-    idle(api, running)
-    expect(page.locator("#container-head")).to_have_attribute("data-state", "running")
-    assert run(api, running, "cat", "/root/file")["stdout"] == "precious\n"
+    expect(page.get_by_role("row").filter(has_text="undo of a restore")).to_contain_text("undo0")
 
-    clone = f"{running}-c"
-    # the undo is there, and undone in its turn
-    undo = page.get_by_role("row").filter(has_text="undo of a restore")
-    expect(undo).to_contain_text("undo0")
-    kept = page.get_by_role("row").filter(has_text="before the accident")
-    kept.locator("summary").click()
-    kept.get_by_role("link", name="Files").click()
-    page.get_by_role("link", name="root", exact=True).click()
-    found = page.locator("#files tr").filter(has=page.get_by_role("link", name="file", exact=True))
+
+def download_from_snapshot(page: Page, row: Locator, directory: str, file: str) -> str:
+    """Return the text of a file in a directory of a snapshot's root, as a download brings it."""
+    row.locator("summary").click()
+    row.get_by_role("link", name="Files").click()
+    page.get_by_role("link", name=directory, exact=True).click()
+    found = page.locator("#files tr").filter(has=page.get_by_role("link", name=file, exact=True))
     found.locator("summary").click()
     with page.expect_download() as download:
         found.get_by_role("link", name="Download", exact=True).click()
-    assert download.value.path().read_text() == "precious\n"
-    page.goto(f"/containers/{running}/snapshots")
-    kept.locator("summary").click()
-    kept.get_by_role("button", name=re.compile("^Clone")).click()
+    return download.value.path().read_text()
+
+
+def clone_and_start(page: Page, row: Locator, clone: str) -> None:
+    """Clone from a snapshot's row, and start the clone from the list."""
+    row.locator("summary").click()
+    row.get_by_role("button", name=re.compile("^Clone")).click()
     dialog(page).get_by_label("Name of the new container").fill(clone)
     dialog(page).get_by_role("button", name="Clone").click()
     expect(dialog(page)).to_have_count(0)
@@ -320,6 +318,37 @@ def test_snapshot_break_restore_clone_delete_by_clicking(
     expect(page.locator(f"#row-{clone} .state-stopped")).to_be_visible()
     page.locator(f"#row-{clone} [data-verb=start]").click()
     expect(page.locator(f"#row-{clone} .state-running")).to_be_visible()
+
+
+def delete_by_name(page: Page, container: str, *, not_by: str) -> None:
+    """Delete a container on its own page, which asks for its name and takes no other."""
+    page.locator("#container-head summary").click()
+    page.locator("#container-head [data-verb=delete]").click()
+    button = dialog(page).get_by_role("button", name="Delete")
+    expect(button).to_be_disabled()
+    dialog(page).get_by_role("textbox").fill(not_by)
+    expect(button).to_be_disabled()
+    dialog(page).get_by_role("textbox").fill(container)
+    button.click()
+
+
+def test_snapshot_break_restore_clone_delete_by_clicking(
+    people: People, instance: Instance, api: httpx.Client, running: str
+) -> None:
+    page = people.page()
+    run(api, running, "sh", "-c", "echo precious > /root/file")
+    kept = take_snapshot(page, running, "before the accident")
+
+    run(api, running, "rm", "/root/file", "/bin/hostname")
+    restore_only_snapshot(page, lost="/root/file")
+    idle(api, running)
+    expect(page.locator("#container-head")).to_have_attribute("data-state", "running")
+    assert run(api, running, "cat", "/root/file")["stdout"] == "precious\n"
+
+    assert download_from_snapshot(page, kept, "root", "file") == "precious\n"
+    page.goto(f"/containers/{running}/snapshots")
+    clone = f"{running}-c"
+    clone_and_start(page, kept, clone)
     assert run(api, clone, "cat", "/root/file")["stdout"] == "precious\n"
     assert run(api, clone, "hostname")["stdout"] == f"{clone}\n"
 
@@ -327,14 +356,7 @@ def test_snapshot_break_restore_clone_delete_by_clicking(
     page.goto(f"/containers/{clone}")
     # the answer leads to the list, and so does the notice of the end: one of them, however long the list takes
     page.evaluate(ONE_WAY)
-    page.locator("#container-head summary").click()
-    page.locator("#container-head [data-verb=delete]").click()
-    button = dialog(page).get_by_role("button", name="Delete")
-    expect(button).to_be_disabled()
-    dialog(page).get_by_role("textbox").fill(running)
-    expect(button).to_be_disabled()
-    dialog(page).get_by_role("textbox").fill(clone)
-    button.click()
+    delete_by_name(page, clone, not_by=running)
     page.wait_for_function("() => window.told && window.ways.length")
     assert page.evaluate("window.ways") == [f"{instance.address}/containers/"]
     page.evaluate("window.held = false; location.assign(window.ways[0])")
