@@ -14,7 +14,7 @@ from ..bookkeeping import reservations
 from ..core.errors import NotFound, SpecError
 from ..core.names import check_name
 from ..core.sentences import say
-from ..models import Container, Host, Network, NetworkInterface, Operation, local_host
+from ..models import Container, Host, Network, Operation, local_host
 from . import configuration, giving, nics, queue
 
 IMAGE_NAME = "lxc"
@@ -38,8 +38,16 @@ class ImportRequest:
     machine_id: str = ""
 
 
-def check(data: ImportRequest, host: Host) -> dict[str, Any]:
-    """Return the columns of the new row; raises SpecError, PolicyDenied, AlreadyExists, NotFound."""
+def check(data: ImportRequest, host: Host) -> None:
+    """Raise what import_container() would, and change nothing: SpecError, PolicyDenied, AlreadyExists, NotFound.
+
+    HostUnsupported where the network is full. Fields of interfaces are named as nics.plan() does.
+    """
+    _plan(data, Container(host=host, slot=0, **_columns(data, host)))
+
+
+def _columns(data: ImportRequest, host: Host) -> dict[str, Any]:
+    """Return the columns of the new row."""
     check_name(data.name)
     queue.refuse_taken(data.name)
     given: dict[str, Any] = {name: data.values[name] for name in ("mounts", "devices") if name in data.values}
@@ -58,12 +66,11 @@ def import_container(data: ImportRequest, order: Callable[[str], None]) -> Opera
 
     def make() -> Operation:
         locked = reservations.lock_host(host)
-        columns = check(data, locked)
-        project: Project = columns["project"]
-        container = reservations.add_container(locked, columns)
-        nics.write(container, nics.plan(container, _wanted(data), lambda name: _network(name, project, locked)))
+        container = reservations.add_container(locked, _columns(data, locked))
+        nics.write(container, _plan(data, container))
         _identify(container, data)
         order(container.pk)
+        project = container.project
         return queue.insert(None, "import", host, None, container=container, project=project, cancellable=True)
 
     return queue.committed(None, None, make)
@@ -87,8 +94,10 @@ def _identify(container: Container, data: ImportRequest) -> None:
         container.save(update_fields=["machine_id"])
 
 
-def _wanted(data: ImportRequest) -> list[dict[str, Any]]:
-    """Return the interfaces that are asked for, without the MACs that others have."""
+def _plan(data: ImportRequest, container: Container) -> list[nics.Values]:
+    """Return the interfaces that are asked for as rows in the making, without the MACs that others have."""
+    host = container.host
     wanted = data.nics if data.nics is not None else ({"name": data.nic, "network": data.network, "mac": data.mac},)
-    taken = set(NetworkInterface.objects.exclude(mac=None).values_list("mac", flat=True))
-    return [{**one, "mac": None if one.get("mac") in taken else one.get("mac")} for one in wanted]
+    taken, _addresses = nics.held(host)
+    free = [{**one, "mac": None if one.get("mac") in taken else one.get("mac")} for one in wanted]
+    return nics.plan(container, free, lambda name: _network(name, container.project, host))

@@ -55,12 +55,19 @@ _OF_ITS_OWN: Final = ("mac", "ipv4", "ipv6")
 class _Plan:
     """One container's interfaces in the making."""
 
-    def __init__(self, container: Container, find: Find, present: Iterable[NetworkInterface]) -> None:
+    def __init__(
+        self,
+        container: Container,
+        wanted: Sequence[Mapping[str, Any]],
+        find: Find,
+        present: Iterable[NetworkInterface],
+    ) -> None:
         self.container = container
         self.find = find
         self.present = {row.name: row for row in present}
         self.host: Host = container.host
         self.parents = giving.parents(self.host)
+        self.named = {one["name"] for one in wanted if isinstance(one.get("name"), str)}
         self.made: list[Values] = []
         self.nics: list[Nic] = []
 
@@ -93,7 +100,7 @@ class _Plan:
         self.made.append(row)
 
     def _free_name(self) -> str:
-        used = {row["name"] for row in self.made}
+        used = {row["name"] for row in self.made} | self.named
         return next(name for name in (f"eth{number}" for number in range(MOST + 1)) if name not in used)
 
     def _free_index(self) -> int:
@@ -128,7 +135,7 @@ class _Plan:
             return (old.mac if old is not None else None) or mac_address(own, self.container.pk, index)
         mac = mac_of_template(text, secrets.token_hex(6), field=f"{field}.mac")
         others = NetworkInterface.objects.filter(mac=mac).exclude(container=self.container)
-        if others.exists() or mac in _pending(self.container, "mac"):
+        if others.exists() or mac in _pending(self.host, "mac", without=self.container):
             raise SpecError("Another container has this MAC address.", field=f"{field}.mac")
         return mac
 
@@ -178,7 +185,7 @@ class _Plan:
         rows = NetworkInterface.objects.filter(network=network).exclude(container=self.container)
         known = {text for text in rows.values_list(key, flat=True) if text}
         own = {row[key] for row in self.made if row["network"] == network.name and row[key]}
-        return known | own | _pending(self.container, key, network.name)
+        return known | own | _pending(self.host, key, network=network.name, without=self.container)
 
     def _elsewhere(self, row: Values, wanted: Mapping[str, Any], field: str) -> None:
         if wanted.get("network"):
@@ -190,7 +197,7 @@ class _Plan:
             if text in (None, "", "none"):
                 continue
             if row["type"] == "routed":
-                text = self._routed(str(text), version, f"{field}.{key}")
+                text = self._routed(str(text), version, str(wanted.get("parent") or ""), f"{field}.{key}")
             if not is_interface(text, version):
                 raise SpecError(
                     say("Give an IPv%(version)s address with prefix length.", version=version), field=f"{field}.{key}"
@@ -200,15 +207,17 @@ class _Plan:
                 options.setdefault(f"{key}_gateway", "auto" if not self.made else "none")
         self._row(row, None)
 
-    def _routed(self, text: str, version: int, field: str) -> str:
-        """Return an address of those that the policy routes to the project, one that nobody has."""
+    def _routed(self, text: str, version: int, parent: str, field: str) -> str:
+        """Return an address of those that the policy routes to the project, one that nobody has. parent: its card's."""
         rows = NetworkInterface.objects.filter(type="routed").exclude(container=self.container)
         key = "ipv4" if version == 4 else "ipv6"
-        taken = {one for one in rows.values_list(key, flat=True) if one} | _pending(self.container, key)
+        taken = {one for one in rows.values_list(key, flat=True) if one}
+        taken |= _pending(self.host, key, without=self.container)
         taken |= {row[key] for row in self.made if row[key]}
         bits = 32 if version == 4 else 128
         if text == "auto":
-            for subnet in routable(self.parents, self.container.project.name):
+            parents = {name: one for name, one in self.parents.items() if parent in ("", name)}
+            for subnet in routable(parents, self.container.project.name):
                 network = ipaddress.ip_network(subnet)
                 if network.version == version:
                     free = next((str(one) for one in network.hosts() if str(one) not in taken), None)
@@ -236,7 +245,7 @@ def plan(
     """
     if len(wanted) > MOST:
         raise SpecError(say("Use at most %(most)s network interfaces.", most=MOST), field="nics")
-    made = _Plan(container, find, present)
+    made = _Plan(container, wanted, find, present)
     for number, one in enumerate(wanted):
         made.add(number, one)
     check_all(made.nics, sysctls=tuple(container.security.get("sysctls") or ()))
@@ -260,11 +269,22 @@ def _given(text: str, gateway: str, version: int, taken: set[str], field: str) -
     return str(address)
 
 
-def _pending(container: Container, key: str, network: str | None = None) -> set[str]:
-    """Return what unfinished operations will give other containers. network: only of that one."""
-    rows = Operation.objects.filter(host=container.host, action="update", status__in=Operation.UNFINISHED)
-    found = [row for arguments in rows.exclude(container=container).values_list("arguments", flat=True)
-             for row in arguments.get("nics") or ()]  # fmt: skip
+def held(host: Host) -> tuple[set[str], set[str]]:
+    """Return the MACs that containers have or are about to get, and the addresses of routed interfaces."""
+    macs = {one for one in NetworkInterface.objects.values_list("mac", flat=True) if one}
+    routed = NetworkInterface.objects.filter(type="routed").values_list("ipv4", "ipv6")
+    addresses = {one for both in routed for one in both if one}
+    for key in ("ipv4", "ipv6"):
+        addresses |= _pending(host, key)
+    return macs | _pending(host, "mac"), {str(ipaddress.ip_address(one)) for one in addresses}
+
+
+def _pending(host: Host, key: str, *, network: str | None = None, without: Container | None = None) -> set[str]:
+    """Return what unfinished operations will give containers. network: only of that one. without: others' only."""
+    rows = Operation.objects.filter(host=host, action="update", status__in=Operation.UNFINISHED)
+    if without is not None:
+        rows = rows.exclude(container=without)
+    found = [row for arguments in rows.values_list("arguments", flat=True) for row in arguments.get("nics") or ()]
     return {row[key] for row in found if row.get(key) and network in (None, row.get("network"))}
 
 

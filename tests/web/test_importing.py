@@ -6,11 +6,19 @@ from typing import Any
 
 import pytest
 
-from containers.asking import importing, services
+from containers.asking import importing, nics, services
 from containers.asking.importing import ImportRequest
 from containers.bookkeeping import specs
-from containers.core.errors import AlreadyExists, Cancelled, NotFound, PolicyDenied, SetupFailed, SpecError
-from containers.models import Container, Network, NetworkInterface, Operation
+from containers.core.errors import (
+    AlreadyExists,
+    Cancelled,
+    HostUnsupported,
+    NotFound,
+    PolicyDenied,
+    SetupFailed,
+    SpecError,
+)
+from containers.models import Container, Host, Network, NetworkInterface, Operation
 from containers.operations import runner
 from panel.accounts.models import AuditRecord
 from tests.web.world import CORE_HOST, FakeRuntime, actor, make_container
@@ -86,6 +94,51 @@ def test_what_is_refused_leaves_nothing(alice, team, host, more, error):
         ask(**more)
     assert Container.objects.count() == 1
     assert not Operation.objects.exists()
+
+
+LAN = {"projects": ["team"], "types": ["macvlan", "routed"], "vlans": [], "addresses": ["192.0.2.17/32"]}
+
+
+@pytest.mark.parametrize(
+    ("nic", "error", "field"),
+    [
+        ({"type": "routed", "ipv6": "auto"}, SpecError, "nics.1.ipv6"),
+        ({"type": "routed", "ipv4": "192.0.2.99"}, PolicyDenied, "nics.1.ipv4"),
+        ({"type": "macvlan", "parent": "dmz"}, PolicyDenied, "nics.1.parent"),
+        ({"network": "full"}, HostUnsupported, "network"),
+        ({"type": "routed", "ipv4": "auto"}, None, None),
+    ],
+)
+def test_what_speaks_against_its_interfaces_is_known_before_it_is_asked_for(alice, host, nic, error, field):
+    host.facts["policy"] = {"host_network": False, "parents": {"lan": LAN}}
+    host.save()
+    Network.objects.create(host=host, name="full", number=7, ipv4="10.90.9.1/30")
+    asked = {"name": "c1", "project": "team", "nics": ({"network": "full"}, nic)}
+    before = Host.objects.values().get()
+    for verb in (lambda: importing.check(ImportRequest(**asked), host), lambda: ask(**asked)):
+        assert (Container.objects.count(), NetworkInterface.objects.count()) == (0, 0)
+        assert Host.objects.values().get() == before
+        if error is None:
+            verb()
+            continue
+        with pytest.raises(error) as caught:
+            verb()
+        assert getattr(caught.value, "field", None) == field
+    assert Container.objects.count() == (error is None)
+
+
+def test_what_others_have_is_told_of_those_that_are_about_to_have_it_too(alice, team, host):
+    row = make_container(team)
+    NetworkInterface.objects.create(container=row, index=3, name="up0", type="routed", mac=MAC, ipv6="2001:db8:0::7")
+    rows = [{"mac": "10:66:6a:01:02:04", "ipv4": "192.0.2.17", "ipv6": None, "network": None}]
+    Operation.objects.create(
+        host=host, project=team, action="update", container=row, status="queued", arguments={"nics": rows}
+    )
+    macs, addresses = nics.held(host)
+    assert {MAC, "10:66:6a:01:02:04"} <= macs
+    assert {"2001:db8::7", "192.0.2.17"} <= addresses
+    run(ask(name="c2", mac="10:66:6a:01:02:04"), FakeRuntime())
+    assert NetworkInterface.objects.get(container__name="c2").mac not in macs
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,19 @@ def test_the_hosts_network_where_the_policy_allows_it(api, host) -> None:
     assert [nic.type for nic in spec_of("new-1").nics] == ["host"]
 
 
+def test_an_address_that_is_chosen_is_one_of_the_cards_own(api, host) -> None:
+    first = {**PARENT, "addresses": ["198.51.100.0/29"]}
+    host.facts["policy"]["parents"] = {"first": first, "lan": PARENT}
+    host.save()
+    assert create(api, nics=[{"type": "routed", "parent": "lan", "ipv4": "auto"}])[0] == 202
+    assert spec_of("new-1").nics[0].ipv4 == "192.0.2.17/32"
+
+
+def test_a_name_that_is_chosen_is_none_of_those_that_are_asked_for_further_down(api) -> None:
+    assert create(api, nics=[{}, {"network": "backend"}, {"network": "backend", "name": "eth0"}])[0] == 202
+    assert [nic.name for nic in spec_of("new-1").nics] == ["eth1", "eth2", "eth0"]
+
+
 def test_a_patch_knows_its_interfaces_by_name(api, web) -> None:
     (before,) = nics_of(api)
     run(api.patch("/containers/web-1", {"nics": [{"name": "eth0"}, {"network": "backend"}]}))
