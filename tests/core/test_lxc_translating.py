@@ -14,9 +14,11 @@ from containers.core.lxc.draft import Facts, Interface
 from containers.core.lxc.translating import Translation, translate
 from containers.core.model.attachments import Device, Mount, check_all
 from containers.core.model.idmap import IdMap
+from containers.core.model.nics import Nic, mac_of_template
+from containers.core.model.nics import check_all as check_all_nics
 from containers.core.model.security import Security
 from containers.core.model.spec import Limits, check_environment, check_init_command
-from containers.core.rules.grants import HostDevice, Parent, Share
+from containers.core.rules.grants import HostDevice, Parent, Share, links_of
 from tests import lxc
 
 GIB = 1024**3
@@ -266,7 +268,14 @@ def test_every_veth_is_taken_and_what_the_policy_does_not_give_is_not() -> None:
     }
 
 
-LAN = Parent(link="enp3s0", projects=("default",), types=("macvlan", "vlan", "phys", "routed"), vlans=("10",))
+LAN = Parent(
+    link="enp3s0",
+    projects=("default",),
+    types=("macvlan", "vlan", "phys", "routed"),
+    vlans=("10",),
+    addresses=("192.0.2.0/24", "2001:db8::/64"),
+)
+TAGGED = Parent(link="enp3s0", projects=("default",), types=("vlan",), vlans=("20-29",))
 
 
 @pytest.mark.parametrize(
@@ -278,9 +287,8 @@ LAN = Parent(link="enp3s0", projects=("default",), types=("macvlan", "vlan", "ph
             {"type": "macvlan", "parent": "lan", "mode": "bridge", "mac": "02:00:00:xx:xx:xx",
              "ipv4": "192.0.2.7/24", "ipv4_gateway": "192.0.2.1"},
         ),
-        ("macvlan\nlxc.net.0.link = enp3s0\nlxc.net.0.ipv4.gateway = auto",
-         {"type": "macvlan", "parent": "lan", "mode": "private"}),
         ("vlan\nlxc.net.0.link = enp3s0\nlxc.net.0.vlan.id = 10", {"type": "vlan", "parent": "lan", "vlan": 10}),
+        ("vlan\nlxc.net.0.link = enp3s0\nlxc.net.0.vlan.id = 22", {"type": "vlan", "parent": "tagged", "vlan": 22}),
         ("phys\nlxc.net.0.link = enp3s0\nlxc.net.0.name = eth1", {"type": "phys", "parent": "lan", "name": "eth1"}),
         (
             ("veth\nlxc.net.0.veth.mode = router\nlxc.net.0.link = enp3s0\nlxc.net.0.l2proxy = 1\n"
@@ -294,7 +302,7 @@ LAN = Parent(link="enp3s0", projects=("default",), types=("macvlan", "vlan", "ph
     ],
 )  # fmt: skip
 def test_an_interface_becomes_one_of_the_same_type(lines: str, nic: dict[str, Any]) -> None:
-    found = translated(f"lxc.net.0.type = {lines}", parents={"lan": LAN}, host_network=True)
+    found = translated(f"lxc.net.0.type = {lines}", parents={"lan": LAN, "tagged": TAGGED}, host_network=True)
     assert found.nics == (nic,)
     assert [o.entry.key for o in found.outcomes if o.told.fate == "left out"] == []
 
@@ -331,6 +339,7 @@ def test_a_file_of_the_other_cgroup_version_is_left_out(key: str, version: int) 
         ("phys\nlxc.net.0.link = enp3s0\nlxc.net.1.type = phys\nlxc.net.1.link = enp3s0", "lxc.net.1.type"),
         ("vlan\nlxc.net.0.link = enp3s0", "lxc.net.0.type"),
         ("vlan\nlxc.net.0.link = enp3s0\nlxc.net.0.vlan.id = 4095", "lxc.net.0.type"),
+        ("vlan\nlxc.net.0.link = enp3s0\nlxc.net.0.vlan.id = 11", "lxc.net.0.type"),
         (
             "veth\nlxc.net.0.hwaddr = 02:00:00:00:00:0A\nlxc.net.1.type = veth\nlxc.net.1.hwaddr = 02:00:00:00:00:0a",
             "lxc.net.1.hwaddr",
@@ -345,6 +354,85 @@ def test_what_no_container_could_have_is_left_out_and_the_rest_is_taken(lines: s
     assert left[0] == key
     assert all(name.startswith(key.removesuffix("type")) for name in left)
     assert found.values["ephemeral"] is True
+
+
+ROUTED = "veth\nlxc.net.0.veth.mode = router\nlxc.net.0."
+
+
+@pytest.mark.parametrize(
+    ("lines", "left", "nic"),
+    [
+        (f"{ROUTED}ipv4.address = 198.51.100.7", "lxc.net.0.ipv4.address", {"type": "routed", "ipv4": "auto"}),
+        (f"{ROUTED}ipv4.address = 192.0.2.9/24", "lxc.net.0.ipv4.address", {"type": "routed", "ipv4": "auto"}),
+        (f"{ROUTED}ipv6.address = 2001:DB8:0::9", "lxc.net.0.ipv6.address", {"type": "routed", "ipv4": "auto"}),
+        (f"{ROUTED}veth.ipv4.route = 192.0.0.0/16", "lxc.net.0.veth.ipv4.route", {"type": "routed", "ipv4": "auto"}),
+        (f"{ROUTED}veth.ipv4.route = 192.0.2.1/24", "lxc.net.0.veth.ipv4.route", {"type": "routed", "ipv4": "auto"}),
+        (
+            f"{ROUTED}ipv6.address = 2001:db8::7\nlxc.net.0.ipv6.gateway = dev",
+            "lxc.net.0.ipv6.gateway",
+            {"type": "routed", "ipv6": "2001:db8::7/128"},
+        ),
+        (
+            f"{ROUTED}mtu = 1000\nlxc.net.0.ipv6.address = 2001:db8::7",
+            "lxc.net.0.ipv6.address",
+            {"type": "routed", "ipv4": "auto", "mtu": 1000},
+        ),
+        (
+            f"{ROUTED}ipv6.address = 2001:db8::7\nlxc.net.0.mtu = 1000",
+            "lxc.net.0.mtu",
+            {"type": "routed", "ipv6": "2001:db8::7/128"},
+        ),
+        (
+            "macvlan\nlxc.net.0.link = enp3s0\nlxc.net.0.ipv4.gateway = auto",
+            "lxc.net.0.ipv4.gateway",
+            {"type": "macvlan", "parent": "lan", "mode": "private"},
+        ),
+        (
+            "veth\nlxc.net.0.hwaddr = 02:00:00:00:00:0A",
+            "lxc.net.0.hwaddr",
+            {"type": "bridge", "network": "default"},
+        ),
+        ("none\nlxc.net.0.hwaddr = 02:00:00:00:00:0b", "lxc.net.0.hwaddr", {"type": "host"}),
+        ("none\nlxc.net.0.ipv4.address = 192.0.2.7/24", "lxc.net.0.ipv4.address", {"type": "host"}),
+        ("none\nlxc.sysctl.net.ipv4.ip_forward = 1", "lxc.sysctl.net.ipv4.ip_forward", {"type": "host"}),
+    ],
+)
+def test_what_the_plan_of_interfaces_would_refuse_is_left_out_by_itself(
+    lines: str, left: str, nic: dict[str, Any]
+) -> None:
+    found = translated(
+        f"lxc.net.0.type = {lines}",
+        parents={"lan": LAN},
+        host_network=True,
+        macs={"02:00:00:00:00:0a"},
+        addresses={"192.0.2.9", "2001:db8::9"},
+    )
+    assert [o.entry.key for o in found.outcomes if o.told.fate == "left out"] == [left]
+    assert found.nics == (nic,)
+
+
+def test_two_interfaces_have_two_routed_addresses() -> None:
+    keys = "type = veth\nlxc.net.{0}.veth.mode = router\nlxc.net.{0}.ipv6.address = 2001:db8::7"
+    found = translated("\n".join(f"lxc.net.{n}.{keys.format(n)}" for n in range(2)), parents={"lan": LAN})
+    assert [nic.get("ipv6") for nic in found.nics or ()] == ["2001:db8::7/128", None]
+
+
+def test_more_routes_than_there_can_be_are_left_out() -> None:
+    lines = "\n".join(f"lxc.net.0.veth.ipv4.route = 192.0.2.{n}/32" for n in range(33))
+    found = translated(f"lxc.net.0.type = veth\nlxc.net.0.veth.mode = router\n{lines}", parents={"lan": LAN})
+    assert len((found.nics or ())[0]["routes"]) == 32
+    assert [o.entry.value for o in found.outcomes if o.told.fate == "left out"] == ["192.0.2.32/32"]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "nics"),
+    [((), None), (("2001:db8::/64",), ({"type": "routed", "ipv6": "auto"},))],
+)
+def test_a_routed_interface_gets_an_address_of_those_that_there_are(
+    addresses: tuple[str, ...], nics: tuple[Any, ...] | None
+) -> None:
+    parents = {"lan": Parent(link="enp3s0", projects=("*",), types=("routed",), addresses=addresses)}
+    assert translated("lxc.net.0.type = veth\nlxc.net.0.veth.mode = router", parents=parents).nics == nics
 
 
 def test_templates_of_mac_addresses_may_be_alike() -> None:
@@ -475,6 +563,72 @@ def test_every_setting_has_one_outcome_and_what_comes_of_it_is_acceptable(conten
     check_environment(found.values.get("environment", {}))
     if command := found.values.get("init_command"):
         check_init_command(tuple(command))
+
+
+NET = {
+    "veth.mode": ["router", "router", "bridge", "x"],
+    "link": ["enp3s0", "lxcbr0"],
+    "vlan.id": ["10", "11", "25", "4095", "x"],
+    "name": ["eth0", "eth1", "lan0", "lo", "eth0123456789abcdef"],
+    "hwaddr": ["02:00:00:00:00:0a", "02:00:00:00:00:0b", "00:16:3e:xx:xx:xx", "01:00:5e:00:00:01"],
+    "mtu": ["1000", "1280", "9000", "1", "x"],
+    "macvlan.mode": ["bridge", "passthru", "x"],
+    "ipvlan.mode": ["l3", "l2", "x"],
+    "ipv4.address": ["192.0.2.7", "192.0.2.8/24", "192.0.2.9", "198.51.100.7/24", "127.0.0.1/8", "x"],
+    "ipv6.address": ["2001:db8::7/64", "2001:DB8:0::9", "2001:db8:1::7/64", "x"],
+    "ipv4.gateway": ["192.0.2.1", "auto", "dev", "x"],
+    "ipv6.gateway": ["2001:db8::1", "auto", "dev", "x"],
+    "veth.ipv4.route": ["192.0.2.64/28", "192.0.2.65/28", "192.0.0.0/16", "0.0.0.0/0", "x"],
+    "veth.ipv6.route": ["2001:db8::/80", "2001:db8::/48", "x"],
+}
+KINDS = ["veth", "macvlan", "ipvlan", "vlan", "phys", "none", "empty", "bond"]
+INTERFACE = st.fixed_dictionaries(
+    {"type": st.sampled_from(KINDS)}, optional={key: st.sampled_from(values) for key, values in NET.items()}
+)
+
+
+def as_planned(number: int, one: dict[str, Any], names: list[str]) -> Nic:
+    """Return an interface as asking.nics makes it; what is chosen there is some value that may be chosen."""
+    known = {key: value for key, value in one.items() if key not in ("mac", "name", "routes")}
+    known |= {key: f"{text}/32" for key, text in (("ipv4", "192.0.2.250"),) if one.get(key) == "auto"}
+    mac = mac_of_template(one["mac"], f"{number:x}" * 12) if one.get("mac") else f"02:00:00:00:01:{number:02x}"
+    if not one.get("mac") and one["type"] not in ("bridge", "routed", "macvlan"):
+        mac = ""
+    if one["type"] == "bridge":
+        known |= {"bridge": "br0", "ipv6": "fd00::7/64"}
+    return Nic(
+        index=number,
+        name=one.get("name") or next(name for name in map("eth{}".format, range(17)) if name not in names),
+        mac=mac,
+        host_link=f"vb{number}" if one["type"] in ("bridge", "routed") else "",
+        routes=tuple(one.get("routes", ())),
+        **known,
+    )
+
+
+@given(st.lists(INTERFACE, max_size=4))
+def test_whatever_interfaces_there_are_nothing_of_the_host_or_its_policy_speaks_against_what_comes_of_them(
+    interfaces: list[dict[str, str]],
+) -> None:
+    lines = [f"lxc.net.{n}.{key} = {value}" for n, one in enumerate(interfaces) for key, value in one.items()]
+    parents = {"lan": LAN, "tagged": TAGGED}
+    found = translated(
+        "\n".join([*lines, "lxc.sysctl.net.ipv4.ip_forward = 1"]),
+        parents=parents,
+        host_network=True,
+        network_ipv6=True,
+        macs={"02:00:00:00:00:0a"},
+        addresses={"192.0.2.9", "2001:db8::9"},
+    )
+    made: list[Nic] = []
+    named = [one["name"] for one in found.nics or () if one.get("name")]
+    for number, one in enumerate(found.nics or ()):
+        made.append(as_planned(number, one, [*named, *(nic.name for nic in made)]))
+    check_all_nics(made, sysctls=tuple(found.values.get("security", {}).get("sysctls", ())))
+    links_of(parents, "default", made)
+    addresses = [nic.ipv4 for nic in made if nic.type == "routed"] + [nic.ipv6 for nic in made if nic.type == "routed"]
+    assert not {"192.0.2.9/32", "2001:DB8:0::9/128"} & set(addresses)
+    assert "02:00:00:00:00:0a" not in {nic.mac for nic in made}
 
 
 @pytest.mark.lxc("What Debian's lxc gives its containers to include is read whole")

@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -81,6 +82,10 @@ def run(instance: Instance, lxc: Path, *arguments: str, status: int = 0) -> list
     return found
 
 
+def fates_of(said: dict[str, Any]) -> dict[tuple[str, str], str]:
+    return {(one["key"], one["value"]): one["fate"] for one in said["keys"]}
+
+
 def inside(api: httpx.Client, name: str, *command: str) -> str:
     answer = api.post(f"/containers/{name}/exec", json={"command": list(command)})
     assert answer.status_code == 200, answer.text
@@ -105,7 +110,8 @@ def test_a_privileged_one(instance: Instance, api: httpx.Client, lxc: Path, name
     (said,) = run(instance, lxc, name)
     assert said["status"] == "succeeded", said
     assert said["problems"] == []
-    fates = {(one["key"], one["value"]): one["fate"] for one in said["keys"]}  # type: ignore[index, attr-defined]
+    fates = fates_of(said)
+    assert fates_of(planned) == fates
     assert fates["lxc.net.0.hwaddr", mac] == "taken"
     assert fates["lxc.net.0.link", "lxcbr0"] == "translated"
     assert fates["lxc.cgroup2.memory.max", "256M"] == "translated"
@@ -126,6 +132,9 @@ def test_a_privileged_one(instance: Instance, api: httpx.Client, lxc: Path, name
 
     (again,) = run(instance, lxc, name, status=1)
     assert again["error"]["code"] == "already-exists"  # type: ignore[index]
+    (twin,) = run(instance, lxc, name, "--name", f"{name}-2", "--dry-run")
+    others = dict(fates_of(twin).items() - fates.items())
+    assert others == {("lxc.net.0.hwaddr", mac): "left out", ("lxc.uts.name", name): "translated"}
     audit = api.get("/audit").json()["items"]
     assert [one["outcome"] for one in audit if (one["action"], one["object"]) == ("container.import", name)] == [
         "succeeded"

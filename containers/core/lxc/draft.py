@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -71,7 +71,8 @@ class Facts:
     by "c MAJOR:MINOR". profiles: system call profiles of those, by the paths of files that say the same. apparmor: the
     AppArmor profiles that the policy allows; None where the host has no AppArmor. cgroup_files: as in the policy.
     hooks: the policy's, by the paths of programs that are the same. cgroup_version: the host's; None for either.
-    fields: what of a container can be asked for; None for all.
+    fields: what of a container can be asked for; None for all. macs, addresses: the MAC addresses that other containers
+    have, and the addresses of their routed interfaces.
     """
 
     name: str
@@ -95,6 +96,8 @@ class Facts:
     parents: Mapping[str, Parent] = field(default_factory=dict)
     host_network: bool = False
     cgroup_version: int | None = None
+    macs: Collection[str] = ()
+    addresses: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +119,18 @@ class Draft:
     first: int = -1
     nics: dict[int, dict[str, Any]] = field(default_factory=dict)
     net_types: dict[int, Told] = field(default_factory=dict)
+    revised: dict[str, Told] = field(default_factory=dict)
+    """What became of some keys after all, by their names, once every key was looked at."""
     idmap: list[tuple[str, IdMap]] = field(default_factory=list)
+
+    @property
+    def only_none(self) -> bool:
+        """Whether there are interfaces, all of type none: LXC then gives the container the host's network.
+
+        Source: lxc's start.c, lxc_requests_empty_network.
+        """
+        interfaces = self.config.interfaces().values()
+        return bool(interfaces) and all(one.get("type") == ["none"] for one in interfaces)
 
     @property
     def limits(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ policy gives it to the container's project.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,12 +19,13 @@ from ..model.nics import (
     MTU_MAX,
     MTU_MIN,
     ON_PARENT,
+    ROUTES_MOST,
     is_address,
     is_interface,
     is_subnet,
     mac_of_template,
 )
-from ..rules.grants import given_to
+from ..rules.grants import given_to, has_vlan, lies_in, routable
 from .draft import Draft, Interface, Told, left_out, taken, translated
 from .reading import Entry
 
@@ -55,6 +57,8 @@ def translate(draft: Draft, entry: Entry) -> Told:
         return draft.net_types[int(number)]
     if not nic:
         return left_out(f"interface {number} is left out")
+    if nic["type"] == "host":
+        return left_out("the host's network is as it is")
     told = (
         _KEYS[name](draft, nic, entry.value) if name in _KEYS else left_out(_WORDS.get(name, f"it has no {name} here"))
     )
@@ -75,8 +79,7 @@ def _begin(draft: Draft, values: dict[str, list[str]]) -> tuple[Values, Told]:
     if kind == "empty":
         return {}, taken("a loopback, which every container has")
     if kind == "none":
-        # (lxc_requests_empty_network in lxc's start.c: any other interface makes a namespace of the container's own)
-        if any(other.get("type") != ["none"] for other in draft.config.interfaces().values()):
+        if not draft.only_none:
             return {}, taken("it says nothing beside other interfaces, as with LXC")
         if any(draft.nics.values()):
             return {}, taken("the host's network, as said before")
@@ -87,6 +90,8 @@ def _begin(draft: Draft, values: dict[str, list[str]]) -> tuple[Values, Told]:
         return {}, left_out(f"a container has at most {MOST} network interfaces here")
     if kind == "veth" and values.get("veth.mode", ["bridge"])[-1] == "router":
         parent = _parent(draft, "routed", link)
+        if not _routable(draft, {"parent": parent}):
+            return {}, left_out(f"the policy routes no addresses to project {draft.facts.project}")
         return {"type": "routed", **({"parent": parent} if parent else {})}, translated("a routed interface")
     if kind == "veth":
         return {"type": "bridge", "network": draft.facts.network}, translated(
@@ -98,8 +103,13 @@ def _begin(draft: Draft, values: dict[str, list[str]]) -> tuple[Values, Told]:
             return {}, left_out(f"the policy gives project {draft.facts.project} no card {link} for {kind} interfaces")
         if kind == "phys" and any(nic.get("parent") == parent for nic in draft.nics.values()):
             return {}, left_out(f"another interface of it has the card {link}")
-        if kind == "vlan" and not _is_vlan(values.get("vlan.id", [""])[-1]):
-            return {}, left_out("a VLAN has a number from 1 to 4094")
+        if kind == "vlan":
+            number = values.get("vlan.id", [""])[-1]
+            if not _is_vlan(number):
+                return {}, left_out("a VLAN has a number from 1 to 4094")
+            parent = _parent(draft, kind, link, vlan=int(number))
+            if parent is None:
+                return {}, left_out(f"the policy does not give the VLAN {number} of {link}")
         made: Values = {"type": kind, "parent": parent}
         if kind in MODES:
             made["mode"] = MODES[kind][0]
@@ -107,12 +117,21 @@ def _begin(draft: Draft, values: dict[str, list[str]]) -> tuple[Values, Told]:
     return {}, left_out(f"interfaces of type {kind or 'unknown'} are not taken over")
 
 
-def _parent(draft: Draft, kind: str, link: str) -> str | None:
-    """Return what the policy calls a link of the host, where it gives it for such interfaces."""
+def _parent(draft: Draft, kind: str, link: str, vlan: int | None = None) -> str | None:
+    """Return what the policy calls a link of the host, where it gives it for such interfaces; vlan: with that VLAN."""
     for name, parent in sorted(draft.facts.parents.items()):
         if parent.link == link and kind in parent.types and given_to(parent.projects, draft.facts.project):
-            return name
+            if vlan is None or has_vlan(parent, vlan):
+                return name
     return None
+
+
+def _routable(draft: Draft, nic: Values) -> list[str]:
+    """Return the subnets that the policy routes to such a routed interface: its card's, without a card every one."""
+    parents = draft.facts.parents
+    if nic.get("parent"):
+        parents = {nic["parent"]: parents[nic["parent"]]}
+    return routable(parents, draft.facts.project)
 
 
 def _link(draft: Draft, nic: Values, value: str) -> Told:
@@ -138,12 +157,15 @@ def _hwaddr(draft: Draft, nic: Values, value: str) -> Told:
         return left_out("not one MAC address; Boxroom gives it one")
     if "x" not in value.lower() and any(one.get("mac") == value.lower() for one in draft.nics.values()):
         return left_out("another interface of it has this MAC address; Boxroom gives it one")
+    if value.lower() in draft.facts.macs:
+        return left_out("another container has this MAC address; Boxroom gives it one")
     nic["mac"] = value.lower()
-    return taken("the MAC address, unless another container has it")
+    return taken("the MAC address")
 
 
 def _mtu(draft: Draft, nic: Values, value: str) -> Told:
-    least = IPV6_MTU_MIN if nic["type"] == "bridge" and draft.facts.network_ipv6 else MTU_MIN
+    ipv6 = draft.facts.network_ipv6 if nic["type"] == "bridge" else "ipv6" in nic
+    least = IPV6_MTU_MIN if ipv6 else MTU_MIN
     if not value.isascii() or not value.isdigit() or not least <= int(value) <= MTU_MAX:
         return left_out(f"an MTU is between {least} and {MTU_MAX} here")
     nic["mtu"] = int(value)
@@ -168,10 +190,23 @@ def _address(version: int) -> _Translate:
             text = f"{text}/{32 if version == 4 else 128}"
         if not is_interface(text, version):
             return left_out("this is no address with prefix length")
+        if version == 6 and nic.get("mtu", IPV6_MTU_MIN) < IPV6_MTU_MIN:
+            return left_out(f"with IPv6 the MTU is {IPV6_MTU_MIN} at least")
+        if nic["type"] == "routed":
+            if not lies_in(_routable(draft, nic), text, whole=False):
+                return left_out(f"the policy does not route it to project {draft.facts.project}")
+            others = [one[key] for one in draft.nics.values() if one.get("type") == "routed" and key in one]
+            if _bare(text) in {*map(_bare, others), *draft.facts.addresses}:
+                return left_out("another interface here has this address")
         nic[key] = text
         return taken("the address, set before init runs")
 
     return function
+
+
+def _bare(text: str) -> str:
+    """Return an address as it is compared: without prefix length, and in one of its spellings."""
+    return str(ipaddress.ip_interface(text).ip)
 
 
 def _gateway(version: int) -> _Translate:
@@ -182,6 +217,8 @@ def _gateway(version: int) -> _Translate:
             return left_out("this is no address of a gateway")
         if value == "auto" and nic["type"] in ("vlan", "phys"):
             return left_out("there is no address of the card's that could be the gateway")
+        if value == "dev" and version == 6 and nic["type"] == "routed":
+            return left_out("nobody answers for every IPv6 address")
         nic[f"ipv{version}_gateway"] = value
         return taken("the default route")
 
@@ -206,7 +243,7 @@ def _vlan(draft: Draft, nic: Values, value: str) -> Told:
     if nic["type"] != "vlan" or not _is_vlan(value):
         return left_out("a VLAN has a number from 1 to 4094")
     nic["vlan"] = int(value)
-    return taken("the VLAN, if the policy gives it")
+    return taken("the VLAN")
 
 
 def _veth_mode(_draft: Draft, nic: Values, value: str) -> Told:
@@ -215,11 +252,17 @@ def _veth_mode(_draft: Draft, nic: Values, value: str) -> Told:
     return taken("on no bridge") if nic["type"] == "routed" else taken("on a bridge")
 
 
-def _route(_draft: Draft, nic: Values, value: str) -> Told:
-    if nic["type"] != "routed" or not is_subnet(value):
+def _route(draft: Draft, nic: Values, value: str) -> Told:
+    if nic["type"] != "routed":
         return left_out("the host routes to routed interfaces alone")
+    if not is_subnet(value):
+        return left_out("this is no subnet")
+    if not lies_in(_routable(draft, nic), value, whole=True):
+        return left_out(f"the policy does not route it to project {draft.facts.project}")
+    if len(nic.get("routes", ())) == ROUTES_MOST:
+        return left_out(f"an interface has at most {ROUTES_MOST} of them")
     nic.setdefault("routes", []).append(value)
-    return taken("a route of the host's, if the policy gives it")
+    return taken("a route of the host's")
 
 
 def _l2proxy(_draft: Draft, nic: Values, value: str) -> Told:
@@ -236,14 +279,14 @@ def finished(draft: Draft) -> tuple[Values, ...] | None:
     if not any(draft.nics.values()) and (not draft.nics or any(t.fate == "left out" for t in draft.net_types.values())):
         return None
     found = []
-    for _number, nic in sorted(draft.nics.items()):
+    for number, nic in sorted(draft.nics.items()):
         if not nic:
             continue
         if nic["type"] == "routed" and not (nic.get("ipv4") or nic.get("ipv6")):
-            nic["ipv4"] = "auto"
+            nic["ipv6" if all(":" in subnet for subnet in _routable(draft, nic)) else "ipv4"] = "auto"
         for key in ("ipv4", "ipv6"):
-            if nic["type"] != "bridge" and not nic.get(key):
-                nic.pop(f"{key}_gateway", None)
+            if nic["type"] != "bridge" and not nic.get(key) and nic.pop(f"{key}_gateway", None):
+                draft.revised[f"lxc.net.{number}.{key}.gateway"] = left_out("there is no address of its kind")
         found.append(dict(nic))
     return tuple(found)
 

@@ -50,6 +50,8 @@ def capability(draft: Draft, entry: Entry) -> Told:
 def sysctl(draft: Draft, entry: Entry) -> Told:
     """Say what becomes of a ``lxc.sysctl.*``."""
     name = entry.key.removeprefix("lxc.sysctl.")
+    if name.startswith("net.") and draft.only_none and draft.facts.host_network:
+        return left_out("with the host's network it would be set for the host")
     return _put(draft, "sysctls", name, entry.value, "set when it starts")
 
 

@@ -44,7 +44,8 @@ class Translation:
 def translate(config: Config, facts: Facts) -> Translation:
     """Return what a configuration is here."""
     draft = Draft(config=config, facts=facts)
-    outcomes = tuple(Outcome(entry=entry, told=_one(draft, entry)) for entry in config.entries)
+    told = [(entry, _one(draft, entry)) for entry in config.entries]
+    nics = network.finished(draft)
     ids = {kind: tuple(one for which, one in draft.idmap if which == kind) for kind in "ug"}
     return Translation(
         values={**draft.values, "privileged": facts.privileged},
@@ -52,8 +53,8 @@ def translate(config: Config, facts: Facts) -> Translation:
         uids=ids["u"],
         gids=ids["g"],
         interface=draft.interface,
-        nics=network.finished(draft),
-        outcomes=outcomes,
+        nics=nics,
+        outcomes=tuple(Outcome(entry=entry, told=draft.revised.get(entry.key, one)) for entry, one in told),
     )
 
 

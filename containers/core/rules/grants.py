@@ -195,7 +195,7 @@ def links_of(parents: Mapping[str, Parent], project: str, wanted: Sequence[nics.
                 ),
                 field=f"nics.{number}.parent",
             )
-        if nic.type == "vlan" and not _has_vlan(parent, nic.vlan or 0):
+        if nic.type == "vlan" and not has_vlan(parent, nic.vlan or 0):
             raise PolicyDenied(
                 say(
                     "This host's policy does not give the VLAN %(vlan)s of %(parent)s.",
@@ -210,7 +210,8 @@ def links_of(parents: Mapping[str, Parent], project: str, wanted: Sequence[nics.
     return found
 
 
-def _has_vlan(parent: Parent, number: int) -> bool:
+def has_vlan(parent: Parent, number: int) -> bool:
+    """Tell whether NICs on the card may have the VLAN."""
     for text in parent.vlans:
         first, _, last = text.partition("-")
         if int(first) <= number <= int(last or first):
@@ -226,13 +227,10 @@ def routable(parents: Mapping[str, Parent], project: str) -> list[str]:
 
 def _routable(parents: Mapping[str, Parent], project: str, nic: nics.Nic, field: str) -> None:
     """Raise PolicyDenied for what a routed NIC may not have: the host would send it what is others'."""
-    subnets = [ipaddress.ip_network(text) for text in routable(parents, project)]
+    subnets = routable(parents, project)
     for key, texts in (("ipv4", [nic.ipv4]), ("ipv6", [nic.ipv6]), ("routes", nic.routes)):
         for text in texts:
-            if text is None:
-                continue
-            wanted = ipaddress.ip_interface(text).network if key == "routes" else _one(text)
-            if not any(one.version == wanted.version and wanted.subnet_of(one) for one in subnets):  # type: ignore[arg-type]
+            if text is not None and not lies_in(subnets, text, whole=key == "routes"):
                 raise PolicyDenied(
                     say(
                         "This host's policy does not route %(text)s to project %(project)s.", text=text, project=project
@@ -241,8 +239,14 @@ def _routable(parents: Mapping[str, Parent], project: str, nic: nics.Nic, field:
                 )
 
 
-def _one(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    return ipaddress.ip_network(ipaddress.ip_interface(text).ip)
+def lies_in(subnets: Iterable[str], text: str, *, whole: bool) -> bool:
+    """Tell whether an interface's address lies in one of the subnets; whole: all that its prefix length says does."""
+    interface = ipaddress.ip_interface(text)
+    wanted = interface.network if whole else ipaddress.ip_network(interface.ip)
+    return any(
+        one.version == wanted.version and wanted.subnet_of(one)  # type: ignore[arg-type]
+        for one in map(ipaddress.ip_network, subnets)
+    )
 
 
 def resolve(shares: Mapping[str, Share], devices: Mapping[str, HostDevice], spec: Wishes) -> Attachments:

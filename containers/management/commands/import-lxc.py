@@ -16,6 +16,7 @@ from containers.asking import importing as asking
 from containers.asking import services
 from containers.asking.configuration import CHANGEABLE
 from containers.asking.importing import ImportRequest
+from containers.asking.nics import held
 from containers.core import cgroups
 from containers.core.errors import CoreError, SpecError
 from containers.core.host import Host as CoreHost
@@ -188,6 +189,7 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
     host_has = {name: row.facts[name] for name in _HOST_HAS if row.facts.get(name)}
     core = CoreHost.open(settings.STATE_DIR)
     rules = policy_file.load(core)
+    macs, addresses = held(row)
     facts = Facts(
         name=plan.name,
         project=options["project"],
@@ -199,6 +201,8 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
         devices=rules.devices,
         parents=rules.parents,
         host_network=rules.containers.host_network,
+        macs=macs,
+        addresses=addresses,
         nodes=_nodes(rules),
         profiles=_profiles(rules, plan.config, options["project"]),
         hooks=_hooks(rules, plan.config, options["project"]),
