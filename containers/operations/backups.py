@@ -95,6 +95,12 @@ def delete(job: Job) -> None:
     job.message = "Deleted."
 
 
+def deleted(job: Job) -> bool:
+    """Tell whether nothing is left to delete: the row goes last."""
+    job.message = "Deleted."
+    return not Backup.objects.filter(pk=job.arguments["backup"]).exists()
+
+
 def scan(job: Job) -> None:
     """Bring rows and a place together: what is found gets a row of no project's; of what is gone the row says so."""
     place = places.of(job.host, job.arguments["destination"])

@@ -80,11 +80,12 @@ def _whose(job: Job) -> dict[str, Any]:
     return {"project": project.name if project else "", "deleted_by": job.operation.actor_name}
 
 
-def mirror(job: Job, entry_id: str) -> None:
-    """Write the row of something that is in the trash now."""
+def mirror(job: Job, entry_id: str) -> bool:
+    """Write the row of something that is in the trash now; tell whether it is there."""
     entry = job.runtime.basket().get(entry_id) if entry_id else None
     if entry is not None:
         baskets.take(job.operation.host, entry)
+    return entry is not None
 
 
 def restore(job: Job) -> None:
@@ -168,6 +169,14 @@ def purge(job: Job) -> None:
     job.runtime.purge(entry_id)
     Trashed.objects.filter(pk=entry_id).delete()
     job.message = "Deleted for good."
+
+
+def purged(job: Job) -> bool:
+    """Forget what is not in the trash any more; False while it is there."""
+    if job.arguments["entry"] in job.runtime.basket():
+        return False
+    purge(job)
+    return True
 
 
 def empty_rows(host: Any, there: dict[str, Entry]) -> list[str]:

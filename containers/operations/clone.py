@@ -67,10 +67,14 @@ def _layers(job: Job) -> tuple[str, ...] | None:
     return None
 
 
-def undo(job: Job) -> None:
+def undo(job: Job) -> str | None:
     """Remove the rows, and what there is, of the clones that were not made; those that were stay."""
     made = job.journal.get("made", [])
     for target in _targets(job) if job.operation.target is not None or job.arguments.get("targets") else []:
         if target.pk not in made:
             job.runtime.delete(target.pk)
             records.forget_container(target.pk)
+    if not made:
+        return None
+    names = [row.name for row in _targets(job)]
+    return f"Made before that, and kept: {', '.join(names)}." if names else None

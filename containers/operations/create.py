@@ -33,12 +33,13 @@ def run(job: Job) -> None:
         job.message = "Created."
 
 
-def undo(job: Job) -> None:
+def undo(job: Job) -> str | None:
     """Remove what there is of it, and its row; one that was made, and only did not start, stays."""
     if job.journal.get("created") or job.operation.container is None:
-        return
+        return ""
     job.runtime.delete(job.container.pk)
     records.undo_reservation(job.operation)
+    return None
 
 
 def choose_pool(job: Job, container: Container) -> None:

@@ -43,14 +43,24 @@ def undo_build(job: Job) -> None:
 
 def delete(job: Job) -> None:
     """Forget the image; what containers use of it stays."""
+    if job.removed_before():
+        return
     image = job.image
     thrown = basket.of_image(job)
     job.runtime.remove_image(image.name, thrown)
     with transaction.atomic():
-        basket.mirror(job, thrown.id if thrown else "")
+        job.message = "Moved to the trash." if basket.mirror(job, thrown.id if thrown else "") else "Deleted."
+        job.remember(removed=job.message)
         Image.objects.filter(pk=image.pk).delete()
     notify("image", image.pk)
-    job.message = "Moved to the trash." if thrown else "Deleted."
+
+
+def deleted(job: Job) -> bool:
+    """Forget an image that is on the host no more; False while it is there."""
+    if not job.removed_before() and job.image.name in job.runtime.images():
+        return False
+    delete(job)
+    return True
 
 
 def ensure(job: Job, name: str) -> Image:

@@ -112,6 +112,11 @@ class Job:
         self.operation.journal = {**self.operation.journal, **values}
         records.save_progress(self.operation, journal=self.operation.journal)
 
+    def removed_before(self) -> bool:
+        """Tell whether an earlier process was lost after it had forgotten the row of what was to go, not before."""
+        self.message = self.journal.get("removed", self.message)
+        return "removed" in self.journal
+
     def no_more_cancel(self) -> None:
         """From here on it cannot be cancelled; raises Cancelled if somebody was faster."""
         self.operation.cancellable = False

@@ -85,6 +85,9 @@ class KernelRuntime:
         found = store.snapshots(self.host, container_id)
         return {one.name: {**dataclasses.asdict(one), "layers": list(one.layers)} for one in found}
 
+    def lineage(self, container_id: str) -> tuple[str, ...]:
+        return store.load_root(self.host, container_id).lineage
+
     def check_policy(self, spec: Spec) -> None:
         rules = policy_file.load(self.host)
         # reading every spec takes a while: only a ceiling needs the others

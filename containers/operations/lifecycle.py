@@ -91,6 +91,8 @@ def _now(job: Job, container: Container, action: str) -> Status:
 
 def delete(job: Job) -> None:
     """Remove the container from the host, then its row; one that is gone already is done."""
+    if job.removed_before():
+        return
     container = job.container
     if job.observe(container).status in LIVE:
         if not job.arguments.get("force"):
@@ -98,12 +100,19 @@ def delete(job: Job) -> None:
         job.progress(10, "Stopping")
         job.runtime.stop(container.pk, timeout_sec=0, force=True, kill=True)
     job.progress(40, "Removing")
-    thrown = basket.of_container(job)
-    job.runtime.delete(container.pk, thrown)
+    job.runtime.delete(container.pk, basket.of_container(job))
     with transaction.atomic():
-        basket.mirror(job, container.pk if thrown else "")
+        job.message = "Moved to the trash." if basket.mirror(job, container.pk) else "Deleted."
+        job.remember(removed=job.message)
         records.forget_container(container.pk)
-    job.message = "Moved to the trash." if thrown else "Deleted."
+
+
+def deleted(job: Job) -> bool:
+    """Forget a container that is on the host no more; False while it is there."""
+    if not job.removed_before() and job.observe(job.container).status != Status.ABSENT:
+        return False
+    delete(job)
+    return True
 
 
 def start_container(job: Job, container: Container, spec: Spec | None = None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from django.db import transaction
+
 from ..bookkeeping import records
 from ..bookkeeping.reservations import config_of, subnets_held
 from ..core.model.network_config import NetworkConfig
@@ -82,11 +84,15 @@ def _rewrite(job: Job, network: Network, before: dict[str, Any], after: dict[str
 
 def delete(job: Job) -> None:
     """Take the bridge away, then the row."""
+    if job.removed_before():
+        return
     network = job.network
     job.runtime.remove_network(config_of(network), configs(network.host, without=network))
-    Network.objects.filter(pk=network.pk).delete()
-    notify("network", network.pk)
     job.message = "Deleted."
+    with transaction.atomic():
+        job.remember(removed=job.message)
+        Network.objects.filter(pk=network.pk).delete()
+    notify("network", network.pk)
 
 
 def configs(host: Host, *, without: Network | None = None) -> list[NetworkConfig]:

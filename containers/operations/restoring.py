@@ -15,7 +15,7 @@ from ..asking import fitting, nics, pools, refitting
 from ..asking.resources import usable_network
 from ..bookkeeping import points, records, reservations
 from ..core.backups import form, places
-from ..core.errors import CoreError, NotFound
+from ..core.errors import NotFound
 from ..core.hoststore import every, store
 from ..core.hoststore.pools import open_pool
 from ..core.images import staging
@@ -146,12 +146,13 @@ def _rows(job: Job, container: Container) -> None:
     notify("container", container.pk)
 
 
-def undo_take_in(job: Job) -> None:
+def undo_take_in(job: Job) -> str | None:
     """Remove what there is of it, and its row; one that was made, and only did not start, stays."""
     if job.journal.get("created") or job.operation.container is None:
-        return
+        return ""
     job.runtime.delete(job.container.pk)
     records.undo_reservation(job.operation)
+    return None
 
 
 def put_back(job: Job) -> None:
@@ -175,16 +176,7 @@ def put_back(job: Job) -> None:
             job.progress(92, "Restoring")
             safety = Safety(name=asked["safety"], note=asked["safety_note"], expires_at=asked["safety_until"])
             made = backing.replace(job.host, container.pk, stack, safety)
-        with transaction.atomic():
-            take_layers(container, made.layers)
-            container.lineage = []
-            Container.objects.filter(pk=container.pk).update(lineage=[])
-            for name, one in job.runtime.snapshots(container.pk).items():
-                if name == asked["safety"]:
-                    points.take(container, name, one, job.operation.actor_name)
-            records.add_event(container, "restored", reason=asked["said"], operation=job.operation)
-        job.remember(restored=True)
-        notify("container", container.pk)
+        _put_back(job, made.layers)
     if asked.get("upload"):
         staging.forget_upload(job.host, asked["upload"])
     if job.journal["was_running"]:
@@ -195,16 +187,41 @@ def put_back(job: Job) -> None:
     job.message = say("Restored; %(safety)s takes it back.", safety=asked["safety"])
 
 
-def undo_put_back(job: Job) -> None:
+def _put_back(job: Job, layers: tuple[str, ...]) -> None:
+    """Write down what a container is after its files were exchanged."""
+    container, asked = job.container, job.arguments
+    with transaction.atomic():
+        take_layers(container, layers)
+        container.lineage = []
+        Container.objects.filter(pk=container.pk).update(lineage=[])
+        for name, one in job.runtime.snapshots(container.pk).items():
+            if name == asked["safety"]:
+                points.take(container, name, one, job.operation.actor_name)
+        records.add_event(container, "restored", reason=asked["said"], operation=job.operation)
+    job.remember(restored=True)
+    notify("container", container.pk)
+
+
+def replaced(job: Job) -> bool:
+    """Write down a restore in place that a worker which was lost had got through; False where there was none."""
+    if not (job.journal.get("restored") or snapshots.exchanged(job)):
+        return False
+    if not job.journal.get("restored"):
+        _put_back(job, job.runtime.stored()[job.container.pk].layers)
+    if job.arguments.get("upload"):
+        staging.forget_upload(job.host, job.arguments["upload"])
+    snapshots.start_again(job, job.container)
+    job.message = say("Restored; %(safety)s takes it back.", safety=job.arguments["safety"])
+    return True
+
+
+def undo_put_back(job: Job) -> str | None:
     """Start it again, if it ran before and its files are what they were."""
     container = Container.objects.filter(pk=job.operation.container_id).first()
-    if container is None or job.journal.get("restored"):
-        return
-    if job.journal.get("was_running") and job.observe(container).status == Status.STOPPED:
-        try:
-            lifecycle.start_container(job, container)
-        except (CoreError, OSError) as error:
-            job.log(f"It could not be started again either: {error}\n")
+    if container is None or replaced(job):
+        return ""
+    snapshots.start_again(job, container)
+    return None
 
 
 @contextlib.contextmanager

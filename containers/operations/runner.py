@@ -49,10 +49,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """run does it, or what is left of it; undo takes back what a failed or cancelled run has left."""
+    """run does it, or what is left of it; undo takes back what a failed or cancelled run has left.
+
+    undo returns what to say instead of "Rolled back.", where what was done stays. done is asked of an operation whose
+    worker was lost: where the host is as was asked for it writes that down, and else returns False.
+    """
 
     run: Callable[[Job], None]
-    undo: Callable[[Job], None] | None = None
+    undo: Callable[[Job], str | None] | None = None
+    done: Callable[[Job], bool] | None = None
 
 
 HANDLERS: Final[dict[str, Handler]] = {
@@ -63,29 +68,29 @@ HANDLERS: Final[dict[str, Handler]] = {
     "restart": Handler(lifecycle.restart),
     "freeze": Handler(lifecycle.freeze),
     "unfreeze": Handler(lifecycle.unfreeze),
-    "delete": Handler(lifecycle.delete),
+    "delete": Handler(lifecycle.delete, done=lifecycle.deleted),
     "update": Handler(update.run),
     "rename": Handler(update.run),
-    "snapshot": Handler(snapshots.take),
+    "snapshot": Handler(snapshots.take, done=snapshots.taken),
     "snapshot-change": Handler(snapshots.change),
-    "snapshot-delete": Handler(snapshots.remove),
-    "restore": Handler(snapshots.restore, snapshots.undo_restore),
+    "snapshot-delete": Handler(snapshots.remove, done=snapshots.removed),
+    "restore": Handler(snapshots.restore, snapshots.undo_restore, snapshots.restored),
     "put-back": Handler(snapshots.put_back),
     "clone": Handler(clone.run, clone.undo),
     "backup-export": Handler(backups.export, backups.undo_export),
     "backup-verify": Handler(backups.verify),
-    "backup-delete": Handler(backups.delete),
+    "backup-delete": Handler(backups.delete, done=backups.deleted),
     "backup-scan": Handler(backups.scan),
     "backup-import": Handler(restoring.take_in, restoring.undo_take_in),
-    "backup-restore": Handler(restoring.put_back, restoring.undo_put_back),
+    "backup-restore": Handler(restoring.put_back, restoring.undo_put_back, restoring.replaced),
     "trash-restore": Handler(basket.restore, basket.undo_restore),
-    "trash-purge": Handler(basket.purge),
+    "trash-purge": Handler(basket.purge, done=basket.purged),
     "image-catalogue": Handler(catalogues.fetch),
     "image-build": Handler(images.build, images.undo_build),
-    "image-delete": Handler(images.delete),
+    "image-delete": Handler(images.delete, done=images.deleted),
     "network-create": Handler(networks.create, networks.undo_create),
     "network-change": Handler(networks.change, networks.undo_change),
-    "network-delete": Handler(networks.delete),
+    "network-delete": Handler(networks.delete, done=Job.removed_before),
 }
 
 
@@ -106,10 +111,11 @@ def run(operation_id: UUID, runtime: Runtime | None = None, host: Host | None = 
     job = Job(operation, runtime, host or Host(settings.STATE_DIR, settings.BOXROOM_INSTANCE))
     handler = HANDLERS[operation.action]
     try:
-        if operation.attempts > ATTEMPTS_MAX:
+        if operation.attempts <= ATTEMPTS_MAX:
+            authorise(operation)
+            handler.run(job)
+        elif not _done(job):
             raise SetupFailed(say("Its worker was lost %(most)s times.", most=ATTEMPTS_MAX), step=operation.action)
-        authorise(operation)
-        handler.run(job)
     except Cancelled as error:
         rolled_back = _undo(job, handler)
         _end(job, Operation.Status.CANCELLED, f"Cancelled.{rolled_back}", described(error))
@@ -124,16 +130,47 @@ def run(operation_id: UUID, runtime: Runtime | None = None, host: Host | None = 
     return True
 
 
+def _done(job: Job) -> bool:
+    """Tell whether a worker that was lost had done it all but for writing it down, which is done now."""
+    handler = HANDLERS[job.operation.action]
+    return job.resumed and handler.done is not None and handler.done(job)
+
+
+def give_up(operation: Operation, runtime: Runtime) -> bool:
+    """End an operation whose workers were lost again and again; False where it has ended already.
+
+    It has succeeded where the host is as was asked for. Else rows that it had reserved for what is not there go.
+    """
+    job = Job(operation, runtime, Host(settings.STATE_DIR, settings.BOXROOM_INSTANCE))
+    try:
+        done = _done(job)
+    except (CoreError, OSError):
+        log.exception("looking what %s of %s has done", operation.action, operation.object_name)
+        done = False
+    if done:
+        return records.finish(operation, Operation.Status.SUCCEEDED, message=job.message)
+    message = "Its worker was lost again and again, while it was rolled back too; given up."
+    error = {"code": "interrupted", "message": message, "field": None, "step": operation.action}
+    if not records.finish(operation, Operation.Status.FAILED, message=message, error=error):
+        return False
+    for container_id in records.reserved(operation):
+        if not runtime.observe(container_id):
+            records.forget_container(container_id)
+    if operation.action == "image-build" and operation.image and operation.image.name not in runtime.images():
+        records.undo_reservation(operation)
+    return True
+
+
 def _undo(job: Job, handler: Handler) -> str:
     """Take back what was done; return what to add to the message."""
     if handler.undo is None:
         return ""
     try:
-        handler.undo(job)
+        undone = handler.undo(job)
     except Exception:  # the first error is the outcome; this one is for the log, and for the next full reconcile
         log.exception("rolling back %s of %s", job.operation.action, job.operation.object_name)
         return " Rolling back failed too; see the log."
-    return " Rolled back."
+    return " Rolled back." if undone is None else undone and f" {undone}"
 
 
 def _end(job: Job, status: str, message: str, error: dict[str, Any] | None) -> None:

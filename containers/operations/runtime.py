@@ -260,6 +260,10 @@ class Runtime(Protocol):
         """Return the store's snapshots of a container by name: layers, note, created_at, size_bytes, spec."""
         ...
 
+    def lineage(self, container_id: str) -> tuple[str, ...]:
+        """Return the snapshots that a container descends from, oldest first; raises NotFound."""
+        ...
+
     def register(self, spec: Spec) -> None:
         """Let the network know a container; twice is once."""
         ...

@@ -32,11 +32,24 @@ def take(job: Job) -> None:
         expires_at=asked.get("expires_at", ""),
     )
     job.runtime.snapshot(container.pk, kept)
-    _mirror(job, kept.name)
-    _stands(container, _found(job, kept.name))
-    records.add_event(container, "snapshot", reason=kept.name, operation=job.operation)
+    _write_down(job)
+
+
+def taken(job: Job) -> bool:
+    """Write down a snapshot that the host has; False where it has none."""
+    if job.arguments["name"] not in job.runtime.snapshots(job.container.pk):
+        return False
+    _write_down(job)
+    return True
+
+
+def _write_down(job: Job) -> None:
+    container, name = job.container, job.arguments["name"]
+    _mirror(job, name)
+    _stands(container, _found(job, name))
+    records.add_event(container, "snapshot", reason=name, operation=job.operation)
     job.settle(container)
-    job.message = say("Snapshot %(name)s taken.", name=kept.name)
+    job.message = say("Snapshot %(name)s taken.", name=name)
 
 
 def change(job: Job) -> None:
@@ -63,10 +76,18 @@ def remove(job: Job) -> None:
     thrown = basket.of_snapshot(job, name)
     job.runtime.remove_snapshot(container.pk, name, thrown)
     with transaction.atomic():
-        basket.mirror(job, thrown.id if thrown else "")
+        kept = basket.mirror(job, thrown.id if thrown else "")
         Snapshot.objects.filter(container=container, name=name).delete()
         records.add_event(container, "snapshot-deleted", reason=name, operation=job.operation)
-    job.message = say("Snapshot %(name)s moved to the trash." if thrown else "Snapshot %(name)s deleted.", name=name)
+    job.message = say("Snapshot %(name)s moved to the trash." if kept else "Snapshot %(name)s deleted.", name=name)
+
+
+def removed(job: Job) -> bool:
+    """Forget a snapshot that is on the host no more; False while it is there."""
+    if job.arguments["snapshot"] in job.runtime.snapshots(job.container.pk):
+        return False
+    remove(job)
+    return True
 
 
 def restore(job: Job) -> None:
@@ -91,7 +112,7 @@ def restore(job: Job) -> None:
         lifecycle.start_container(job, container)
     else:
         job.settle(container)
-    job.message = say("Restored to %(name)s; %(safety)s takes it back.", name=name, safety=job.arguments["safety"])
+    _say_restored(job)
 
 
 def _exchange(job: Job, found: dict[str, Any], columns: dict[str, Any]) -> None:
@@ -108,14 +129,19 @@ def _exchange(job: Job, found: dict[str, Any], columns: dict[str, Any]) -> None:
         job.progress(10, "Stopping")
         lifecycle.stop_container(job, container, timeout_sec=STOP_BEFORE_RESTORE_SEC)
     job.progress(40, "Restoring")
-    safety = _safety(job)
-    made = job.runtime.restore(container.pk, found["name"], spec=spec if columns else None, safety=safety)
+    made = job.runtime.restore(container.pk, found["name"], spec=spec if columns else None, safety=_safety(job))
+    _restored(job, {**columns, "generation": container.generation, "layers": list(made.layers)}, found)
+
+
+def _restored(job: Job, columns: dict[str, Any], found: dict[str, Any]) -> None:
+    """Write down what a container is after its files were exchanged."""
+    container, nics = job.container, job.arguments.get("nics")
     with transaction.atomic():
-        _take_over(container, {**columns, "generation": container.generation, "layers": list(made.layers)})
+        _take_over(container, columns)
         if nics is not None:
             asked_nics.write(container, nics)
         _stands(container, found)
-        _mirror(job, safety.name)
+        _mirror(job, job.arguments["safety"])
         records.add_event(container, "restored", reason=found["name"], operation=job.operation)
     job.remember(restored=True)
     notify("container", container.pk)
@@ -174,30 +200,56 @@ def put_back(job: Job) -> None:
     job.message = say(words, n=count, removed=removed, safety=safety.name, left=left_out)
 
 
-def undo_restore(job: Job) -> None:
+def undo_restore(job: Job) -> str | None:
     """Leave it as it was, if it could not be restored; started again, if it ran before."""
-    if job.journal.get("restored") or job.operation.container is None:
-        return
+    if job.operation.container is None or restored(job):
+        return ""
     container, safety = job.container, job.arguments.get("safety")
-    stored = job.runtime.stored().get(container.pk)
-    row = Container.objects.filter(pk=container.pk).first()
-    if stored is not None and row is not None and stored.layers != tuple(row.layers):
-        # a worker that was lost got further than it could write down: the store has the last word
-        columns = specs.columns_of(stored)
-        kept = {name: value for name, value in columns.items() if name not in points.NOT_RESTORED - {"layers"}}
-        _take_over(row, {**kept, "generation": stored.generation})
-        if job.arguments.get("nics") is not None:
-            asked_nics.write(row, job.arguments["nics"])
-        _mirror(job, str(safety))
-    elif safety:
+    if safety:
         job.runtime.remove_snapshot(container.pk, safety)
         Snapshot.objects.filter(container=container, name=safety).delete()
+    start_again(job, container)
+    return None
+
+
+def restored(job: Job) -> bool:
+    """Write down a restore that got further than it could say; False where it has changed nothing yet."""
+    container = job.container
+    if job.arguments.get("what") == "configuration":
+        return bool(job.journal.get("restored"))
+    if not (job.journal.get("restored") or exchanged(job)):
+        return False
+    if not job.journal.get("restored"):
+        stored = job.runtime.stored()[container.pk]
+        columns = specs.columns_of(stored)
+        kept = {name: value for name, value in columns.items() if name not in points.NOT_RESTORED - {"layers"}}
+        _restored(job, {**kept, "generation": stored.generation}, _found(job, job.arguments["snapshot"]))
+    start_again(job, container)
+    _say_restored(job)
+    return True
+
+
+def exchanged(job: Job) -> bool:
+    """Tell whether a restore has exchanged the files: it made its safety point, and they do not descend from that."""
+    safety = job.arguments["safety"]
+    if safety not in job.runtime.snapshots(job.container.pk):
+        return False
+    return job.runtime.lineage(job.container.pk)[-1:] != (safety,)
+
+
+def start_again(job: Job, container: Container) -> None:
+    """Start a container that ran before it was to be restored; where that fails, the log has it."""
     container.refresh_from_db()
     if job.journal.get("was_running") and job.observe(container).status == Status.STOPPED:
         try:
             lifecycle.start_container(job, container)
         except (CoreError, OSError) as error:
             job.log(f"It could not be started again either: {error}\n")
+
+
+def _say_restored(job: Job) -> None:
+    name, safety = job.arguments["snapshot"], job.arguments["safety"]
+    job.message = say("Restored to %(name)s; %(safety)s takes it back.", name=name, safety=safety)
 
 
 def _safety(job: Job) -> Kept:

@@ -316,24 +316,11 @@ def recover(host: Host, runtime: Runtime | None = None) -> int:
     lost = [operation for operation in _held(host) if not owner.alive(operation.owner)]
     for operation in lost:
         if operation.attempts > runner.ATTEMPTS_MAX + 1:
-            _give_up(operation, runtime or runner.local_runtime())
+            runner.give_up(operation, runtime or runner.local_runtime())
         elif records.requeue(operation, message="Its worker was lost; waiting to be resumed."):
             log.warning("%s of %s: its worker was lost", operation.action, operation.object_name)
             doorbell.ring_now(operation.pk, host.name)
     return len(lost)
-
-
-def _give_up(operation: Operation, runtime: Runtime) -> None:
-    """End an operation that could not be rolled back either; rows that it had reserved for what is not there go."""
-    message = "Its worker was lost again and again, while it was rolled back too; given up."
-    error = {"code": "interrupted", "message": message, "field": None, "step": operation.action}
-    if not records.finish(operation, Operation.Status.FAILED, message=message, error=error):
-        return
-    for container_id in records.reserved(operation):
-        if not runtime.observe(container_id):
-            records.forget_container(container_id)
-    if operation.action == "image-build" and operation.image and operation.image.name not in runtime.images():
-        records.undo_reservation(operation)
 
 
 def disagreements(host: CoreHost, runtime: Runtime | None = None) -> list[dict[str, Any]]:

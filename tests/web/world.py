@@ -65,6 +65,7 @@ class FakeRuntime:
         self.kept: dict[str, Any] = {}
         self.calls: list[tuple[str, str]] = []
         self.before: dict[str, Callable[[], None]] = {}
+        self.lineages: dict[str, tuple[str, ...]] = {}
         self.policy: Callable[[Spec], None] = lambda _spec: None
 
     def _call(self, verb: str, about: str = "") -> None:
@@ -88,6 +89,9 @@ class FakeRuntime:
 
     def snapshots(self, container_id: str) -> dict[str, dict[str, Any]]:
         return dict(self.taken.get(container_id, {}))
+
+    def lineage(self, container_id: str) -> tuple[str, ...]:
+        return self.lineages.get(container_id, ())
 
     def check_policy(self, spec: Spec) -> None:
         self.policy(spec)
@@ -177,7 +181,9 @@ class FakeRuntime:
         known = self.taken.setdefault(container_id, {})
         spec = json.loads(self.specs[container_id].to_json())
         found = {**dataclasses.asdict(kept), "layers": list(layers), "size_bytes": 4096, "spec": spec}
-        known.setdefault(kept.name, {**found, "created_at": now().isoformat(), "lineage": list(known)})
+        if kept.name not in known:
+            known[kept.name] = {**found, "created_at": now().isoformat(), "lineage": list(known)}
+            self.lineages[container_id] = (*self.lineage(container_id), kept.name)
 
     def keep_configuration(self, container_id: str, kept: Kept) -> None:
         self._call("keep_configuration", container_id)
@@ -225,6 +231,7 @@ class FakeRuntime:
         self._keep(container_id, safety, (*self.specs[container_id].layers, f"layer-{safety.name}"))
         layers = tuple(self.taken[container_id][name]["layers"])
         self.specs[container_id] = dataclasses.replace(spec or self.specs[container_id], layers=layers)
+        self.lineages[container_id] = (*self.taken[container_id][name]["lineage"], name)
         if "restored" in self.before:
             self.before["restored"]()
         return self.specs[container_id]
