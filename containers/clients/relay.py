@@ -7,10 +7,13 @@ and terminals alike, and end with the exit code of what ran inside.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
 import socket
+import stat
+import struct
 import sys
 import termios
 import tty
@@ -275,6 +278,18 @@ def _resized() -> Iterator[int]:
         signal.signal(signal.SIGWINCH, before)
         os.close(read_fd)
         os.close(write_fd)
+
+
+def unread() -> bool:
+    """Whether something lies in this process's standard input, a pipe or a file, that nobody has read yet."""
+    with contextlib.suppress(OSError):  # it may be closed
+        status = os.fstat(0)
+        if stat.S_ISREG(status.st_mode):
+            return os.lseek(0, 0, os.SEEK_CUR) < status.st_size
+        if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
+            (waiting,) = struct.unpack("i", fcntl.ioctl(0, termios.FIONREAD, bytes(4)))
+            return bool(waiting)
+    return False
 
 
 def is_terminal() -> bool:

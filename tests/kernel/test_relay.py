@@ -165,6 +165,20 @@ def test_what_a_console_shows_is_followed_to_its_end(host: Host, container: Any,
         assert viewing.wait(patient(60)) == 0
 
 
+@pytest.mark.parametrize("filled", [b"", b"some"])
+def test_what_is_piped_in_and_was_not_read_is_seen(command: Any, tmp_path: Path, filled: bytes) -> None:
+    words, (read_fd, write_fd) = command("int(relay.unread())"), os.pipe()
+    (tmp_path / "file").write_bytes(filled)
+    os.write(write_fd, filled)
+    with open(read_fd, "rb"), open(write_fd, "wb"), open(tmp_path / "file", "rb", buffering=0) as file:
+        for stdin in (read_fd, file):
+            assert subprocess.run(words, stdin=stdin, check=False).returncode == bool(filled)
+        file.read()
+        assert subprocess.run(words, stdin=file, check=False).returncode == 0
+    assert subprocess.run(words, stdin=subprocess.DEVNULL, check=False).returncode == 0
+    assert subprocess.run(["/bin/sh", "-c", '"$@" <&-', "sh", *words], check=False).returncode == 0
+
+
 def test_who_reads_a_console_at_which_nobody_can_type_comes_to_the_end(
     host: Host, container: Any, command: Any
 ) -> None:

@@ -418,8 +418,9 @@ def test_a_container_that_ran_one_command_is_what_it_was(ct, team, runtime, monk
         return 3
 
     monkeypatch.setattr(inside, "_run", run)
-    status, _output, _told = ct("execute", *words, "-v", "C=d", row.name, "--", "ls", "-l")
-    assert status == 3
+    monkeypatch.setattr(inside.relay, "unread", lambda: kept)
+    status, _output, told = ct("execute", *words, "-v", "C=d", row.name, "--", "ls", "-l")
+    assert (status, "piped in" in told) == (3, kept)
     init = {"kind": "application", "arguments": ["-l"], "groups": [7]}
     assert seen == [(["ls"], init, {"A": "b", "C": "d"}, "", "no")]
     row.refresh_from_db()

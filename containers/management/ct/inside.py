@@ -148,6 +148,8 @@ def _execute(options: dict[str, Any]) -> int:
     name = options["name"]
     init = {"kind": "application", "arguments": options["command"][1:], "user": _user(options), "cwd": options["cwd"]}
     environment = base.pairs(options["set_var"], "-v")
+    if relay.unread():
+        say("What is piped in does not reach the command, whose input is its console; with `attach` it does.")
     if options["image"]:
         wanted = ContainerRequest(
             name=name,
