@@ -25,12 +25,16 @@ GONE: Final = "It is not there any more."
 def export(job: Job) -> None:
     """Back a container up; what an earlier process wrote is written anew."""
     asked = job.arguments
+    if exported(job):
+        return
     container = Container.objects.filter(pk=asked["container"]).first()
     if container is None:
         raise NotFound(say("The container %(name)s is gone.", name=job.operation.object_name))
     place = places.of(job.host, asked["destination"])
-    if job.journal.get("file"):
-        place.remove(job.journal["file"])
+    if before := job.journal.get("file"):
+        place.remove(before)
+        # whoever looked for backups meanwhile may have found it
+        Backup.objects.filter(host=job.operation.host, destination=place.name, file=before).delete()
     file = backing.free_name(place, container.name)
     job.remember(file=file)
     made = backing.export(
@@ -55,7 +59,22 @@ def export(job: Job) -> None:
             },
         )
         records.add_event(container, "backup", reason=file, operation=job.operation)
-    job.message = say("Written to %(place)s: %(file)s.", place=place.name, file=file)
+    _say_written(job)
+
+
+def exported(job: Job) -> bool:
+    """Tell whether a worker that was lost had written the backup and its row."""
+    file, asked = job.journal.get("file"), job.arguments
+    mine = {"destination": asked["destination"], "file": file, "container_id": asked["container"]}
+    if not file or not Backup.objects.filter(host=job.operation.host, **mine).exists():
+        return False
+    _say_written(job)
+    return True
+
+
+def _say_written(job: Job) -> None:
+    place, file = job.arguments["destination"], job.journal["file"]
+    job.message = say("Written to %(place)s: %(file)s.", place=place, file=file)
 
 
 def undo_export(job: Job) -> None:

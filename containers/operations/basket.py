@@ -155,6 +155,14 @@ def _image(job: Job, entry: Entry | None) -> None:
     notify("image", row.pk)
 
 
+def restored(job: Job) -> bool:
+    """Write down what is out of the trash already; False while it is in there."""
+    if job.arguments["entry"] in job.runtime.basket():
+        return False
+    restore(job)
+    return True
+
+
 def undo_restore(job: Job) -> None:
     """Leave it in the trash, and take back the row that was reserved."""
     if job.journal.get("created") or job.arguments["kind"] != "container" or job.operation.container_id is None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from containers.asking import backups as asking_backups
 from containers.asking import basket, resources, services
-from containers.models import Container, Image, Operation, Snapshot, Trashed
-from containers.operations import runner
+from containers.bookkeeping import points
+from containers.core.backups.directories import Directory
+from containers.core.lifecycle import backing
+from containers.models import Backup, Container, Image, Operation, Snapshot, Trashed
+from containers.operations import backups, runner
 from containers.upkeep import reconcile
 from tests.web.world import CORE_HOST, actor, make_container, run
 
@@ -40,6 +44,30 @@ def test_a_delete_that_had_forgotten_its_container_has_succeeded(alice, team, ru
     assert done.message.startswith("Moved to the trash. (Its worker was lost")
 
 
+def test_a_backup_that_was_written_is_one_backup(alice, team, runtime, host, monkeypatch, tmp_path):
+    row = make_container(team, runtime=runtime)
+    place = Directory(CORE_HOST, "local", tmp_path)
+    monkeypatch.setattr(backups.places, "of", lambda _host, _name: place)
+
+    def write(_host, _container_id, _place, *, file, **_more):
+        (place.path / file).write_bytes(b"whole")
+        return backing.Exported(file=file, size_bytes=5, sha256="", plain_bytes=5, points=0, made_at="")
+
+    monkeypatch.setattr(backing, "export", write)
+    operation = asking_backups.export(actor(alice), "web-1")
+    with monkeypatch.context() as patched:
+        patched.setattr(backups.records, "add_event", die)
+        lose(operation, runtime, host)
+    found = next(iter(place.listed())).name
+    Backup.objects.create(host=host, destination="local", file=found, container="web-1")
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "_end", die)
+        lose(operation, runtime, host)
+    assert run(operation, runtime).status == "succeeded"
+    kept = Backup.objects.get()
+    assert (kept.container_id, [one.name for one in place.listed()]) == (row.pk, [kept.file])
+
+
 def take_snapshot(alice, runtime):
     run(services.act(actor(alice), "web-1", "snapshot", {"name": "old"}), runtime)
 
@@ -59,7 +87,10 @@ def begin(what, alice, runtime):
         alice.host_admin = True
         alice.save()
         return resources.delete_image(actor(alice), "debian-12", keep_days=7), "remove_image"
+    take_snapshot(alice, runtime)
     run(services.act(actor(alice), "web-1", "delete", {"keep_days": 7}), runtime)
+    if what == "trash-restore":
+        return basket.restore(actor(alice), Trashed.objects.get().pk), "take_back"
     return basket.purge(actor(alice), Trashed.objects.get()), "purge"
 
 
@@ -70,13 +101,16 @@ def rows(what):
         "snapshot": Snapshot.objects.filter(name="new").exists(),
         "snapshot-delete": not Snapshot.objects.exists() and Trashed.objects.filter(kind="snapshot").exists(),
         "image-delete": not Image.objects.filter(name="debian-12").exists(),
+        "trash-restore": Snapshot.objects.filter(name="old").exists() and not Trashed.objects.exists(),
         "trash-purge": not Trashed.objects.exists(),
     }[what]
 
 
 @pytest.mark.parametrize("given_up", [False, True], ids=["rolled-back", "given-up"])
 @pytest.mark.parametrize("done", [False, True], ids=["not-done", "done"])
-@pytest.mark.parametrize("what", ["delete", "snapshot", "snapshot-delete", "image-delete", "trash-purge"])
+@pytest.mark.parametrize(
+    "what", ["delete", "snapshot", "snapshot-delete", "image-delete", "trash-purge", "trash-restore"]
+)
 def test_what_is_done_on_the_host_has_succeeded_however_often_its_worker_was_lost(
     alice, team, runtime, host, monkeypatch, what, done, given_up
 ):
@@ -93,6 +127,7 @@ def test_what_is_done_on_the_host_has_succeeded_however_often_its_worker_was_los
 
     with monkeypatch.context() as patched:
         patched.setattr(runtime, verb, do_and_die)
+        patched.setattr(points, "take", die)
         lose(operation, runtime, host, runner.ATTEMPTS_MAX)
     if given_up:
         with monkeypatch.context() as patched:
