@@ -116,6 +116,7 @@ def test_a_registered_container_that_is_in_the_store_is_no_leak(host: Host) -> N
     store.save_root(host, spec.id, store.Root(layers=(), writable=store.new_layer_id()))
     networks.register(host, spec)
     (host.locks_dir / f"container-{spec.id}").touch()
+    (host.locks_dir / f"files-{spec.id}").touch()
     (host.stats_dir / f"{spec.id}.rings").touch()
     assert leaks.find(host, [CONFIG]) == []
 
@@ -157,11 +158,22 @@ def test_files_of_nobody(host: Host) -> None:
     mended(host, "run-file")
     (host.locks_dir / f"container-{spec.id}").touch()
     mended(host, "lock")
+    (host.locks_dir / f"files-{spec.id}").touch()
+    mended(host, "lock")
     samples = host.stats_dir / f"{spec.id}.rings"
     samples.touch()
     assert leaks.find(host, [CONFIG]) == []
     os.utime(samples, (0, 0))
     mended(host, "samples")
+
+
+@pytest.mark.parametrize("kind", ["files", "container", "run"])
+def test_a_lock_leaves_no_file_where_its_container_is_gone(host: Host, kind: store.LockKind) -> None:
+    """As for whoever waited while a container was deleted."""
+    with store.lock(host, kind, "0123456789ab"):
+        assert (host.locks_dir / f"{kind}-0123456789ab").exists()
+    assert not (host.locks_dir / f"{kind}-0123456789ab").exists()
+    assert leaks.find(host) == []
 
 
 def test_directories_of_nobody(host: Host) -> None:

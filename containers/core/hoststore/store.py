@@ -40,6 +40,7 @@ from . import points, pools
 
 LockKind = Literal["image", "files", "container", "run", "basket", "layers", "trash"]
 """Taken in this order, never the other way."""
+_OF_CONTAINERS: Final[tuple[LockKind, ...]] = ("files", "container", "run")
 
 _CONTAINER_ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _LAYER_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -342,7 +343,7 @@ def _record(name: str) -> bool:
 def lock(
     host: Host, kind: LockKind, name: str = "all", *, shared: bool = False, wait_sec: float = 10.0
 ) -> Iterator[None]:
-    """Hold a lock that dies with its holder (flock). Not re-entrant.
+    """Hold a lock that dies with its holder (flock). Not re-entrant. The file of one whose container is gone goes, too.
 
     shared: several may hold it so; an exclusive one waits for them. Raises Busy after wait_sec.
     """
@@ -357,6 +358,9 @@ def lock(
     try:
         yield
     finally:
+        # whoever looked at all containers may have waited for the one that was being deleted
+        if kind in _OF_CONTAINERS and not shared and not exists(host, name):
+            forget_lock(host, kind, name)
         os.close(lock_fd)
 
 
@@ -377,3 +381,9 @@ def _try_lock(path: Path, *, shared: bool) -> int | None:
 def forget_lock(host: Host, kind: LockKind, name: str) -> None:
     """Remove the file of a lock that the caller holds and nobody will need again."""
     (host.locks_dir / f"{kind}-{name}").unlink(missing_ok=True)
+
+
+def forget_locks(host: Host, container_id: str) -> None:
+    """Remove the files of the locks of a container that is gone; the caller holds its lock."""
+    for kind in _OF_CONTAINERS:
+        forget_lock(host, kind, container_id)

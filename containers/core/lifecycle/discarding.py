@@ -53,8 +53,7 @@ def throw_container(host: Host, entry: Entry) -> None:
         files.sync_dir(place)
         files.sync_dir(host.containers_dir)
         failpoint(host.state_dir, "throw.committed")
-        store.forget_lock(host, "run", entry.id)
-        store.forget_lock(host, "container", entry.id)
+        store.forget_locks(host, entry.id)
 
 
 def throw_snapshot(host: Host, entry: Entry) -> None:

@@ -196,7 +196,7 @@ def _locks(seen: Scene) -> Iterator[Leak]:
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(os.listdir(seen.host.locks_dir)):
             kind, _, name = entry.partition("-")
-            if kind in ("container", "run") and _ID.fullmatch(name) and name not in seen.stored_ids:
+            if kind in ("files", "container", "run") and _ID.fullmatch(name) and name not in seen.stored_ids:
                 yield Leak("lock", entry, f"The lock of {name}, which is not in the store.")
 
 

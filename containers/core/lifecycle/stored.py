@@ -112,8 +112,7 @@ def delete(host: Host, container_id: str) -> None:
         store.to_trash(host, host.container_dir(container_id))
         files.sync_dir(host.containers_dir)
         failpoint(host.state_dir, "delete.committed")
-        store.forget_lock(host, "run", container_id)
-        store.forget_lock(host, "container", container_id)
+        store.forget_locks(host, container_id)
     holding.tidy(host)
 
 
