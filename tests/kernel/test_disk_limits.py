@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from containers.core import failpoints
-from containers.core.errors import HostUnsupported, InUse, InvalidTransition, SetupFailed
+from containers.core.errors import HostUnsupported, InUse, InvalidTransition, SetupFailed, StorageFull
 from containers.core.hoststore import store
 from containers.core.kernel import disk_mount, files
 from containers.core.lifecycle import filing, leaks, reading, resizing, running, stored
@@ -156,6 +156,32 @@ def test_while_it_runs_a_disk_grows_or_says_that_it_cannot(host, container):
     resizing.resize(host, spec.id, *(larger,) * 2 if disks.may_grow() else (SMALL,) * 2)
     running.stop(host, spec.id, kill=True)
     freed(disk)
+
+
+FILL = "(i=0; while true > /f$i; do i=$((i+1)); done) 2>/dev/null; df -i / | tail -1 | { read d s u f r; echo $f; }"
+
+
+def test_one_that_has_no_file_left_to_make_starts_again_and_again(host, container):
+    spec = container(limits=Limits(disk_bytes=32 * MIB, disk_inodes=200))
+    assert run_to_end(host, spec, FILL) == "0\n"
+    # what overlay needs is kept from it a second time
+    assert run_to_end(host, spec, FILL) == "0\n"
+    assert run_to_end(host, spec, "rm /f1? && touch /again && echo room") == "room\n"
+    freed(disk_of(host, spec.id))
+
+
+def test_one_that_has_no_file_left_and_none_kept_says_whose_limit_it_is(host, container):
+    spec = container(limits=Limits(disk_bytes=32 * MIB, disk_inodes=200))
+    disk = disk_of(host, spec.id)
+    with disks.opened(disk) as top:
+        disks.give_spare(top)
+    assert run_to_end(host, spec, FILL) == "0\n"
+    with pytest.raises(StorageFull, match="disk is full"):
+        run_to_end(host, spec, "true")
+    limited(host, spec, Limits(disk_bytes=32 * MIB, disk_inodes=400))
+    assert run_to_end(host, store.load(host, spec.id), "rm /f1? && touch /again && echo room") == "room\n"
+    freed(disk_of(host, spec.id), disk)
+    assert leaks.find(host) == []
 
 
 @pytest.mark.parametrize("who", ["init", "supervisor"])

@@ -39,7 +39,7 @@ from ..proc import records, rtnl
 from ..proc.records import RunFile
 from ..sentences import say
 from ..storage import disks, overlay
-from . import runs
+from . import fulldisk, runs
 from .hooking import ending_sec
 from .launching import NetworkPort, Progress, RunState, launch
 
@@ -123,7 +123,7 @@ def start(
             more_ids=more_ids.of(host, spec),
         )
         progress(10, "Making the namespaces")
-        return launch(plan, network, progress, cancelled)
+        return fulldisk.started(root.disk, lambda: launch(plan, network, progress, cancelled))
 
 
 def stop(

@@ -93,6 +93,7 @@ def fresh(
             failpoint(host.state_dir, "fresh.disk")
             with disks.opened(directory / disks.NAME) as top:
                 _empty(top, store.rootfs(host, layers[-1]))
+                disks.keep_spare(top)
                 files.sync_tree(top)
         describe(directory, made_for=made_for, kind="writable")
         pools.link(host, pool, writable)
