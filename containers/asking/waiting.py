@@ -11,6 +11,7 @@ from typing import Final
 
 from ..core.errors import SpecError
 from ..core.model.states import Status
+from ..core.sentences import say
 from ..models import Container, Event
 
 DELETED: Final = "deleted"
@@ -37,7 +38,7 @@ def parse(text: str, *, field: str = "status") -> frozenset[str]:
     """Return the states that a text names, separated by "," or "|", in either case; raises SpecError."""
     found = frozenset(word.strip().lower() for word in re.split(r"[,|]", text) if word.strip())
     if not found or not found <= frozenset(STATES):
-        raise SpecError(f"Use {', '.join(STATES)}, one or several.", field=field)
+        raise SpecError(say("Use %(names)s, one or several.", names=", ".join(STATES)), field=field)
     return found
 
 

@@ -230,6 +230,9 @@ def test_memory_and_cpu_ceilings_are_sums_and_need_limits() -> None:
     with pytest.raises(PolicyDenied) as caught:
         policy.check(rules, spec(limits=half), [spec(id="a" * 12, limits=half)])
     assert (caught.value.field, caught.value.details["left"]) == ("limits.memory_bytes", 400)
+    assert caught.value.message == f"Project {SPEC.project} may have 1000 B in all; 400 B are left."
+    with pytest.raises(PolicyDenied, match=r"may have 2 in all; 0\.5 are left"):
+        policy.check(rules, spec(limits=half), [spec(id="a" * 12, limits=Limits(memory_bytes=1, cpus=1.5))])
     with pytest.raises(PolicyDenied) as caught:
         policy.check(rules, spec(limits=Limits(memory_bytes=1)))
     assert caught.value.field == "limits.cpus"
@@ -242,6 +245,7 @@ def test_a_disk_ceiling_is_a_sum_and_needs_a_limit() -> None:
     with pytest.raises(PolicyDenied) as caught:
         policy.check(rules, spec(limits=half), [spec(id="a" * 12, limits=half)])
     assert (caught.value.field, caught.value.details["left"]) == ("limits.disk_bytes", 40_000_000)
+    assert "95.4 MiB in all; 38.1 MiB are left" in caught.value.message
     with pytest.raises(PolicyDenied) as caught:
         policy.check(rules, SPEC)
     assert caught.value.field == "limits.disk_bytes"

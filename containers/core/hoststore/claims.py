@@ -20,6 +20,7 @@ from ..host import IDS_PER_CONTAINER, RUN_ROOT, SLOTS, Host
 from ..kernel import locking
 from ..kernel.pids import boot_id
 from ..model.subnets import overlaps
+from ..sentences import say
 
 REGISTRY_DIR: Final = RUN_ROOT / "registry"
 ID_BLOCK_SIZE: Final = SLOTS * IDS_PER_CONTAINER
@@ -136,7 +137,11 @@ def claim_subnets(host: Host, subnets: Iterable[str], *, registry: Path = REGIST
             for text in wanted:
                 if overlaps(text, other.subnets):
                     raise InUse(
-                        f"The subnet {text} belongs to another Boxroom on this host ({other.state_dir}).",
+                        say(
+                            "The subnet %(subnet)s belongs to another Boxroom on this host (%(path)s).",
+                            subnet=text,
+                            path=other.state_dir,
+                        ),
                         field="ipv4" if ":" not in text else "ipv6",
                         users=[other.state_dir],
                     )

@@ -18,6 +18,7 @@ from ..host import IDS_PER_CONTAINER, Host
 from ..kernel.pids import boot_id
 from ..model.idmap import IdMap, for_container, unused
 from ..model.spec import Spec
+from ..sentences import say
 from . import claims
 
 ETC: Final = Path("/etc")
@@ -105,7 +106,10 @@ def choose(ranges: Iterable[tuple[int, int]], taken: Iterable[tuple[int, int]], 
             if all(last < first or other >= first + count for other, last in held):
                 return first
     raise HostUnsupported(
-        f"This host has no {count} ids to give: add a line root:FIRST:COUNT to /etc/subuid and /etc/subgid.",
+        say(
+            "This host has no %(count)s ids to give: add a line root:FIRST:COUNT to /etc/subuid and /etc/subgid.",
+            count=count,
+        ),
         feature="id-range",
         field="security.ids",
     )

@@ -24,6 +24,7 @@ from ..kernel.tree_copy import copy_tree
 from ..lxc import finding, shifting
 from ..lxc.source import Source
 from ..model.spec import Spec
+from ..sentences import say
 from ..storage import overlay
 
 Progress = Callable[[int, str], None]
@@ -118,4 +119,7 @@ def _remove(path: str) -> None:
     )
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise SetupFailed(f"{path} could not be removed: {words[-1] if words else '?'}", step="remove", path=path)
+        why = words[-1] if words else "?"
+        raise SetupFailed(
+            say("%(path)s could not be removed: %(error)s", path=path, error=why), step="remove", path=path
+        )

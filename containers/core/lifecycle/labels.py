@@ -12,6 +12,7 @@ from ..errors import SetupFailed
 from ..host import Host
 from ..model.security import APPARMOR_GENERATED
 from ..plans import apparmor
+from ..sentences import say
 
 ENABLED: Final = Path("/sys/module/apparmor/parameters/enabled")
 _STEP: Final = "load the AppArmor profile"
@@ -56,6 +57,8 @@ def _load(text: str) -> None:
             [parser, "--replace"], input=text, capture_output=True, text=True, timeout=_LOAD_SEC, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SetupFailed(f"apparmor_parser did not run: {error}", step=_STEP, path=parser) from error
+        raise SetupFailed(
+            say("apparmor_parser did not run: %(error)s", error=error), step=_STEP, path=parser
+        ) from error
     if done.returncode:
         raise SetupFailed(done.stderr.strip()[-500:] or "apparmor_parser refused it.", step=_STEP, path=parser)

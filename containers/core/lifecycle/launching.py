@@ -17,7 +17,7 @@ from ..model.spec import Spec
 from ..network.plugging import Placed
 from ..plans.start_plan import HANDSHAKE_SEC, NETWORK_SEC, StartPlan
 from ..proc import messages
-from ..sentences import restored
+from ..sentences import restored, say
 
 Progress = Callable[[int, str], None]
 _ANSWER_SEC: Final = HANDSHAKE_SEC + NETWORK_SEC
@@ -105,7 +105,9 @@ def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[
     if message["type"] == "error":
         raise _error(message)
     if message["type"] != kind:
-        raise SetupFailed(f"The supervisor said {message['type']} instead of {kind}.", step="start")
+        raise SetupFailed(
+            say("The supervisor said %(said)s instead of %(wanted)s.", said=message["type"], wanted=kind), step="start"
+        )
     return message, fds
 
 

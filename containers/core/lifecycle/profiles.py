@@ -14,6 +14,7 @@ from ..errors import SetupFailed
 from ..host import Host
 from ..hoststore.rootfiles import read_own
 from ..proc import seccomp_files
+from ..sentences import say
 
 _CORE: Final = Path(__file__).parents[1]
 _STEP: Final = "compile the system call profile"
@@ -39,7 +40,9 @@ def compiled(host: Host, name: str, *, instead: bool, nesting: bool, keyctl: boo
                 command, input=json.dumps(wanted).encode(), capture_output=True, timeout=_COMPILE_SEC, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise SetupFailed(f"It could not be compiled: {error}", step=_STEP, path=str(source)) from error
+            raise SetupFailed(
+                say("It could not be compiled: %(error)s", error=error), step=_STEP, path=str(source)
+            ) from error
         if done.returncode:
             message = done.stderr.decode(errors="replace").strip()[-500:]
             raise SetupFailed(message or "The compiler ended early.", step=_STEP, path=str(source))

@@ -25,6 +25,7 @@ from ..network import bridge, inside, plugging, rates
 from ..network.plugging import Parents, Placed
 from ..proc.records import RunFile
 from ..protocol import Decoder, Kind, control, parse_control
+from ..sentences import say
 
 _ANSWER_SEC: Final = 60.0
 """Guards against a supervisor that hangs: on a host that stands still for some seconds none of them is given up."""
@@ -162,7 +163,7 @@ def _adjust(host: Host, spec: Spec, kept: Sequence[tuple[Nic, Nic]], netns_fd: i
                 found = rtnetlink.find(there, new.name)
                 index = found.index if found is not None else 0
             if not index:
-                raise NotFound(f"The network interface {new.name} is not in the container any more.")
+                raise NotFound(say("The network interface %(name)s is not in the container any more.", name=new.name))
             inside.unset(there, old, new, index)
             if new.mtu is None and old.mtu is not None:
                 rtnetlink.change(there, index, mtu=_plain_mtu(new))

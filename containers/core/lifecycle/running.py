@@ -297,7 +297,10 @@ def reboot(host: Host, container_id: str, *, timeout_sec: float = 60.0, cancelle
                 raise InvalidTransition("The container has ended instead.", status="stopped", action="restart")
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimedOut(f"The container did not boot again within {timeout_sec:.0f} s.", step="reboot")
+                raise TimedOut(
+                    say("The container did not boot again within %(seconds)s s.", seconds=f"{timeout_sec:.0f}"),
+                    step="reboot",
+                )
             if cancelled():
                 raise Cancelled("The restart was cancelled; the container may still be on its way.")
             if time.monotonic() >= again_at:

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from ..errors import SpecError
 from ..names import check_name
+from ..sentences import say
 
 START: Final = "start"
 MOUNTING: Final = ("pre-mount", "mount", "autodev")
@@ -42,7 +43,7 @@ class Hook:
     def check(self, field: str) -> None:
         """Raise SpecError (field ``hooks.N.NAME``) for what would not be run. field: ``hooks.N``."""
         if self.point not in POINTS:
-            raise SpecError(f"Use {', '.join(POINTS)}.", field=f"{field}.point")
+            raise SpecError(say("Use %(names)s.", names=", ".join(POINTS)), field=f"{field}.point")
         if self.point == START:
             if self.hook:
                 raise SpecError(
@@ -84,12 +85,12 @@ def _check_command(command: tuple[str, ...], field: str) -> None:
 def build_all(values: Sequence[Mapping[str, Any]]) -> tuple[Hook, ...]:
     """Return hooks made of JSON values, checked; raises SpecError naming the field."""
     if len(values) > MOST:
-        raise SpecError(f"Use at most {MOST}.", field="hooks")
+        raise SpecError(say("Use at most %(most)s.", most=MOST), field="hooks")
     found = []
     for number, one in enumerate(values):
         for name in one:
             if name not in ("point", "hook", "command"):
-                raise SpecError(f"A hook has no field {name!r}.", field=f"hooks.{number}.{name}")
+                raise SpecError(say("A hook has no field %(name)r.", name=name), field=f"hooks.{number}.{name}")
         hook = Hook(
             point=str(one.get("point", "")), hook=str(one.get("hook") or ""), command=tuple(one.get("command") or ())
         )

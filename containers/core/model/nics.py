@@ -94,7 +94,7 @@ class Nic:
         if not _NAME.fullmatch(self.name) or self.name in _TAKEN_NAMES:
             raise SpecError("Give a name like eth0, of at most 15 characters.", field=f"{field}.name")
         if not isinstance(self.index, int) or not 0 <= self.index < MOST:
-            raise SpecError(f"The index must be between 0 and {MOST - 1}.", field=f"{field}.index")
+            raise SpecError(say("The index must be between 0 and %(most)s.", most=MOST - 1), field=f"{field}.index")
         if self.mac and not _MAC.fullmatch(self.mac):
             raise SpecError("This is no MAC address.", field=f"{field}.mac")
         if not self.mac and self.type in ("bridge", "routed", "macvlan"):

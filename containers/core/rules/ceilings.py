@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ..errors import PolicyDenied
 from ..model.spec import Spec
+from ..sentences import say
+from ..units import format_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,11 @@ def check(ceilings: Ceilings, spec: Spec, others: Iterable[Spec]) -> None:
     same = [other for other in others if other.project == spec.project and other.id != spec.id]
     if ceilings.containers is not None and len(same) + 1 > ceilings.containers:
         raise PolicyDenied(
-            f"Project {spec.project} may have {ceilings.containers} containers.",
+            say(
+                "Project %(project)s may have %(most)s containers.",
+                project=spec.project,
+                most=ceilings.containers,
+            ),
             field="project",
             ceiling=ceilings.containers,
         )
@@ -39,15 +45,25 @@ def check(ceilings: Ceilings, spec: Spec, others: Iterable[Spec]) -> None:
         own = getattr(spec.limits, name)
         if own is None:
             raise PolicyDenied(
-                f"Project {spec.project} has a ceiling of {name}: give the container a limit.",
+                say(
+                    "The policy limits what project %(project)s may have in all: give the container a limit, too.",
+                    project=spec.project,
+                ),
                 field=f"limits.{name}",
                 ceiling=ceiling,
             )
         used = sum(getattr(other.limits, name) or 0 for other in same)
         if used + own > ceiling:
+            left = max(ceiling - used, 0)
+            told = [format_bytes(one) if name.endswith("_bytes") else f"{one:g}" for one in (ceiling, left)]
             raise PolicyDenied(
-                f"Project {spec.project} may have {ceiling} {name} in all; {max(ceiling - used, 0)} are left.",
+                say(
+                    "Project %(project)s may have %(most)s in all; %(left)s are left.",
+                    project=spec.project,
+                    most=told[0],
+                    left=told[1],
+                ),
                 field=f"limits.{name}",
                 ceiling=ceiling,
-                left=max(ceiling - used, 0),
+                left=left,
             )

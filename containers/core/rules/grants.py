@@ -99,9 +99,6 @@ class Parent:
     addresses: tuple[str, ...] = ()
 
 
-_NOT_GIVEN: Final = "This host's policy gives project %s no %s of the name %s."
-
-
 def given_to(projects: Iterable[str], project: str) -> bool:
     """Tell whether a share or a device of these projects is given to that one."""
     return not {"*", project}.isdisjoint(projects)
@@ -111,9 +108,15 @@ def check_hook(hook: HostHook, field: str) -> None:
     """Raise SpecError unless the policy's entry is one: known points, and a time that is not too long."""
     for point in hook.points:
         if point not in HOST_POINTS:
-            raise SpecError(f"{field}.points: use {', '.join(HOST_POINTS)}.", field=f"{field}.points")
+            raise SpecError(
+                say("%(field)s.points must be of %(names)s.", field=field, names=", ".join(HOST_POINTS)),
+                field=f"{field}.points",
+            )
     if not 1 <= hook.timeout_sec <= TIMEOUT_MAX_SEC:
-        raise SpecError(f"{field}.timeout_sec must be 1 to {TIMEOUT_MAX_SEC}.", field=f"{field}.timeout_sec")
+        raise SpecError(
+            say("%(field)s.timeout_sec must be 1 to %(most)s.", field=field, most=TIMEOUT_MAX_SEC),
+            field=f"{field}.timeout_sec",
+        )
 
 
 def hooks_of(known: Mapping[str, HostHook], project: str, wanted: Sequence[Hook]) -> tuple[Call, ...]:
@@ -125,8 +128,15 @@ def hooks_of(known: Mapping[str, HostHook], project: str, wanted: Sequence[Hook]
             continue
         hook = known.get(one.hook)
         if hook is None or not given_to(hook.projects, project) or one.point not in hook.points:
-            text = _NOT_GIVEN % (project, f"hook at {one.point}", one.hook)
-            raise PolicyDenied(text, field=f"hooks.{number}.hook")
+            raise PolicyDenied(
+                say(
+                    "This host's policy gives project %(project)s no hook at %(point)s of the name %(name)s.",
+                    project=project,
+                    point=one.point,
+                    name=one.hook,
+                ),
+                field=f"hooks.{number}.hook",
+            )
         seconds = min(hook.timeout_sec, ENDING_SEC) if one.point in ENDING else hook.timeout_sec
         calls.append(Call(point=one.point, hook=one.hook, timeout_sec=seconds))
     return tuple(calls)
@@ -138,7 +148,14 @@ def profile_of(profiles: Mapping[str, Profile], project: str, name: str) -> Prof
     if not name:
         return Profile()
     if known is None or not given_to(known.projects, project):
-        raise PolicyDenied(_NOT_GIVEN % (project, "system call profile", name), field="security.seccomp")
+        raise PolicyDenied(
+            say(
+                "This host's policy gives project %(project)s no system call profile of the name %(name)s.",
+                project=project,
+                name=name,
+            ),
+            field="security.seccomp",
+        )
     return known
 
 
@@ -264,7 +281,14 @@ def _bind(shares: Mapping[str, Share], spec: Wishes, number: int) -> Bind:
     mount = spec.mounts[number]
     share = shares.get(mount.share)
     if share is None or not given_to(share.projects, spec.project):
-        raise PolicyDenied(_NOT_GIVEN % (spec.project, "shared directory", mount.share), field=f"mounts.{number}.share")
+        raise PolicyDenied(
+            say(
+                "This host's policy gives project %(project)s no shared directory of the name %(name)s.",
+                project=spec.project,
+                name=mount.share,
+            ),
+            field=f"mounts.{number}.share",
+        )
     read_only = share.read_only or mount.read_only
     if mount.propagation == "slave" and (read_only or not share.submounts):
         raise PolicyDenied(
@@ -287,7 +311,14 @@ def _node(devices: Mapping[str, HostDevice], spec: Wishes, number: int) -> Node:
     device = spec.devices[number]
     known = devices.get(device.device)
     if known is None or not given_to(known.projects, spec.project):
-        raise PolicyDenied(_NOT_GIVEN % (spec.project, "device", device.device), field=f"devices.{number}.device")
+        raise PolicyDenied(
+            say(
+                "This host's policy gives project %(project)s no device of the name %(name)s.",
+                project=spec.project,
+                name=device.device,
+            ),
+            field=f"devices.{number}.device",
+        )
     return Node(
         device=device.device,
         path=known.path,

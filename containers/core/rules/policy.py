@@ -15,6 +15,7 @@ from ..model.limits import Limits
 from ..model.nics import Nic, host_network
 from ..model.security import APPARMOR_GENERATED, Security
 from ..model.spec import Spec
+from ..sentences import say
 from . import grants, pool_rules
 from .ceilings import Ceilings
 from .ceilings import check as check_ceilings
@@ -64,14 +65,17 @@ def check_security(allowed: Containers, security: Security, *, privileged: bool)
     if security.keyctl and not allowed.keyctl:
         raise _denied("This host's policy does not let containers use key rings.", "security.keyctl")
     if security.ids > max(allowed.ids, IDS_PER_CONTAINER):
-        raise _denied(f"This host's policy gives a container at most {allowed.ids} ids.", "security.ids")
+        raise _denied(
+            say("This host's policy gives a container at most %(most)s ids.", most=allowed.ids), "security.ids"
+        )
     if security.apparmor not in ("", APPARMOR_GENERATED, *allowed.apparmor):
         raise _denied("This host's policy names no AppArmor profile like this.", "security.apparmor")
     keep, drop = security.capabilities_keep, security.capabilities_drop
     kept = capabilities.names_kept(privileged=privileged, keep=keep, drop=drop)
     if refused := sorted(kept - capabilities.default(privileged=privileged) - set(allowed.capabilities)):
         raise _denied(
-            f"This host's policy does not let containers keep {', '.join(refused)}.", "security.capabilities_keep"
+            say("This host's policy does not let containers keep %(names)s.", names=", ".join(refused)),
+            "security.capabilities_keep",
         )
 
 
@@ -91,7 +95,9 @@ def check_cgroup(allowed: Containers, limits: Limits) -> None:
     """Raise PolicyDenied (field ``limits.cgroup.FILE``) for a cgroup's file that the policy does not name."""
     for file in limits.cgroup or ():
         if not any(file == one or (one.endswith("*") and file.startswith(one[:-1])) for one in allowed.cgroup_files):
-            raise _denied(f"This host's policy does not let {file} be written.", f"limits.cgroup.{file}")
+            raise _denied(
+                say("This host's policy does not let %(file)s be written.", file=file), f"limits.cgroup.{file}"
+            )
 
 
 def profile_of(policy: Policy, spec: Spec) -> Profile:
@@ -126,7 +132,12 @@ def check_source(policy: Policy, host_name: str, addresses: Iterable[str]) -> No
             continue
         if not address.is_global or address.is_multicast or address.is_reserved:
             raise _denied(
-                f"Images may not come from {host_name} ({address}): name it under images.sources in the host's policy.",
+                say(
+                    "Images may not come from %(host)s (%(address)s): name it under images.sources "
+                    "in the host's policy.",
+                    host=host_name,
+                    address=str(address),
+                ),
                 "source",
             )
 
