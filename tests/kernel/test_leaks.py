@@ -18,7 +18,7 @@ from containers.core.cgroups import detect
 from containers.core.host import Host
 from containers.core.hoststore import claims, store
 from containers.core.kernel import syscalls
-from containers.core.lifecycle import leaks
+from containers.core.lifecycle import leaks, runs, stored
 from containers.core.model import subnets
 from containers.core.model.network_config import NetworkConfig
 from containers.core.model.spec import Limits, Spec
@@ -150,6 +150,20 @@ def test_cgroups_of_nobody(host: Host) -> None:
     mended(host, "cgroup")
 
 
+def test_a_broken_off_start_s_cgroup_goes_with_the_next_sweep(host: Host) -> None:
+    """What a launcher that is killed leaves: no run tells of it. Where somebody starts it just now it stays."""
+    spec, groups = container(host), detect.open(host)
+    groups.create(spec.id, limits=Limits(), owner_uid=0, privileged=True)
+    with store.lock(host, "container", spec.id):
+        assert runs.sweep_cgroups(host) == []
+    with process("import time; print('ready', flush=True); time.sleep(600)") as child:
+        (groups.container_tree(spec.id) / "ns" / "cgroup.procs").write_text(str(child.pid))
+        assert runs.sweep_cgroups(host) == []
+    wait_until(lambda: stored.recover(host) != [])
+    assert stored.recover(host) == []
+    assert leaks.find(host, [CONFIG]) == []
+
+
 def test_files_of_nobody(host: Host) -> None:
     spec = container(host)
     host.run_path(spec.id).write_text("{}")
@@ -173,6 +187,8 @@ def test_a_lock_leaves_no_file_where_its_container_is_gone(host: Host, kind: sto
     with store.lock(host, kind, "0123456789ab"):
         assert (host.locks_dir / f"{kind}-0123456789ab").exists()
     assert not (host.locks_dir / f"{kind}-0123456789ab").exists()
+    (host.locks_dir / f"{kind}-0123456789ab").touch()  # as one that was killed leaves it
+    stored.recover(host)
     assert leaks.find(host) == []
 
 

@@ -40,7 +40,7 @@ from . import points, pools
 
 LockKind = Literal["image", "files", "container", "run", "basket", "layers", "trash"]
 """Taken in this order, never the other way."""
-_OF_CONTAINERS: Final[tuple[LockKind, ...]] = ("files", "container", "run")
+OF_CONTAINERS: Final[tuple[LockKind, ...]] = ("files", "container", "run")
 
 _CONTAINER_ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _LAYER_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -359,7 +359,7 @@ def lock(
         yield
     finally:
         # whoever looked at all containers may have waited for the one that was being deleted
-        if kind in _OF_CONTAINERS and not shared and not exists(host, name):
+        if kind in OF_CONTAINERS and not shared and not exists(host, name):
             forget_lock(host, kind, name)
         os.close(lock_fd)
 
@@ -385,5 +385,5 @@ def forget_lock(host: Host, kind: LockKind, name: str) -> None:
 
 def forget_locks(host: Host, container_id: str) -> None:
     """Remove the files of the locks of a container that is gone; the caller holds its lock."""
-    for kind in _OF_CONTAINERS:
+    for kind in OF_CONTAINERS:
         forget_lock(host, kind, container_id)

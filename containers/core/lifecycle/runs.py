@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from ..cgroups import Cgroups, detect
+from ..cgroups import Cgroups, detect, events
 from ..errors import CoreError
 from ..host import Host
 from ..hoststore import store
@@ -99,6 +99,24 @@ def _end_starter(host: Host, cgroups: Cgroups, run: RunFile) -> None:
             finally:
                 os.close(pidfd)
     cgroups.end_hook(run.id)
+
+
+def sweep_cgroups(host: Host) -> list[str]:
+    """Remove control groups without a process that nobody's start is about; return whose they were.
+
+    A launcher that is killed while a starter makes them leaves them: there was no run yet that could be buried.
+    """
+    cgroups = detect.open(host)
+    running = [path.stem for path in host.supervisor_dir().glob("*.json")]
+    removed = []
+    for container_id in cgroups.orphans(running):
+        # who starts it holds the lock
+        with contextlib.suppress(CoreError, OSError), store.lock(host, "container", container_id, wait_sec=0):
+            populated = events.value(cgroups.container_tree(container_id), "populated")
+            if not populated and not host.run_path(container_id).exists():
+                cgroups.remove(container_id)
+                removed.append(container_id)
+    return removed
 
 
 def expect(host: Host, run: RunFile, reason: Reason | None) -> None:

@@ -191,6 +191,7 @@ def recover(host: Host) -> list[str]:
             marker.unlink(missing_ok=True)
             mended.append(f"thawed: {container_id}")
     mended += [f"nobody's cgroup: {name}" for name in cages.sweep(cgroups.open(host))]
+    mended += [f"a broken-off start's cgroup: {container_id}" for container_id in runs.sweep_cgroups(host)]
     return mended + litter.sweep(host)
 
 

@@ -89,7 +89,19 @@ def sweep(host: Host) -> list[str]:
     found += [f"nothing in the trash: {entry_id}" for entry_id in _hollow(host) if _drop(host, entry_id)]
     with contextlib.suppress(Busy):  # something is being made right now: the next sweep comes
         found += [f"unused layer: {layer}" for layer in collect(host, wait_sec=1.0)]
+    _drop_locks(host)
     return found
+
+
+def _drop_locks(host: Host) -> None:
+    """Remove the files of locks of containers that are gone, whose holders were killed."""
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.listdir(host.locks_dir):
+            kind, _, name = entry.partition("-")
+            for known in store.OF_CONTAINERS:
+                if kind == known and not store.exists(host, name):
+                    with contextlib.suppress(Busy), store.lock(host, known, name, wait_sec=0):
+                        pass  # its file goes with it
 
 
 def orphans(host: Host) -> list[Orphan]:
