@@ -106,3 +106,4 @@ class UploadIn(Body):
 
     size_bytes: int = Field(ge=1, le=64 * 1024**3)
     container: str | None = Field(default=None, max_length=63, description="Whose file it will be; none: an archive.")
+    name: str = Field(default="", max_length=255, description="What its sender calls it, for lists of uploads.")

@@ -99,9 +99,18 @@ async def fetch_server(request: HttpRequest, body: ImageServerIn, wait: Wait = 0
 @router.post("/uploads", summary="Begin an upload", response={201: dict[str, Any]})
 def begin_upload(request: HttpRequest, body: UploadIn) -> Status[Any]:
     """Begin to send an archive of this size."""
+    who = actor(request)
     if body.container is not None:
-        return Status(201, {"id": filing.begin_upload(actor(request), body.container, body.size_bytes).id})
-    return Status(201, {"id": uploads.begin(actor(request), body.size_bytes).id})
+        return Status(201, {"id": filing.begin_upload(who, body.container, body.size_bytes, body.name).id})
+    return Status(201, {"id": uploads.begin(who, body.size_bytes, body.name).id})
+
+
+@router.get("/uploads", summary="List your uploads")
+def list_uploads(request: HttpRequest) -> dict[str, Any]:
+    """What you have sent, or begun to send, and what nothing has used up; the latest first."""
+    found = uploads.mine(actor(request))
+    names = dict(Container.objects.filter(pk__in=[one.container_id for one in found]).values_list("pk", "name"))
+    return {"items": [{**one.as_dict(), "container": names.get(one.container_id)} for one in found], "next": None}
 
 
 @router.put("/uploads/{upload_id}", summary="Send a piece of an upload")

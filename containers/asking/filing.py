@@ -218,12 +218,12 @@ def file_bytes(container: Container) -> int:
     return int(container.host.facts.get("policy", {}).get("file_bytes", FILE_BYTES))
 
 
-def begin_upload(actor: Actor, name: str, size_bytes: int) -> uploads.Upload:
+def begin_upload(actor: Actor, name: str, size_bytes: int, file_name: str = "") -> uploads.Upload:
     """Begin sending a large file in pieces, for a container. Raises PolicyDenied, SpecError, NoRoom."""
     container = find_container(actor, name, ACTION)
     if size_bytes > file_bytes(container):
         raise PolicyDenied("The host's policy allows no file of this size.", field="size_bytes")
-    return uploads.begin_file(actor, container.pk, size_bytes, most_bytes=file_bytes(container))
+    return uploads.begin_file(actor, container.pk, size_bytes, most_bytes=file_bytes(container), name=file_name)
 
 
 @contextlib.contextmanager

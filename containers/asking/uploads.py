@@ -6,6 +6,8 @@ Each upload is two files: ID.json (who, how large) and ID.part (what has arrived
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import json
 import os
 import secrets
@@ -40,13 +42,17 @@ class NoRoom(CoreError):
 
 @dataclass(frozen=True)
 class Upload:
-    """One archive or file. received_bytes: how much has arrived, without gaps. container_id: for whom, or ""."""
+    """One archive or file. received_bytes: how much has arrived, without gaps. container_id: for whom, or "".
+
+    name: what its sender calls it; nothing is decided by it.
+    """
 
     id: str
     user_id: int
     size_bytes: int
     directory: Path
     container_id: str = ""
+    name: str = ""
 
     @property
     def path(self) -> Path:
@@ -58,14 +64,26 @@ class Upload:
         """How many bytes have arrived."""
         return self.path.stat().st_size
 
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has arrived."""
+        return self.received_bytes == self.size_bytes
+
+    @property
+    def changed_at(self) -> dt.datetime:
+        """When its last bytes arrived."""
+        return dt.datetime.fromtimestamp(self.path.stat().st_mtime, dt.UTC)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the API's shape."""
         received = self.received_bytes
         return {
             "id": self.id,
+            "name": self.name,
             "size_bytes": self.size_bytes,
             "received_bytes": received,
             "complete": received == self.size_bytes,
+            "changed_at": self.changed_at,
         }
 
 
@@ -76,14 +94,26 @@ def directory() -> Path:
     return path
 
 
-def begin(actor: Actor, size_bytes: int) -> Upload:
+def mine(actor: Actor) -> list[Upload]:
+    """Return what an actor has sent and not used up, the latest first."""
+    where = settings.WEB_DIR / "uploads"  # a look makes nothing
+    _sweep(where)
+    found = []
+    for upload in _all(where):
+        with contextlib.suppress(FileNotFoundError):  # somebody uses it up just now
+            if upload.user_id == actor.user.pk:
+                found.append((upload.changed_at, upload.id, upload))
+    return [upload for _at, _id, upload in sorted(found, reverse=True)]
+
+
+def begin(actor: Actor, size_bytes: int, name: str = "") -> Upload:
     """Begin an upload; who may make images or containers may. Raises Forbidden, SpecError, NoRoom."""
     if not (actor.user.host_admin or actor.user.memberships.filter(role__in=roles_that_may("backup-import")).exists()):
         raise Forbidden("Only administrators send archives.")
-    return _begin(Upload(secrets.token_hex(16), actor.user.pk, size_bytes, directory()))
+    return _begin(Upload(secrets.token_hex(16), actor.user.pk, size_bytes, directory(), name=name))
 
 
-def begin_file(actor: Actor, container_id: str, size_bytes: int, *, most_bytes: int) -> Upload:
+def begin_file(actor: Actor, container_id: str, size_bytes: int, *, most_bytes: int, name: str = "") -> Upload:
     """Begin sending a file for a container, which the actor may write to. most_bytes: of all that he sends at once.
 
     Raises SpecError, NoRoom.
@@ -92,7 +122,7 @@ def begin_file(actor: Actor, container_id: str, size_bytes: int, *, most_bytes: 
     mine = sum(one.size_bytes for one in _all(where) if one.user_id == actor.user.pk and one.container_id)
     if mine + size_bytes > most_bytes:
         raise SpecError("Finish or delete your other uploads first.", field="size_bytes")
-    return _begin(Upload(secrets.token_hex(16), actor.user.pk, size_bytes, where, container_id))
+    return _begin(Upload(secrets.token_hex(16), actor.user.pk, size_bytes, where, container_id, name))
 
 
 def _begin(upload: Upload) -> Upload:
@@ -106,7 +136,7 @@ def _begin(upload: Upload) -> Upload:
     if shutil.disk_usage(where).free < upload.size_bytes + expected + SPARE_BYTES:
         raise NoRoom("There is not enough room on the disk for an archive of this size.", field="size_bytes")
     os.close(os.open(upload.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    about = {"user_id": upload.user_id, "size_bytes": upload.size_bytes, "container_id": upload.container_id}
+    about = {name: getattr(upload, name) for name in ("user_id", "size_bytes", "container_id", "name")}
     temporary = where / f"{upload.id}.tmp"
     temporary.write_text(json.dumps(about))
     temporary.rename(where / f"{upload.id}.json")
@@ -167,7 +197,8 @@ def _read(where: Path, upload_id: str) -> Upload | None:
         (where / f"{upload_id}.part").stat()
     except FileNotFoundError:
         return None
-    return Upload(upload_id, about["user_id"], about["size_bytes"], where, about.get("container_id", ""))
+    named = about.get("container_id", ""), about.get("name", "")
+    return Upload(upload_id, about["user_id"], about["size_bytes"], where, *named)
 
 
 def _all(where: Path) -> list[Upload]:

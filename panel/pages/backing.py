@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from containers.asking import backups as asking
-from containers.asking import pools
+from containers.asking import pools, uploads
 from containers.core.errors import CoreError
 from containers.core.rules.pool_rules import DEFAULT
 from containers.models import Container, Network, Operation, local_host
@@ -18,7 +18,7 @@ from containers.showing import backups as table
 from containers.showing.forms import suggested_name
 from containers.showing.sentences import translated
 from panel.accounts.models import User
-from panel.pages.web import actor_of, changes, done, go, page, unknown, user_of
+from panel.pages.web import actor_of, back_of, changes, done, go, page, unknown, user_of
 
 
 def _form(user: User) -> dict[str, Any]:
@@ -35,11 +35,32 @@ def _form(user: User) -> dict[str, Any]:
     }
 
 
+def sent_before(request: HttpRequest) -> dict[str, Any]:
+    """Return what the user has sent and nothing uses, and which of it a form is about."""
+    used = set()
+    unfinished = Operation.objects.filter(actor=user_of(request), status__in=Operation.UNFINISHED)
+    for operation in unfinished.select_related("image"):
+        source = operation.image.source if operation.image else {}
+        used |= {operation.arguments.get("upload"), source.get("upload"), source.get("metadata")}
+    sent = [one for one in uploads.mine(actor_of(request)) if one.id not in used]
+    wanted = (request.POST if request.method == "POST" else request.GET).get("upload", "")
+    # what was given up meanwhile is chosen anew
+    chosen = next((one for one in sent if one.id == wanted and one.complete and not one.container_id), None)
+    return {"uploads": sent, "chosen": chosen}
+
+
+@changes
+def upload_delete(request: HttpRequest, upload_id: str) -> HttpResponse:
+    """Give an upload up."""
+    uploads.remove(actor_of(request), upload_id)
+    return done(request, back_of(request), uploads="")
+
+
 @page
 def backups(request: HttpRequest) -> HttpResponse:
     """Show the backups, or restore one that was sent from elsewhere."""
     user, who = user_of(request), actor_of(request)
-    context: dict[str, Any] = {"values": request.POST}
+    context: dict[str, Any] = {"values": request.POST if request.method == "POST" else request.GET}
     status = 200
     if request.method == "POST":
         try:
@@ -59,6 +80,7 @@ def backups(request: HttpRequest) -> HttpResponse:
         "suggested": "",
         "destinations": asking.destinations(local_host()),
         **_form(user),
+        **sent_before(request),
     }
     return render(request, "pages/backups.html", context, status=status)
 

@@ -19,6 +19,7 @@ from containers.models import Container, Image, Operation, local_host
 from containers.showing.sentences import describe, translated
 from containers.views.listing import may_create
 from panel.accounts.models import Project, User
+from panel.pages.backing import sent_before
 from panel.pages.web import actor_of, changes, done, page, unknown, user_of
 
 SUITES: Final = (
@@ -96,6 +97,8 @@ def images(request: HttpRequest) -> HttpResponse:
     context |= choices(user)
     if kind == "simplestreams":
         context |= offered(request)
+    if kind == "upload":
+        context |= sent_before(request)
     return render(request, "pages/images.html", context, status=status)
 
 

@@ -25,6 +25,7 @@ urlpatterns = [
     path("backups/_scan", backing.backup_scan, name="backup-scan"),
     path("backups/<slug:backup_id>", backing.backup, name="backup"),
     path("backups/<slug:backup_id>/<slug:action>", backing.backup_action, name="backup-action"),
+    path("uploads/<slug:upload_id>/delete", backing.upload_delete, name="upload-delete"),
     path("trash/", trash.trash, name="trash"),
     path("trash/<slug:entry_id>/<slug:action>", trash.trash_action, name="trash-action"),
     path("operations/", views.operations, name="operations"),

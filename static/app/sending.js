@@ -38,7 +38,8 @@ async function begun(file, path, signal) {
       if (!error.status) throw error;
     }
   }
-  const made = await call("POST", "/uploads", { size_bytes: file.size, container: place.dataset.files }, signal);
+  const about = { size_bytes: file.size, container: place.dataset.files, name: file.name.slice(-255) };
+  const made = await call("POST", "/uploads", about, signal);
   sessionStorage.setItem(key(file, path), made.id);
   return { id: made.id, received_bytes: 0 };
 }

@@ -33,7 +33,8 @@ async function begun(file, signal) {
       if (!error.status) throw error;
     }
   }
-  const made = await call("POST", "", JSON.stringify({ size_bytes: file.size }), signal);
+  const about = { size_bytes: file.size, name: file.name.slice(-255) };
+  const made = await call("POST", "", JSON.stringify(about), signal);
   sessionStorage.setItem(key(file), made.id);
   return { id: made.id, received_bytes: 0 };
 }

@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 
 import pytest
+from django.test import Client
 
 from containers.asking import uploads
 from containers.models import Image, Network, Operation, local_host
@@ -119,6 +120,32 @@ def test_an_upload_that_goes_on_outlives_a_clock_that_is_set(root, web_dir, monk
     ahead.monotonic = lambda: time.monotonic() + 2 * uploads.LIFETIME_SEC
     assert api.post("/uploads", {"size_bytes": 10})[0] == 201
     assert_error(api.put(f"/uploads/{going_on}", raw=b"x"), 404, "not-found")
+
+
+def test_who_has_sent_too_much_sees_what_and_deletes_it(root, alice, web_dir):
+    api = Api(root)
+    for number in range(uploads.UNFINISHED_MAX):
+        assert api.post("/uploads", {"size_bytes": 4, "name": f"{number}.zst"})[0] == 201
+    assert_error(api.post("/uploads", {"size_bytes": 4}), 422, "invalid-value")
+    listed = api.get("/uploads")[1]["items"]
+    assert {one["name"] for one in listed} == {f"{number}.zst" for number in range(uploads.UNFINISHED_MAX)}
+    assert {(one["container"], one["complete"], one["received_bytes"]) for one in listed} == {(None, False, 0)}
+    assert Api(alice).get("/uploads")[1]["items"] == []
+    whole, other = listed[0]["id"], listed[1]["id"]
+    assert api.put(f"/uploads/{whole}", raw=b"data")[0] == 200
+    client = Client()
+    client.force_login(root)
+    for address in ("/backups/", "/images/?type=upload"):
+        page = client.get(address).content.decode()
+        assert page.count("/delete") == uploads.UNFINISHED_MAX
+        assert (page.count(f"upload={whole}"), page.count(f"upload={other}")) == (1, 0)
+        chosen = client.get(f"{address}{'&' if '?' in address else '?'}upload={whole}").content.decode()
+        assert f'name="upload" value="{whole}"' in chosen
+    assert client.post(f"/uploads/{other}/delete").status_code == 302
+    assert api.post("/uploads", {"size_bytes": 4})[0] == 201
+    source = {"type": "upload", "upload": whole, "sha256": "0" * 64}
+    assert api.post("/images", {"name": "x", "source": source})[0] == 202
+    assert f"/uploads/{whole}/delete" not in client.get("/backups/").content.decode()
 
 
 def test_uploads_are_ones_own(root, alice, olga, web_dir):
