@@ -11,6 +11,7 @@ from django.test import Client
 from django.utils import translation
 from django.utils.translation import gettext
 
+from containers.core.archives.unpacking import bad_archive
 from containers.core.errors import Busy, InvalidTransition, SetupFailed, SpecError
 from containers.core.model.spec import Limits
 from containers.core.model.states import Action, Status, after
@@ -107,6 +108,13 @@ def test_a_sentence_comes_through_another_process():
     assert restored({"message": "plain"}) == "plain"
 
 
+def test_why_an_archive_is_refused_is_german_too():
+    found = bad_archive("A name leads out of the archive.", "../x", "")
+    with translation.override("de"):
+        told = translated(found.message)
+    assert told == "Das Archiv wird nicht angenommen: Ein Name führt aus dem Archiv hinaus. (../x)"
+
+
 def test_states_and_actions_have_their_words():
     with pytest.raises(InvalidTransition) as caught:
         after(Status.STOPPED, Action.FREEZE)
@@ -123,11 +131,12 @@ def test_numbers_come_as_they_are():
 
 REFUSALS = {
     "SpecError", "NotFound", "AlreadyExists", "InvalidTransition", "Busy", "InUse", "PolicyDenied", "SetupFailed",
-    "StorageFull", "TimedOut", "Forbidden", "HostUnsupported", "Cancelled", "_denied", "say",
+    "StorageFull", "TimedOut", "Forbidden", "HostUnsupported", "Cancelled", "Refused", "_denied", "say",
 }  # fmt: skip
 REACHED = (
     "containers/asking", "containers/bookkeeping", "containers/operations", "containers/core/model",
-    "containers/core/lifecycle", "containers/core/rules", "panel/accounts",
+    "containers/core/lifecycle", "containers/core/rules", "containers/core/backups", "containers/core/network",
+    "containers/core/plans", "containers/core/storage", "panel/accounts",
 )  # fmt: skip
 REACHED_IN_CORE = ("names", "errors", "hoststore/store", "kernel/files")
 

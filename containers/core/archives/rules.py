@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..sentences import say
+
 IDS: Final = 65536
 """How many owners there are: a container has ids for them, from 0 on."""
 NAME_MAX_BYTES: Final = 255
@@ -69,9 +71,9 @@ class Limits:
     def check_flow(self, plain_bytes: int, archive_bytes: int) -> None:
         """Raise Refused where more has come out of an archive than may."""
         if plain_bytes > self.bytes:
-            raise Refused(f"It comes to more than {self.bytes} bytes.", limit="bytes")
+            raise Refused(say("It comes to more than %(most)s bytes.", most=self.bytes), limit="bytes")
         if plain_bytes > max(RATIO_FLOOR_BYTES, archive_bytes * self.ratio):
-            raise Refused(f"It grows to more than {self.ratio} times its size.", limit="ratio")
+            raise Refused(say("It grows to more than %(most)s times its size.", most=self.ratio), limit="ratio")
 
 
 def parts(name: str, *, entry: str | None = None, exact: bool = False) -> tuple[str, ...]:

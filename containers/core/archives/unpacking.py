@@ -305,7 +305,9 @@ class _Flow:
     def _look(self, now: float) -> None:
         self._check_cancelled()
         if now > self._deadline:
-            raise rules.Refused(f"It takes longer than {self._limits.wall_sec:g} s to read.", limit="wall_sec")
+            raise rules.Refused(
+                say("It takes longer than %(most)s s to read.", most=f"{self._limits.wall_sec:g}"), limit="wall_sec"
+            )
         read = os.lseek(self._file.fileno(), 0, os.SEEK_CUR)
         self._tell(read / max(1, self._archive_bytes), self._told.entries)
 
@@ -326,7 +328,7 @@ class _Flow:
         code = self._program.wait(_END_SEC)
         if code:
             words = words_of(self._program.stderr)
-            raise rules.Refused(f"It is damaged: {words or f'its program ended with {code}'}.")
+            raise rules.Refused(say("It is damaged: %(words)s.", words=words or f"its program ended with {code}"))
 
     def _fail(self, end: dict[str, Any], code: int) -> None:
         """Raise what the maker's own trouble comes to."""

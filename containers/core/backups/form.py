@@ -18,6 +18,7 @@ from ..host import IDS_PER_CONTAINER
 from ..hoststore.points import KINDS, LINEAGE_MAX
 from ..model.idmap import IDS_MAX
 from ..names import check_name
+from ..sentences import say
 
 FORMAT: Final = "boxroom-backup"
 VERSION: Final = 1
@@ -179,7 +180,11 @@ def read_manifest(data: bytes) -> Manifest:
         raise _bad("it is another format")
     if told.get("version") != VERSION:
         raise Refused(
-            f"It is of version {ascii(told.get('version'))[:20]} of the format; this Boxroom reads {VERSION}."
+            say(
+                "It is of version %(found)s of the format; this Boxroom reads %(known)s.",
+                found=ascii(told.get("version"))[:20],
+                known=VERSION,
+            )
         )
     try:
         sizes = tuple(_count(one["size_bytes"]) for one in told["layers"])
@@ -234,7 +239,7 @@ def read_digests(data: bytes) -> tuple[str, list[tuple[str, int]]]:
 
 
 def _bad(why: str) -> Refused:
-    return Refused(f"Its manifest cannot be read: {why}.", MANIFEST)
+    return Refused(say("Its manifest cannot be read: %(error)s.", error=why), MANIFEST)
 
 
 def _spec(value: Any) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class _Stream:
         """Take bytes of a layer's tar into account; raises Refused where all of them become too many."""
         self.taken += size
         if self.taken > self.most:
-            raise Refused(f"It comes to more than {self.most} bytes.", limit="bytes")
+            raise Refused(say("It comes to more than %(most)s bytes.", most=self.most), limit="bytes")
 
     def _some(self, most: int) -> bytes:
         while True:
@@ -142,7 +142,8 @@ class _Stream:
     def _ended(self) -> None:
         assert self._process.stderr is not None
         if code := self._process.wait(_END_SEC):
-            raise Refused(f"It is damaged: {words_of(self._process.stderr) or f'its program ended with {code}'}.")
+            words = words_of(self._process.stderr) or f"its program ended with {code}"
+            raise Refused(say("It is damaged: %(words)s.", words=words))
 
 
 def _read(

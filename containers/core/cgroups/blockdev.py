@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import HostUnsupported
 from ..model.limits import Limits
+from ..sentences import say
 
 
 def throttled_device(state_dir: Path, limits: Limits) -> str | None:
@@ -17,7 +18,9 @@ def throttled_device(state_dir: Path, limits: Limits) -> str | None:
     device = disk_of(state_dir)
     if device is None and limits.throttled:
         raise HostUnsupported(
-            f"{state_dir} is on no disk whose speed could be limited.", field=limits.throttled, feature="io-limits"
+            say("%(path)s is on no disk whose speed could be limited.", path=state_dir),
+            field=limits.throttled,
+            feature="io-limits",
         )
     return device
 

@@ -171,7 +171,11 @@ def _own_claim(host: Host, registry: Path) -> Iterator[tuple[Claim, list[Claim]]
         own = known.pop(host.instance, None)
         if own is not None and own.state_dir != str(host.state_dir):
             raise InUse(
-                f"{own.state_dir} is the same instance ({host.instance}): use either it or its copy.",
+                say(
+                    "%(path)s is the same instance (%(name)s): use either it or its copy.",
+                    path=own.state_dir,
+                    name=host.instance,
+                ),
                 users=[own.state_dir],
             )
         fresh = Claim(instance=host.instance, boot_id=boot_id(), state_dir=str(host.state_dir))

@@ -50,7 +50,8 @@ def create(ip: IPRoute, nic: Nic, link: str, netns_fd: int) -> int:
     except NetlinkError as error:
         if error.code == errno.EOPNOTSUPP:
             raise HostUnsupported(
-                f"This kernel has no {nic.type} links: modprobe {_module(nic.type)}.", feature=nic.type
+                say("This kernel has no %(type)s links: modprobe %(name)s.", type=nic.type, name=_module(nic.type)),
+                feature=nic.type,
             ) from None
         raise SetupFailed.from_oserror(
             f"make the network interface {nic.name}", OSError(error.code, error.args[1], link)
@@ -58,7 +59,9 @@ def create(ip: IPRoute, nic: Nic, link: str, netns_fd: int) -> int:
     with rtnetlink.connect(netns_fd) as there:
         found = rtnetlink.find(there, nic.name)
         if found is None:
-            raise SetupFailed(f"The link {nic.name} went away while it was made.", step="network", path=nic.name)
+            raise SetupFailed(
+                say("The link %(name)s went away while it was made.", name=nic.name), step="network", path=nic.name
+            )
         try:
             _bring_up(there, found.index, nic)
         except BaseException:

@@ -19,6 +19,7 @@ from ..host import Host
 from ..kernel import rtnetlink
 from ..model.nics import ON_PARENT, Nic
 from ..model.spec import Spec
+from ..sentences import say
 from . import bridge, cards, dnsmasq, inside, lending, nft, rates, routed, veth
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ def _parent(parents: Parents, nic: Nic) -> str:
     try:
         return parents[nic.parent]
     except KeyError:
-        raise PolicyDenied(f"This host's policy gives no network card {nic.parent}.", field="nics") from None
+        raise PolicyDenied(
+            say("This host's policy gives no network card %(parent)s.", parent=nic.parent), field="nics"
+        ) from None
 
 
 def _configure(placed: Sequence[Placed], netns_fd: int) -> None:

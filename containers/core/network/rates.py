@@ -21,6 +21,7 @@ from ..host import Host
 from ..kernel.netlink import APPEND, CREATE, NESTED, attribute
 from ..model.nics import Nic
 from ..model.spec import Spec
+from ..sentences import say
 from . import nfnetlink
 from .nfnetlink import Message
 
@@ -60,7 +61,8 @@ def set_rates(host: Host, spec: Spec, nic: Nic, ip: IPRoute, index: int) -> None
             ip.tc("add", "tbf", index, 0, rate=rate, burst=_burst(rate), latency=LATENCY)
         except NetlinkError as error:
             raise HostUnsupported(
-                f"This kernel cannot shape a link ({error.args[1]}): modprobe sch_tbf.", feature="sch_tbf"
+                say("This kernel cannot shape a link (%(error)s): modprobe sch_tbf.", error=error.args[1]),
+                feature="sch_tbf",
             ) from None
     forget(host, spec.id, nic)
     if nic.egress_bytes_per_sec is not None:

@@ -12,6 +12,7 @@ from typing import Final
 from ..errors import HostUnsupported
 from ..model import cpulist
 from ..model.limits import Limits
+from ..sentences import say
 
 CPU_PERIOD_USEC: Final = 100_000
 CPU_QUOTA_MIN_USEC: Final = 1_000
@@ -97,7 +98,11 @@ def _hugepages(limits: Limits, offered: Offered, *, fresh: bool, file: str, none
     if missing := sorted(set(wanted) - set(offered.page_sizes)):
         has = ", ".join(offered.page_sizes) or "none"
         raise HostUnsupported(
-            f"This host limits no pages of {', '.join(missing)} for each container; it knows: {has}.",
+            say(
+                "This host limits no pages of %(sizes)s for each container; it knows: %(known)s.",
+                sizes=", ".join(missing),
+                known=has,
+            ),
             feature="hugetlb",
             field="limits.hugepages",
         )
@@ -199,7 +204,7 @@ def limits_v1(
     for write in _raw(limits):
         if write.controller not in offered.controllers:
             raise HostUnsupported(
-                f"This host's cgroup v1 has no controller {write.controller}.",
+                say("This host's cgroup v1 has no controller %(name)s.", name=write.controller),
                 feature="cgroup-file",
                 field=f"limits.cgroup.{write.file}",
             )

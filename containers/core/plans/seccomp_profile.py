@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import SpecError
+from ..sentences import say
 
 ALLOW: Final = 0x7FFF0000
 KILL: Final = 0x80000000
@@ -71,7 +72,7 @@ def parse(text: str) -> Profile:
 
 
 def _bad(what: str) -> SpecError:
-    return SpecError(f"The system call profile cannot be used: {what}.", field="security.seccomp")
+    return SpecError(say("The system call profile cannot be used: %(error)s.", error=what), field="security.seccomp")
 
 
 # -- LXC ------------------------------------------------------------------------------------------------------------
