@@ -190,11 +190,18 @@ def test_who_reads_a_console_at_which_nobody_can_type_comes_to_the_end(
 
 
 NAMESPACES = """
-import os, sys, types
+import os, sys, time, types
 import django
 django.setup()
 from containers.management.ct import base, namespaces
 row = types.SimpleNamespace(pk={id!r}, name="c", privileged=False)
+fork = os.fork
+def fork_and_lose_the_processor():
+    pid = fork()
+    if pid:
+        time.sleep({late!r})
+    return pid
+os.fork = fork_and_lose_the_processor
 try:
     code = namespaces.run(row, namespaces.parse({kinds!r}), {words!r}, dict(os.environ))
 except base.Failed as failed:
@@ -204,8 +211,8 @@ sys.exit(code)
 """
 
 
-def begin(host: Host, spec: Spec, kinds: str, *words: str) -> subprocess.Popen[str]:
-    code = NAMESPACES.format(id=spec.id, kinds=kinds, words=list(words))
+def begin(host: Host, spec: Spec, kinds: str, *words: str, late: float = 0.0) -> subprocess.Popen[str]:
+    code = NAMESPACES.format(id=spec.id, kinds=kinds, words=list(words), late=late)
     more = {
         "DJANGO_SETTINGS_MODULE": "panel.settings",
         "BOXROOM_ROLE": "test",
@@ -254,10 +261,14 @@ def test_one_namespace_after_another(host: Host, running_container: Spec) -> Non
     assert "There is no kind" in enter(host, spec, "WINGS", "true").stderr
 
 
-def test_an_interrupt_is_for_what_was_run(host: Host, running_container: Spec) -> None:
-    """As with system(3): the command line waits for what its program makes of ^C."""
+@pytest.mark.parametrize("late", [0.0, 0.5])
+def test_an_interrupt_is_for_what_was_run(host: Host, running_container: Spec, late: float) -> None:
+    """As with system(3): the command line waits for what its program makes of ^C.
+
+    late: seconds that those who wait stand still after each fork, while what was run runs.
+    """
     waits = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done"
-    started = begin(host, running_container, "NETWORK", "sh", "-c", waits)
+    started = begin(host, running_container, "NETWORK", "sh", "-c", waits, late=late)
     assert started.stdout is not None
     assert started.stdout.readline() == "ready\n"
     os.killpg(started.pid, signal.SIGINT)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NoReturn
 
 from django.conf import settings
 
@@ -63,35 +63,44 @@ def run(row: Container, flags: int, command: list[str], environment: dict[str, s
     if row.privileged:
         flags &= ~CLONE_NEWUSER
     try:
-        pid = os.fork()
-        if pid == 0:
-            _enter(pidfd, flags, command, environment)
-        with _keys_left_alone():
+        with _keys_left_alone() as before:
+            pid = os.fork()
+            if pid == 0:
+                _enter(pidfd, flags, command, environment, before)
             return _code(os.waitpid(pid, 0)[1])
     finally:
         os.close(pidfd)
 
 
 @contextlib.contextmanager
-def _keys_left_alone() -> Iterator[None]:
-    """Wait as system(3) does: ^C and ^\\ are for the program, which may do with them what it likes."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+def _keys_left_alone() -> Iterator[dict[int, Any]]:
+    """Wait as system(3) does: ^C and ^\\ are for the program, which may do with them what it likes.
+
+    From before it is forked on: it may run, and be sent one, before who waits for it does. Yields what was before.
+    """
+    before: dict[int, Any] = {key: signal.signal(key, signal.SIG_IGN) for key in (signal.SIGINT, signal.SIGQUIT)}
     try:
-        yield
+        yield before
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _enter(pidfd: int, flags: int, command: list[str], environment: dict[str, str]) -> Any:
-    """Be the process that enters; a process of its own lives in a pid namespace that was entered."""
+def _enter(
+    pidfd: int, flags: int, command: list[str], environment: dict[str, str], before: Mapping[int, Any]
+) -> NoReturn:
+    """Be the process that enters; a process of its own lives in a pid namespace that was entered.
+
+    before: how the signals that are ignored here were handled; the program ignores those that were ignored then.
+    """
     status = 126
     try:
         setns(pidfd, flags)
         pid = os.fork()
         if pid:
-            with _keys_left_alone():
-                os._exit(_code(os.waitpid(pid, 0)[1]))
+            os._exit(_code(os.waitpid(pid, 0)[1]))
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if handler == signal.SIG_IGN else signal.SIG_DFL)
         # Python ignores it, and what is run would inherit that
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         if flags & CLONE_NEWUSER:
