@@ -223,6 +223,7 @@ def test_text_differs_by_lines_and_only_text(host, container):
     assert text("/b") == (None, "binary")
     assert text("/big") == (None, "too-large")
     assert text("/bin") == (None, "no-file")
+    assert text("/on-neither-side") == (None, "no-file")
 
 
 def test_a_running_container_s_files_are_compared_while_it_writes(host, container):

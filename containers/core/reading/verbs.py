@@ -273,10 +273,12 @@ def text(before: Sequence[int], after: Sequence[int], path: str) -> dict[str, An
     for side in (old, new):
         if isinstance(side, str):
             return {"diff": None, "reason": side}
-    assert isinstance(old, list)
-    assert isinstance(new, list)
+    if old is None and new is None:
+        return {"diff": None, "reason": "no-file"}
+    assert not isinstance(old, str)
+    assert not isinstance(new, str)
     size, told = 0, []
-    for line in difflib.unified_diff(old, new, "before", "after", lineterm=""):
+    for line in difflib.unified_diff(old or [], new or [], "before", "after", lineterm=""):
         size += len(line)
         if size > DIFF_MAX_CHARS:
             return {"diff": None, "reason": "too-large"}
@@ -284,8 +286,8 @@ def text(before: Sequence[int], after: Sequence[int], path: str) -> dict[str, An
     return {"diff": "\n".join(told), "reason": None}
 
 
-def _lines(top: Sequence[int], path: str) -> list[str] | str:
-    """Return a text file's lines; none of one that is not there; or the reason why it is no text."""
+def _lines(top: Sequence[int], path: str) -> list[str] | str | None:
+    """Return a text file's lines; None where there is no such file; or the reason why it is no text."""
     try:
         with _found(Merged(top), path) as (_level, entry):
             if entry is None or not entry.is_file:
@@ -295,7 +297,7 @@ def _lines(top: Sequence[int], path: str) -> list[str] | str:
             with entry.opened() as fd:
                 data = os.read(fd, TEXT_MAX_BYTES)
     except (Refused, FileNotFoundError):
-        return []
+        return None
     try:
         found = data.decode()
     except UnicodeDecodeError:
