@@ -77,4 +77,4 @@ def undo(job: Job) -> str | None:
     if not made:
         return None
     names = [row.name for row in _targets(job)]
-    return f"Made before that, and kept: {', '.join(names)}." if names else None
+    return say("Made before that, and kept: %(names)s.", names=", ".join(names)) if names else None

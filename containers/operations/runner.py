@@ -117,14 +117,12 @@ def run(operation_id: UUID, runtime: Runtime | None = None, host: Host | None = 
         elif not _done(job):
             raise SetupFailed(say("Its worker was lost %(most)s times.", most=ATTEMPTS_MAX), step=operation.action)
     except Cancelled as error:
-        rolled_back = _undo(job, handler)
-        _end(job, Operation.Status.CANCELLED, f"Cancelled.{rolled_back}", described(error))
+        _end(job, Operation.Status.CANCELLED, _undone(job, handler, "Cancelled."), described(error))
     except Exception as error:
         if not isinstance(error, (CoreError, OSError)):
             log.exception("%s of %s", operation.action, operation.object_name)
         reason = described(error)
-        rolled_back = _undo(job, handler)
-        _end(job, Operation.Status.FAILED, f"{reason['message']}{rolled_back}", reason)
+        _end(job, Operation.Status.FAILED, _undone(job, handler, reason["message"]), reason)
     else:
         _end(job, Operation.Status.SUCCEEDED, job.message, None)
     return True
@@ -161,16 +159,18 @@ def give_up(operation: Operation, runtime: Runtime) -> bool:
     return True
 
 
-def _undo(job: Job, handler: Handler) -> str:
-    """Take back what was done; return what to add to the message."""
+def _undone(job: Job, handler: Handler, why: str) -> str:
+    """Take back what was done; return why, and what became of it."""
     if handler.undo is None:
-        return ""
+        return why
     try:
-        undone = handler.undo(job)
+        left = handler.undo(job)
     except Exception:  # the first error is the outcome; this one is for the log, and for the next full reconcile
         log.exception("rolling back %s of %s", job.operation.action, job.operation.object_name)
-        return " Rolling back failed too; see the log."
-    return " Rolled back." if undone is None else undone and f" {undone}"
+        return say("%(why)s Rolling back failed too; see the log.", why=why)
+    if left is None:
+        return say("%(why)s Rolled back.", why=why)
+    return say("%(why)s %(left)s", why=why, left=left) if left else why
 
 
 def _end(job: Job, status: str, message: str, error: dict[str, Any] | None) -> None:

@@ -180,8 +180,8 @@ def said(text: str) -> str:
 
 @register.filter
 def told(operation: Operation) -> str:
-    """Return what an operation says of itself: why it failed, or its message."""
-    return explain(operation.error) if operation.error else message_of(operation)
+    """Return what an operation says of itself: why it failed and what became of it, or its message."""
+    return explain(operation.error) if operation.error and not operation.said else message_of(operation)
 
 
 @register.filter

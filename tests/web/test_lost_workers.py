@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.test import Client
 
 from containers.asking import backups as asking_backups
 from containers.asking import basket, resources, services
@@ -182,6 +183,11 @@ def test_clones_that_were_made_before_the_rest_failed_are_named(alice, team, run
     done = run(operation, runtime)
     assert done.status == "failed"
     assert done.message.endswith("Made before that, and kept: twin-1, twin-2.")
+    client = Client()
+    client.force_login(alice)
+    assert "and kept: twin-1, twin-2." in client.get(f"/operations/{operation.pk}").content.decode()
+    page = client.get(f"/operations/{operation.pk}", headers={"accept-language": "de"}).content.decode()
+    assert "Vorher gemacht und behalten: twin-1, twin-2." in page
     assert sorted(row.name for row in Container.objects.all()) == ["twin-1", "twin-2", "web-1"]
 
 

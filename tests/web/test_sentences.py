@@ -141,7 +141,7 @@ REACHED = (
 REACHED_IN_CORE = ("names", "errors", "hoststore/store", "kernel/files")
 
 
-SAME_IN_BOTH = {"%(told)s [%(name)s]", "policy.toml, %(key)s: %(problem)s"}
+SAME_IN_BOTH = {"%(why)s %(left)s", "%(told)s [%(name)s]", "policy.toml, %(key)s: %(problem)s"}
 
 
 def refusals() -> Iterator[tuple[str, ast.expr]]:
