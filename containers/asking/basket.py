@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any, Final
 
 from django.db import transaction
@@ -16,7 +17,7 @@ from ..bookkeeping import reservations
 from ..core.errors import AlreadyExists, NotFound, SpecError
 from ..core.names import check_name
 from ..core.sentences import say
-from ..models import Container, Host, Image, Operation, Trashed
+from ..models import Container, Host, Image, Operation, Snapshot, Trashed
 from . import interfaces, nics, queue
 from .access import find_project, require_host_admin
 
@@ -84,6 +85,20 @@ def find(actor: Actor, entry_id: str, action: str) -> Trashed:
     return row
 
 
+def taken(rows: Iterable[Trashed]) -> set[str]:
+    """Return the ids of those whose name something else has by now: they come back by another one."""
+    found = list(rows)
+    names = [row.name for row in found]
+    containers = set(Container.objects.filter(name__in=names).values_list("name", flat=True))
+    images = set(Image.objects.filter(name__in=names, state=Image.State.READY).values_list("name", flat=True))
+    points = set(Snapshot.objects.filter(name__in=names).values_list("container_id", "name"))
+    held = {"container": containers, "image": images}
+    return {
+        row.pk for row in found
+        if (row.name in held[row.kind] if row.kind in held else (row.container_id, row.name) in points)
+    }  # fmt: skip
+
+
 def restore(actor: Actor, entry_id: str, name: str | None = None, *, idempotency_key: str | None = None) -> Operation:
     """Ask for something to be put back, by another name where its own is taken. Raises AlreadyExists, NotFound."""
     if known := queue.known(actor, idempotency_key):
@@ -98,10 +113,10 @@ def restore(actor: Actor, entry_id: str, name: str | None = None, *, idempotency
             return _container(actor, host, row, wanted, arguments, idempotency_key)
         if row.kind == "snapshot":
             return _snapshot(actor, host, row, wanted, arguments, idempotency_key)
-        if Image.objects.filter(host=host, name=row.name, state=Image.State.READY).exists():
-            raise AlreadyExists(say("There is an image %(name)s already.", name=row.name), field="name")
-        arguments |= {key: row.detail.get(key) for key in ("source", "description")} | {"name": row.name}
-        return queue.insert(actor, "trash-restore", host, idempotency_key, arguments=arguments, name=row.name)
+        if Image.objects.filter(host=host, name=wanted, state=Image.State.READY).exists():
+            raise AlreadyExists(say("There is an image %(name)s already.", name=wanted), field="name")
+        arguments |= {key: row.detail.get(key) for key in ("source", "description")}
+        return queue.insert(actor, "trash-restore", host, idempotency_key, arguments=arguments, name=wanted)
 
     return queue.committed(actor, idempotency_key, make)
 

@@ -222,7 +222,7 @@ class KernelRuntime:
         if entry.kind == "snapshot":
             discarding.take_back_snapshot(self.host, entry.id, name)
         elif entry.kind == "image":
-            discarding.take_back_image(self.host, entry.id)
+            discarding.take_back_image(self.host, entry.id, name)
         elif spec is not None:
             with _CEILINGS:
                 self.check_policy(spec)

@@ -34,8 +34,10 @@ def trash(request: HttpRequest) -> HttpResponse:
         except CoreError as error:
             context["error"], status = translated(error.message), 422
     may = {project.name for role in roles_that_may("trash-restore") for project in projects_of(user, role=role)}
+    rows = list(basket.visible(who))
+    taken = basket.taken(rows)
     context["rows"] = [
-        (row, user.host_admin or (row.project is not None and row.project.name in may)) for row in basket.visible(who)
+        (row, user.host_admin or (row.project is not None and row.project.name in may), row.pk in taken) for row in rows
     ]
     disk = os.statvfs(settings.STATE_DIR / "web" if (settings.STATE_DIR / "web").exists() else settings.STATE_DIR)
     context |= {
@@ -52,7 +54,8 @@ def trash_action(request: HttpRequest, entry_id: str, action: str) -> HttpRespon
     """Put something back, or delete it for good."""
     who = actor_of(request)
     if action == "restore":
-        asked = basket.restore(who, entry_id, request.POST.get("name", "").strip() or None)
+        name = request.POST.get("name") or request.headers.get("HX-Prompt") or ""
+        asked = basket.restore(who, entry_id, name.strip() or None)
         text = _("%(name)s is being put back.") % {"name": asked.object_name}
         return done(request, reverse("pages:trash"), text=text, trash="", containers="")
     if action == "purge":

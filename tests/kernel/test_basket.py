@@ -30,7 +30,7 @@ act, *rest = json.loads(sys.argv[3])
 if act == "throw": getattr(discarding, f"throw_{rest[0]['kind']}")(host, Entry(**rest[0]))
 elif act == "container": discarding.take_back_container(host, rest[0], Spec.from_dict(rest[1]))
 elif act == "snapshot": discarding.take_back_snapshot(host, rest[0], rest[1])
-elif act == "image": discarding.take_back_image(host, rest[0])
+elif act == "image": discarding.take_back_image(host, *rest)
 elif act == "purge": discarding.purge(host, rest[0])
 """
 
@@ -107,8 +107,12 @@ def test_snapshots_and_images_come_back_unless_their_place_is_taken(host, contai
     image = entry("image", "b")
     discarding.throw_image(host, image)
     assert store.images(host) == {}
-    discarding.take_back_image(host, image.id)
-    assert store.load_image(host, "b").layers == (layer,)
+    store.save_image(host, store.Image(name="b", source={}, layers=(layer,), size_bytes=6, defaults={}))
+    with pytest.raises(AlreadyExists):
+        discarding.take_back_image(host, image.id, "b")
+    discarding.take_back_image(host, image.id, "c")
+    assert {name: one.size_bytes for name, one in store.images(host).items()} == {"b": 6, "c": 5}
+    assert store.load_image(host, "c").name == "c"
     two = entry("snapshot", "t", container=spec.name, container_id=spec.id)
     discarding.throw_snapshot(host, two)
     discarding.throw_container(host, of(spec))

@@ -99,7 +99,8 @@ def test_a_snapshot_comes_back_and_what_was_not_asked_for_is_not_kept(alice, tea
         ask("delete", {"keep_days": 366}, name="web-4")
 
 
-def test_an_image_comes_back_for_host_administrators(alice, root, runtime, host):
+def test_an_image_comes_back_for_host_administrators(alice, root, runtime, host, settings, tmp_path):
+    settings.STATE_DIR = tmp_path
     image = Image.objects.get(name="busybox")
     assert run(resources.delete_image(actor(root), "busybox"), runtime).message == "Moved to the trash."
     kept = Trashed.objects.get()
@@ -108,6 +109,18 @@ def test_an_image_comes_back_for_host_administrators(alice, root, runtime, host)
     assert run(basket.restore(actor(root), kept.pk), runtime).status == "succeeded"
     back = Image.objects.get(name="busybox")
     assert (back.source, back.state, back.layers) == (image.source, "ready", ["base"])
+    assert run(resources.delete_image(actor(root), "busybox"), runtime).status == "succeeded"
+    Image.objects.create(host=host, name="busybox", source={}, state="ready")
+    client = Client()
+    client.force_login(root)
+    assert "is taken by now" in client.get("/trash/").content.decode()
+    entry = Trashed.objects.get()
+    address = f"/trash/{entry.pk}/restore"
+    assert client.post(address, headers={"hx-request": "true"}).status_code == 409
+    assert client.post(address, headers={"hx-request": "true", "hx-prompt": "other"}).status_code == 204
+    assert run(Operation.objects.get(status="queued"), runtime).status == "succeeded"
+    assert Image.objects.get(name="other").layers == ["base"]
+    runtime.made_images.setdefault("busybox", runtime.made_images["other"])
     with pytest.raises(SpecError):
         resources.delete_image(actor(root), "busybox", keep_days=366)
     assert run(resources.delete_image(actor(root), "busybox", keep_days=0), runtime).message == "Deleted."

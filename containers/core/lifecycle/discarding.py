@@ -135,15 +135,18 @@ def take_back_snapshot(host: Host, entry_id: str, name: str) -> None:
         _away(host, entry_id)
 
 
-def take_back_image(host: Host, entry_id: str) -> None:
-    """Put an image back. Raises NotFound, AlreadyExists where there is another of that name by now."""
+def take_back_image(host: Host, entry_id: str, name: str) -> None:
+    """Put an image back, by this name. Raises NotFound, AlreadyExists where there is another of that name by now."""
     entry = basket.load(host, entry_id)
-    with store.lock(host, "image", entry.name, wait_sec=0), _entry(host, entry_id):
-        target = host.images_dir / f"{check_name(entry.name)}.json"
+    with store.lock(host, "image", name, wait_sec=0), _entry(host, entry_id):
+        target, record = host.images_dir / f"{check_name(name)}.json", basket.payload(host, entry)
         if target.exists():
-            raise AlreadyExists(say("There is an image %(name)s already.", name=entry.name), field="name")
+            raise AlreadyExists(say("There is an image %(name)s already.", name=name), field="name")
+        kept = files.read_json(record)
+        if kept["name"] != name:
+            files.write_json(record, {**kept, "name": name})
         with store.lock(host, "layers", shared=True):
-            basket.payload(host, entry).rename(target)
+            record.rename(target)
             files.sync_dir(host.images_dir)
         failpoint(host.state_dir, "take-back.committed")
         _away(host, entry_id)
