@@ -142,7 +142,7 @@ def give_up(operation: Operation, runtime: Runtime) -> bool:
     job = Job(operation, runtime, Host(settings.STATE_DIR, settings.BOXROOM_INSTANCE))
     try:
         done = _done(job)
-    except (CoreError, OSError):
+    except Exception:  # whatever it is, the operation ends now
         log.exception("looking what %s of %s has done", operation.action, operation.object_name)
         done = False
     if done:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from containers.asking import backups as asking_backups
 from containers.asking import basket, resources, services
@@ -142,6 +143,17 @@ def test_what_is_done_on_the_host_has_succeeded_however_often_its_worker_was_los
         runner.run(operation.pk, runtime, CORE_HOST)
     ended = Operation.objects.get(pk=operation.pk)
     assert (ended.status, rows(what)) == (("succeeded", True) if done else ("failed", False))
+
+
+def test_one_that_cannot_even_be_looked_at_ends(alice, team, runtime, host, monkeypatch):
+    make_container(team, runtime=runtime)
+    operation = services.act(actor(alice), "web-1", "snapshot", {"name": "new"})
+    Operation.objects.filter(pk=operation.pk).update(
+        status="running", attempts=runner.ATTEMPTS_MAX + 2, owner=DEAD, started_at=timezone.now()
+    )
+    monkeypatch.setattr(runtime, "snapshots", lambda _id: 1 / 0)
+    reconcile.recover(host, runtime)
+    assert Operation.objects.get(pk=operation.pk).error["code"] == "interrupted"
 
 
 def test_a_restore_that_got_through_is_not_called_rolled_back(alice, team, runtime, host, monkeypatch):
