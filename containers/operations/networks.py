@@ -32,6 +32,16 @@ def create(job: Job) -> None:
     job.message = "Made."
 
 
+def created(job: Job) -> bool:
+    """Make sure of a network whose subnets are chosen, as the next reconcile would; False where none were yet."""
+    network = job.network
+    if any(job.arguments.get(f"{key}_auto") and not getattr(network, key) for key in ("ipv4", "ipv6")):
+        return False
+    job.runtime.ensure_networks(configs(network.host))
+    job.message = "Made."
+    return True
+
+
 def undo_create(job: Job) -> None:
     """Take away what there is of it, and its row."""
     if job.operation.network is None:

@@ -88,7 +88,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "image-catalogue": Handler(catalogues.fetch),
     "image-build": Handler(images.build, images.undo_build),
     "image-delete": Handler(images.delete, done=images.deleted),
-    "network-create": Handler(networks.create, networks.undo_create),
+    "network-create": Handler(networks.create, networks.undo_create, networks.created),
     "network-change": Handler(networks.change, networks.undo_change),
     "network-delete": Handler(networks.delete, done=Job.removed_before),
 }
@@ -154,7 +154,10 @@ def give_up(operation: Operation, runtime: Runtime) -> bool:
     for container_id in records.reserved(operation):
         if not runtime.observe(container_id):
             records.forget_container(container_id)
-    if operation.action == "image-build" and operation.image and operation.image.name not in runtime.images():
+    image, network = operation.image, operation.network
+    if (operation.action == "image-build" and image and image.name not in runtime.images()) or (
+        operation.action == "network-create" and network and not (network.ipv4 or network.ipv6)
+    ):
         records.undo_reservation(operation)
     return True
 

@@ -11,7 +11,7 @@ from containers.asking import basket, resources, services
 from containers.bookkeeping import points
 from containers.core.backups.directories import Directory
 from containers.core.lifecycle import backing
-from containers.models import Backup, Container, Image, Operation, Snapshot, Trashed
+from containers.models import Backup, Container, Image, Network, Operation, Snapshot, Trashed
 from containers.operations import backups, runner
 from containers.upkeep import reconcile
 from tests.web.world import CORE_HOST, actor, make_container, run
@@ -154,6 +154,23 @@ def test_one_that_cannot_even_be_looked_at_ends(alice, team, runtime, host, monk
     monkeypatch.setattr(runtime, "snapshots", lambda _id: 1 / 0)
     reconcile.recover(host, runtime)
     assert Operation.objects.get(pk=operation.pk).error["code"] == "interrupted"
+
+
+@pytest.mark.parametrize("chosen", [False, True], ids=["without-subnets", "with-subnets"])
+def test_a_network_that_is_given_up_is_made_where_its_subnets_are_chosen(alice, team, runtime, host, chosen):
+    operation = services.create_network(actor(alice), "lab", project="team")
+    if chosen:
+        runtime.before["ensure_network"] = die
+        lose(operation, runtime, host)
+    Operation.objects.filter(pk=operation.pk).update(
+        status="running", attempts=runner.ATTEMPTS_MAX + 2, owner=DEAD, started_at=timezone.now()
+    )
+    reconcile.recover(host, runtime)
+    ended = Operation.objects.get(pk=operation.pk)
+    there = Network.objects.filter(name="lab").exists()
+    assert (ended.status, there, 1 in runtime.networks) == (
+        ("succeeded", True, True) if chosen else ("failed", False, False)
+    )
 
 
 def test_a_restore_that_got_through_is_not_called_rolled_back(alice, team, runtime, host, monkeypatch):
