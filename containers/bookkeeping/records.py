@@ -163,8 +163,9 @@ def undo_reservation(operation: Operation) -> None:
 
 def reserved(operation: Operation) -> list[str]:
     """Return the ids of the containers whose rows an operation had made before it began."""
-    if operation.action == "clone" and operation.target_id:
-        return list(operation.arguments.get("targets") or [operation.target_id])
+    if operation.action == "clone":
+        # the first one's row may be gone already
+        return list(operation.arguments.get("targets") or filter(None, [operation.target_id]))
     made = operation.action in ("create", "import", "backup-import") or (
         operation.action == "trash-restore" and operation.arguments.get("kind") == "container"
     )

@@ -220,6 +220,22 @@ def test_clones_that_were_made_before_the_rest_failed_are_named(alice, team, run
     assert sorted(row.name for row in Container.objects.all()) == ["twin-1", "twin-2", "web-1"]
 
 
+def test_clones_that_are_given_up_half_way_through_the_roll_back_leave_no_rows(alice, team, runtime, host):
+    make_container(team, runtime=runtime)
+    operation = services.act(actor(alice), "web-1", "clone", {"name": "twin", "count": 3})
+    runtime.before["clone"] = die
+    lose(operation, runtime, host, runner.ATTEMPTS_MAX)
+
+    def die_at_the_second():
+        if runtime.count("delete") > 1:
+            die()
+
+    runtime.before["delete"] = die_at_the_second
+    lose(operation, runtime, host, 2)
+    assert Operation.objects.get(pk=operation.pk).error["code"] == "interrupted"
+    assert [row.name for row in Container.objects.all()] == ["web-1"]
+
+
 def test_a_create_that_only_did_not_start_is_not_called_rolled_back(alice, team, runtime, host):
     operation = services.create_container(
         actor(alice), services.ContainerRequest(name="web-1", image="busybox", project="team", start=True)
