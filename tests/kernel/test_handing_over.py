@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,10 +20,10 @@ from containers.core.host import Host
 from containers.core.kernel import pids
 from containers.core.lifecycle import granting, leaks, running
 from containers.core.model.hooks import Hook
-from containers.core.model.spec import Spec
+from containers.core.model.spec import Limits, Spec
 from containers.core.model.states import Status
 from containers.core.network.plugging import Placed
-from containers.core.proc import rehearsing
+from containers.core.proc import rehearsing, starting
 from containers.core.proc.records import RunFile
 from containers.core.rules import policy_file
 
@@ -61,6 +62,20 @@ def socket_of(pid: int) -> Iterator[int]:
         os.close(copy)
 
 
+def holds(pid: int, inode: int) -> bool:
+    """Tell whether a process has a namespace open."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if link.stat().st_ino == inode and os.readlink(link).startswith("net:"):
+                    return True
+    return False
+
+
+BY_A_CHILD = {"limits": Limits(memory_bytes=starting.ROOM_BYTES - 4096)}
+"""What is not begun in another's memory is started by a child of its supervisor's, all others by one that stays."""
+
+
 class Meddling(NoNetwork):
     """A port that knows the processes of the start, and does something to them once the namespaces are there."""
 
@@ -77,21 +92,22 @@ class Meddling(NoNetwork):
         return []
 
     def _found(self, netns: int) -> bool:
-        for supervisor in children(self.launcher):
-            for child in children(supervisor):
+        # the kernel's list of children may miss some while one of them ends
+        for forked in children(self.launcher):
+            for child in children(forked):
                 with contextlib.suppress(FileNotFoundError):
                     if os.stat(f"/proc/{child}/ns/net").st_ino == netns:
-                        self.init, self.supervisor = child, supervisor
-        # the kernel's list of children may miss some while one of them ends
-        others = set(children(self.supervisor)) - {self.init} if self.supervisor else set()
-        if len(others) == 1:
-            self.starter = others.pop()
-        return bool(self.starter)
+                        self.init, self.supervisor = child, forked
+        for process in (*children(self.launcher), *children(self.supervisor)):
+            if holds(process, netns):
+                self.starter = process
+        return bool(self.starter and self.supervisor)
 
 
 def assert_nothing_left(host: Host, spec: Spec, port: Meddling, *, cgroups: bool = False) -> None:
+    # a starter that stays goes on
     wait_until(
-        lambda: all(state_of(pid) in "ZX" for pid in (port.init, port.starter, port.supervisor)),
+        lambda: all(state_of(pid) in "ZX" for pid in (port.init, port.supervisor)),
         what="its processes are gone",
     )
     assert not host.run_path(spec.id).exists()
@@ -105,28 +121,35 @@ def assert_nothing_left(host: Host, spec: Spec, port: Meddling, *, cgroups: bool
     assert running.observe(host)[spec.id].status is Status.RUNNING
 
 
-def test_a_starter_that_is_killed_takes_its_container_along(host: Host, container: Callable[..., Spec]) -> None:
-    spec = container()
+@pytest.mark.parametrize("values", [{}, BY_A_CHILD], ids=["stays", "child"])
+def test_a_starter_that_is_killed_takes_its_container_along(
+    host: Host, container: Callable[..., Spec], values: dict[str, Any]
+) -> None:
+    spec = container(**values)
     port = Meddling(host, lambda found: os.kill(found.starter, signal.SIGKILL))
     with pytest.raises(CoreError):
         running.start(host, spec, network=port)
     assert_nothing_left(host, spec, port, cgroups=True)
 
 
+@pytest.mark.parametrize("values", [{}, BY_A_CHILD], ids=["stays", "child"])
 def test_a_supervisor_that_is_killed_during_the_start_leaves_nothing(
-    host: Host, container: Callable[..., Spec]
+    host: Host, container: Callable[..., Spec], values: dict[str, Any]
 ) -> None:
-    spec = container()
+    spec = container(**values)
     port = Meddling(host, lambda found: os.kill(found.supervisor, signal.SIGKILL))
     with pytest.raises(CoreError):
         running.start(host, spec, network=port)
     assert_nothing_left(host, spec, port)
 
 
+@pytest.mark.parametrize("values", [{}, BY_A_CHILD], ids=["stays", "child"])
 @pytest.mark.parametrize("killed", ["starter", "supervisor"])
-def test_killed_while_the_run_is_handed_over(host: Host, container: Callable[..., Spec], killed: str) -> None:
+def test_killed_while_the_run_is_handed_over(
+    host: Host, container: Callable[..., Spec], killed: str, values: dict[str, Any]
+) -> None:
     """The supervisor is held until init runs and what it is to take over waits for it."""
-    spec = container()
+    spec = container(**values)
     tree = f"/{host.cgroup_name}/c-{spec.id}/ns"
 
     def kill_later(found: Meddling) -> None:
@@ -134,6 +157,7 @@ def test_killed_while_the_run_is_handed_over(host: Host, container: Callable[...
         assert f"0::{tree}" in Path(f"/proc/{found.init}/cgroup").read_text().splitlines()
         wait_until(lambda: state_of(found.supervisor) == "S", what="the supervisor waits")
         os.kill(found.supervisor, signal.SIGSTOP)
+        wait_until(lambda: state_of(found.supervisor) == "T", what="it stands still, with nothing received")
 
         def wait_and_kill() -> None:
             try:

@@ -50,14 +50,20 @@ def claims(registry: Path = REGISTRY_DIR) -> dict[str, Claim]:
     boot = boot_id()
     found: dict[str, Claim] = {}
     for path in sorted(registry.glob("*.json")):
-        try:
-            values = json.loads(path.read_text())
-            claim = Claim(**{**values, "subnets": tuple(values.get("subnets", ()))})
-        except (OSError, ValueError, TypeError):
-            continue
-        if claim.instance == path.stem and claim.counts(boot):
+        claim = _read(path, boot)
+        if claim is not None:
             found[claim.instance] = claim
     return found
+
+
+def _read(path: Path, boot: str) -> Claim | None:
+    """Return the claim in a file, where it counts."""
+    try:
+        values = json.loads(path.read_text())
+        claim = Claim(**{**values, "subnets": tuple(values.get("subnets", ()))})
+    except (OSError, ValueError, TypeError):
+        return None
+    return claim if claim.instance == path.stem and claim.counts(boot) else None
 
 
 def id_base(host: Host, slot: int, *, registry: Path = REGISTRY_DIR) -> int:
@@ -75,7 +81,7 @@ def id_block(host: Host, *, registry: Path = REGISTRY_DIR) -> int:
 
     Skips ids of /etc/passwd and /etc/group, ranges of /etc/subuid and /etc/subgid, and other instances' blocks.
     """
-    known = claims(registry).get(host.instance)
+    known = _read(registry / f"{host.instance}.json", boot_id())
     if known is not None and known.id_block_base is not None and known.state_dir == str(host.state_dir):
         return known.id_block_base
     with _own_claim(host, registry) as (own, others):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from ..plans import mount_plan as plan
@@ -18,14 +18,21 @@ _LOOK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_ONLY: Final = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
-def add(script: Script, operations: Iterable[plan.Operation], mount_fds: Sequence[int] = ()) -> None:
+def add(script: Script, operations: tuple[plan.Operation, ...], mount_fds: Sequence[int] = ()) -> None:
     """Add the calls of operations to a script, in order. mount_fds: where the detached mounts' numbers will stand.
 
     There is no undo: the mount namespace dies with the child. Raises StepFailed where this host has no such device.
     """
     for operation in operations:
-        script.step = operation.describe
-        _add(script, operation, mount_fds)
+        if isinstance(operation, plan.BindDevice):
+            _check_device(operation)
+
+    def add_all() -> None:
+        for operation in operations:
+            script.step = operation.describe
+            _add(script, operation, mount_fds)
+
+    script.same((operations, mount_fds), add_all)
 
 
 def _add(script: Script, operation: plan.Operation, mount_fds: Sequence[int]) -> None:
@@ -37,8 +44,7 @@ def _add(script: Script, operation: plan.Operation, mount_fds: Sequence[int]) ->
             _bind(script, operation)
         case plan.Directory(target, mode):
             _directory(script, target, mode)
-        case plan.BindDevice(source, target, major, minor):
-            _check_device(operation, source, major, minor)
+        case plan.BindDevice(source, target):
             script.call("mount", script.text(source), script.text(target), 0, MS_BIND, 0, path=target)
         case plan.EmptyFile(target):
             make_file(script, target, 0o644)
@@ -79,8 +85,9 @@ def _directory(script: Script, target: str, mode: int) -> None:
     script.call("close", Kept(place_fd))
 
 
-def _check_device(operation: plan.BindDevice, source: str, major: int, minor: int) -> None:
+def _check_device(operation: plan.BindDevice) -> None:
     """Look at a device of the host, which the child will have in its copy of the mount tree."""
+    source, major, minor = operation.source, operation.major, operation.minor
     try:
         info = os.stat(source, follow_symlinks=False)
         if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(major, minor):

@@ -14,7 +14,6 @@ _EVERYWHERE: Final = {
     "move_mount": 429,
     "clone3": 435,
     "close_range": 436,
-    "process_madvise": 440,
     "mount_setattr": 442,
 }
 _BY_MACHINE: Final = {
@@ -22,6 +21,7 @@ _BY_MACHINE: Final = {
         "read": 0,
         "write": 1,
         "close": 3,
+        "mprotect": 10,
         "rt_sigaction": 13,
         "rt_sigprocmask": 14,
         "ioctl": 16,
@@ -57,6 +57,7 @@ _BY_MACHINE: Final = {
         "read": 63,
         "write": 64,
         "close": 57,
+        "mprotect": 226,
         "rt_sigaction": 134,
         "rt_sigprocmask": 135,
         "ioctl": 29,

@@ -1,9 +1,12 @@
-"""A process that carries out a script (core.kernel.script) in its maker's memory, without an interpreter.
+"""Carries out a script (core.kernel.script) without an interpreter, and lets a process begin in the middle of one.
 
 After a fork each page that either process writes to is copied, and an interpreter writes to hundreds by being used:
 that was most of what a start cost. A process made with CLONE_VM copies nothing, but must not touch what its maker uses.
-This one uses registers, and of the memory only the script; it has no need of a stack, and none is given to it. Its
-maker goes on meanwhile, and the memory parts at the exec. Sources: clone(2), CLONE_VM; syscall(2).
+One that is made by a script goes on in that script, by registers and the script's memory alone; it has no need of a
+stack, and none is given to it. Its maker goes on meanwhile, and the memory parts at the exec. Signals that have a
+handler must get their default in it (CLONE_CLEAR_SIGHAND), as the stack is its maker's; an oom_score_adj that is
+written while the memory is shared is its maker's as well.
+Sources: clone(2), syscall(2); kernel fs/proc/base.c, __set_oom_adj.
 
 Machine code cannot be had from Python otherwise, so it is here as bytes, with what they mean beside them; it goes
 through the entries of a script and knows nothing of what they are for. A machine for which there is none has forks.
@@ -16,17 +19,15 @@ import mmap
 import os
 from typing import Final
 
-from .script import Script
-from .syscalls import CLONE_CLEAR_SIGHAND, CLONE_VM, address_of, clone3_by
+from .numbers import NUMBERS
+from .syscalls import address_of, call_by_number, run_code
 
 _X86_64: Final = bytes.fromhex(
-    "b8b3010000"  # mov eax, 435             clone3(rdi, rsi)
-    "0f05"  # syscall
-    "4885c0"  # test rax, rax
-    "7401"  # jz child
-    "c3"  # ret                              the maker has its result
-    "4889d3"  # child: mov rbx, rdx          the entry that it is at
-    "4989d6"  # mov r14, rdx                 the first one
+    "53"  # push rbx                         run(rdi: the first entry)
+    "4154"  # push r12
+    "4156"  # push r14
+    "4889fb"  # mov rbx, rdi                 the entry that it is at
+    "4989fe"  # mov r14, rdi                 the first one
     "448b6304"  # next: mov r12d, [rbx+4]    flags
     "488b7b08"  # mov rdi, [rbx+8]           arguments: a bit says that the address of one is given
     "41f6c401"  # test r12b, 1
@@ -45,36 +46,45 @@ _X86_64: Final = bytes.fromhex(
     "4c8b4b30"  # mov r9, [rbx+48]
     "8b03"  # mov eax, [rbx]                 the number
     "85c0"  # test eax, eax
-    "783a"  # js bits
+    "7853"  # js special
     "0f05"  # syscall
-    "488b4b38"  # keep: mov rcx, [rbx+56]    where the result goes
+    "488b4b38"  # keep: mov rcx, [rbx+56]    where the result goes, which is 0 already:
+    "85c0"  # test eax, eax                  a process just made must not undo what its maker knows
+    "7402"  # jz kept
     "8901"  # mov [rcx], eax
-    "483d00f0ffff"  # cmp rax, -4096
+    "483d00f0ffff"  # kept: cmp rax, -4096
     "7713"  # ja failed
-    "41f6c440"  # test r12b, 64              does 0 end it?
-    "7405"  # jz passed
-    "4885c0"  # test rax, rax
-    "7425"  # jz end
-    "8b4b4c"  # passed: mov ecx, [rbx+76]    how far to the next
-    "4801cb"  # add rbx, rcx
-    "eba3"  # jmp next
-    "3b4340"  # failed: cmp eax, [rbx+64]    tolerated errors
-    "740a"  # je tolerated
+    "8b4b4c"  # mov ecx, [rbx+76]            how far to the next
+    "85c0"  # test eax, eax
+    "7507"  # jnz go
+    "8b4b54"  # mov ecx, [rbx+84]            and after a 0
+    "85c9"  # test ecx, ecx
+    "781d"  # js end
+    "4801cb"  # go: add rbx, rcx
+    "eb9f"  # jmp next
+    "8b4b50"  # failed: mov ecx, [rbx+80]    how far after a tolerated error
+    "41f6c440"  # test r12b, 64              are all?
+    "75f2"  # jnz go
+    "3b4340"  # cmp eax, [rbx+64]
+    "74ed"  # je go
     "3b4344"  # cmp eax, [rbx+68]
-    "7405"  # je tolerated
+    "74e8"  # je go
     "3b4348"  # cmp eax, [rbx+72]
-    "750e"  # jne end
-    "8b4b50"  # tolerated: mov ecx, [rbx+80]
-    "4801cb"  # add rbx, rcx
-    "eb8c"  # jmp next
-    "0937"  # bits: or [rdi], esi
-    "31c0"  # xor eax, eax
-    "ebc2"  # jmp keep
+    "74e3"  # je go
     "49895ee0"  # end: mov [r14-32], rbx     the head of the script
     "498946e8"  # mov [r14-24], rax
     "bf01000000"  # mov edi, 1
     "b8e7000000"  # mov eax, 231             exit_group(1)
     "0f05"  # syscall
+    "3d00000080"  # special: cmp eax, OR
+    "7506"  # jne return
+    "0937"  # or [rdi], esi
+    "31c0"  # xor eax, eax
+    "eba2"  # jmp keep
+    "415e"  # return: pop r14                STOP
+    "415c"  # pop r12
+    "5b"  # pop rbx
+    "c3"  # ret
 )
 _CODE: Final = {"x86_64": _X86_64}
 
@@ -85,13 +95,12 @@ def _code() -> mmap.mmap | None:
     code = _CODE.get(os.uname().machine)
     if code is None:
         return None
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    try:
-        memory = mmap.mmap(-1, mmap.PAGESIZE, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    except OSError:
-        return None
+    memory = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.write(code)
-    return memory
+    # from here on nobody writes to it
+    rights = mmap.PROT_READ | mmap.PROT_EXEC
+    refused = call_by_number(NUMBERS["mprotect"], address_of(memory), mmap.PAGESIZE, rights)
+    return memory if refused == 0 else None
 
 
 def available() -> bool:
@@ -99,15 +108,13 @@ def available() -> bool:
     return _code() is not None
 
 
-def clone(script: Script, flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> tuple[int, int]:
-    """Make a process in new namespaces that carries out a script; returns (pid, pidfd). As syscalls.clone3().
+def run(first: int) -> None:
+    """Carry out the script whose first entry is at an address, up to where it stops; results stand in the script.
 
-    The script must end in an exec, be of calls only, and stay as it is until then. Signals that have a handler get
-    their default: the stack is the maker's. What fails stands in the script: the process ends with status 1. An
-    oom_score_adj that is written while the memory is shared is the maker's as well. Raises OSError.
+    An error that is not tolerated ends this process, with status 1, and so does an end of file. A process that is made
+    on the way goes on where the call says, and never returns: it must come to an exec.
     """
     code = _code()
-    if code is None or not script.only_calls:
-        raise ValueError("this script needs an interpreter")
-    every = flags | CLONE_VM | CLONE_CLEAR_SIGHAND
-    return clone3_by(address_of(code), script.first, every, exit_signal=exit_signal, cgroup_fd=cgroup_fd)
+    if code is None:
+        raise ValueError("no script is carried out on this machine")
+    run_code(address_of(code), first)

@@ -4,7 +4,7 @@ It is made as a whole beforehand, in memory that the process will have at the sa
 process that runs in its maker's memory until its exec (core.kernel.runner), for which no interpreter is needed at all.
 
     memory    head      the entry that failed, as an address, and what it returned (errno, negative; 0: end of file)
-              entries   one call each: number, arguments, where its result goes, which errors are none
+              entries   a call each: number, arguments, where its result goes, which errors are none, what comes next
               data      texts and structures, which the arguments point to, and results
 
 An argument is a number or Kept(address): what stands there by then, 32 bits of it, as descriptors have. What only an
@@ -18,6 +18,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from .numbers import NUMBERS
@@ -29,16 +30,21 @@ Step = str | Callable[[], str]
 AT_FDCWD: Final = -100
 OR: Final = 1 << 31
 """Not a call: sets the bits of the second argument in the 32 bits at the first one's address."""
-ACT: Final = OR + 1
+STOP: Final = OR + 1
+"""Not a call: the end of what one process does of a script of which another does the rest."""
+ACT: Final = OR + 2
 """Not a call either: what an interpreter does. The first argument is its index."""
 
 HEAD: Final = struct.Struct("=Qq")
-ENTRY: Final = struct.Struct("=II6qQ3iII12x")
-"""number, flags, arguments, address for the result, tolerated errors, bytes to the next entry after a success and after
-a tolerated error. The machine code of core.kernel.runner knows these offsets."""
-ENDS: Final = 1 << 6
-"""Flag: a result of 0 is the end of file, and of the process. The flags below are those of indirect arguments."""
+ENTRY: Final = struct.Struct("=II6qQ3iIIi8x")
+"""number, flags, arguments, address for the result, tolerated errors, bytes to the next entry after a success, after a
+tolerated error, and after a result of 0 (negative: the end). The machine code of core.kernel.runner knows the offsets.
+"""
+ANY: Final = 1 << 6
+"""Flag: every error is tolerated. The flags below are those of indirect arguments."""
 
+_MEMORIES_MAX: Final = 64
+_PLACE_BYTES: Final = 256 * 1024
 _BYTES: Final = 4 * 1024**2
 _ENTRIES: Final = 640
 _FIRST: Final = 32
@@ -47,6 +53,8 @@ _MSGHDR: Final = struct.Struct("=QI4xQQQQi4x")
 _CMSGHDR: Final = struct.Struct("=Qii")
 _IOVEC: Final = struct.Struct("=QQ")
 _WORD: Final = struct.Struct("=i")
+_ZERO: Final = struct.Struct("=i")
+_ZERO_AT: Final = 84
 _SOL_SOCKET: Final = 1
 _SCM_RIGHTS: Final = 1
 _MSG_CMSG_CLOEXEC: Final = 0x40000000
@@ -72,13 +80,58 @@ class Kept:
         self.address = address
 
 
+class Places:
+    """Memory for scripts that others carry out: this process and all that it forks have it, at the same address."""
+
+    def __init__(self, count: int) -> None:
+        # a page that is never used is never there
+        self._memory = mmap.mmap(-1, count * _PLACE_BYTES)
+        self._base = address_of(self._memory)
+
+    def first(self, number: int) -> int:
+        """Return the address of the first entry of the script in a place."""
+        return self._base + number * _PLACE_BYTES + _FIRST
+
+    def view(self, number: int) -> tuple[memoryview, int]:
+        """Return a place's memory, and its address."""
+        begin = number * _PLACE_BYTES
+        return memoryview(self._memory)[begin : begin + _PLACE_BYTES], self._base + begin
+
+    def close(self) -> None:
+        """Do without it from here on, in a process that has written no script."""
+        self._memory.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """A part of a script. what: what it was added for. there: the texts before it; texts: and after it."""
+
+    what: object
+    there: dict[bytes, int]
+    texts: dict[bytes, int]
+    entries: bytes
+    data: bytes
+    notes: list[tuple[Step, str | None, str | None]]
+
+
+Memories = dict[tuple[int, int], Memory]
+"""By where it began: entries and data."""
+
+
 class Script:
     """See the module. step: what the calls that are added next belong to."""
 
-    def __init__(self) -> None:
-        # a page that is never used is never there
-        self._memory = mmap.mmap(-1, _BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._base = address_of(self._memory)
+    def __init__(self, place: tuple[memoryview, int] | None = None, memories: Memories | None = None) -> None:
+        """place: memory that others have as well, and its address, as Places.view() returns it.
+
+        memories: of what was added to the scripts that stood in this place before.
+        """
+        if place is None:
+            memory = mmap.mmap(-1, _BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            place = memoryview(memory), address_of(memory)
+        self._memory, self._base = place
+        self._memories = memories
+        self._memory[:_FIRST] = bytes(_FIRST)
         self._end = _FIRST
         self._data = _FIRST + _ENTRIES * ENTRY.size
         self._texts: dict[bytes, int] = {}
@@ -107,12 +160,14 @@ class Script:
 
     def room(self, size: int) -> int:
         """Return the address of so many bytes, all 0. Raises OSError (E2BIG)."""
-        return self._base + self._room(size)
+        place = self._room(size)
+        self._memory[place : place + size] = bytes(size)
+        return self._base + place
 
     def _room(self, size: int) -> int:
         place = self._data
         self._data += (size + 7) & ~7
-        if self._data > _BYTES:
+        if self._data > len(self._memory):
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
         return place
 
@@ -144,7 +199,7 @@ class Script:
         *arguments: int | Kept,
         path: str | None = None,
         kept: int = 0,
-        tolerated: tuple[int, ...] = (),
+        tolerated: tuple[int, ...] | None = (),
         skip: int = 0,
         skip_tolerated: int = 0,
         ends: bool = False,
@@ -152,19 +207,35 @@ class Script:
     ) -> None:
         """Add a call. path, note: for its error; note instead of the kernel's own words.
 
-        kept: an address for its result. tolerated: errors that are none, three at most. skip, skip_tolerated: how many
-        calls are left out after a success, and after a tolerated error. ends: a result of 0 ends the process.
+        kept: an address for its result, where 0 stands. tolerated: errors that are none, three at most; None for all.
+        skip, skip_tolerated: how many calls are left out after a success, and after a tolerated error. ends: a result
+        of 0 ends the process.
         """
-        self._add(NUMBERS[name], arguments, path, kept, tolerated, skip, skip_tolerated, note, ends=ends)
+        after = ENTRY.size * (1 + skip), ENTRY.size * (1 + skip_tolerated), -1 if ends else ENTRY.size * (1 + skip)
+        self._add(NUMBERS[name], arguments, kept, tolerated, after, (self.step, path, note))
 
-    def set_bits(self, address: int, bits: int) -> None:
+    def set_bits(self, address: int, bits: int | Kept) -> None:
         """Set bits in the 32 bits at an address."""
-        self._add(OR, (address, bits), None, 0, (), 0, 0, None)
+        self._add_other(OR, address, bits)
+
+    def stop(self, forked: int) -> None:
+        """End the part of the process that makes another; what is added next is that one's.
+
+        forked: the index of the call that made it, as len(script) was before it; its result there is 0.
+        """
+        self._add_other(STOP)
+        _ZERO.pack_into(self._memory, _FIRST + forked * ENTRY.size + _ZERO_AT, self._end - _FIRST - forked * ENTRY.size)
+
+    def __len__(self) -> int:
+        return len(self._notes)
 
     def act(self, act: Callable[[], None]) -> None:
         """Add something that needs an interpreter; it raises StepFailed, or OSError for the step."""
         self._acts.append(act)
-        self._add(ACT, (len(self._acts) - 1,), None, 0, (), 0, 0, None)
+        self._add_other(ACT, len(self._acts) - 1)
+
+    def _add_other(self, number: int, *arguments: int | Kept) -> None:
+        self._add(number, arguments, 0, (), (ENTRY.size,) * 3, (self.step, None, None))
 
     def explain(self, explain: Callable[[], OSError]) -> None:
         """Have the error of the call that was added last be what explain returns."""
@@ -174,16 +245,14 @@ class Script:
         self,
         number: int,
         arguments: tuple[int | Kept, ...],
-        path: str | None,
         kept: int,
-        tolerated: tuple[int, ...],
-        skip: int,
-        skip_tolerated: int,
-        note: str | None,
-        *,
-        ends: bool = False,
+        tolerated: tuple[int, ...] | None,
+        after: tuple[int, ...],
+        note: tuple[Step, str | None, str | None],
     ) -> None:
-        flags = ENDS if ends else 0
+        if len(self._notes) == _ENTRIES:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        flags = ANY if tolerated is None else 0
         values = [0, 0, 0, 0, 0, 0]
         for index, argument in enumerate(arguments):
             if isinstance(argument, Kept):
@@ -191,22 +260,42 @@ class Script:
                 values[index] = argument.address
             else:
                 values[index] = argument
-        size = ENTRY.size
-        ENTRY.pack_into(
-            self._memory,
-            self._end,
-            number,
-            flags,
-            *values,
-            kept or self._base + _SCRATCH,
-            *((-one for one in (*tolerated, 0, 0, 0)[:3]) if tolerated else _NO_ERRORS),
-            size * (1 + skip),
-            size * (1 + skip_tolerated),
-        )
-        self._end += size
-        self._notes.append((self.step, path, note))
-        if len(self._notes) > _ENTRIES:
-            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        errors = (-one for one in (*tolerated, 0, 0, 0)[:3]) if tolerated else _NO_ERRORS
+        kept = kept or self._base + _SCRATCH
+        ENTRY.pack_into(self._memory, self._end, number, flags, *values, kept, *errors, *after)
+        self._end += ENTRY.size
+        self._notes.append(note)
+
+    def same(self, what: object, add: Callable[[], None]) -> None:
+        """Add what add() adds; where that has been added for the same reasons at the same place before, it is copied.
+
+        what: all that it depends on, beside the texts that are there. It must add calls only.
+        """
+        if self._memories is None:
+            add()
+            return
+        at = self._end, self._data
+        found = self._memories.get(at)
+        if found is None or found.what != what or found.there != self._texts:
+            there, first = dict(self._texts), len(self._notes)
+            add()
+            if len(self._memories) >= _MEMORIES_MAX:
+                self._memories.clear()
+            self._memories[at] = Memory(
+                what=what,
+                there=there,
+                texts=dict(self._texts),
+                entries=bytes(self._memory[at[0] : self._end]),
+                data=bytes(self._memory[at[1] : self._data]),
+                notes=self._notes[first:],
+            )
+            return
+        self._memory[self._end : self._end + len(found.entries)] = found.entries
+        self._memory[self._data : self._data + len(found.data)] = found.data
+        self._end += len(found.entries)
+        self._data += len(found.data)
+        self._notes += found.notes
+        self._texts = dict(found.texts)
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -219,11 +308,11 @@ class Script:
         first = control + _CMSGHDR.size
         return header, [first + _WORD.size * index for index in range(descriptors)]
 
-    def send(self, fd: int, message: bytes) -> None:
+    def send(self, fd: int | Kept, message: bytes) -> None:
         """Add a message to a socket, without descriptors."""
         self.call("write", fd, self.data(message), len(message))
 
-    def receive(self, fd: int, descriptors: int = 0) -> list[int]:
+    def receive(self, fd: int | Kept, descriptors: int = 0) -> list[int]:
         """Add the wait for a message, which is not looked at; returns where the numbers of its descriptors will stand.
 
         The end of file ends the process.
@@ -253,7 +342,7 @@ class Script:
         memory, base, place = self._memory, self._base, _FIRST
         while place < self._end:
             number, flags, *rest = ENTRY.unpack_from(memory, place)
-            values, (kept, *others) = rest[:6], rest[6:]
+            values, (kept, *errors, done, tolerated, zero) = rest[:6], rest[6:]
             for index in range(6):
                 if flags >> index & 1:
                     values[index] = self.value(values[index])
@@ -265,13 +354,14 @@ class Script:
                 result = 0
             else:
                 result = call_by_number(number, *values)
-            _WORD.pack_into(memory, kept - base, result)
-            if result == 0 and flags & ENDS:
+            if result:
+                _WORD.pack_into(memory, kept - base, result)
+            if result == 0 and zero < 0:
                 raise EOFError
             if result >= 0:
-                place += others[3]
-            elif result in others[:3]:
-                place += others[4]
+                place += done if result else zero
+            elif flags & ANY or result in errors:
+                place += tolerated
             else:
                 raise self._failed((place - _FIRST) // ENTRY.size, -result)
 

@@ -22,6 +22,9 @@ AT_EMPTY_PATH: Final = 0x1000
 AT_FDCWD: Final = -100
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 
+CLONE_ARGUMENTS_BYTES: Final = 88
+CLONE_ARGUMENT_CGROUP: Final = 80
+"""Size of struct clone_args, and where the descriptor of the cgroup stands in it."""
 CLONE_CLEAR_SIGHAND: Final = 0x100000000
 CLONE_INTO_CGROUP: Final = 0x200000000
 CLONE_NEWCGROUP: Final = 0x02000000
@@ -61,12 +64,9 @@ SFD_NONBLOCK: Final = os.O_NONBLOCK
 
 SECCOMP_SET_MODE_FILTER: Final = 1
 
-_MADV_POPULATE_WRITE: Final = 23
-_IOV_MAX: Final = 1024
-_IOVEC_BYTES: Final = 16
 
 # as PyDLL, it keeps the interpreter's lock
-_CODE = ctypes.PYFUNCTYPE(ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+_CODE = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 _LIBC = ctypes.PyDLL(None, use_errno=True)
 _syscall = _LIBC.syscall
 _syscall.restype = ctypes.c_long
@@ -93,7 +93,7 @@ _sethostname.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
 _sethostname.restype = ctypes.c_int
 
 
-_SIG_DFL, _SIG_IGN, _SIG_BLOCK = 0, 1, 0
+_SIG_DFL, _SIG_IGN, _SIG_BLOCK, _SIG_SETMASK = 0, 1, 0, 2
 _signal = _LIBC.signal
 _signal.argtypes = [ctypes.c_int, ctypes.c_size_t]
 _signal.restype = ctypes.c_size_t
@@ -155,14 +155,14 @@ def call_by_number(number: int, *arguments: int) -> int:
     return -ctypes.get_errno() if result < 0 else result
 
 
-def _clone_args(flags: int, exit_signal: int, cgroup_fd: int | None) -> tuple[_CloneArgs, ctypes.c_int]:
-    """Return what clone3(2) takes, and where it writes the pidfd."""
-    pidfd = ctypes.c_int(-1)
-    args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
-    if cgroup_fd is not None:
-        args.flags |= CLONE_INTO_CGROUP
-        args.cgroup = cgroup_fd
-    return args, pidfd
+def clone_arguments(flags: int, *, exit_signal: int = 0) -> bytes:
+    """Return struct clone_args with no cgroup yet, for a script."""
+    return struct.pack("=11Q", flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, 0, 0)
+
+
+def run_code(code: int, argument: int) -> None:
+    """Call machine code at an address, with one argument."""
+    _CODE(code)(argument)
 
 
 def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> tuple[int, int]:
@@ -172,40 +172,13 @@ def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> tup
     The child skips CPython's after-fork hooks: the caller must be single-threaded, and the child may only make
     system calls and exec. The caller owns the pidfd, which is close-on-exec.
     """
-    args, pidfd = _clone_args(flags, exit_signal, cgroup_fd)
+    pidfd = ctypes.c_int(-1)
+    args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
+    if cgroup_fd is not None:
+        args.flags |= CLONE_INTO_CGROUP
+        args.cgroup = cgroup_fd
     pid = _check(_syscall(_long(NUMBERS["clone3"]), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))))
     return pid, pidfd.value if pid else -1
-
-
-def clone3_by(code: int, argument: int, flags: int, *, exit_signal: int, cgroup_fd: int | None) -> tuple[int, int]:
-    """Have machine code at an address make the call, code(args, size, argument), whose child stays in there.
-
-    It returns what the call does, in the parent alone. Otherwise as clone3().
-    """
-    args, pidfd = _clone_args(flags, exit_signal, cgroup_fd)
-    pid = _CODE(code)(ctypes.byref(args), ctypes.sizeof(args), argument)
-    if pid < 0:
-        raise OSError(-pid, os.strerror(-pid))
-    return pid, pidfd.value
-
-
-def populate(ranges: bytes) -> None:
-    """Have this process's private memory as if it had written to it. ranges: struct iovec each, of whole pages.
-
-    What is not there any more ends it early. Raises OSError where the kernel knows no such thing (before Linux 6.13).
-    """
-    fd = os.pidfd_open(os.getpid())
-    try:
-        for first in range(0, len(ranges), _IOV_MAX * _IOVEC_BYTES):
-            part = ranges[first : first + _IOV_MAX * _IOVEC_BYTES]
-            count = ctypes.c_size_t(len(part) // _IOVEC_BYTES)
-            _check(
-                _syscall(
-                    _long(NUMBERS["process_madvise"]), _long(fd), part, count, _long(_MADV_POPULATE_WRITE), _long(0)
-                )
-            )
-    finally:
-        os.close(fd)
 
 
 def set_thread_effective_ids(uid: int, gid: int) -> None:
@@ -326,6 +299,11 @@ def dispose_signals(*, ignored: Iterable[int] = (), default: Iterable[int] = ())
 def block_signal(number: int) -> None:
     """Block a signal, beside those that are blocked. See dispose_signals() for why not by the signal module."""
     _check(_sigprocmask(_SIG_BLOCK, (1 << number - 1).to_bytes(_SIGSET_BYTES, sys.byteorder), None))
+
+
+def unblock_signals() -> None:
+    """Let every signal come. See dispose_signals() for why not by the signal module."""
+    _check(_sigprocmask(_SIG_SETMASK, bytes(_SIGSET_BYTES), None))
 
 
 def set_process_name(name: str) -> None:

@@ -20,6 +20,7 @@ the kernel guards what lies beneath by itself.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 
@@ -177,6 +178,7 @@ class Enter:
 Operation = Attach | Bind | BindDevice | Directory | EmptyFile | Enter | Link | Mount
 
 
+@functools.lru_cache(maxsize=64)
 def before_network(
     *, layers: int, upper: str, work: str, nesting: bool = False, own_network: bool = True, lxcfs: str = ""
 ) -> tuple[Operation, ...]:
@@ -208,6 +210,7 @@ def _bare_sys() -> tuple[Operation, ...]:
     )
 
 
+@functools.cache
 def after_cgroups() -> tuple[Operation, ...]:
     """Return what needs the cgroup namespace."""
     return (Mount("cgroup2", "sys/fs/cgroup", _API | MS_RELATIME),)

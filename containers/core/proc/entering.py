@@ -38,10 +38,12 @@ from ..kernel.syscalls import (
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
     close_range,
+    dispose_signals,
     load_seccomp,
     prctl,
     set_capabilities,
     setns,
+    unblock_signals,
 )
 from ..model import passwd
 from ..model.capabilities import NAMES
@@ -100,7 +102,7 @@ def _step(step: str, error: OSError) -> _Failed:
 def _enter(
     target: Target, request: Request, connection: socket.socket, place: Path | None, *, helper: bool
 ) -> NoReturn:
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    unblock_signals()
     os.setsid()
     stdio = _keep_only(target, request, connection)
     # from here on the cgroup's limits hold, also for what follows
@@ -286,10 +288,8 @@ def _change_directory(cwd: str | None, home: str) -> None:
 
 
 def _exec(program: str, command: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
-    for number in range(1, signal.NSIG):
-        # what Python ignores (SIGPIPE, SIGXFSZ) would stay ignored after exec; 32 and 33 belong to libc
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
+    # what Python ignores (SIGPIPE, SIGXFSZ) would stay ignored after exec
+    dispose_signals(default=range(1, signal.NSIG))
     os.umask(0o022)
     try:
         run_command(command, environment, program=program)

@@ -1,6 +1,7 @@
-"""Between a starter and its supervisor (see core.proc.starting): handing the run over.
+"""Between a starter and its supervisor (see core.proc.starting): having init made, handing the run over.
 
 starter                                     supervisor
+  ── the script, or the start itself ────▶  makes init, or a starter of its own
   ── the run, with its descriptors ──────▶  takes over
   ◀── serving, or why it does not ────────
 """
@@ -9,17 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import marshal
 import os
 import socket
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from ..errors import SetupFailed
+from ..kernel.script import Memories, Script
 from ..model.behaviour import Consoles
+from . import rights
 from .spawn import Init
 
 SERVING: Final = b"serving"
+CARRY_OUT: Final = b"c"
+PASS_ON: Final = b"p"
 _AGAIN: Final = b"again"
 _FDS_SPACE: Final = socket.CMSG_SPACE(253 * 4)
 """For what one message can carry (SCM_MAX_FD); used are nine, and two of each console."""
@@ -52,7 +58,7 @@ class Run:
 
 @dataclass(slots=True, kw_only=True)
 class Post:
-    """What a supervisor needs to wait for the first that is asked of it, or happens. All descriptors are borrowed.
+    """What a supervisor needs to wait for the first that is asked of it, or happens.
 
     title: its command line. news: what worker_fd is told as soon as the run is served. listening_fd: its socket.
     shutdown_fd: a signalfd for SIGTERM. frozen_fds: cgroup.events files that have been read, see cgroups.frozen.
@@ -65,13 +71,20 @@ class Post:
     shutdown_fd: int
     frozen_fds: tuple[int, ...]
 
+    def close(self) -> None:
+        """Close what its maker has made for it: all but the worker's connection."""
+        for fd in (self.listening_fd, self.shutdown_fd, *self.frozen_fds):
+            if fd >= 0:
+                os.close(fd)
+
 
 class Keeper:
-    """The supervisor to be, as its starter sees it. pid: its own."""
+    """The supervisor to be, as its starter sees it: the starter's parent. pid: its own."""
 
     def __init__(self, connection: socket.socket, pid: int) -> None:
         self._connection = connection
         self.pid = pid
+        self.mother: Spare | None = None
 
     def hand_over(self, run: Run, post: Post | None) -> None:
         """Hand the run over, and wait until it is served. Raises SetupFailed where it is not, OSError.
@@ -103,10 +116,64 @@ class Keeper:
             words = answer.decode(errors="replace") or "it ended"
             raise SetupFailed(f"The supervisor does not serve: {words}.", step="hand over to the supervisor")
 
+    def regain(self) -> None:
+        """Give it back what it had as long as init shared its memory."""
+
     def give_up(self, words: str) -> None:
         """Tell why there is no run."""
         with contextlib.suppress(OSError):
             self._connection.send(words.encode(errors="replace")[: _WORDS_BYTES // 2])
+
+
+class Spare(Keeper):
+    """One that is not the starter's parent, and makes the container's init itself, as a script says.
+
+    far_fd: the number of the connection in there. place: memory of both for the script, and its address; memories:
+    of scripts that stood there. oom_score_adj: its own.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        pid: int,
+        far_fd: int,
+        place: tuple[memoryview, int],
+        memories: Memories,
+        oom_score_adj: int,
+    ) -> None:
+        super().__init__(connection, pid)
+        self.far_fd = far_fd
+        self._place = place
+        self._memories = memories
+        self._oom_score_adj = oom_score_adj
+        self.mother = self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def script(self) -> Script:
+        """Return an empty script, in the memory of both."""
+        return Script(self._place, self._memories)
+
+    def carry_out(self, script: Script, fds: tuple[int, ...]) -> None:
+        """Have it carry the script out, which is in its memory, and receives the descriptors. Raises OSError."""
+        assert script.first
+        socket.send_fds(self._connection, [CARRY_OUT], fds)
+        if not self._connection.recv(1):
+            raise OSError(errno.ECHILD, "the supervisor ended")
+
+    def regain(self) -> None:
+        """Give it back its own oom_score_adj, which what shares its memory has in common with it."""
+        # lowering it needs CAP_SYS_RESOURCE, which some hosts withhold; it ends where somebody kills it, which is told
+        with contextlib.suppress(PermissionError, FileNotFoundError):
+            rights.set_oom_score(self.pid, self._oom_score_adj)
+
+    def pass_on(self, worker_fd: int, plan_fd: int) -> None:
+        """Have a child of its own do the start, which needs an interpreter, or more than a script. Raises OSError."""
+        socket.send_fds(self._connection, [PASS_ON], (worker_fd, plan_fd))
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:

@@ -1,9 +1,9 @@
-"""The launcher: a warm, single-threaded interpreter that forks one supervisor per start.
+"""The launcher: a warm, single-threaded interpreter that forks starters, and one supervisor per start.
 
-``python -I -S launcher.py STATE_DIR [ROOM]``, as root; ROOM is start_plan.TITLE_ROOM. One forked child waits in
-accept(2) on the launcher's socket: whoever asks for a start finds a process that is ready, and the launcher forks the
-next one meanwhile. It reaps the supervisors that it forked; after its own death they run on, and a new launcher starts
-beside them.
+``python -I -S launcher.py STATE_DIR [ROOM]``, as root; ROOM is start_plan.TITLE_ROOM. Two starters or more wait in
+accept(2) on the launcher's socket, each with a process that is ready to be a supervisor (core.proc.standing): whoever
+asks for a start finds both, and the launcher forks the next meanwhile. It reaps them; after its own death supervisors
+run on, and a new launcher starts beside them.
 
 A supervisor and its child enter file systems that others wrote: everything is imported beforehand, and then the
 import system is emptied, so that nothing can be loaded from there (CVE-2019-14271 in Python's form).
@@ -19,10 +19,10 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 import types
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 
@@ -44,21 +44,22 @@ from containers.core.errors import CoreError  # noqa: E402
 from containers.core.host import Host  # noqa: E402
 from containers.core.kernel import runner  # noqa: E402
 from containers.core.kernel.pids import boot_id  # noqa: E402
+from containers.core.kernel.script import Places  # noqa: E402
 from containers.core.kernel.syscalls import (  # noqa: E402
     PR_SET_CHILD_SUBREAPER,
     PR_SET_PDEATHSIG,
     argument_area,
     dispose_signals,
-    populate,
     prctl,
 )
+from containers.core.plans.start_plan import StartPlan  # noqa: E402
 from containers.core.proc import (  # noqa: E402
-    pages,
+    child_plan,
+    handing,
     rehearsing,
     seccomp_files,
     serving,
-    setup,
-    spawn,
+    standing,
     starting,
     supervisor,
 )
@@ -68,8 +69,10 @@ DESCRIPTORS: Final = 1024
 DISMISS_SEC: Final = 5.0
 _IGNORED: Final = (int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIGHUP))
 _DEFAULT: Final = (int(signal.SIGCHLD),)
-TAKEN: Final = 255
-"""What a spare writes when it has work: no signal has this number."""
+FIRST: Final = 2
+"""How many starters there are at least."""
+AT_REST: Final = 3
+"""How many stay when there is no more work: so many have a part in starts that follow each other."""
 ENCODINGS: Final = ("ascii", "latin-1", "utf-8")
 """Looked up beforehand: an encoding is a module that is imported at its first use."""
 
@@ -132,15 +135,18 @@ def prepare() -> None:
     gc.freeze()
 
 
-def peer_is_root(connection: socket.socket) -> bool:
-    """Tell whether root is at the other end."""
-    size = struct.calcsize("3i")
-    _pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return bool(uid == 0)
+class _Starter:
+    """A starter, as the launcher sees it."""
+
+    __slots__ = ("control", "pid")
+
+    def __init__(self, pid: int, control: socket.socket) -> None:
+        self.pid = pid
+        self.control = control
 
 
 class Launcher:
-    """Keeps one child waiting in accept(2), ready to be a supervisor, and forks the next as soon as it has work."""
+    """Keeps starters waiting in accept(2), each with a child that is ready to be a supervisor."""
 
     def __init__(self, host: Host, listener: socket.socket) -> None:
         self.host = host
@@ -151,14 +157,15 @@ class Launcher:
         self.sample = rehearsing.sample(host)
         # looked up once for all that are forked
         serving.web_ids()
-        spawn.last_capability()
+        child_plan.last_capability()
         boot_id()
         argument_area()
         runner.available()
-        self.pages = pages.Pages()
-        self.spare_pid = 0
+        self.places = Places(standing.MOST)
+        self.starters: dict[int, _Starter] = {}
+        self.at_rest: set[int] = set()
         self.stopping = False
-        # a byte for every child that has been given work, and one for every signal
+        # a byte for everything that a starter tells, and one for every signal
         self._wake_read_fd, self._wake_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
@@ -170,43 +177,93 @@ class Launcher:
         poll = select.poll()
         poll.register(self._wake_read_fd, select.POLLIN)
         self._tend(poll)
-        # the spare ends when its accept(2) fails; one that has taken work meanwhile is not the spare any more
+        # a starter ends when its accept(2) fails, or, where it is at work, after that
         self.listener.shutdown(socket.SHUT_RDWR)
+        for starter in self.starters.values():
+            starter.control.close()
         deadline = time.monotonic() + DISMISS_SEC
-        while self.spare_pid and (left := deadline - time.monotonic()) > 0:
+        while self.at_rest and (left := deadline - time.monotonic()) > 0:
             poll.poll(left * 1000)
-            self._woken()
+            with contextlib.suppress(BlockingIOError):
+                for byte in os.read(self._wake_read_fd, 4096):
+                    self.at_rest.discard(byte - standing.TAKEN)
+            with contextlib.suppress(ChildProcessError):
+                while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                    self._forget(pid)
 
     def _tend(self, poll: select.poll) -> None:
-        """Have a spare at any time, until this process is to stop.
+        """Have starters and their spares at any time, until this process is to stop.
 
-        It is one function that calls no others of ours, because what this process writes between two forks is what the
-        supervisor that was forked first has to itself from then on.
+        A start is one turn of a loop that calls no others of ours, because what this process writes between two forks
+        is what the supervisor that was forked first has to itself from then on.
         """
-        launcher_pid, wake_fd, taken = os.getpid(), self._wake_read_fd, TAKEN
-        wait, read, reap, fork = poll.poll, os.read, os.waitpid, os.fork
-        spare_pid = 0
+        launcher_pid, wake_fd, taken, idle = os.getpid(), self._wake_read_fd, standing.TAKEN, standing.IDLE
+        wait, read, reap, fork, pair = poll.poll, os.read, os.waitpid, os.fork, socket.socketpair
+        starters, at_rest = self.starters, self.at_rest
+        wanting: list[int] = []
         while not self.stopping:
-            if not spare_pid:
-                if not self.settled:
-                    self._settle()
-                spare_pid = fork()
-                if not spare_pid:
-                    self._be_spare(launcher_pid)
-                self.spare_pid = spare_pid
+            while len(starters) < FIRST or (not (at_rest or wanting) and len(starters) < standing.MOST):
+                wanting.append(self._make_starter(launcher_pid))
+            for number in wanting:
+                ours, theirs = pair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                pid = fork()
+                if not pid:
+                    self._be_spare(launcher_pid, ours, number)
+                try:
+                    about = standing.SPARE.pack(pid, ours.fileno())
+                    socket.send_fds(starters[number].control, [about], [theirs.fileno()])
+                    at_rest.add(number)
+                except OSError:
+                    # the starter has ended, and so does the spare
+                    pass
+                ours.close()
+                theirs.close()
+            wanting.clear()
             wait()
             try:
-                if taken in read(wake_fd, 4096):
-                    spare_pid = 0
+                for byte in read(wake_fd, 4096):
+                    if byte >= idle:
+                        if len(at_rest) + len(wanting) < AT_REST:
+                            wanting.append(byte - idle)
+                        else:
+                            self._dismiss(byte - idle)
+                    elif byte >= taken:
+                        at_rest.discard(byte - taken)
             except BlockingIOError:
                 pass
             try:
                 while pid := reap(-1, os.WNOHANG)[0]:
-                    if pid == spare_pid:
-                        spare_pid = 0
+                    self._forget(pid)
             except ChildProcessError:
                 pass
-        self.spare_pid = spare_pid
+            wanting = [number for number in wanting if number in starters]
+
+    def _make_starter(self, launcher_pid: int) -> int:
+        """Fork a starter; returns its number."""
+        if not self.settled:
+            self._settle()
+        number = next(one for one in range(standing.MOST) if one not in self.starters)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            self._be_starter(launcher_pid, theirs, number)
+        theirs.close()
+        self.starters[number] = _Starter(pid, ours)
+        return number
+
+    def _dismiss(self, number: int) -> None:
+        """Have a starter end that has done its work."""
+        with contextlib.suppress(OSError, KeyError):
+            self.starters[number].control.send(standing.LEAVE)
+
+    def _forget(self, pid: int) -> None:
+        """Forget a starter that has ended; one of its number may follow."""
+        for number, starter in self.starters.items():
+            if starter.pid == pid:
+                starter.control.close()
+                self.at_rest.discard(number)
+                del self.starters[number]
+                return
 
     def _settle(self) -> None:
         try:
@@ -218,93 +275,79 @@ class Launcher:
     def _stop(self, _number: int, _frame: object) -> None:
         self.stopping = True
 
-    def _woken(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            if TAKEN in os.read(self._wake_read_fd, 4096):
-                self.spare_pid = 0
-        with contextlib.suppress(ChildProcessError):
-            while pid := os.waitpid(-1, os.WNOHANG)[0]:
-                if pid == self.spare_pid:
-                    self.spare_pid = 0
+    # -- forks --------------------------------------------------------------------------------------------------------
 
-    def _be_spare(self, launcher_pid: int) -> NoReturn:
-        status = 0
-        try:
-            self._wait_for_work(launcher_pid)
-        except BaseException:  # noqa: BLE001 - the fork's last frame
-            sys.excepthook(*sys.exc_info())
-            status = 1
-        os._exit(status)
+    def _be_starter(self, launcher_pid: int, control: socket.socket, number: int) -> NoReturn:
+        def act() -> None:
+            _part(self.listener.fileno(), control.fileno(), self._wake_write_fd)
+            if not isinstance(self.cgroups, Exception):
+                with contextlib.suppress(CoreError, OSError):
+                    rehearsing.rehearse(self.cgroups, self.sample)
+            one = standing.Standing(self.cgroups, self.listener, control, self._wake_write_fd, number, self.places)
+            one.run(launcher_pid)
 
-    def _wait_for_work(self, launcher_pid: int) -> None:
-        """Be the spare: wait until a child of one's own has started a container, and be its supervisor."""
-        signal.set_wakeup_fd(-1)
-        dispose_signals(ignored=_IGNORED, default=_DEFAULT)
-        # without a launcher there must be no spare: the next launcher has its own socket and its own spare
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != launcher_pid:
-            return
-        os.setsid()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        spare_pid = os.getpid()
-        starter_pid = os.fork()
-        if starter_pid == 0:
-            ours.close()
-            status = 0
-            try:
-                self._start(spare_pid, theirs)
-            except BaseException:  # noqa: BLE001 - the fork's last frame
-                sys.excepthook(*sys.exc_info())
-                status = 1
-            os._exit(status)
-        _keep_only(ours)
-        self.pages.close()
-        if ours.recv(1) and not isinstance(self.cgroups, Exception):
-            # it has work: from here on neither of both depends on the launcher
-            prctl(PR_SET_PDEATHSIG, 0)
-            supervisor.main(self.host, self.cgroups, ours, starter_pid)
-        else:
-            os.waitpid(starter_pid, 0)
+        _last(act)
 
-    def _start(self, spare_pid: int, keeper: socket.socket) -> None:
-        """Be the spare's child: accept one connection of root's, and start what it asks for."""
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != spare_pid:
-            return
-        # it is short-lived: looking for garbage would only touch memory
-        gc.disable()
-        self._warm_up()
-        try:
-            connection, _ = self.listener.accept()
-        except OSError:
-            # the launcher ends
-            return
-        # from here on it does not end with the supervisor, but takes back what it has done
-        prctl(PR_SET_PDEATHSIG, 0)
-        keeper.send(b".")
-        os.write(self._wake_write_fd, bytes((TAKEN,)))
-        _keep_only(connection, keeper)
-        if peer_is_root(connection):
-            starting.main(connection, self.cgroups, keeper, self.pages)
-
-    def _warm_up(self) -> None:
-        """Have the memory that a start will write to: what is touched first after a fork costs microseconds a page."""
-        ranges = self.pages.ranges()
-        self.pages.keep_from_children()
-        setup.inherited()
-        if ranges:
-            with contextlib.suppress(OSError):
-                populate(ranges)
+    def _be_spare(self, launcher_pid: int, starter: socket.socket, number: int) -> NoReturn:
+        def act() -> None:
+            # without a launcher there must be no spare, as long as it has no work
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != launcher_pid:
                 return
-        if not isinstance(self.cgroups, Exception):
-            with contextlib.suppress(CoreError, OSError):
-                rehearsing.rehearse(self.cgroups, self.sample)
+            _part(starter.fileno())
+            work = starter.recv(1, socket.MSG_PEEK)
+            if not work or isinstance(self.cgroups, Exception):
+                return
+            # from here on neither it nor its starter depends on the launcher
+            prctl(PR_SET_PDEATHSIG, 0)
+            if work == handing.CARRY_OUT:
+                runner.run(self.places.first(number))
+                supervisor.main(self.host, self.cgroups, starter, None, self.places)
+            else:
+                self._start_by_a_child(starter, self.cgroups)
+
+        _last(act)
+
+    def _start_by_a_child(self, starter: socket.socket, cgroups: Cgroups) -> None:
+        """Have a child of this process's own, which is to be a supervisor, do the start that a starter passes on."""
+        _, (worker_fd, plan_fd), _, _ = socket.recv_fds(starter, 1, 2, socket.MSG_CMSG_CLOEXEC)
+        starter.close()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        keeper_pid, child_pid = os.getpid(), os.fork()
+        if child_pid == 0:
+
+            def act() -> None:
+                ours.close()
+                text = starting.read(plan_fd)
+                with socket.socket(fileno=worker_fd) as worker:
+                    plan = StartPlan.from_json(text)
+                    starting.serve(worker, plan, text, cgroups, handing.Keeper(theirs, keeper_pid))
+
+            _last(act)
+        theirs.close()
+        os.close(worker_fd)
+        os.close(plan_fd)
+        supervisor.main(self.host, cgroups, ours, child_pid, self.places)
 
 
-def _keep_only(*sockets: socket.socket) -> None:
-    """Close every descriptor but the first three and these."""
+def _last(act: Callable[[], None]) -> NoReturn:
+    """Do something as all that a fork does."""
+    status = 0
+    try:
+        act()
+    except BaseException:  # noqa: BLE001 - the fork's last frame
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    os._exit(status)
+
+
+def _part(*fds: int) -> None:
+    """Have no more to do with the launcher, in a fork of it: its signals, its session, its descriptors but these."""
+    signal.set_wakeup_fd(-1)
+    dispose_signals(ignored=_IGNORED, default=_DEFAULT)
+    os.setsid()
     first = 3
-    for fd in sorted(one.fileno() for one in sockets):
+    for fd in sorted(fds):
         os.closerange(first, fd)
         first = fd + 1
     os.closerange(first, DESCRIPTORS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from typing import Any, Final
@@ -23,3 +24,17 @@ def receive(connection: socket.socket, *, fds_max: int = 0) -> tuple[dict[str, A
     """Return the next message and its descriptors (the caller's, close-on-exec); None at end of file."""
     data, fds, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, fds_max, socket.MSG_CMSG_CLOEXEC)
     return (json.loads(data) if data else None), fds
+
+
+def report(connection: socket.socket, step: str, error: OSError) -> None:
+    """Tell a starter which step has failed, from a process that is about to end."""
+    path = error.filename if isinstance(error.filename, str) else None
+    message = {
+        "type": "error",
+        "step": step,
+        "path": path,
+        "errno": error.errno,
+        "message": error.strerror or str(error),
+    }
+    with contextlib.suppress(OSError):
+        send(connection, message)

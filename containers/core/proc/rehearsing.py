@@ -15,10 +15,11 @@ from ..cgroups.base import Cgroups
 from ..cgroups.places import write_file
 from ..host import Host
 from ..kernel.pids import boot_id
+from ..kernel.script import Script
 from ..model.nics import Nic
 from ..model.spec import Limits, Spec
 from ..plans.start_plan import StartPlan
-from . import messages, records, seccomp_files, setup, spawn
+from . import child_plan, messages, records, seccomp_files, setup, spawn
 from .handing import Keeper
 from .records import Process
 from .starting import Starter, take_nics
@@ -64,7 +65,7 @@ def _go_through(starter: Starter, connection: socket.socket) -> None:
     starter.hooks.run("pre-start")
     birth = starter.cgroups.birth(_ID, privileged=False)
     bpf = seccomp_files.contents(starter.filter_fd)
-    setup.compose(spawn.child_plan(plan, bpf, birth.tasks), connection, ())
+    setup.compose(Script(), child_plan.of(plan, bpf, birth.tasks), connection.fileno(), ())
     spawn.Equipment(plan)
     child = spawn.Child(pid=os.getpid(), pidfd=-1, connection=connection)
     child.patience_sec = starter.hooks.patience_sec()

@@ -15,12 +15,13 @@ from ..model.behaviour import Consoles
 from ..model.exits import Reason
 from ..plans.start_plan import StartPlan, environment
 from . import confining, rights
+from .child_plan import kept, last_capability
 from .clients import Client
 from .inside import Target
 from .loop import Loop
 from .luggage import Luggage
 from .sessions import SessionServer
-from .spawn import Init, kept, last_capability
+from .spawn import Init
 
 _REASONS: tuple[Reason, ...] = ("stopped", "killed")
 

@@ -1,48 +1,33 @@
-"""The starter's half of a start: makes the child with its namespaces, and feeds it (see core.proc.setup).
-
-The child is cloned by a process whose effective ids are the container's own base for that moment: the kernel charges
-namespaces, inotify watches and the like to the creator of the user namespace in every ancestor, and so each container
-has counters of its own. Source: kernel Documentation/admin-guide/sysctl/user.rst.
-"""
+"""The starter's half of a start: what it gives the child, and how it hears of it (see core.proc.setup)."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..cgroups.places import write_file
 from ..errors import SetupFailed, TimedOut
 from ..host import IDS_PER_CONTAINER
-from ..kernel import disk_mount, runner
-from ..kernel.script import Script, StepFailed
+from ..kernel import disk_mount
+from ..kernel.script import Script
 from ..kernel.syscalls import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
-    CLONE_NEWUSER,
     CLONE_NEWUTS,
-    CLONE_PARENT,
-    clone3,
-    filters_of,
     open_tree,
     set_mount_idmap,
-    set_thread_effective_ids,
 )
-from ..model import capabilities
 from ..model.idmap import IdMap, for_container
-from ..model.nics import host_network
-from ..model.spec import Spec
-from ..plans import mount_plan
-from ..plans.start_plan import HANDSHAKE_SEC, StartPlan, environment
-from . import confining, messages, rights, setup, terminals
+from ..plans.start_plan import HANDSHAKE_SEC, StartPlan
+from . import messages, rights, terminals
 
 _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
 
@@ -99,115 +84,6 @@ class Child(Init):
         """Return what went wrong in one that has ended, where it ran in this process's memory."""
         failed = self.script.failure() if self.script is not None else None
         return SetupFailed.from_oserror(failed.step, failed.error) if failed is not None else None
-
-
-@functools.cache
-def last_capability() -> int:
-    """Return the number of the highest capability that the kernel knows."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
-        return int(file.read())
-
-
-def kept(spec: Spec) -> int:
-    """Return a container's bounding set as a bit mask."""
-    security = spec.security
-    return capabilities.kept(
-        privileged=spec.privileged, keep=security.capabilities_keep, drop=security.capabilities_drop
-    )
-
-
-def child_plan(plan: StartPlan, bpf: bytes, tasks: tuple[str, ...]) -> setup.ChildPlan:
-    """Return what the child will do. bpf: the system call filter. tasks: as in cgroups.places.Birth."""
-    spec = plan.spec
-    own = os.path.commonpath((plan.upper, plan.work))
-    return setup.ChildPlan(
-        mounts=len(plan.lowers) + 1,
-        before=mount_plan.before_network(
-            layers=len(plan.lowers),
-            upper=os.path.relpath(plan.upper, own),
-            work=os.path.relpath(plan.work, own),
-            nesting=spec.security.nesting,
-            lxcfs=plan.extras.lxcfs,
-            own_network=plan.id_base is None or not host_network(spec.nics),
-        ),
-        after=mount_plan.after_cgroups(),
-        scratch=str(plan.host.run_dir),
-        hostname=spec.hostname or spec.name,
-        links=None if host_network(spec.nics) else tuple(nic.name for nic in spec.nics),
-        privileged=spec.privileged,
-        capabilities=kept(spec),
-        last_capability=last_capability(),
-        seccomp=tuple(filters_of(bpf)),
-        no_new_privs=spec.security.no_new_privs,
-        limits=rights.limits_of(spec.security.prlimits),
-        sysctls=rights.of_network(spec.security.sysctls),
-        command=(*spec.init_command, *spec.init.arguments),
-        environment=environment(spec) | _ttys(spec),
-        init=spec.init,
-        ttys=spec.console.ttys,
-        confinement=confining.of(spec.security, plan.extras.apparmor),
-        name=spec.name,
-        hooks=plan.extras.hooks,
-        tells_root=bool(plan.attachments),
-        tasks=tasks,
-    )
-
-
-def _ttys(spec: Spec) -> dict[str, str]:
-    """Return what tells systemd on which terminals to offer a login (systemd-getty-generator(8)).
-
-    /dev/console has the first pty of the container's own devpts, the ttys have the next ones.
-    """
-    numbers = range(1, spec.console.ttys + 1)
-    return {"container_ttys": " ".join(f"pts/{number}" for number in numbers)} if numbers else {}
-
-
-def clone(plan: setup.ChildPlan, id_base: int | None, tree: str, *, own_memory: bool) -> Child:
-    """Make the child, which waits for its mounts. id_base: None for a privileged container. tree: its cgroup2 place.
-
-    own_memory: whether it must have its own from the beginning, which costs it a fork; others have where they can the
-    caller's until their exec. The caller must be single-threaded root, and owns the result; the child is its parent's
-    child.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    flags = CLONE_PARENT | _NAMESPACES | (CLONE_NEWUSER if id_base is not None else 0)
-    if plan.links is None:
-        flags &= ~CLONE_NEWNET
-    tree_fd = -1
-    try:
-        tree_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        script = setup.compose(plan, theirs, (ours.fileno(), tree_fd))
-        alone = not own_memory and script.only_calls and runner.available()
-        with _effective_ids(id_base):
-            if alone:
-                pid, pidfd = runner.clone(script, flags, exit_signal=0, cgroup_fd=tree_fd)
-            else:
-                pid, pidfd = clone3(flags, exit_signal=0, cgroup_fd=tree_fd)
-                if pid == 0:
-                    setup.run(script, theirs)
-    except StepFailed as failed:
-        ours.close()
-        raise SetupFailed.from_oserror(failed.step, failed.error) from failed
-    except OSError as error:
-        ours.close()
-        raise SetupFailed.from_oserror("make the namespaces", error) from error
-    finally:
-        theirs.close()
-        if tree_fd >= 0:
-            os.close(tree_fd)
-    return Child(pid=pid, pidfd=pidfd, connection=ours, script=script)
-
-
-@contextlib.contextmanager
-def _effective_ids(id_base: int | None) -> Iterator[None]:
-    if id_base is None:
-        yield
-        return
-    set_thread_effective_ids(id_base, id_base)
-    try:
-        yield
-    finally:
-        set_thread_effective_ids(0, 0)
 
 
 class Equipment:

@@ -40,7 +40,7 @@ from ..kernel.syscalls import signal_fd
 from ..model.exits import CONSOLE_TAIL_BYTES
 from ..model.nics import build_nic, host_network
 from ..plans.start_plan import NETWORK_SEC, StartPlan
-from . import hooking, messages, pages, records, rights, rtnl, seccomp_files, serving, sessions, spawn
+from . import child_plan, cloning, hooking, messages, records, rights, rtnl, seccomp_files, serving, sessions, spawn
 from .console import CONSOLE, Console
 from .handing import Keeper, Post, Run
 from .loop import Loop
@@ -54,12 +54,10 @@ shares it where that container's memory is used up."""
 
 
 class Starter:
-    """Starts a container. keeper: this process's parent."""
+    """Starts a container. keeper: the supervisor to be."""
 
-    def __init__(
-        self, plan: StartPlan, cgroups: Cgroups, keeper: Keeper, text: str = "", memory: pages.Pages | None = None
-    ) -> None:
-        """text: the plan as JSON, where it is known. memory: what this process will write to."""
+    def __init__(self, plan: StartPlan, cgroups: Cgroups, keeper: Keeper, text: str = "") -> None:
+        """text: the plan as JSON, where it is known."""
         self.plan = plan
         self._text = text
         self.host = plan.host
@@ -67,18 +65,22 @@ class Starter:
         self.cgroups = cgroups
         self.loop = Loop()
         self.child: spawn.Init | None = None
+        self._post: Post | None = None
         self.placed: dict[int, int] = {}
         self.luggage = Luggage(self)
         self.hooks = hooking.Hooks(plan, cgroups)
         self._keeper = keeper
-        self._memory = memory
         security = plan.spec.security
         self.filter_fd = seccomp_files.open_list(
             self.host, nesting=security.nesting, keyctl=security.keyctl, custom=plan.extras.seccomp
         )
 
     def close(self) -> None:
-        """Let go of what it has opened; one that has started something ends instead."""
+        """Let go of what it has opened; what has been started has it all by now."""
+        if self.child is not None:
+            self.child.close()
+        if self._post is not None:
+            self._post.close()
         os.close(self.filter_fd)
         self.loop.close()
 
@@ -117,10 +119,9 @@ class Starter:
         bpf = seccomp_files.contents(self.filter_fd)
         birth = self.cgroups.birth(self.id, privileged=self.plan.spec.privileged)
         equipment = spawn.Equipment(self.plan)
-        child_plan = spawn.child_plan(self.plan, bpf, birth.tasks)
-        most = self.plan.spec.limits.memory_bytes
-        own_memory = most is not None and most < ROOM_BYTES
-        child = spawn.clone(child_plan, self.plan.id_base, birth.tree, own_memory=own_memory)
+        plan = child_plan.of(self.plan, bpf, birth.tasks)
+        mother, id_base = self._keeper.mother, self.plan.id_base
+        child = cloning.clone(plan, id_base, birth.tree, mother=mother, own_memory=not roomy(self.plan))
         undo.callback(child.close)
         undo.callback(child.kill)
         child.hook = lambda point: self.hooks.run(point, child)
@@ -135,7 +136,7 @@ class Starter:
             # while it makes its mounts
             oom_kills = self.cgroups.oom_kills(self.id)
             supervisor, init = Process.of(self._keeper.pid), Process.of(child.pid)
-            post = self._make_post(child, worker) if worker is not None else None
+            post = self._post = self._make_post(child, worker) if worker is not None else None
             spawn.await_consoles(child, 1 + self.plan.spec.console.ttys)
             if self.luggage.wanted:
                 spawn.await_root(child)
@@ -157,6 +158,7 @@ class Starter:
             ).write(self.host)
             self.hooks.run("start-host", child)
             spawn.finish(child)
+            self._keeper.regain()
             run = Run(
                 id=self.id,
                 name=spec.name,
@@ -180,12 +182,6 @@ class Starter:
         except SetupFailed as error:
             error.details["console"] = self._console_tail(child)
             raise
-
-    def learn(self) -> None:
-        """Keep what this start has written to, for the next ones, where it is the first."""
-        if self._memory and not self._memory.known:
-            with contextlib.suppress(OSError):
-                self._memory.keep(pages.own(os.getpid()))
 
     def _take_nics(self, message: dict[str, Any]) -> None:
         plan = self.plan
@@ -274,26 +270,39 @@ def settle(host: Host) -> Cgroups:
     return cgroups
 
 
-def main(
-    worker: socket.socket, cgroups: Cgroups | CoreError | OSError, keeper: socket.socket, memory: pages.Pages
-) -> None:
-    """Serve the one request of a worker's connection; returns when the supervisor has taken over, or nothing is left.
+def roomy(plan: StartPlan) -> bool:
+    """Tell whether a container's first process may have memory of others for a while."""
+    most = plan.spec.limits.memory_bytes
+    return most is None or most >= ROOM_BYTES
 
-    cgroups: what settle() returned, or raised: then nothing can be started from here, and that is the answer.
-    keeper: the connection to the supervisor to be, this process's parent. memory: what starts write to.
-    """
+
+def receive(worker: socket.socket) -> int | None:
+    """Return a worker's request, a file with the plan as JSON, which is the caller's; None where there is none."""
     message, fds = messages.receive(worker, fds_max=1)
-    if message is None or not fds:
-        return
-    with open(fds[0], "rb") as file:
-        text = file.read().decode()
-    plan = StartPlan.from_json(text)
+    return fds[0] if message is not None and fds else None
+
+
+def read(plan_fd: int) -> str:
+    """Return a request's text."""
+    return os.pread(plan_fd, os.fstat(plan_fd).st_size, 0).decode()
+
+
+def serve(
+    worker: socket.socket, plan: StartPlan, text: str, cgroups: Cgroups | CoreError | OSError, keeper: Keeper
+) -> None:
+    """Do what a worker asks for; returns when the supervisor has taken over, or nothing is left.
+
+    text: the plan as JSON. cgroups: what settle() returned, or raised: then nothing can be started from here, and that
+    is the answer.
+    """
     try:
         if isinstance(cgroups, Exception):
             raise cgroups
-        starter = Starter(plan, cgroups, Keeper(keeper, os.getppid()), text, memory)
-        starter.start(worker)
-        starter.learn()
+        starter = Starter(plan, cgroups, keeper, text)
+        try:
+            starter.start(worker)
+        finally:
+            starter.close()
     except (CoreError, OSError) as error:
         failed = error if isinstance(error, CoreError) else SetupFailed.from_oserror("start", error)
         with contextlib.suppress(OSError):

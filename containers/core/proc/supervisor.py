@@ -2,7 +2,7 @@
 
 Forked by the launcher, standard library only; it outlives the panel. Its life::
 
-    wait:  a child of its own starts the container (core.proc.starting), and hands over init, consoles, namespaces
+    wait:  a starter has it make init, starts the container (core.proc.starting), and hands over consoles, namespaces
     serve: console, sessions, stop requests, until init ends
     end:   reboot(2) inside ──▶ another child starts a new init in new namespaces, the NICs moved over
            anything else ──▶ last_exit.json, links and cgroups removed, run file removed last
@@ -26,6 +26,7 @@ from ..cgroups.base import Cgroups
 from ..errors import CoreError, NotFound, SetupFailed
 from ..host import Host
 from ..kernel import halt
+from ..kernel.script import Places
 from ..kernel.syscalls import block_signal, overwrite_cmdline, set_process_name
 from ..model.exits import CONSOLE_TAIL_BYTES, LastExit, Reason, classify
 from ..plans.start_plan import StartPlan
@@ -128,14 +129,15 @@ class Supervisor:
             self._let_in(self._server, self.child)
         self._server.take(self._listening, self.host.supervisor_socket(self.id))
 
-    def reap(self, starter: socket.socket, pid: int) -> None:
-        """Wait, beside everything else, for the end of the starter at the other end."""
+    def reap(self, starter: socket.socket, pid: int | None) -> None:
+        """Wait, beside everything else, until the starter at the other end has gone; a child of one's own is reaped."""
 
         def ended() -> None:
             self.loop.forget(starter.fileno())
             starter.close()
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+            if pid is not None:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
 
         self.loop.watch(starter.fileno(), read=ended)
 
@@ -280,15 +282,20 @@ class Supervisor:
             raise SetupFailed.from_oserror("serve it again", error) from error
 
 
-def main(host: Host, cgroups: Cgroups, starter: socket.socket, starter_pid: int) -> None:
-    """Take over what a starter starts; returns when the container has ended, or nothing was started."""
+def main(host: Host, cgroups: Cgroups, starter: socket.socket, starter_pid: int | None, places: Places) -> None:
+    """Take over what a starter starts; returns when the container has ended, or nothing was started.
+
+    starter_pid: where it is a child of this process. places: of scripts, which nobody needs any more.
+    """
     # ignored and blocked: kept for the descriptor, and ignored by children, which unblock everything
     block_signal(signal.SIGTERM)
     data, fds = handing.receive(starter)
     if not fds:
         # it has ended, or is about to
-        os.waitpid(starter_pid, 0)
+        if starter_pid is not None:
+            os.waitpid(starter_pid, 0)
         return
+    places.close()
     post, fds = handing.unpack_post(data, fds)
     attach.become_reaper()
     overwrite_cmdline(post.title)
@@ -309,8 +316,8 @@ def main(host: Host, cgroups: Cgroups, starter: socket.socket, starter_pid: int)
     supervisor.serve()
 
 
-def _wait_quietly(post: Post, fds: list[int], starter: socket.socket, starter_pid: int) -> bool:
-    """Return when something is to be done; meanwhile reap the starter, and tell whether it has ended.
+def _wait_quietly(post: Post, fds: list[int], starter: socket.socket, starter_pid: int | None) -> bool:
+    """Return when something is to be done; meanwhile wait for the starter, and tell whether it has gone.
 
     fds: the run's, of which what may speak is looked at.
     """
@@ -325,7 +332,8 @@ def _wait_quietly(post: Post, fds: list[int], starter: socket.socket, starter_pi
         if not starter_ended and any(fd == starter.fileno() for fd, _ in ready):
             poll.unregister(starter)
             starter.close()
-            os.waitpid(starter_pid, 0)
+            if starter_pid is not None:
+                os.waitpid(starter_pid, 0)
             starter_ended = True
             if len(ready) == 1:
                 continue

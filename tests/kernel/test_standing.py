@@ -1,0 +1,129 @@
+"""Starters that stay: what they keep of a start, who follows one that has ended, and many starts at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from containers.core.errors import CoreError
+from containers.core.host import Host
+from containers.core.lifecycle import running
+from containers.core.model.behaviour import Init
+from containers.core.model.spec import Limits, Spec
+from containers.core.proc import launcher
+from containers.core.proc.records import RunFile
+
+from .conftest import NoNetwork
+from .patience import wait_until
+from .test_handing_over import Meddling, children
+
+AT_ONCE = 12
+
+
+def launcher_of(host: Host) -> int:
+    return int(host.__dict__["test_launcher"].process.pid)
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def once(host: Host, spec: Spec) -> int:
+    """Start and kill a container; returns who started it."""
+    port = Meddling(host, lambda _: None)
+    running.start(host, spec, network=port)
+    running.stop(host, spec.id, kill=True)
+    return port.starter
+
+
+def settled(host: Host, supervisors: int = 0) -> bool:
+    """Tell whether there are the starters that stay, a spare for each, and so many supervisors."""
+    starters, odd = divmod(len(children(launcher_of(host))) - supervisors, 2)
+    return not odd and launcher.FIRST <= starters <= launcher.AT_REST
+
+
+def test_nothing_of_a_start_stays_in_a_starter(host: Host, container: Callable[..., Spec]) -> None:
+    good = container(slot=1)
+    bad = container(slot=2, init_command=("/sbin/nothing",))
+    application = container(slot=3, init_command=("/bin/true",), init=Init(kind="application"))
+    small = container(slot=4, limits=Limits(memory_bytes=24 * 1024**2))
+
+    def every_kind() -> set[int]:
+        found = {once(host, good)}
+        with pytest.raises(CoreError, match="nothing"):
+            running.start(host, bad, network=NoNetwork())
+        for spec in (application, small):
+            running.start(host, spec, network=NoNetwork())
+            running.stop(host, spec.id, kill=True)
+        return found
+
+    seen = {pid for _ in range(4) for pid in every_kind()}
+    wait_until(lambda: settled(host), what="all spares are there")
+    before = {pid: descriptors(pid) for pid in seen & set(children(launcher_of(host)))}
+    after = {pid for _ in range(6) for pid in every_kind()} & set(before)
+    assert after, "those that have had work have it again"
+
+    def same() -> bool:
+        there = set(children(launcher_of(host)))
+        return settled(host) and all(descriptors(pid) == before[pid] for pid in after & there)
+
+    wait_until(same, what="all descriptors are closed")
+
+
+def test_another_follows_a_starter_that_has_ended(host: Host, container: Callable[..., Spec]) -> None:
+    spec = container()
+    for _ in range(2 * launcher.AT_REST):
+        starter = once(host, spec)
+        wait_until(lambda: settled(host), what="all spares are there")
+        os.kill(starter, signal.SIGKILL)
+        wait_until(lambda starter=starter: starter not in children(launcher_of(host)), what="it is reaped")
+        wait_until(lambda: settled(host), what="another has followed, and its spare")
+
+
+def test_many_at_once_do_not_wait_for_each_other(host: Host, container: Callable[..., Spec]) -> None:
+    specs = [container(slot=number) for number in range(1, AT_ONCE + 1)]
+    all_there = threading.Barrier(AT_ONCE, timeout=60)
+
+    class Together(NoNetwork):
+        def attach(self, spec: Spec, netns_fd: int) -> list:
+            all_there.wait()
+            return super().attach(spec, netns_fd)
+
+    threads = [
+        threading.Thread(target=running.start, args=(host, spec), kwargs={"network": Together()}) for spec in specs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not all_there.broken
+    assert all(RunFile.read(host.run_path(spec.id)) for spec in specs)
+    wait_until(lambda: settled(host, AT_ONCE), what="no more starters stay than are of use")
+    for spec in specs:
+        running.stop(host, spec.id, kill=True)
+
+
+def test_a_supervisor_has_its_own_oom_score_after_its_init_has_left_its_memory(
+    host: Host, container: Callable[..., Spec]
+) -> None:
+    spec = container()
+    running.start(host, spec, network=NoNetwork())
+    run = RunFile.read(host.run_path(spec.id))
+    assert run is not None
+    scores = [Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in (run.supervisor.pid, launcher_of(host))]
+    assert scores[0] == scores[1]
+    assert Path(f"/proc/{run.init.pid}/oom_score_adj").read_text() == "0\n"
+
+
+def test_a_starter_at_rest_ends_with_its_launcher(host: Host, container: Callable[..., Spec]) -> None:
+    starter = once(host, container())
+    wait_until(lambda: settled(host), what="all spares are there")
+    forked = children(launcher_of(host))
+    assert starter in forked
+    host.__dict__["test_launcher"].process.kill()
+    wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in forked), what="all have ended")
