@@ -190,8 +190,10 @@ def test_who_reads_a_console_at_which_nobody_can_type_comes_to_the_end(
 
 
 NAMESPACES = """
-import os, sys, time, types
+import os, signal, sys, time, types
 import django
+# who runs the tests may ignore it, as a shell does for what is put in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)
 django.setup()
 from containers.management.ct import base, namespaces
 row = types.SimpleNamespace(pk={id!r}, name="c", privileged=False)
