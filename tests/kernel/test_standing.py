@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +107,29 @@ def test_many_at_once_do_not_wait_for_each_other(host: Host, container: Callable
     wait_until(lambda: settled(host, AT_ONCE), what="no more starters stay than are of use")
     for spec in specs:
         running.stop(host, spec.id, kill=True)
+
+
+def shared(pid: int) -> list[str]:
+    """Return the lines of a process's memory that others may write to as well."""
+    return [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if line.split()[1] == "rw-s"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"init_command": ("/bin/sleep",), "init": Init(kind="application", arguments=("1000",))}],
+    ids=["system", "application"],
+)
+def test_nobody_of_a_container_has_the_memory_of_scripts(
+    host: Host, container: Callable[..., Spec], values: dict[str, Any]
+) -> None:
+    """Root's processes carry out what stands there."""
+    spec = container(**values)
+    running.start(host, spec, network=NoNetwork())
+    run = RunFile.read(host.run_path(spec.id))
+    assert run is not None
+    assert shared(launcher_of(host))
+    assert shared(run.init.pid) == []
+    wait_until(lambda: not shared(run.supervisor.pid), what="the supervisor lets go of it")
 
 
 def test_a_supervisor_has_its_own_oom_score_after_its_init_has_left_its_memory(

@@ -312,6 +312,8 @@ class Launcher:
         """Have a child of this process's own, which is to be a supervisor, do the start that a starter passes on."""
         _, (worker_fd, plan_fd), _, _ = socket.recv_fds(starter, 1, 2, socket.MSG_CMSG_CLOEXEC)
         starter.close()
+        # an application's first process is a fork that stays: it is not to have what others carry out
+        self.places.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         keeper_pid, child_pid = os.getpid(), os.fork()
         if child_pid == 0:
