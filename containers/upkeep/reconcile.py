@@ -140,7 +140,9 @@ def on_event(host: CoreHost, message: dict[str, Any], runtime: Runtime | None = 
     if not _held(container.host).filter(Q(container=container) | Q(target=container)).exists():
         observed = runtime.observe(container.pk).get(container.pk) or Observed(status=Status.ABSENT)
         align(container, observed, host_rebooted=False)
-        follow_policies(container.host)
+        if message.get("event") != "started":
+            # nothing that runs is to be started or removed; what others wait for is looked at each second
+            follow_policies(container.host)
     if container.autostart:
         autostart.step(container.host, runtime)
 

@@ -189,12 +189,23 @@ def test_a_second_in_which_nothing_is_to_be_done_asks_three_questions(
     team, runtime, rung, monkeypatch, django_assert_num_queries
 ):
     make_container(team, runtime=runtime, restart="always")
-    monkeypatch.setitem(reconcile._rung, "canary", float("-inf"))
+    # what other tests have left to be done soon is none of it
+    for name, value in (("canary", float("-inf")), ("tidy", float("-inf")), ("order", 0.0)):
+        monkeypatch.setitem(reconcile._rung, name, value)
     reconcile.each_second(CORE_HOST, runtime, changed=())
     assert rung == [doorbell.CANARY]
     with django_assert_num_queries(3):
         reconcile.each_second(CORE_HOST, runtime, changed=())
     assert rung == [doorbell.CANARY]
+
+
+def test_a_start_is_nothing_that_policies_wait_for(team, runtime, monkeypatch):
+    row = make_container(team, runtime=runtime, status="running")
+    looked = []
+    monkeypatch.setattr(reconcile, "follow_policies", looked.append)
+    for event, times in (("started", 0), ("rebooted", 1), ("stopped", 2)):
+        reconcile.on_event(CORE_HOST, {"id": row.pk, "event": event}, runtime)
+        assert len(looked) == times
 
 
 def test_a_second_follows_the_policies(team, runtime):
