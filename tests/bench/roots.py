@@ -114,6 +114,10 @@ def _clones(ours: Ours, work: Path, rounds: int, table: Table) -> None:
                 lambda: peers.run("cp", "-a", "--reflink=always", f"{place}/root", f"{place}/{next(numbers)}")
             )
         table.add_turns("clone, the core's call", in_turn(rounds, **calls), "≤ lxc-copy -s")
+        kept = {"boxroom": lambda: _snapshot(ours, spec.id, next(numbers))}
+        if peers.Lxc.installed():
+            kept |= {"lxc_copy_-s_overlay": calls["lxc_copy_-s_overlay"]}
+        table.add_turns("snapshot of a stopped one, the core's call", in_turn(rounds, **kept), "≤ lxc-copy -s")
         if peers.Lxc.installed() and shutil.which("rsync"):
             # which it copies with
             full = in_turn(2, warm_up=0, boxroom=clone, lxc_copy=lambda: _full_copy(lxc, next(numbers)))
@@ -153,22 +157,24 @@ def _snapshots(ours: Ours, rounds: int, table: Table) -> None:
     spec, root = ours.spec("busy"), ours.root("busy")
     numbers = iter(range(10_000))
 
-    def snapshot() -> float:
-        name = f"bench{next(numbers)}"
-        took = timed(lambda: snapshots.snapshot(ours.host, spec.id, name))
-        snapshots.delete_snapshot(ours.host, spec.id, name)
-        return took
-
     written = 0
     for megabytes in _SIZES:
         _fill_plain(root / "changed", megabytes - written)
         written = megabytes
         what = f"snapshot of a running one that changed {megabytes} MB, the core's call"
-        table.add_turns(what, in_turn(rounds, boxroom=snapshot))
+        table.add_turns(what, in_turn(rounds, boxroom=lambda: _snapshot(ours, spec.id, next(numbers))))
     table.add_turns(
         "snapshot: click → page told", in_turn(rounds, boxroom=lambda: ours.dialog("busy", "snapshot", {"note": "b"}))
     )
     ours.call("DELETE", "/containers/busy?force=true&keep_days=0")
+
+
+def _snapshot(ours: Ours, container_id: str, number: int) -> float:
+    """Make a snapshot by the core's call, and delete it; return the ms that the making took."""
+    name = f"bench{number}"
+    took = timed(lambda: snapshots.snapshot(ours.host, container_id, name))
+    snapshots.delete_snapshot(ours.host, container_id, name)
+    return took
 
 
 def _fill_plain(place: Path, megabytes: int) -> None:
