@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +13,16 @@ from typing import Any
 
 import pytest
 
-from containers.core.errors import CoreError
+from containers.core.cgroups import detect
+from containers.core.errors import CoreError, SetupFailed
 from containers.core.host import Host
+from containers.core.kernel import runner
+from containers.core.kernel.script import Script
 from containers.core.lifecycle import running
 from containers.core.model.behaviour import Init
 from containers.core.model.spec import Limits, Spec
-from containers.core.proc import launcher
+from containers.core.plans.start_plan import StartPlan
+from containers.core.proc import child_plan, cloning, launcher, rehearsing
 from containers.core.proc.records import RunFile
 
 from .conftest import NoNetwork
@@ -24,6 +30,8 @@ from .patience import wait_until
 from .test_handing_over import Meddling, children
 
 AT_ONCE = 12
+_WALL = 0x40000000
+"""Of waitpid(2): a child whose end no signal tells of, too."""
 
 
 def launcher_of(host: Host) -> int:
@@ -142,6 +150,52 @@ def test_a_supervisor_has_its_own_oom_score_after_its_init_has_left_its_memory(
     scores = [Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in (run.supervisor.pid, launcher_of(host))]
     assert scores[0] == scores[1]
     assert Path(f"/proc/{run.init.pid}/oom_score_adj").read_text() == "0\n"
+
+
+class Dying:
+    """A maker of the child that ends as soon as it has made it, before it has told of it: here its script is run."""
+
+    def __init__(self) -> None:
+        self.ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.far_fd = self._theirs.fileno()
+        self.pid = 0
+
+    def script(self) -> Script:
+        self._script = Script()
+        return self._script
+
+    def carry_out(self, fds: tuple[int, ...]) -> None:
+        before = set(children(os.getpid()))
+        socket.send_fds(self.ours, [b"c"], fds)
+        runner.run(self._script.first)
+        (self.pid,) = set(children(os.getpid())) - before
+        raise OSError(errno.ECHILD, "it ended")
+
+    def close(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, _WALL)
+        self.ours.close()
+        self._theirs.close()
+
+
+def test_a_child_that_nobody_can_name_has_ended_before_its_script_is_another(
+    host: Host, container: Callable[..., Spec]
+) -> None:
+    text = rehearsing.sample(host)
+    plan = child_plan.of(StartPlan.from_json(text), b"", ())
+    groups = detect.open(host)
+    groups.begin("000000000000", limits=Limits(), owner_uid=0)
+    mother = Dying()
+    try:
+        tree = groups.birth("000000000000", privileged=False).tree
+        with pytest.raises(SetupFailed, match="it ended"):
+            cloning.clone(plan, 10 * 2**16, tree, mother=mother, own_memory=False)
+        # it has let go of its files, which a process does after its memory
+        assert Path(f"/proc/{mother.pid}/maps").read_text() == ""
+    finally:
+        mother.close()
+        groups.remove("000000000000")
 
 
 def test_a_starter_at_rest_ends_with_its_launcher(host: Host, container: Callable[..., Spec]) -> None:

@@ -145,11 +145,6 @@ class Script:
         """The address of the first entry."""
         return self._base + _FIRST
 
-    @property
-    def only_calls(self) -> bool:
-        """Whether it needs no interpreter."""
-        return not self._acts
-
     # -- data ---------------------------------------------------------------------------------------------------------
 
     def data(self, content: bytes) -> int:

@@ -33,8 +33,10 @@ from ..kernel.syscalls import (
     clone_arguments,
     set_thread_effective_ids,
 )
+from ..plans.start_plan import HANDSHAKE_SEC
 from . import setup
 from .child_plan import ChildPlan
+from .messages import MESSAGE_BYTES
 from .spawn import Child
 
 _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
@@ -48,8 +50,8 @@ class Mother(Protocol):
     def script(self) -> Script:
         """Return an empty script, in memory of both."""
 
-    def carry_out(self, script: Script, fds: tuple[int, ...]) -> None:
-        """Have it carry the script out, up to where it stops; it receives the descriptors first. Raises OSError."""
+    def carry_out(self, fds: tuple[int, ...]) -> None:
+        """Have it carry that script out, up to where it stops; it receives the descriptors first. Raises OSError."""
 
 
 def clone(plan: ChildPlan, id_base: int | None, tree: str, *, mother: Mother | None, own_memory: bool) -> Child:
@@ -71,15 +73,25 @@ def clone(plan: ChildPlan, id_base: int | None, tree: str, *, mother: Mother | N
             script, pid = _by_script(plan, id_base, ours, theirs, tree_fd)
         return Child(pid=pid, pidfd=os.pidfd_open(pid), connection=ours, script=script)
     except StepFailed as failed:
-        ours.close()
+        _part(ours, theirs)
         raise SetupFailed.from_oserror(failed.step, failed.error) from failed
     except OSError as error:
-        ours.close()
+        _part(ours, theirs)
         raise SetupFailed.from_oserror("make the namespaces", error) from error
     finally:
         theirs.close()
         if tree_fd >= 0:
             os.close(tree_fd)
+
+
+def _part(ours: socket.socket, theirs: socket.socket) -> None:
+    """Wait for the end of a child that nobody can name, where its maker has ended: so long its script is to stay."""
+    theirs.close()
+    with ours, contextlib.suppress(OSError):
+        ours.settimeout(HANDSHAKE_SEC)
+        ours.shutdown(socket.SHUT_WR)
+        while ours.recv(MESSAGE_BYTES):
+            pass
 
 
 def _by_another(
@@ -94,7 +106,7 @@ def _by_another(
     script.stop(forked)
     # as long as the child had the maker's connection, nobody would see the maker's end
     setup.compose(script, plan, connection, (far_fd, tree))
-    mother.carry_out(script, (theirs.fileno(), tree_fd))
+    mother.carry_out((theirs.fileno(), tree_fd))
     return script, _checked(script.value(pid_at))
 
 

@@ -158,9 +158,8 @@ class Spare(Keeper):
         """Return an empty script, in the memory of both."""
         return Script(self._place, self._memories)
 
-    def carry_out(self, script: Script, fds: tuple[int, ...]) -> None:
-        """Have it carry the script out, which is in its memory, and receives the descriptors. Raises OSError."""
-        assert script.first
+    def carry_out(self, fds: tuple[int, ...]) -> None:
+        """Have it carry the script out that is in its memory, and receives the descriptors. Raises OSError."""
         socket.send_fds(self._connection, [CARRY_OUT], fds)
         if not self._connection.recv(1):
             raise OSError(errno.ECHILD, "the supervisor ended")

@@ -42,12 +42,6 @@ class Inside(Protocol):
     netns_fd: int
 
 
-def points_between(calls: Iterable[Call]) -> tuple[str, ...]:
-    """Return the points at which a child waits for its starter."""
-    wanted = {call.point for call in calls}
-    return tuple(point for point in MOUNTING if point in wanted)
-
-
 class Hooks:
     """The hooks of one container, as its starter and its supervisor run them."""
 

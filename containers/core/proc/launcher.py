@@ -164,6 +164,7 @@ class Launcher:
         self.places = Places(standing.MOST)
         self.starters: dict[int, _Starter] = {}
         self.at_rest: set[int] = set()
+        self.last_number = -1
         self.stopping = False
         # a byte for everything that a starter tells, and one for every signal
         self._wake_read_fd, self._wake_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -242,7 +243,9 @@ class Launcher:
         """Fork a starter; returns its number."""
         if not self.settled:
             self._settle()
-        number = next(one for one in range(standing.MOST) if one not in self.starters)
+        # in turn: what one that was killed has begun may end a little later than it, and reads its script until then
+        turn = (one % standing.MOST for one in range(self.last_number + 1, self.last_number + 1 + standing.MOST))
+        number = self.last_number = next(one for one in turn if one not in self.starters)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:

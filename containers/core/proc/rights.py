@@ -58,12 +58,6 @@ def make_room(pid: int, limits: Limits) -> None:
             resource.prlimit(pid, kind, (soft, hard))
 
 
-def set_limits(limits: Limits) -> None:
-    """Set the limits of this process; none of the hard ones may be above what it has."""
-    for kind, soft, hard in limits:
-        resource.setrlimit(kind, (soft, hard))
-
-
 def set_oom_score(pid: int, value: int) -> None:
     """Write how gladly the kernel takes the process when memory is short: the supervisor's own -900 is inherited."""
     write_file(f"/proc/{pid}/oom_score_adj", str(value))

@@ -89,7 +89,7 @@ class Child(Init):
 class Equipment:
     """What a child gets from outside: id maps, its layers, and what only the host's root may grant.
 
-    All that can be is thought out beforehand: after the clone parent and child copy each page that either touches.
+    All that can be is thought out beforehand: from the clone on somebody waits for it.
     """
 
     def __init__(self, plan: StartPlan) -> None:

@@ -1,14 +1,15 @@
-"""The start of a container, in a process that ends with it (see core.proc.supervisor).
+"""The start of a container, in a process beside its supervisor (see core.proc.supervisor).
 
 A start touches much of the interpreter's memory, and a page that is touched after a fork is a process's own. So it is
-a child of the supervisor's that starts, and hands over what is to be kept: descriptors and a few numbers. The
-container's init is the supervisor's child all the same, by CLONE_PARENT (clone(2)).
+another process that starts, and hands over what is to be kept: descriptors and a few numbers. Most starts are the work
+of one that stays (core.proc.standing); the others, and every start after a reboot inside, of a child of the
+supervisor's, which ends with it. The container's init is the supervisor's child either way.
 
     worker        starter (warm, waits in accept)       supervisor (waits for the starter)
     plan ──────▶  cgroups, child, id maps, layers
     network  ◀──  "namespaces"
     ready ─────▶  run file, exec; the run ───────────▶  takes over: consoles, socket
-                  leaves  ◀─────────────────────────── "serving"
+                  lets go ◀─────────────────────────── "serving"
              ◀──────────────────────────────────────── "running"
 
 Either may be killed at any time. Before the run is handed over, a starter that is left takes everything back, and a
