@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q
@@ -29,6 +30,17 @@ def unfinished(container: Container) -> Operation | None:
         .order_by("created_at")
         .first()
     )
+
+
+def holding(container_ids: Collection[str]) -> dict[str, UUID]:
+    """Return the id of the operation that holds each of these containers now, by the container's."""
+    rows = Operation.objects.filter(
+        Q(container__in=container_ids) | Q(target__in=container_ids), status__in=Operation.UNFINISHED
+    )
+    found: dict[str, UUID] = {}
+    for operation_id, *held in rows.order_by("-created_at").values_list("pk", "container_id", "target_id"):
+        found.update((container_id, operation_id) for container_id in held if container_id)
+    return found
 
 
 def known(actor: Actor | None, key: str | None) -> Operation | None:

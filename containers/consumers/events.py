@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 from django.core.exceptions import ValidationError
 from django.db import DataError
+from django.db.models import F
 
+from containers.asking import queue
 from containers.messaging import notices
 from containers.models import Container, Event, Image, Network, Operation
 from containers.showing import present
@@ -19,6 +24,8 @@ Message = dict[str, Any]
 
 ROLE_KINDS: Final = ("user", "project")
 """Notices after which the viewer's rights are looked at again at once."""
+TO_ALL: Final = (*ROLE_KINDS, "resync")
+"""Notices that are about no row which a viewer may see or not."""
 
 
 class EventsConsumer(Consumer):
@@ -35,16 +42,21 @@ class EventsConsumer(Consumer):
     async def _listen(self) -> None:
         since = parse_qs(self.scope["query_string"].decode("latin-1")).get("since", [""])[0]
         with notices.hub().subscribe(since) as subscription:
-            async for notice in subscription:
-                if notice["kind"] in ROLE_KINDS:
-                    await self._rights_changed(notice)
-                    continue
+            while True:
+                await self._hand_on(await subscription.get_all())
+
+    async def _hand_on(self, found: list[notices.Notice]) -> None:
+        """Tell what some notices mean, in their order; what was told before a change of rights is told before it."""
+        for about_all, some in groupby(found, lambda notice: notice["kind"] in TO_ALL):
+            if not about_all:
+                for message in await in_database(describe)(self.actor.user, list(some)):
+                    await self.tell(**message)
+                continue
+            for notice in some:
                 if notice["kind"] == "resync":
                     await self.tell(type="resync")
-                    continue
-                message = await in_database(describe)(self.actor.user, notice)
-                if message is not None:
-                    await self.tell(**message)
+                else:
+                    await self._rights_changed(notice)
 
     async def _rights_changed(self, notice: notices.Notice) -> None:
         """End the socket of a user who was disabled; let one whose role changed look at everything again."""
@@ -54,84 +66,101 @@ class EventsConsumer(Consumer):
         await self.tell(type="resync")
 
 
-def describe(user: User, notice: notices.Notice) -> Message | None:
-    """Return the message that a notice means for this user; None where it is not his to see, or not told of."""
-    teller = _TELLERS.get(notice["kind"])
+def describe(user: User, found: Sequence[notices.Notice]) -> list[Message]:
+    """Return the messages that notices mean for this user, in their order; none for what is not his to see."""
+    by_kind: dict[str, list[notices.Notice]] = defaultdict(list)
+    for notice in found:
+        by_kind[notice["kind"]].append(notice)
+    meant = {kind: _meant(user, kind, some) for kind, some in by_kind.items() if kind in _TELLERS}
+    messages = (meant.get(notice["kind"], {}).get(notice["id"]) for notice in found)
+    return [message for message in messages if message is not None]
+
+
+def _meant(user: User, kind: str, some: Sequence[notices.Notice]) -> dict[str, Message]:
+    """Return what notices of one kind mean, by their id."""
     try:
-        return teller(user, notice) if teller else None
-    except (ValidationError, ValueError, DataError):  # an id that is none: whoever holds a Redis password can publish
-        return None
+        return _TELLERS[kind](user, {notice["id"]: notice for notice in some})
+    # an id that is none: whoever holds a Redis password can publish
+    except (ValidationError, ValueError, OverflowError, DataError):
+        if len(some) == 1:
+            return {}
+        return {name: message for one in some for name, message in _meant(user, kind, [one]).items()}
 
 
-def _container(user: User, notice: notices.Notice) -> Message | None:
-    row = Container.objects.visible_to(user).select_related("project").filter(pk=notice["id"]).first()
-    if row is None:
-        return None
-    operation = present.unfinished_operation(row)
+Told = Mapping[str, notices.Notice]
+"""Notices of one kind by their id."""
+
+
+def _containers(user: User, told: Told) -> dict[str, Message]:
+    rows = Container.objects.visible_to(user).filter(pk__in=told).select_related("project")
+    found = list(rows.only("name", "project__name", "status"))
+    holding = queue.holding([row.pk for row in found])
     return {
-        "type": "container.changed",
-        "name": row.name,
-        "project": row.project.name,
-        "status": present.status(row),
-        "operation": str(operation.pk) if operation else None,
+        row.pk: {
+            "type": "container.changed",
+            "name": row.name,
+            "project": row.project.name,
+            "status": present.status(row),
+            "operation": str(holding[row.pk]) if row.pk in holding else None,
+        }
+        for row in found
     }
 
 
-def _container_deleted(user: User, notice: notices.Notice) -> Message | None:
-    """Tell of a container that is gone: its row is too, so the notice says whose it was.
+def _containers_deleted(user: User, told: Told) -> dict[str, Message]:
+    """Tell of containers that are gone: their rows are too, so the notices say whose they were.
 
-    Where there is another of its name by now, that one is told of instead: its page is not to be left.
+    Where there is another of such a name by now, that one is told of instead: its page is not to be left.
     """
-    may = user.host_admin or user.memberships.filter(project_id=int(notice.get("project_id") or 0)).exists()
-    name = notice.get("name")
-    if not (may and user.is_active and isinstance(name, str)):
-        return None
-    another = Container.objects.visible_to(user).filter(name=name).values_list("pk", flat=True).first()
-    return _container(user, {**notice, "id": another}) if another else {"type": "container.deleted", "name": name}
+    messages: dict[str, Message] = {}
+    for deleted_id, notice in told.items():
+        may = user.host_admin or user.memberships.filter(project_id=int(notice.get("project_id") or 0)).exists()
+        name = notice.get("name")
+        if not (may and user.is_active and isinstance(name, str)):
+            continue
+        another = Container.objects.visible_to(user).filter(name=name).values_list("pk", flat=True).first()
+        if another is None:
+            messages[deleted_id] = {"type": "container.deleted", "name": name}
+        elif another in (instead := _containers(user, {another: notice})):
+            messages[deleted_id] = instead[another]
+    return messages
 
 
-def _event(user: User, notice: notices.Notice) -> Message | None:
-    if not notice["id"].isdecimal():
-        return None
-    event = Event.objects.select_related("container").filter(pk=int(notice["id"])).first()
-    if event is None:
-        return None
-    seen = Container.objects.visible_to(user).filter(pk=event.container_id).exists()
-    if not seen:
-        return None
-    shape = present.event(event)
-    return {"type": "container.event", "name": event.container.name, **shape}
+def _events(user: User, told: Told) -> dict[str, Message]:
+    rows = Event.objects.filter(pk__in=[int(one) for one in told if one.isdecimal()])
+    seen = rows.filter(container__in=Container.objects.visible_to(user)).annotate(container_name=F("container__name"))
+    return {str(row.pk): {"type": "container.event", "name": row.container_name, **present.event(row)} for row in seen}
 
 
-def _operation(user: User, notice: notices.Notice) -> Message | None:
-    row = Operation.objects.visible_to(user).filter(pk=notice["id"]).first()
-    if row is None:
-        return None
+def _operations(user: User, told: Told) -> dict[str, Message]:
     return {
-        "type": "operation.changed",
-        "id": str(row.pk),
-        "action": row.action,
-        "container": row.container_name or None,
-        "status": row.status,
-        "progress_pct": row.progress_pct,
+        str(row.pk): {
+            "type": "operation.changed",
+            "id": str(row.pk),
+            "action": row.action,
+            "container": row.container_name or None,
+            "status": row.status,
+            "progress_pct": row.progress_pct,
+        }
+        for row in Operation.objects.visible_to(user).filter(pk__in=told).defer("log", "journal", "arguments")
     }
 
 
-def _image(user: User, notice: notices.Notice) -> Message | None:
-    row = Image.objects.visible_to(user).filter(pk=notice["id"]).first()
-    return {"type": "image.changed", "name": row.name, "state": row.state} if row else None
+def _images(user: User, told: Told) -> dict[str, Message]:
+    rows = Image.objects.visible_to(user).filter(pk__in=told).only("name", "state")
+    return {str(row.pk): {"type": "image.changed", "name": row.name, "state": row.state} for row in rows}
 
 
-def _network(user: User, notice: notices.Notice) -> Message | None:
-    row = Network.objects.visible_to(user).filter(pk=notice["id"]).first()
-    return {"type": "network.changed", "name": row.name} if row else None
+def _networks(user: User, told: Told) -> dict[str, Message]:
+    rows = Network.objects.visible_to(user).filter(pk__in=told).only("name")
+    return {str(row.pk): {"type": "network.changed", "name": row.name} for row in rows}
 
 
-_TELLERS: Final = {
-    "container": _container,
-    "container-deleted": _container_deleted,
-    "event": _event,
-    "operation": _operation,
-    "image": _image,
-    "network": _network,
+_TELLERS: Final[dict[str, Callable[[User, Told], dict[str, Message]]]] = {
+    "container": _containers,
+    "container-deleted": _containers_deleted,
+    "event": _events,
+    "operation": _operations,
+    "image": _images,
+    "network": _networks,
 }

@@ -102,10 +102,20 @@ class Subscription:
 
     async def get(self) -> Notice:
         """Return the next notice, waiting for one."""
+        await self._some()
+        return self._waiting.popitem(last=False)[1]
+
+    async def get_all(self) -> list[Notice]:
+        """Return all notices that wait, oldest first, waiting for one."""
+        await self._some()
+        found = list(self._waiting.values())
+        self._waiting.clear()
+        return found
+
+    async def _some(self) -> None:
         while not self._waiting:
             self._ready.clear()
             await self._ready.wait()
-        return self._waiting.popitem(last=False)[1]
 
     async def __aiter__(self) -> AsyncIterator[Notice]:
         while True:

@@ -6,15 +6,19 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+
+Event = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
 _EVENTS_MAX: Final = 10_000
 """Past this many unread news the rest is dropped: the full reconciliation finds out all the same."""
+GATHER_SEC: Final = 0.2
+"""News are handed on at once after a time of silence, else together, this long after the ones before."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +31,29 @@ class Chore:
 
 
 class Chores(threading.Thread):
-    """Does the chores one at a time, each when it is due, and hands on events as they come.
+    """Does the chores one at a time, each when it is due, and hands on events: at once, or many together.
 
     Every chore is done once at the start, in the order given. A failure is logged, and the chore tried again when it
-    is next due. after_each: called after every call, whatever came of it (to give back a database connection, say).
+    is next due. on_events: gets the events since it was called last, in their order. after_each: called after every
+    call, whatever came of it (to give back a database connection, say).
     """
 
     def __init__(
         self,
         chores: Sequence[Chore],
         *,
-        on_event: Callable[[dict[str, Any]], object],
+        on_events: Callable[[list[Event]], object],
         after_each: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(name="chores", daemon=True)
         self._chores = tuple(chores)
-        self._on_event = on_event
+        self._on_events = on_events
         self._after_each = after_each
-        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue(_EVENTS_MAX)
+        self._events: queue.Queue[Event | None] = queue.Queue(_EVENTS_MAX)
+        self._next_at = 0.0
         self._stop_requested = threading.Event()
 
-    def event(self, message: dict[str, Any]) -> None:
+    def event(self, message: Event) -> None:
         """Hand on an event; never waits."""
         try:
             self._events.put_nowait(message)
@@ -76,14 +82,25 @@ class Chores(threading.Thread):
             self._hand_on(min(due.values(), default=time.monotonic() + 1))
 
     def _hand_on(self, until: float) -> None:
-        """Hand on events until something is due."""
-        while not self._stop_requested.is_set():
+        """Hand on events until something is due; once in any case, so that neither has to wait for ever."""
+        due = False
+        while not (due or self._stop_requested.is_set()):
             try:
-                message = self._events.get(timeout=max(0.0, until - time.monotonic()))
+                first = self._events.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 return
-            if message is not None:
-                self._call("event", partial(self._on_event, message))
+            # each costs transactions and a look at every open page, of which many together take little more
+            self._stop_requested.wait(min(self._next_at, until) - time.monotonic())
+            events = [one for one in (first, *self._waiting()) if one is not None]
+            if events:
+                self._next_at = time.monotonic() + GATHER_SEC
+                self._call("events", partial(self._on_events, events))
+            due = time.monotonic() >= until
+
+    def _waiting(self) -> Iterator[Event | None]:
+        """Take what waits by now."""
+        for _ in range(self._events.qsize()):
+            yield self._events.get_nowait()
 
     def _call(self, name: str, do: Callable[[], object]) -> None:
         try:

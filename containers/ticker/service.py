@@ -20,7 +20,7 @@ from ..core.lifecycle import pooling
 from ..core.rules import policy, policy_file
 from ..core.storage import disks, room
 from .backups import BackupStreams
-from .chores import Chore, Chores
+from .chores import Chore, Chores, Event
 from .disk import DiskMeter
 from .filing import Filers
 from .reading import Readers
@@ -38,14 +38,14 @@ class Ticker:
         host: Host,
         *,
         chores: Sequence[Chore] = (),
-        on_event: Callable[[dict[str, Any]], object] = lambda _message: None,
+        on_events: Callable[[list[Event]], object] = lambda _events: None,
         after_each: Callable[[], object] = lambda: None,
         audit: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         _raise_descriptor_limit()
         self._host = host
         self._disk = DiskMeter(lambda: store.container_ids(host), self._writable_layer)
-        self._chores = Chores(chores, on_event=on_event, after_each=after_each)
+        self._chores = Chores(chores, on_events=on_events, after_each=after_each)
         self.samples = Samples(
             host,
             cgroups.open(host),

@@ -1,6 +1,6 @@
 """Brings rows and host together: the kernel wins over the store, the store over the database.
 
-quick() is called every second, full() at start and on a timer, on_event() when a supervisor tells something. Each may
+quick() is called every second, full() at start and on a timer, on_events() when supervisors told something. Each may
 run beside operations: what an operation works on is its own to write. Twice in a row changes nothing the second time.
 """
 
@@ -11,7 +11,7 @@ import contextlib
 import datetime as dt
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from django.conf import settings
@@ -48,6 +48,8 @@ _UNREAD: Final = (
 )
 """Columns of JSON that nothing here compares with what is observed."""
 _COMPARED: Final = ("pk", "status", "status_at", "init_pid", "started_at", "last_exit")
+TOGETHER: Final = 50
+"""Rows that are written in one transaction, for which other writers wait."""
 OOM_QUIET_SEC: Final = 3.0
 """Processes that the kernel ends within this time are one event."""
 
@@ -125,26 +127,34 @@ def take_facts(host: CoreHost, runtime: Runtime | None = None) -> None:
     rebuild.save_facts(local_host(), runtime.facts())
 
 
-def on_event(host: CoreHost, message: dict[str, Any], runtime: Runtime | None = None) -> None:
-    """Take a supervisor's news: {"id", "event": started, stopped, rebooted, oom}."""
+def on_events(host: CoreHost, messages: Iterable[dict[str, Any]], runtime: Runtime | None = None) -> None:
+    """Take supervisors' news: {"id", "event": started, stopped, rebooted, oom}. What is so now is looked at once."""
     runtime = runtime or runner.local_runtime()
-    container = Container.objects.filter(pk=str(message.get("id"))).first()
-    if container is None:
+    row = local_host()
+    told: dict[str, set[str]] = collections.defaultdict(set)
+    for message in messages:
+        told[str(message.get("id"))].add(str(message.get("event")))
+    rows = list(Container.objects.filter(host=row, pk__in=told).defer(*_UNREAD).select_related("host"))
+    if not rows:
         return
-    if message.get("event") == "oom":
-        # told by the supervisor when init was the victim, and by the samples' counter whoever it was
-        now = timezone.now()
-        recent = (now - dt.timedelta(seconds=OOM_QUIET_SEC), now)
-        if not container.events.filter(kind="oom", at__range=recent).exists():
-            records.add_event(container, "oom")
-    if not _held(container.host).filter(Q(container=container) | Q(target=container)).exists():
-        observed = runtime.observe(container.pk).get(container.pk) or Observed(status=Status.ABSENT)
-        align(container, observed, host_rebooted=False)
-        if message.get("event") != "started":
-            # nothing that runs is to be started or removed; what others wait for is looked at each second
-            follow_policies(container.host)
-    if container.autostart:
-        autostart.step(container.host, runtime)
+    for container in rows:
+        if "oom" in told[container.pk]:
+            _tell_of_oom(container)
+    held = _held_ids(row)
+    free = [container for container in rows if container.pk not in held]
+    _align_each(row, free, {one.pk: _seen(runtime, one.pk) for one in free}, host_rebooted=False)
+    if any(told[container.pk] != {"started"} for container in free):
+        # nothing that runs is to be started or removed; what others wait for is looked at each second
+        follow_policies(row)
+    if any(container.autostart for container in rows):
+        autostart.step(row, runtime)
+
+
+def _tell_of_oom(container: Container) -> None:
+    """Write that the kernel ended something: the supervisor tells when it was init, the samples' counter anyway."""
+    now = timezone.now()
+    if not container.events.filter(kind="oom", at__range=(now - dt.timedelta(seconds=OOM_QUIET_SEC), now)).exists():
+        records.add_event(container, "oom")
 
 
 # what runs
@@ -154,28 +164,52 @@ def align_all(host: Host, runtime: Runtime) -> None:
     """Observe every container, and write what its row does not say yet."""
     host_rebooted = host.facts.get("boot_id") not in (None, boot_id())
     # first the rows, then the host: a row that an operation moves in between is left to that operation
-    held = {held_id for pair in _held(host).values_list("container_id", "target_id") for held_id in pair}
+    held = _held_ids(host)
     rows = list(Container.objects.filter(host=host).values_list(*_COMPARED, named=True))
     runtime.sweep()
     observed = collections.defaultdict(lambda: Observed(status=Status.ABSENT), runtime.observe())
     others = {row.pk: row for row in rows if row.pk not in held and not _same(row, observed[row.pk])}
-    for container in Container.objects.filter(pk__in=others).defer(*_UNREAD):
-        # one that has moved since is looked at the next time
-        if all(getattr(container, name) == getattr(others[container.pk], name) for name in _COMPARED):
-            align(container, observed[container.pk], host_rebooted=host_rebooted)
+    # one that has moved since is looked at the next time
+    unmoved = [
+        container
+        for container in Container.objects.filter(pk__in=others).defer(*_UNREAD)
+        if all(getattr(container, name) == getattr(others[container.pk], name) for name in _COMPARED)
+    ]
+    _align_each(host, unmoved, observed, host_rebooted=host_rebooted)
     if host.facts.get("boot_id") != boot_id():
         rebuild.save_facts(host, {"boot_id": boot_id()})
 
 
 def align_some(host: Host, runtime: Runtime, ids: Collection[str]) -> None:
     """Observe these containers, and write what their rows do not say yet; on a host that has not rebooted."""
-    held = {held_id for pair in _held(host).values_list("container_id", "target_id") for held_id in pair}
+    held = _held_ids(host)
     rows = list(Container.objects.filter(host=host, pk__in=ids).defer(*_UNREAD))
     runtime.sweep()
-    for container in rows:
-        if container.pk not in held:
-            observed = runtime.observe(container.pk).get(container.pk) or Observed(status=Status.ABSENT)
-            align(container, observed, host_rebooted=False)
+    free = [container for container in rows if container.pk not in held]
+    _align_each(host, free, {one.pk: _seen(runtime, one.pk) for one in free}, host_rebooted=False)
+
+
+def _seen(runtime: Runtime, container_id: str) -> Observed:
+    return runtime.observe(container_id).get(container_id) or Observed(status=Status.ABSENT)
+
+
+def _align_each(
+    host: Host, containers: Sequence[Container], observed: Mapping[str, Observed], *, host_rebooted: bool
+) -> None:
+    """Write what was observed of each of these, some in one transaction."""
+    others = [container for container in containers if not _same(container, observed[container.pk])]
+    for first in range(0, len(others), TOGETHER):
+        with transaction.atomic():
+            # an operation that began since the rows were read writes for itself
+            held = _held_ids(host)
+            for container in others[first : first + TOGETHER]:
+                if container.pk not in held:
+                    align(container, observed[container.pk], host_rebooted=host_rebooted)
+
+
+def _held_ids(host: Host) -> set[str | None]:
+    """Return the ids of the containers that operations are working on."""
+    return {held_id for pair in _held(host).values_list("container_id", "target_id") for held_id in pair}
 
 
 def _held(host: Host) -> Any:
@@ -183,7 +217,7 @@ def _held(host: Host) -> Any:
     return Operation.objects.filter(host=host, status=Operation.Status.RUNNING)
 
 
-def align(container: Container, observed: Observed, *, host_rebooted: bool) -> bool:
+def align(container: Container, observed: Observed, *, host_rebooted: bool) -> None:
     """Write what was observed; with the reason where it stopped by itself, with an Event where it rebooted."""
     was_live = container.status in LIVE
     fields: dict[str, Any] = {}
@@ -199,17 +233,8 @@ def align(container: Container, observed: Observed, *, host_rebooted: bool) -> b
         was_live and observed.status in LIVE and container.init_pid is not None
         and observed.init_pid != container.init_pid
     )  # fmt: skip
-    if _same(container, observed) and not fields:
-        return False
-    with transaction.atomic():
-        # an operation that began since the rows were read writes for itself
-        if _held(container.host).filter(Q(container=container) | Q(target=container)).exists():
-            return False
-        if not write_observed(container, observed, reason, guarded=True, **fields):
-            return False
-        if rebooted:
-            records.add_event(container, "rebooted")
-    return True
+    if write_observed(container, observed, reason, guarded=True, **fields) and rebooted:
+        records.add_event(container, "rebooted")
 
 
 def _same(container: Any, observed: Observed) -> bool:

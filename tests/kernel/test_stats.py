@@ -336,7 +336,7 @@ def test_the_ticker_samples_on_beside_a_chore_that_takes_long(host: Host, groups
         release.wait()
         ended.set()
 
-    ticker = Ticker(host, chores=[Chore("slow", 3600.0, slow)], on_event=events.append)
+    ticker = Ticker(host, chores=[Chore("slow", 3600.0, slow)], on_events=events.extend)
     ticker.start()
     try:
         assert begun.wait(patient(30))

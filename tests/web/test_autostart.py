@@ -75,7 +75,7 @@ def test_the_next_order_begins_when_the_host_says_it_runs(team, runtime, up):
     reconcile.full(CORE_HOST, runtime)
     runtime.run(db.pk)
     Operation.objects.update(status="running")
-    reconcile.on_event(CORE_HOST, {"id": db.pk, "event": "started"}, runtime)
+    reconcile.on_events(CORE_HOST, [{"id": db.pk, "event": "started"}], runtime)
     assert queued() == ["web"]
     assert web.name == "web"
 

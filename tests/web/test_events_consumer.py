@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
+from containers.consumers.events import describe
 from containers.core.model.states import Status
 from containers.messaging import notices
 from containers.models import Container, Event, Operation, local_host
@@ -114,6 +115,25 @@ async def test_nonsense_on_the_channel_harms_nobody(object_id, alice, container)
     tell("container", container.pk)
     assert (await page.told())["type"] == "container.changed"
     await page.socket.disconnect()
+
+
+def test_many_notices_cost_as_many_queries_as_a_few(alice, charlie, container, django_assert_num_queries):
+    rows = [
+        Container.objects.create(
+            host=container.host, project=container.project, name=f"many-{n}", slot=10 + n, machine_id=f"{n:032x}"
+        )
+        for n in range(20)
+    ]
+    happened = [Event.objects.create(container=row, kind="status", old="stopped", new="running") for row in rows]
+    found = []
+    for row, event in zip(rows, happened, strict=True):
+        found += [{"kind": "event", "id": str(event.pk)}, {"kind": "container", "id": row.pk}]
+    with django_assert_num_queries(3):
+        messages = describe(alice, found)
+    assert [(one["type"], one["name"]) for one in messages] == [
+        (kind, row.name) for row in rows for kind in ("container.event", "container.changed")
+    ]
+    assert describe(charlie, found) == []
 
 
 async def test_a_withdrawn_role_is_told_and_hides_at_once(bob, alice, container):

@@ -73,16 +73,16 @@ def test_a_poweroff_inside(team, runtime):
 def test_a_supervisor_s_word_is_taken_at_once(team, runtime):
     row = make_container(team, runtime=runtime, status="running")
     runtime.end(row.pk, "oom")
-    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "oom"}, runtime)
-    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "stopped"}, runtime)
-    reconcile.on_event(CORE_HOST, {"id": "ffffffffffff", "event": "stopped"}, runtime)
+    reconcile.on_events(CORE_HOST, [{"id": row.pk, "event": "oom"}], runtime)
+    reconcile.on_events(CORE_HOST, [{"id": row.pk, "event": "stopped"}], runtime)
+    reconcile.on_events(CORE_HOST, [{"id": "ffffffffffff", "event": "stopped"}], runtime)
     assert events(row) == [("oom", "", "", ""), ("status", "running", "stopped", "oom")]
 
 
 def test_a_reboot_inside_is_an_event(team, runtime):
     row = make_container(team, runtime=runtime, status="running")
     runtime.run(row.pk)
-    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "rebooted"}, runtime)
+    reconcile.on_events(CORE_HOST, [{"id": row.pk, "event": "rebooted"}], runtime)
     quick(runtime)
     assert events(row) == [("rebooted", "", "", "")]
     row.refresh_from_db()
@@ -133,7 +133,7 @@ def test_what_an_operation_works_on_is_its_own(alice, team, runtime):
     records.claim(operation.pk, owner.this_process())
     runtime.end(row.pk, "stopped")
     quick(runtime)
-    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "stopped"}, runtime)
+    reconcile.on_events(CORE_HOST, [{"id": row.pk, "event": "stopped"}], runtime)
     row.refresh_from_db()
     assert row.status == "running"
 
@@ -204,8 +204,26 @@ def test_a_start_is_nothing_that_policies_wait_for(team, runtime, monkeypatch):
     looked = []
     monkeypatch.setattr(reconcile, "follow_policies", looked.append)
     for event, times in (("started", 0), ("rebooted", 1), ("stopped", 2)):
-        reconcile.on_event(CORE_HOST, {"id": row.pk, "event": event}, runtime)
+        reconcile.on_events(CORE_HOST, [{"id": row.pk, "event": event}], runtime)
         assert len(looked) == times
+
+
+def test_many_that_tell_at_once_cost_their_own_writes_and_little_more(team, runtime, django_assert_max_num_queries):
+    rows = [make_container(team, runtime=runtime, name=f"many-{number}") for number in range(20)]
+    held = rows[0]
+    Operation.objects.create(
+        host=held.host, action="start", container=held, project=team, status=Operation.Status.RUNNING
+    )
+    for row in rows:
+        runtime.start(runtime.stored()[row.pk], lambda *_: None, lambda: False)
+    news = [{"id": row.pk, "event": "started"} for row in rows]
+    # a row each, its event, and what makes them one; not what is asked once for all
+    with django_assert_max_num_queries(8 + 19 * 4):
+        reconcile.on_events(CORE_HOST, [{"id": "no such", "event": "started"}, *news, news[0]], runtime)
+    assert [row.status for row in Container.objects.order_by("name") if row.pk != held.pk] == ["running"] * 19
+    assert [len(events(row)) for row in rows] == [0] + [1] * 19
+    held.refresh_from_db()
+    assert held.status == "stopped"
 
 
 def test_a_second_follows_the_policies(team, runtime):
@@ -315,10 +333,10 @@ def test_a_step_of_the_clock_delays_nothing(alice, team, runtime, rung, monkeypa
     quick(runtime)
     pass_time(step.total_seconds())
     Operation.objects.update(rung_at=timezone.now() - step)
-    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "oom"}, runtime)
+    reconcile.on_events(CORE_HOST, [{"id": row.pk, "event": "oom"}], runtime)
     Event.objects.filter(kind="oom").update(at=timezone.now() - step)
     quick(runtime)
-    reconcile.on_event(CORE_HOST, {"id": row.pk, "event": "oom"}, runtime)
+    reconcile.on_events(CORE_HOST, [{"id": row.pk, "event": "oom"}], runtime)
     assert Operation.objects.filter(container=row, action="start").exists()
     assert rung.count(waiting.pk) == 1
     assert Event.objects.filter(kind="oom").count() == 2

@@ -114,13 +114,13 @@ class Command(BaseCommand):
                 Chore("schedules", SCHEDULES_SEC, scheduling.Scheduler(steady)),
                 Chore("retention", RETENTION_SEC, retention.Sweeper(chain, steady=steady)),
             ),
-            on_event=lambda message: reconcile.on_event(host, message),
+            on_events=lambda events: reconcile.on_events(host, events),
             after_each=close_old_connections,
             audit=lambda: sealed.report,
         )
         sealing = Chores(
             (Chore("seal", SEAL_SEC, chain.seal), Chore("check of the audit trail", AUDIT_SEC, sealed)),
-            on_event=lambda _message: None,
+            on_events=lambda _events: None,
             after_each=close_old_connections,
         )  # beside the others: a long trail takes a while
         ticker.start()
