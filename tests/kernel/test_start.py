@@ -16,6 +16,8 @@ from containers.core.errors import SetupFailed, TimedOut
 from containers.core.hoststore import store
 from containers.core.kernel import halt
 from containers.core.lifecycle import running
+from containers.core.model.behaviour import TTYS_MAX, Consoles
+from containers.core.model.security import Security
 from containers.core.model.spec import Limits
 from containers.core.model.states import Status
 from containers.core.proc.records import RunFile
@@ -23,6 +25,7 @@ from containers.core.proc.records import RunFile
 from .conftest import Launcher, NoNetwork
 from .leftovers import leftovers
 from .patience import patient, wait_until
+from .test_handing_over import BY_A_CHILD
 
 
 def test_a_started_container_runs_in_its_own_id_range(host, container):
@@ -73,6 +76,36 @@ def test_an_init_that_is_missing_is_told_in_words(host, container):
     assert failed.value.details["errno"] == errno.ENOENT
     assert running.observe(host)[spec.id].status is Status.STOPPED
     assert not host.run_path(spec.id).exists()
+
+
+WAYS = {
+    "stays": {},
+    "child": {"security": Security(sysctls={"kernel.msgmax": "8192"})},
+    "fork": BY_A_CHILD,
+}
+"""A start by a starter that stays, by a child of the supervisor's, and with memory of its own from the beginning."""
+_LAYERS = 252
+"""What one message carries (SCM_MAX_FD), but for the container's own."""
+
+
+@pytest.mark.parametrize("values", WAYS.values(), ids=WAYS)
+def test_a_container_with_the_most_layers_and_terminals_starts(host, container, layer, values):
+    layers = [layer]
+    while len(layers) < _LAYERS:
+        layers.append(store.new_layer_id())
+        store.rootfs(host, layers[-1]).mkdir(parents=True)
+    spec = container(layers=tuple(layers), console=Consoles(ttys=TTYS_MAX), **values)
+    state = running.start(host, spec, network=NoNetwork())
+    assert len(os.listdir(f"/proc/{state.init_pid}/root/dev/pts")) >= TTYS_MAX
+
+
+@pytest.mark.parametrize("values", WAYS.values(), ids=WAYS)
+def test_an_environment_that_is_too_large_is_told_in_words(host, container, values):
+    spec = container(environment={f"A{number}": "x" * 32000 for number in range(256)}, **values)
+    with pytest.raises(SetupFailed) as failed:
+        running.start(host, spec, network=NoNetwork())
+    found = {name: failed.value.details[name] for name in ("step", "path", "errno")}
+    assert found == {"step": "run the init command", "path": "/sbin/idle", "errno": errno.E2BIG}
 
 
 def test_an_init_that_exits_at_once_is_a_run_with_its_status(host, container):

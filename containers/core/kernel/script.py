@@ -44,9 +44,12 @@ ANY: Final = 1 << 6
 """Flag: every error is tolerated. The flags below are those of indirect arguments."""
 
 _MEMORIES_MAX: Final = 64
-_PLACE_BYTES: Final = 256 * 1024
-_BYTES: Final = 4 * 1024**2
-_ENTRIES: Final = 640
+_PLACE_BYTES: Final = 1024**2
+_BYTES: Final = 8 * 1024**2
+"""More than execve(2) takes: six MiB at most (fs/exec.c, bprm_stack_limits)."""
+_ENTRIES: Final = 2048
+"""More than the most of everything that one container can have: 252 layers are half of it. What is not used is never
+there."""
 _FIRST: Final = 32
 _SCRATCH: Final = HEAD.size
 _MSGHDR: Final = struct.Struct("=QI4xQQQQi4x")

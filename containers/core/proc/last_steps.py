@@ -115,7 +115,12 @@ def begin(script: Script, plan: ChildPlan) -> None:
         script.call("rt_sigaction", number, default, 0, _SIGSET_BYTES)
     script.call("rt_sigprocmask", _SIG_SETMASK, script.room(_SIGSET_BYTES), 0, _SIGSET_BYTES)
     script.call("umask", 0o022)
-    _execute(script, plan.command, plan.environment)
+    try:
+        _execute(script, plan.command, plan.environment)
+    except OSError as error:
+        # what is too much for a script is too much for the kernel, and told in the same way
+        error.filename = plan.command[0]
+        raise
 
 
 def _ignored() -> list[int]:

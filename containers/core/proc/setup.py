@@ -73,9 +73,22 @@ def compose(
 ) -> None:
     """Add to a script what the child does. others: descriptors that it has and that are not for it.
 
-    connection: its end, for a plan that needs an interpreter. Raises StepFailed where this host lacks something,
-    OSError (E2BIG).
+    connection: its end, for a plan that needs an interpreter. Raises StepFailed where this host lacks something, or
+    something is too large (E2BIG).
     """
+    try:
+        _add_all(script, plan, connection_fd, others, connection)
+    except OSError as error:
+        raise StepFailed(script.step if isinstance(script.step, str) else script.step(), error) from error
+
+
+def _add_all(
+    script: Script,
+    plan: ChildPlan,
+    connection_fd: int | Kept,
+    others: Sequence[int | Kept],
+    connection: socket.socket | None,
+) -> None:
     for fd in others:
         script.call("close", fd)
     mount_fds = script.receive(connection_fd, plan.mounts)
