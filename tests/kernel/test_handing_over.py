@@ -47,10 +47,14 @@ def state_of(pid: int) -> str:
         return "X"
 
 
+def sockets_of(pid: int) -> list[int]:
+    return [int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir() if os.readlink(link).startswith("socket:")]
+
+
 @contextlib.contextmanager
 def socket_of(pid: int) -> Iterator[int]:
     """Give a copy of the one socket that a supervisor has before it serves."""
-    found = [int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir() if os.readlink(link).startswith("socket:")]
+    found = sockets_of(pid)
     assert len(found) == 1, found
     pidfd = os.pidfd_open(pid)
     copy = ctypes.CDLL(None, use_errno=True).syscall(_SYS_PIDFD_GETFD, pidfd, found[0], 0)

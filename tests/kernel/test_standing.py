@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import signal
@@ -17,17 +18,19 @@ from containers.core.cgroups import detect
 from containers.core.errors import CoreError, SetupFailed
 from containers.core.host import Host
 from containers.core.kernel import runner
-from containers.core.kernel.script import Script
+from containers.core.kernel.script import Places, Script
 from containers.core.lifecycle import running
-from containers.core.model.behaviour import Init
+from containers.core.model import nics
+from containers.core.model.behaviour import TTYS_MAX, Init
 from containers.core.model.spec import Limits, Spec
+from containers.core.plans import mount_plan
 from containers.core.plans.start_plan import StartPlan
-from containers.core.proc import child_plan, cloning, launcher, rehearsing
+from containers.core.proc import child_plan, cloning, launcher, rehearsing, setup
 from containers.core.proc.records import RunFile
 
 from .conftest import NoNetwork
 from .patience import wait_until
-from .test_handing_over import Meddling, children
+from .test_handing_over import Meddling, children, sockets_of
 
 AT_ONCE = 12
 _WALL = 0x40000000
@@ -92,6 +95,31 @@ def test_another_follows_a_starter_that_has_ended(host: Host, container: Callabl
         os.kill(starter, signal.SIGKILL)
         wait_until(lambda starter=starter: starter not in children(launcher_of(host)), what="it is reaped")
         wait_until(lambda: settled(host), what="another has followed, and its spare")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"init_command": ("/bin/sleep",), "init": Init(kind="application", arguments=("1000",))}],
+    ids=["script", "passed on"],
+)
+def test_a_start_gets_another_spare_where_somebody_has_ended_its_own(
+    host: Host, container: Callable[..., Spec], values: dict[str, Any]
+) -> None:
+    spec = container(**values)
+    for _ in range(2):
+        wait_until(lambda: settled(host), what="all spares are there")
+        before = {pid: descriptors(pid) for pid in children(launcher_of(host))}
+        spares = {pid for pid in before if len(sockets_of(pid)) == 1}
+        assert len(spares) == len(before) / 2
+        for pid in spares:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda gone=spares: not gone & set(children(launcher_of(host))), what="they are reaped")
+        for _ in range(2 * launcher.AT_REST):
+            running.start(host, spec, network=NoNetwork())
+            running.stop(host, spec.id, kill=True)
+    wait_until(lambda: settled(host), what="all spares are there")
+    now = {pid: descriptors(pid) for pid in before.keys() & set(children(launcher_of(host)))}
+    assert now == {pid: before[pid] for pid in now}
 
 
 def test_many_at_once_do_not_wait_for_each_other(host: Host, container: Callable[..., Spec]) -> None:
@@ -196,6 +224,26 @@ def test_a_child_that_nobody_can_name_has_ended_before_its_script_is_another(
     finally:
         mother.close()
         groups.remove("000000000000")
+
+
+def test_the_most_of_everything_that_a_container_can_have_finds_room_in_a_place(host: Host) -> None:
+    plan = child_plan.of(StartPlan.from_json(rehearsing.sample(host)), b"", ())
+    layers = 252
+    most = dataclasses.replace(
+        plan,
+        mounts=layers + 1,
+        before=mount_plan.before_network(layers=layers, upper="u", work="w", nesting=True, lxcfs="/var/lib/lxcfs"),
+        links=tuple(f"eth{number}" for number in range(nics.MOST)),
+        sysctls=tuple((f"net.{number}", "1" * 1024) for number in range(128)),
+        ttys=TTYS_MAX,
+        limits=tuple((number, 1, 1) for number in range(16)),
+        capabilities=0,
+        seccomp=(bytes(8 * 4096),) * 6,
+    )
+    places = Places(2)
+    last = Script(places.view(1))
+    setup.compose(last, most, 3, (4, 5))
+    assert len(last) > 1000
 
 
 def test_a_starter_at_rest_ends_with_its_launcher(host: Host, container: Callable[..., Spec]) -> None:

@@ -154,6 +154,15 @@ class Spare(Keeper):
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
+    def ended(self) -> bool:
+        """Tell whether it has ended before it had work."""
+        try:
+            return not self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+
     def script(self) -> Script:
         """Return an empty script, in the memory of both."""
         return Script(self._place, self._memories)

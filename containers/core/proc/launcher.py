@@ -198,7 +198,8 @@ class Launcher:
         A start is one turn of a loop that calls no others of ours, because what this process writes between two forks
         is what the supervisor that was forked first has to itself from then on.
         """
-        launcher_pid, wake_fd, taken, idle = os.getpid(), self._wake_read_fd, standing.TAKEN, standing.IDLE
+        launcher_pid, wake_fd = os.getpid(), self._wake_read_fd
+        taken, idle, in_want = standing.TAKEN, standing.IDLE, standing.WANTING
         wait, read, reap, fork, pair = poll.poll, os.read, os.waitpid, os.fork, socket.socketpair
         starters, at_rest = self.starters, self.at_rest
         wanting: list[int] = []
@@ -223,7 +224,9 @@ class Launcher:
             wait()
             try:
                 for byte in read(wake_fd, 4096):
-                    if byte >= idle:
+                    if byte >= in_want:
+                        wanting.append(byte - in_want)
+                    elif byte >= idle:
                         if len(at_rest) + len(wanting) < AT_REST:
                             wanting.append(byte - idle)
                         else:

@@ -38,6 +38,8 @@ TAKEN: Final = 128
 """What a starter writes when it has work, with its number added: no signal has such a number."""
 IDLE: Final = 192
 """What it writes when it has none any more, and wants the next spare."""
+WANTING: Final = 224
+"""What it writes when it has work, and a spare that somebody has ended."""
 MOST: Final = 16
 """How many there are at most. Their numbers begin at 0."""
 SPARE: Final = struct.Struct("=ii")
@@ -85,6 +87,8 @@ class Standing:
                 return
             # from here on it does not, but finishes what it has begun, or takes it back
             prctl(PR_SET_PDEATHSIG, 0)
+            if spare.ended() and (spare := self._instead_of(spare)) is None:
+                return
             os.write(self._wake_fd, bytes((TAKEN + self._number,)))
             with worker, spare:
                 if peer_is_root(worker):
@@ -101,6 +105,12 @@ class Standing:
         pid, far_fd = SPARE.unpack(data)
         connection = socket.socket(fileno=fds[0])
         return Spare(connection, pid, far_fd, self._place, self._memories, self._oom_score_adj)
+
+    def _instead_of(self, spare: Spare) -> Spare | None:
+        """Return another spare, for work that is there, than one that somebody has killed."""
+        with spare:
+            os.write(self._wake_fd, bytes((WANTING + self._number,)))
+            return self._next_spare()
 
     def _start(self, worker: socket.socket, spare: Spare) -> None:
         plan_fd = starting.receive(worker)
