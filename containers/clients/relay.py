@@ -7,13 +7,10 @@ and terminals alike, and end with the exit code of what ran inside.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
 import socket
-import stat
-import struct
 import sys
 import termios
 import tty
@@ -28,8 +25,6 @@ READ_BYTES: Final = 32 * 1024
 WAITING_MAX_BYTES: Final = 256 * 1024
 """What may wait to be sent before standard input is left alone."""
 LEAVE: Final = b"q"
-END_OF_FILE: Final = b"\x04"
-"""What says so, typed at the begin of a line (termios(3), VEOF)."""
 
 
 class Conversation:
@@ -153,39 +148,6 @@ def run_terminal(
         link.close()
 
 
-def show(container_id: str, *, typed: bytes = b"", **request: Any) -> None:
-    """Write what a console shows to standard output, until the container ends.
-
-    typed: what is typed there first of all, by a viewer who may. request: as a supervisor takes an open. Raises
-    InvalidTransition where it has ended already.
-    """
-    link, opened = Conversation(container_id), False
-    held = b""
-    try:
-        link.tell(cmd="open", **request)
-        while True:
-            for kind, payload in link.wait(None)[0]:
-                if kind is not Kind.CONTROL:
-                    # a carriage return at the end may belong to a line's end that is still to come
-                    data = held + payload
-                    held = b"\r" if data.endswith(b"\r") else b""
-                    write(lines(data[: len(data) - len(held)]))
-                    link.tell(cmd="ack", bytes=len(payload))
-                    continue
-                message = parse_control(payload)
-                if message["type"] == "error":
-                    raise Refused(message)
-                if typed and not opened:
-                    link.give(typed)
-                opened = True
-    except InvalidTransition:
-        if not opened:
-            raise
-        write(held)
-    finally:
-        link.close()
-
-
 def lines(data: bytes) -> bytes:
     """Return what a terminal shows as lines of text."""
     return data.replace(b"\r\n", b"\n")
@@ -280,18 +242,7 @@ def _resized() -> Iterator[int]:
         os.close(write_fd)
 
 
-def unread() -> bool:
-    """Whether something lies in this process's standard input, a pipe or a file, that nobody has read yet."""
-    with contextlib.suppress(OSError):  # it may be closed
-        status = os.fstat(0)
-        if stat.S_ISREG(status.st_mode):
-            return os.lseek(0, 0, os.SEEK_CUR) < status.st_size
-        if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
-            (waiting,) = struct.unpack("i", fcntl.ioctl(0, termios.FIONREAD, bytes(4)))
-            return bool(waiting)
-    return False
-
-
 def is_terminal() -> bool:
     """Whether this process's standard input and output are a terminal."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    # one that was closed from the beginning is None
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))

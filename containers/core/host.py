@@ -186,6 +186,10 @@ class Host:
         """Return the JSON file that a supervisor writes before its init may run, and removes last."""
         return self.supervisor_dir() / f"{container_id}.json"
 
+    def stdio_socket(self, name: str) -> Path:
+        """Where somebody waits for the standard streams of an application. name: letters and digits."""
+        return self.run_dir / f"stdio-{name}.sock"
+
     @property
     def netns_dir(self) -> Path:
         """Mounts that hold the network namespaces of containers that were lent a network card (root, 0700)."""

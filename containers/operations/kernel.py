@@ -149,13 +149,20 @@ class KernelRuntime:
         more_ids.release(self.host, container_id)
         (self.host.stats_dir / f"{container_id}.rings").unlink(missing_ok=True)
 
-    def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
+    def start(self, spec: Spec, progress: Progress, cancelled: Cancelled, stdio: str = "") -> None:
         rules = policy_file.load(self.host)
         port = _Port(self.host, policy.links_of(rules, spec))
         given = policy.resolve(rules, spec)
         extras = granting.extras(self.host, rules, spec)
         running.start(
-            self.host, spec, network=port, attachments=given, extras=extras, progress=progress, cancelled=cancelled
+            self.host,
+            spec,
+            network=port,
+            attachments=given,
+            extras=extras,
+            progress=progress,
+            cancelled=cancelled,
+            stdio=stdio,
         )
 
     def stop(self, container_id: str, *, timeout_sec: float, force: bool, kill: bool) -> None:

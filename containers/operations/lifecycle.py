@@ -135,7 +135,7 @@ def start_container(job: Job, container: Container, spec: Spec | None = None) ->
     try:
         if not job.runtime.bridges_there(spec):
             job.runtime.ensure_networks(networks.configs(container.host))
-        job.runtime.start(spec, job.progress, job.cancelled)
+        job.runtime.start(spec, job.progress, job.cancelled, str(job.arguments.get("stdio", "")))
     except (CoreError, OSError) as error:
         console = error.details.get("console") if isinstance(error, CoreError) else None
         job.settle(

@@ -119,8 +119,11 @@ class Runtime(Protocol):
         """Remove something from the trash for good; nothing there is fine."""
         ...
 
-    def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
-        """Start a stopped container; SetupFailed says which step failed, and nothing is left running then."""
+    def start(self, spec: Spec, progress: Progress, cancelled: Cancelled, stdio: str = "") -> None:
+        """Start a stopped container; SetupFailed says which step failed, and nothing is left running then.
+
+        stdio: by which name somebody on the host waits for an application's standard streams; "" for nobody.
+        """
         ...
 
     def stop(self, container_id: str, *, timeout_sec: float, force: bool, kill: bool) -> None:

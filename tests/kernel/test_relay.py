@@ -150,45 +150,6 @@ def test_one_leaves_a_console_by_its_key(host: Host, container: Any, command: An
     assert running.observe(host)[spec.id].status == "running"
 
 
-def test_what_a_console_shows_is_followed_to_its_end(host: Host, container: Any, command: Any) -> None:
-    end = "trap 'echo two; exit 3' TERM; echo one; while :; do sleep 3600 & wait $!; done"
-    spec = container(init_command=("/bin/sh", "-c", end))
-    init_pid = running.start(host, spec, network=NoNetwork()).init_pid
-    viewer = {**WHO, "mode": "ro"}
-    call = f"relay.show({spec.id!r}, viewer={viewer!r}, session='console', cols=80, rows=24)"
-    with subprocess.Popen(command(call), stdout=subprocess.PIPE, cwd=PROJECT) as viewing:
-        assert viewing.stdout is not None
-        # it looks on by now, however long its interpreter took to begin
-        assert viewing.stdout.readline() == b"one\n"
-        os.kill(init_pid, signal.SIGTERM)
-        assert viewing.stdout.read() == b"two\n"
-        assert viewing.wait(patient(60)) == 0
-
-
-@pytest.mark.parametrize("filled", [b"", b"some"])
-def test_what_is_piped_in_and_was_not_read_is_seen(command: Any, tmp_path: Path, filled: bytes) -> None:
-    words, (read_fd, write_fd) = command("int(relay.unread())"), os.pipe()
-    (tmp_path / "file").write_bytes(filled)
-    os.write(write_fd, filled)
-    with open(read_fd, "rb"), open(write_fd, "wb"), open(tmp_path / "file", "rb", buffering=0) as file:
-        for stdin in (read_fd, file):
-            assert subprocess.run(words, stdin=stdin, check=False).returncode == bool(filled)
-        file.read()
-        assert subprocess.run(words, stdin=file, check=False).returncode == 0
-    assert subprocess.run(words, stdin=subprocess.DEVNULL, check=False).returncode == 0
-    assert subprocess.run(["/bin/sh", "-c", '"$@" <&-', "sh", *words], check=False).returncode == 0
-
-
-def test_who_reads_a_console_at_which_nobody_can_type_comes_to_the_end(
-    host: Host, container: Any, command: Any
-) -> None:
-    spec = container(init_command=("/bin/sh", "-c", "cat; echo read; exit 3"))
-    running.start(host, spec, network=NoNetwork())
-    call = f"relay.show({spec.id!r}, viewer={WHO!r}, session='console', cols=80, rows=24, typed=relay.END_OF_FILE)"
-    done = subprocess.run(command(call), capture_output=True, cwd=PROJECT, timeout=patient(120), check=False)
-    assert (done.returncode, done.stdout) == (0, b"read\n")
-
-
 NAMESPACES = """
 import os, signal, sys, time, types
 import django

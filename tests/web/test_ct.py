@@ -418,9 +418,7 @@ def test_a_container_that_ran_one_command_is_what_it_was(ct, team, runtime, monk
         return 3
 
     monkeypatch.setattr(inside, "_run", run)
-    monkeypatch.setattr(inside.relay, "unread", lambda: kept)
-    status, _output, told = ct("execute", *words, "-v", "C=d", row.name, "--", "ls", "-l")
-    assert (status, "piped in" in told) == (3, kept)
+    assert ct("execute", *words, "-v", "C=d", row.name, "--", "ls", "-l")[0] == 3
     init = {"kind": "application", "arguments": ["-l"], "groups": [7]}
     assert seen == [(["ls"], init, {"A": "b", "C": "d"}, "", "no")]
     row.refresh_from_db()

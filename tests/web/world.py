@@ -124,7 +124,7 @@ class FakeRuntime:
         self.taken.pop(container_id, None)
         self.registered.discard(container_id)
 
-    def start(self, spec: Spec, progress: Progress, cancelled: Cancelled) -> None:
+    def start(self, spec: Spec, progress: Progress, cancelled: Cancelled, stdio: str = "") -> None:
         self._call("start", spec.id)
         if spec.id not in self.specs:
             raise NotFound("There is no such container on this host.")

@@ -94,10 +94,12 @@ def start(
     extras: Extras = _NONE,
     progress: Progress = _no_progress,
     cancelled: Callable[[], bool] = _never,
+    stdio: str = "",
 ) -> RunState:
     """Start a stopped container and return once its init has been exec'ed. One that runs already is left running.
 
     attachments: what the spec's mounts and devices come to on this host (core.rules.grants). extras: what else it uses.
+    stdio: as in StartPlan, for an application.
     Raises SetupFailed (step, path, errno, console) and leaves nothing behind, NotFound and SetupFailed for missing
     layers, Cancelled, Busy.
     """
@@ -121,6 +123,7 @@ def start(
             attachments=attachments,
             extras=extras,
             more_ids=more_ids.of(host, spec),
+            stdio=stdio if spec.init.application else "",
         )
         progress(10, "Making the namespaces")
         return fulldisk.started(root.disk, lambda: launch(plan, network, progress, cancelled))

@@ -31,7 +31,8 @@ class StartPlan:
     first, absolute. upper, work: in one directory, the container's own; disk: the file whose file system is mounted as
     that directory, "" where it is there as it stands. cgroup limits are those of spec.
     attachments: what the spec's mounts and devices come to on this host. extras: what else it uses of the host's.
-    more_ids: first host id and number of those from 65536 on inside; None where it has no more.
+    more_ids: first host id and number of those from 65536 on inside; None where it has no more. stdio: by which name
+    somebody waits for an application's standard streams (core.proc.stdio); "" where they are its console.
     """
 
     state_dir: str
@@ -45,6 +46,7 @@ class StartPlan:
     attachments: Attachments = field(default_factory=Attachments)
     extras: Extras = field(default_factory=Extras)
     more_ids: tuple[int, int] | None = None
+    stdio: str = ""
 
     @property
     def host(self) -> Host:

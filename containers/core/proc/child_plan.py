@@ -24,6 +24,7 @@ class ChildPlan:
     mounts: how many it is handed. scratch: a host directory that the child mounts over. capabilities: the bounding set.
     last_capability: the highest that the kernel knows. links: NICs to bring up; None in the host's network. limits:
     instead of those that every container has. sysctls: of the network namespace. tasks: as in cgroups.places.Birth.
+    stdio: whether an application's standard streams are pipes, which it tells of.
     """
 
     mounts: int
@@ -48,6 +49,7 @@ class ChildPlan:
     hooks: tuple[Call, ...] = ()
     tells_root: bool = False
     tasks: tuple[str, ...] = ()
+    stdio: bool = False
 
 
 @functools.cache
@@ -99,6 +101,7 @@ def of(plan: StartPlan, bpf: bytes, tasks: tuple[str, ...]) -> ChildPlan:
         hooks=plan.extras.hooks,
         tells_root=bool(plan.attachments),
         tasks=tasks,
+        stdio=bool(plan.stdio),
     )
 
 

@@ -25,7 +25,7 @@ from ..kernel.syscalls import (
     dispose_signals,
 )
 from ..model import passwd
-from . import confining, messages, program
+from . import confining, messages, program, stdio
 from .child_plan import ChildPlan
 
 _SIG_SETMASK: Final = 2
@@ -158,12 +158,20 @@ class Last:
         self._plan = plan
         self._connection = connection
         self._account: passwd.Account | None = None
+        self._pipes: tuple[int, ...] = ()
         self._held, self._ignored = _held(plan), _ignored()
 
     def look_up(self) -> None:
-        """Find out whom the command runs as, and give that one the console."""
+        """Find out whom the command runs as, and give that one the console, or streams of its own."""
         self._account = program.look_up(self._plan.init)
         program.prepare(self._plan.init, self._account, 0)
+        if self._plan.stdio:
+            try:
+                pipes = stdio.make(self._account.uid if self._account is not None else 0)
+                stdio.tell(self._connection, pipes)
+            except OSError as error:
+                raise StepFailed("set the standard streams", error) from error
+            self._pipes = pipes.near
 
     def begin(self) -> NoReturn:
         """Become the container's first process."""
@@ -175,6 +183,7 @@ class Last:
             self._connection,
             lambda: self._exec(program.environment(account, plan.environment)),
             lambda failed: messages.report(self._connection, failed.step, failed.error),
+            self._pipes,
         )
 
     def _exec(self, environment: dict[str, str]) -> NoReturn:

@@ -28,6 +28,7 @@ from ..kernel.syscalls import close_range, overwrite_cmdline, set_capabilities, 
 from ..model import passwd
 from ..model.behaviour import Init
 from ..model.capabilities import NAMES
+from . import stdio
 
 GRACE_SEC: Final = 1.0
 """How long processes that outlive an application's command have to end."""
@@ -100,11 +101,13 @@ def begin(
     connection: socket.socket,
     execute: Callable[[], NoReturn],
     failed: Callable[[StepFailed], None],
+    pipes: tuple[int, ...] = (),
 ) -> NoReturn:
     """Become the container's first process. Raises StepFailed where no process was forked yet.
 
     held: the capabilities that its root may hold, as a bit mask. execute: runs the command, or raises StepFailed.
-    failed: tells the supervisor, from a fork that could not. connection: closed before the command runs.
+    failed: tells the supervisor, from a fork that could not. connection: closed before the command runs. pipes: an
+    application's standard streams in the place of the console, which is then no terminal of its.
     """
 
     def run() -> NoReturn:
@@ -116,8 +119,9 @@ def begin(
         run()
     signals = {int(number) for number in signal.valid_signals()} - set(_NEVER_BLOCKED)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    if not pipes:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     ready_fd, settled_fd = os.pipe2(os.O_CLOEXEC)
     pid = _fork()
     if pid == 0:
@@ -125,6 +129,7 @@ def begin(
             os.close(settled_fd)
             os.read(ready_fd, 1)  # ends when process 1 is all that it will be: the command may look at it
             _take_terminal()
+            _step("set the standard streams", lambda: stdio.put_on(pipes))
             run()
         except StepFailed as error:
             failed(error)

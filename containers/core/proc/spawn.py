@@ -28,6 +28,7 @@ from ..kernel.syscalls import (
 from ..model.idmap import IdMap, for_container
 from ..plans.start_plan import HANDSHAKE_SEC, StartPlan
 from . import messages, rights, terminals
+from .stdio import STREAMS
 
 _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
 
@@ -175,16 +176,26 @@ def await_root(child: Child) -> None:
     _receive(child, "rooted")
 
 
-def finish(child: Child) -> None:
-    """Let the child exec init, and wait until it has. Raises SetupFailed, TimedOut."""
+def finish(child: Child, *, stdio: bool = False) -> list[int]:
+    """Let the child exec init, and wait until it has. Raises SetupFailed, TimedOut.
+
+    stdio: as in its plan; then the far ends of its pipes are returned, which are the caller's.
+    """
     try:
         messages.send(child.connection, {"type": "finish"})
     except OSError as error:
         # what has ended meanwhile has told why
         raise report(child) or _vanished() from error
-    message, _ = _receive(child, None)
-    if message is not None:
-        raise _vanished()
+    pipes = _receive(child, "stdio", fds_max=STREAMS)[1] if stdio else []
+    try:
+        message, _ = _receive(child, None)
+        if message is not None:
+            raise _vanished()
+    except BaseException:
+        for fd in pipes:
+            os.close(fd)
+        raise
+    return pipes
 
 
 def _receive(child: Child, kind: str | None, *, fds_max: int = 0) -> tuple[dict[str, Any] | None, list[int]]:

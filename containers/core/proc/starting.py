@@ -47,6 +47,7 @@ from .handing import Keeper, Post, Run
 from .loop import Loop
 from .luggage import Luggage
 from .records import Process, RunFile
+from .stdio import hand_over as hand_over_stdio
 
 OOM_SCORE_ADJ: Final = -900
 ROOM_BYTES: Final = 32 * 1024**2
@@ -108,6 +109,8 @@ class Starter:
         Raises CoreError with the new init ended; the rest is the supervisor's to take away.
         """
         self.placed = placed
+        # whoever waited for its streams had those of its first boot
+        self.plan = dataclasses.replace(self.plan, stdio="")
         with ExitStack() as undo:
             self.hooks.run("pre-start")
             child = self._clone(undo)
@@ -158,7 +161,9 @@ class Starter:
                 started_at=started_at,
             ).write(self.host)
             self.hooks.run("start-host", child)
-            spawn.finish(child)
+            pipes = spawn.finish(child, stdio=bool(self.plan.stdio))
+            if pipes:
+                hand_over_stdio(self.host, self.plan.stdio, pipes, child.pidfd)
             self._keeper.regain()
             run = Run(
                 id=self.id,

@@ -6,14 +6,13 @@ import argparse
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from containers.asking import services, waiting
 from containers.asking.requests import ContainerRequest
-from containers.clients import consolelog, relay
+from containers.clients import consolelog, relay, stdio
 from containers.core.errors import CoreError
 from containers.core.model.behaviour import Consoles
 from containers.models import Container
@@ -148,8 +147,6 @@ def _execute(options: dict[str, Any]) -> int:
     name = options["name"]
     init = {"kind": "application", "arguments": options["command"][1:], "user": _user(options), "cwd": options["cwd"]}
     environment = base.pairs(options["set_var"], "-v")
-    if relay.unread():
-        say("What is piped in does not reach the command, whose input is its console; with `attach` it does.")
     if options["image"]:
         wanted = ContainerRequest(
             name=name,
@@ -207,7 +204,8 @@ def _signals_end_in_order() -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    ends = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in ends}
     try:
         yield
     finally:
@@ -217,20 +215,11 @@ def _signals_end_in_order() -> Iterator[None]:
 
 def _run(options: dict[str, Any], name: str) -> int:
     row = base.find(options)
-    watch, before = waiting.begin(row), consolelog.read(row, 1).size_bytes
-    base.ask({**options, "quiet": True}, name, "start")
+    watch = waiting.begin(row)
     if options["daemon"]:
+        base.ask({**options, "quiet": True}, name, "start")
         return 0
-    shown = _follow(options, row)
-    stopped = frozenset({"stopped", "deleted"})
-    while waiting.look(watch, stopped).reached is None:
-        time.sleep(LOOK_SEC)
-    if not shown:
-        # it had ended before anybody could listen
-        wrote = consolelog.read(row, consolelog.TAIL_MAX_BYTES)
-        relay.write(
-            relay.lines(wrote.text.encode()[-max(0, wrote.size_bytes - before) :] if wrote.size_bytes > before else b"")
-        )
+    (_at_its_console if relay.is_terminal() else _with_our_streams)(options, row, watch)
     row.refresh_from_db()
     last = row.last_exit or {}
     if last.get("exit_code") is not None:
@@ -240,19 +229,38 @@ def _run(options: dict[str, Any], name: str) -> int:
     raise Failed(f"{name} ended: {last.get('reason', 'nobody knows how')}")
 
 
-def _follow(options: dict[str, Any], row: Container) -> bool:
-    """Join the console until the container ends, to look on where there is no terminal; False where it ended before.
+def _await_end(watch: waiting.Watch) -> None:
+    while waiting.look(watch, frozenset({"stopped", "deleted"})).reached is None:
+        time.sleep(LOOK_SEC)
 
-    A command that reads has come to the end of its input then: nobody could type any.
-    """
-    actor, terminal = base.local_root(options), relay.is_terminal()
-    typed = b"" if sys.stdin.isatty() else relay.END_OF_FILE
-    who = {"user": actor.name, "user_id": actor.user.pk, "mode": "rw" if terminal or typed else "ro"}
+
+def _at_its_console(options: dict[str, Any], row: Container, watch: waiting.Watch) -> None:
+    """Start it and sit at its console until it ends."""
+    before, actor = consolelog.read(row, 1).size_bytes, base.local_root(options)
+    base.ask({**options, "quiet": True}, row.name, "start")
+    who = {"user": actor.name, "user_id": actor.user.pk, "mode": "rw"}
+    shown = True
     try:
-        if terminal:
-            relay.run_terminal(row.pk, viewer=who, session="console", until_closed=True)
-        else:
-            relay.show(row.pk, viewer=who, session="console", cols=80, rows=24, typed=typed)
+        relay.run_terminal(row.pk, viewer=who, session="console", until_closed=True)
     except CoreError:
-        return False
-    return True
+        shown = False
+    _await_end(watch)
+    if not shown:
+        # it had ended before anybody could listen
+        wrote = consolelog.read(row, consolelog.TAIL_MAX_BYTES)
+        relay.write(
+            relay.lines(wrote.text.encode()[-max(0, wrote.size_bytes - before) :] if wrote.size_bytes > before else b"")
+        )
+
+
+def _with_our_streams(options: dict[str, Any], row: Container, watch: waiting.Watch) -> None:
+    """Start it with this process's standard streams, and hand signals on until it ends."""
+    with stdio.Offer() as offer:
+        base.ask({**options, "quiet": True}, row.name, "start", {"stdio": offer.name})
+        streams = offer.taken()
+    if streams is None:
+        raise Failed(f"{row.name} was started by somebody else just now: `attach` runs a command inside.")
+    problem = streams.carry()
+    _await_end(watch)
+    if problem is not None:
+        raise Failed(f"What {row.name} wrote could not be handed on: {problem.strerror}.")
