@@ -20,6 +20,7 @@ from containers.core.host import Host
 from containers.core.kernel import pids
 from containers.core.lifecycle import granting, leaks, running
 from containers.core.model.hooks import Hook
+from containers.core.model.security import Security
 from containers.core.model.spec import Limits, Spec
 from containers.core.model.states import Status
 from containers.core.network.plugging import Placed
@@ -52,18 +53,25 @@ def sockets_of(pid: int) -> list[int]:
 
 
 @contextlib.contextmanager
+def copies_of_sockets(pid: int) -> Iterator[list[int]]:
+    """Give copies of all sockets of a process."""
+    pidfd = os.pidfd_open(pid)
+    with contextlib.ExitStack() as opened:
+        opened.callback(os.close, pidfd)
+        copies = []
+        for number in sockets_of(pid):
+            copies.append(ctypes.CDLL(None, use_errno=True).syscall(_SYS_PIDFD_GETFD, pidfd, number, 0))
+            assert copies[-1] >= 0, os.strerror(ctypes.get_errno())
+            opened.callback(os.close, copies[-1])
+        yield copies
+
+
+@contextlib.contextmanager
 def socket_of(pid: int) -> Iterator[int]:
     """Give a copy of the one socket that a supervisor has before it serves."""
-    found = sockets_of(pid)
-    assert len(found) == 1, found
-    pidfd = os.pidfd_open(pid)
-    copy = ctypes.CDLL(None, use_errno=True).syscall(_SYS_PIDFD_GETFD, pidfd, found[0], 0)
-    os.close(pidfd)
-    assert copy >= 0, os.strerror(ctypes.get_errno())
-    try:
-        yield copy
-    finally:
-        os.close(copy)
+    with copies_of_sockets(pid) as copies:
+        assert len(copies) == 1, sockets_of(pid)
+        yield copies[0]
 
 
 def holds(pid: int, inode: int) -> bool:
@@ -78,6 +86,10 @@ def holds(pid: int, inode: int) -> bool:
 
 BY_A_CHILD = {"limits": Limits(memory_bytes=starting.ROOM_BYTES - 4096)}
 """What is not begun in another's memory is started by a child of its supervisor's, all others by one that stays."""
+
+
+IN_A_CHILD = {"security": Security(sysctls={"kernel.msgmax": "8192"})}
+"""The same, but for the memory."""
 
 
 class Meddling(NoNetwork):
@@ -193,6 +205,49 @@ def test_killed_while_the_run_is_handed_over(
     assert (run.supervisor.pid, run.init.pid) == (port.supervisor, port.init)
     assert running.observe(host)[spec.id].status is Status.RUNNING
     wait_until(lambda: children(port.supervisor) == [port.init], what="the starter is reaped")
+
+
+@pytest.mark.parametrize("values", [{}, IN_A_CHILD, BY_A_CHILD], ids=["stays", "child", "fork"])
+def test_an_init_that_is_killed_right_before_its_exec_has_ended_like_any_other(
+    host: Host, container: Callable[..., Spec], values: dict[str, Any]
+) -> None:
+    """Its starter cannot tell that from an exec: whoever is handed it finds out how it ended."""
+    spec = container(**values)
+
+    def kill_later(found: Meddling) -> None:
+        place = Path(f"/proc/{found.init}")
+        wait_until(
+            lambda: os.readlink(place / "fd/0").startswith("/dev/") and os.readlink(place / "fd/0") != "/dev/null",
+            what="it has its console",
+        )
+        wait_until(lambda: state_of(found.init) == "S", what="it waits for nothing but its exec")
+        os.kill(found.init, signal.SIGSTOP)
+        wait_until(lambda: state_of(found.init) == "T", what="it stands still")
+
+        def wait_and_kill() -> None:
+            try:
+                # by then the starter has read what the worker has said, whose connection a fork has as well
+                wait_until(host.run_path(spec.id).exists, what="the run file is there")
+                with copies_of_sockets(found.init) as fds:
+                    poll = select.poll()
+                    for fd in fds:
+                        poll.register(fd, select.POLLIN)
+                    wait_until(lambda: poll.poll(0), what="it is released")
+            finally:
+                os.kill(found.init, signal.SIGKILL)
+
+        thread.append(threading.Thread(target=wait_and_kill))
+        thread[0].start()
+
+    thread: list[threading.Thread] = []
+    port = Meddling(host, kill_later)
+    running.start(host, spec, network=port)
+    thread[0].join()
+    wait_until(lambda: running.observe(host)[spec.id].status is Status.STOPPED, what="the container has ended")
+    last = running.observe(host)[spec.id].last_exit
+    assert last is not None
+    assert (last.reason, last.signal) == ("signal", signal.SIGKILL)
+    assert_nothing_left(host, spec, port)
 
 
 HELD = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Protocol
@@ -147,7 +148,10 @@ def _beget(script: Script, flags: int, id_base: int | None, tree_fd: int | Kept)
         script.call("setresgid", -1, id_base, 0)
         script.call("setresuid", -1, id_base, 0)
         script.call("setfsuid", 0)
-    arguments = script.data(clone_arguments(flags | CLONE_VM | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP))
+    # one that is killed before its exec can be waited for like any other; a child of the maker's parent has its signal
+    exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
+    flags |= CLONE_VM | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP
+    arguments = script.data(clone_arguments(flags, exit_signal=exit_signal))
     script.set_bits(arguments + CLONE_ARGUMENT_CGROUP, tree_fd)
     pid_at, forked = script.room(4), len(script)
     script.call("clone3", arguments, CLONE_ARGUMENTS_BYTES, kept=pid_at, tolerated=None)
