@@ -18,7 +18,7 @@ from containers.core.cgroups import detect
 from containers.core.errors import CoreError
 from containers.core.host import Host
 from containers.core.kernel import pids
-from containers.core.lifecycle import granting, leaks, running
+from containers.core.lifecycle import granting, launching, leaks, running
 from containers.core.model.hooks import Hook
 from containers.core.model.security import Security
 from containers.core.model.spec import Limits, Spec
@@ -28,7 +28,7 @@ from containers.core.proc import rehearsing, starting
 from containers.core.proc.records import RunFile
 from containers.core.rules import policy_file
 
-from .conftest import NoNetwork
+from .conftest import Launcher, NoNetwork
 from .patience import patient, wait_until
 from .test_hooks import register
 
@@ -248,6 +248,35 @@ def test_an_init_that_is_killed_right_before_its_exec_has_ended_like_any_other(
     assert last is not None
     assert (last.reason, last.signal) == ("signal", signal.SIGKILL)
     assert_nothing_left(host, spec, port)
+
+
+def test_a_start_that_waits_at_the_socket_of_a_launcher_that_ends_is_the_next_ones(
+    host: Host, container: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = container()
+    process = host.__dict__["test_launcher"].process
+    wait_until(lambda: len(children(process.pid)) >= 4, what="starters and spares wait")
+    there = children(process.pid)
+    for pid in there:
+        os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(state_of(pid) == "T" for pid in there), what="they stand still")
+    asked = 0
+    ask = launching._ask
+
+    def ask_and_kill(*arguments: Any) -> None:
+        nonlocal asked
+        asked += 1
+        ask(*arguments)
+        if asked == 1:
+            process.kill()
+            process.wait()
+            wait_until(lambda: all(state_of(pid) in "ZX" for pid in there), what="all have ended with it")
+            host.__dict__["test_launcher"] = Launcher(host)
+
+    monkeypatch.setattr(launching, "_ask", ask_and_kill)
+    running.start(host, spec, network=NoNetwork())
+    assert asked == 2
+    assert running.observe(host)[spec.id].status is Status.RUNNING
 
 
 HELD = """

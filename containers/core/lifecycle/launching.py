@@ -48,26 +48,35 @@ def launch(plan: StartPlan, network: NetworkPort, progress: Progress, cancelled:
 
     Raises what the supervisor reports, and what the network does; then nothing is left behind when this returns.
     """
-    with _launcher(plan.host) as connection:
-        connection.settimeout(_ANSWER_SEC + sum(call.timeout_sec for call in plan.extras.hooks))
-        _ask(connection, plan)
-        try:
-            return _follow(connection, plan.spec, network, progress, cancelled)
-        except BaseException:
-            # the starter sees the closed connection and takes everything back; what it made is gone when it is
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)
-            _await_close(connection)
-            network.detach(plan.spec)
-            raise
+    deadline = time.monotonic() + _LAUNCHER_SEC
+    while True:
+        with _launcher(plan.host, deadline) as connection, contextlib.suppress(_NotTaken):
+            connection.settimeout(_ANSWER_SEC + sum(call.timeout_sec for call in plan.extras.hooks))
+            _ask(connection, plan)
+            try:
+                return _follow(connection, plan.spec, network, progress, cancelled)
+            except _NotTaken:
+                raise
+            except BaseException:
+                # the starter sees the closed connection and takes everything back; what it made is gone when it is
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_WR)
+                _await_close(connection)
+                network.detach(plan.spec)
+                raise
+        if time.monotonic() >= deadline:
+            raise _ended()
+
+
+class _NotTaken(Exception):
+    """Whoever was to start the container ended before it had read what to start: nothing has begun."""
 
 
 @contextlib.contextmanager
-def _launcher(host: Host) -> Iterator[socket.socket]:
-    """Connect to the launcher, and wait for one that is just being started again."""
+def _launcher(host: Host, deadline: float) -> Iterator[socket.socket]:
+    """Connect to the launcher, and wait until then for one that is just being started again."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(_ANSWER_SEC)
-        deadline = time.monotonic() + _LAUNCHER_SEC
         while True:
             try:
                 connection.connect(str(host.launcher_socket))
@@ -91,7 +100,10 @@ def _ask(connection: socket.socket, plan: StartPlan) -> None:
         file.write(plan.to_json())
         file.flush()
         file.seek(0)
-        messages.send(connection, {"cmd": "start"}, (fd,))
+        try:
+            messages.send(connection, {"cmd": "start"}, (fd,))
+        except ConnectionError:
+            raise _NotTaken from None
 
 
 def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[int]]:
@@ -100,8 +112,13 @@ def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[
         message, fds = _next(connection)
     except TimeoutError:
         raise TimedOut("The supervisor did not answer in time.", step=f"wait for {kind}") from None
+    except ConnectionResetError:
+        if kind == "namespaces":
+            # nobody has read what it is told first (unix(7))
+            raise _NotTaken from None
+        message, fds = None, []
     if message is None:
-        raise SetupFailed("The supervisor ended during the start; its log tells why.", step="start")
+        raise _ended()
     if message["type"] == "error":
         raise _error(message)
     if message["type"] != kind:
@@ -111,14 +128,20 @@ def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[
     return message, fds
 
 
+def _ended() -> SetupFailed:
+    return SetupFailed("The supervisor ended during the start; its log tells why.", step="start")
+
+
 def _next(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     try:
         return messages.receive(connection, fds_max=1)
     except ConnectionResetError:
         # it left with our last message unread; what it said before that is still to be had
         with contextlib.suppress(ConnectionError):
-            return messages.receive(connection, fds_max=1)
-    return None, []
+            message, fds = messages.receive(connection, fds_max=1)
+            if message is not None:
+                return message, fds
+        raise
 
 
 _OF_ITSELF: Final = ("type", "code", "message", "field", "said")
