@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -18,7 +19,8 @@ from containers.core.cgroups import detect
 from containers.core.errors import CoreError, SetupFailed
 from containers.core.host import Host
 from containers.core.kernel import runner
-from containers.core.kernel.script import Places, Script
+from containers.core.kernel.numbers import NUMBERS
+from containers.core.kernel.script import AT_FDCWD, Places, Script
 from containers.core.lifecycle import running
 from containers.core.model import nics
 from containers.core.model.behaviour import TTYS_MAX, Init
@@ -30,7 +32,7 @@ from containers.core.proc.records import RunFile
 
 from .conftest import NoNetwork
 from .patience import wait_until
-from .test_handing_over import Meddling, children, sockets_of
+from .test_handing_over import Meddling, children, sockets_of, state_of
 
 AT_ONCE = 12
 _WALL = 0x40000000
@@ -205,6 +207,65 @@ class Dying:
             os.waitpid(self.pid, _WALL)
         self.ours.close()
         self._theirs.close()
+
+
+class Held(Dying):
+    """One in a process of its own, which is held where it tells that the child is made, while its script is another."""
+
+    def __init__(self, marker: Path) -> None:
+        super().__init__()
+        self._places = Places(1)
+        self._marker = marker
+        self.status = -1
+
+    def script(self) -> Script:
+        return Script(self._places.view(0))
+
+    def carry_out(self, fds: tuple[int, ...]) -> None:
+        self._theirs.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._theirs.send(bytes(4096))
+        self._theirs.setblocking(True)
+        socket.send_fds(self.ours, [b"c"], fds)
+        maker = os.fork()
+        if not maker:
+            runner.run(self._places.first(0))
+            os._exit(0)
+        call = Path(f"/proc/{maker}/syscall")
+        wait_until(lambda: call.read_text().split()[0] == str(NUMBERS["write"]), what="it tells that the child is made")
+        (child,) = children(maker)
+        os.kill(child, signal.SIGKILL)
+        wait_until(lambda: state_of(child) in "ZX", what="the child has ended")
+        other = self.script()
+        for _ in range(100):
+            other.call("mkdirat", AT_FDCWD, other.text(str(self._marker)), 0o700, tolerated=None)
+        other.stop(0)
+        self.ours.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.ours.recv(8192)
+        self.status = os.waitpid(maker, 0)[1]
+        raise OSError(errno.ECHILD, "it ended")
+
+
+def test_who_has_made_the_child_looks_at_nothing_of_the_script_once_its_starter_knows(
+    host: Host, container: Callable[..., Spec], tmp_path: Path
+) -> None:
+    """By then the start may have failed, and the next one's script be there: calls that are not for the host's root."""
+    plan = child_plan.of(StartPlan.from_json(rehearsing.sample(host)), b"", ())
+    groups = detect.open(host)
+    groups.begin("000000000000", limits=Limits(), owner_uid=0)
+    mother = Held(tmp_path / "made")
+    try:
+        tree = groups.birth("000000000000", privileged=False).tree
+        with pytest.raises(SetupFailed, match="it ended"):
+            cloning.clone(plan, 10 * 2**16, tree, mother=mother, own_memory=False)
+        assert mother.status == 0
+        assert not (tmp_path / "made").exists()
+    finally:
+        mother.close()
+        groups.remove("000000000000")
 
 
 def test_a_child_that_nobody_can_name_has_ended_before_its_script_is_another(

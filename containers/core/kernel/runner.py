@@ -81,7 +81,9 @@ _X86_64: Final = bytes.fromhex(
     "0937"  # or [rdi], esi
     "31c0"  # xor eax, eax
     "eba2"  # jmp keep
-    "415e"  # return: pop r14                STOP
+    "b801000000"  # return: mov eax, 1        STOP: write(2), with its arguments; after that the script may be another
+    "0f05"  # syscall
+    "415e"  # pop r14
     "415c"  # pop r12
     "5b"  # pop rbx
     "c3"  # ret

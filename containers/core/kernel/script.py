@@ -31,7 +31,7 @@ AT_FDCWD: Final = -100
 OR: Final = 1 << 31
 """Not a call: sets the bits of the second argument in the 32 bits at the first one's address."""
 STOP: Final = OR + 1
-"""Not a call: the end of what one process does of a script of which another does the rest."""
+"""The end of what one process does of a script of which another does the rest: a write(2), whatever comes of it."""
 ACT: Final = OR + 2
 """Not a call either: what an interpreter does. The first argument is its index."""
 
@@ -216,12 +216,13 @@ class Script:
         """Set bits in the 32 bits at an address."""
         self._add_other(OR, address, bits)
 
-    def stop(self, forked: int) -> None:
+    def stop(self, forked: int, fd: int | Kept = -1, message: bytes = b"") -> None:
         """End the part of the process that makes another; what is added next is that one's.
 
-        forked: the index of the call that made it, as len(script) was before it; its result there is 0.
+        forked: the index of the call that made it, as len(script) was before it; its result there is 0. message: what
+        it sends then to fd, a socket. Whoever has it knows that that process looks at nothing of the script any more.
         """
-        self._add_other(STOP)
+        self._add_other(STOP, fd, self.data(message), len(message))
         _ZERO.pack_into(self._memory, _FIRST + forked * ENTRY.size + _ZERO_AT, self._end - _FIRST - forked * ENTRY.size)
 
     def __len__(self) -> int:

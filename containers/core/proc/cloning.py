@@ -103,8 +103,7 @@ def _by_another(
     pid_at, forked = _beget(script, _flags(plan, id_base), id_base, tree)
     script.call("close", connection)
     script.call("close", tree)
-    script.send(far_fd, b".")
-    script.stop(forked)
+    script.stop(forked, far_fd, b".")
     # as long as the child had the maker's connection, nobody would see the maker's end
     setup.compose(script, plan, connection, (far_fd, tree))
     mother.carry_out((theirs.fileno(), tree_fd))
