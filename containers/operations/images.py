@@ -141,7 +141,7 @@ def _build(inner: Job, outer: Job) -> None:
     def progress(pct: int, message: str) -> None:
         inner.progress(pct, message)
         if both:
-            outer.progress(pct * SHARE_PCT // 100, f"{image.name}: {message}")
+            outer.progress(pct * SHARE_PCT // 100, say("%(name)s: %(message)s", name=image.name, message=message))
 
     def log(text: str) -> None:
         inner.log(text)
@@ -175,7 +175,9 @@ def _wait_for(job: Job, operation: Operation) -> None:
         if operation.finished:
             break
         job.refuse_if_cancelled()
-        job.progress(operation.progress_pct * SHARE_PCT // 100, f"{operation.object_name}: {operation.message}")
+        message = restored({"message": operation.message, "said": operation.said})
+        told = say("%(name)s: %(message)s", name=operation.object_name, message=message)
+        job.progress(operation.progress_pct * SHARE_PCT // 100, told)
         job.copy_log(operation.log)
         time.sleep(POLL_SEC)
     if operation.status == Operation.Status.FAILED:

@@ -56,6 +56,15 @@ def explain(error: Mapping[str, Any] | None, message: str = "") -> str:
     return from_json(error["said"]) if error.get("said") else translated(str(error.get("message") or "") or message)
 
 
+def step_of(error: Mapping[str, Any]) -> str:
+    """Return which step an error came of; what it is about stands in what the error says, if anywhere."""
+    values = (error.get("said") or {}).get("values") or {}
+    while isinstance(values.get("told"), Mapping):
+        values = values["told"].get("values") or {}
+    step = values.get("step")
+    return from_json(step) if isinstance(step, Mapping) else translated(str(error.get("step") or ""))
+
+
 def message_of(operation: Operation) -> str:
     """Return what an operation says of itself in the language of the page."""
     return from_json(operation.said) if operation.said else translated(operation.message)
@@ -67,7 +76,7 @@ def _value(name: str, value: Any) -> Any:
         return from_json(value)
     if name in ("status", "state"):
         return str(words.STATES.get(value, value)).lower()
-    if name in ("why", "kind", "how", "step"):
+    if name in ("why", "what", "kind", "how", "step", "message"):
         return gettext(value) if isinstance(value, str) and value else value
     if name == "action":
         return words.audit_action(value) if "." in str(value) else str(words.ACTIONS.get(value, value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -23,7 +24,7 @@ from containers.core.units import format_bytes
 from containers.models import Container, Operation
 from containers.showing import words
 from containers.showing.about import href
-from containers.showing.sentences import explain, message_of, translated
+from containers.showing.sentences import explain, message_of, step_of, translated
 from panel import styles
 from panel.accounts.models import Project
 
@@ -182,6 +183,12 @@ def said(text: str) -> str:
 def told(operation: Operation) -> str:
     """Return what an operation says of itself: why it failed and what became of it, or its message."""
     return explain(operation.error) if operation.error and not operation.said else message_of(operation)
+
+
+@register.filter
+def step(error: Mapping[str, Any]) -> str:
+    """Return which step an operation's error came of."""
+    return step_of(error)
 
 
 @register.filter

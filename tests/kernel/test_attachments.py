@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import dataclasses
 import errno
+import json
 import os
 import struct
 import subprocess
@@ -216,6 +217,7 @@ def test_a_target_that_is_not_made_and_a_missing_source_are_named(given: Given, 
         with pytest.raises(SetupFailed) as failed:
             box.start(mount)
         assert failed.value.details["step"].startswith("mount the share media")
+        assert '"template": "mount the share %(source)s at %(target)s"' in json.dumps(failed.value.kept()["said"])
         assert (failed.value.details["path"], failed.value.details["errno"]) == (path, number)
         assert running.observe(host)[box.spec.id].status == "stopped"
     assert leaks.find(host) == []

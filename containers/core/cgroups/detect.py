@@ -8,6 +8,7 @@ from typing import Final
 
 from ..errors import HostUnsupported
 from ..host import Host
+from ..sentences import say
 from .base import Cgroups
 from .v1 import CgroupsV1
 from .v2 import CgroupsV2
@@ -63,6 +64,7 @@ def open_named(name: str, state_dir: Path) -> Cgroups:
     missing = _NEEDED_V1 - on_v1
     if missing:
         raise HostUnsupported(
-            f"The cgroup v1 controllers {', '.join(sorted(missing))} are not mounted.", feature="cgroup-v1"
+            say("The cgroup v1 controllers %(names)s are not mounted.", names=", ".join(sorted(missing))),
+            feature="cgroup-v1",
         )
     return CgroupsV1(name, mounts.v2, state_dir, mounts.v1)

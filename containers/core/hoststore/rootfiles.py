@@ -14,6 +14,8 @@ from ..names import check_name
 
 _MAX_BYTES = 1 << 20
 _OTHERS_WRITE = 0o022
+_DIRECTORY_OPEN = "Others than root may change this directory (chown root, chmod go-w)."
+_FILE_OPEN = "Others than root may change this file (chown root, chmod go-w)."
 
 
 def open_own(directory: Path, name: str, *, step: str, executable: bool = False) -> int:
@@ -27,7 +29,7 @@ def open_own(directory: Path, name: str, *, step: str, executable: bool = False)
         place_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             file_fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place_fd)
-            problem = _problem(os.fstat(place_fd), what="directory") or _problem(os.fstat(file_fd), what="file")
+            problem = _problem(os.fstat(place_fd), _DIRECTORY_OPEN) or _problem(os.fstat(file_fd), _FILE_OPEN)
         finally:
             os.close(place_fd)
     except SpecError as error:
@@ -36,12 +38,12 @@ def open_own(directory: Path, name: str, *, step: str, executable: bool = False)
         raise SetupFailed.from_oserror(step, OSError(error.errno, error.strerror, str(path))) from error
     mode = os.fstat(file_fd).st_mode
     if not problem and not stat.S_ISREG(mode):
-        problem = "It is no file"
+        problem = "It is no file."
     if not problem and executable and not mode & 0o100:
-        problem = "It is not executable (chmod 700)"
+        problem = "It is not executable (chmod 700)."
     if problem:
         os.close(file_fd)
-        raise SetupFailed(f"{problem}.", step=step, path=str(path))
+        raise SetupFailed(problem, step=step, path=str(path))
     return file_fd
 
 
@@ -54,7 +56,5 @@ def read_own(directory: Path, name: str, *, step: str) -> str:
     return data.decode(errors="replace")
 
 
-def _problem(info: os.stat_result, *, what: str) -> str:
-    if info.st_uid != 0 or info.st_mode & _OTHERS_WRITE:
-        return f"Others than root may change this {what} (chown root, chmod go-w)"
-    return ""
+def _problem(info: os.stat_result, told: str) -> str:
+    return told if info.st_uid != 0 or info.st_mode & _OTHERS_WRITE else ""

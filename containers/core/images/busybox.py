@@ -175,7 +175,7 @@ def is_static(path: Path) -> bool:
 def build(order: Order, rootfs: Path) -> dict[str, Any]:
     """Fill rootfs from the host's busybox; no network, about a tenth of a second."""
     busybox = find()
-    order.progress(10, f"Copying {busybox}")
+    order.progress(10, say("Copying %(what)s", what=busybox))
     for name in DIRECTORIES:
         (rootfs / name).mkdir(parents=True, exist_ok=True)
     for directory, _subdirectories, _files in os.walk(rootfs):

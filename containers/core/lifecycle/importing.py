@@ -66,7 +66,7 @@ def copied(host: Host, spec: Spec, *, progress: Progress, cancelled: Callable[[]
     source = ordered(host, spec.id)
     finding.check(source)
     with store.making(host) as scratch, store.making(host, pools.open_pool(host, spec.pool)) as directory:
-        progress(10, f"Copying the root file system of {source.name}")
+        progress(10, say("Copying the root file system of %(name)s", name=source.name))
         plain = len(source.layers) == 1 and not source.uids and not source.gids
         if plain:
             tree = Path(os.path.realpath(source.layers[0]))

@@ -111,7 +111,7 @@ def _answer(connection: socket.socket, kind: str) -> tuple[dict[str, Any], list[
     try:
         message, fds = _next(connection)
     except TimeoutError:
-        raise TimedOut("The supervisor did not answer in time.", step=f"wait for {kind}") from None
+        raise TimedOut("The supervisor did not answer in time.", step=say("wait for %(what)s", what=kind)) from None
     except ConnectionResetError:
         if kind == "namespaces":
             # nobody has read what it is told first (unix(7))

@@ -107,7 +107,7 @@ class Bind:
     @property
     def step(self) -> str:
         """What is being done, for people; without the host's path, which is not everybody's to know."""
-        return f"mount the share {self.source} at {self.target}"
+        return say("mount the share %(source)s at %(target)s", source=self.source, target=self.target)
 
     @property
     def source(self) -> str:
@@ -129,7 +129,7 @@ class Node:
     @property
     def step(self) -> str:
         """What is being done, for people."""
-        return f"make the device {self.device} at {self.target}"
+        return say("make the device %(device)s at %(target)s", device=self.device, target=self.target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Call:
     @property
     def step(self) -> str:
         """What is being done, for people."""
-        return f"run the hook {self.hook or self.command[0]} ({self.point})"
+        return say("run the hook %(hook)s (%(point)s)", hook=self.hook or self.command[0], point=self.point)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -54,7 +54,7 @@ def create(ip: IPRoute, nic: Nic, link: str, netns_fd: int) -> int:
                 feature=nic.type,
             ) from None
         raise SetupFailed.from_oserror(
-            f"make the network interface {nic.name}", OSError(error.code, error.args[1], link)
+            say("make the network interface %(name)s", name=nic.name), OSError(error.code, error.args[1], link)
         ) from error
     with rtnetlink.connect(netns_fd) as there:
         found = rtnetlink.find(there, nic.name)
@@ -98,7 +98,8 @@ def _bring_up(there: Any, index: int, nic: Nic) -> None:
             rtnetlink.change(there, index, up=True)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EBUSY) or time.monotonic() >= deadline:
-                raise SetupFailed.from_oserror(f"bring the network interface {nic.name} up", error) from error
+                step = say("bring the network interface %(name)s up", name=nic.name)
+                raise SetupFailed.from_oserror(step, error) from error
             time.sleep(_LOOK_SEC)
         else:
             return

@@ -13,6 +13,7 @@ from typing import Final
 from ..errors import SetupFailed
 from ..kernel import rtnetlink
 from ..model.nics import Nic
+from ..sentences import say
 from . import sysctls
 
 ROUTED_GATEWAYS: Final = {4: "169.254.0.1", 6: "fe80::1"}
@@ -50,7 +51,7 @@ def configure(sock: socket.socket, nic: Nic, index: int) -> None:
                 if version in spoken and gateway and (nic.ipv4, nic.ipv6)[version == 6]:
                     _default_route(sock, index, version, gateway, routed=nic.type == "routed")
     except OSError as error:
-        raise SetupFailed.from_oserror(f"configure the network interface {nic.name}", error) from error
+        raise SetupFailed.from_oserror(_step(nic), error) from error
 
 
 def unset(sock: socket.socket, before: Nic, after: Nic, index: int) -> None:
@@ -72,7 +73,11 @@ def unset(sock: socket.socket, before: Nic, after: Nic, index: int) -> None:
             if text not in kept:
                 rtnetlink.remove_address(sock, index, text)
     except OSError as error:
-        raise SetupFailed.from_oserror(f"configure the network interface {before.name}", error) from error
+        raise SetupFailed.from_oserror(_step(before), error) from error
+
+
+def _step(nic: Nic) -> str:
+    return say("configure the network interface %(name)s", name=nic.name)
 
 
 def _via(gateway: str, version: int) -> str | None:

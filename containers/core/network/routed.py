@@ -17,6 +17,7 @@ from ..kernel import rtnetlink
 from ..model.network_config import plain
 from ..model.nics import Nic
 from ..model.spec import Spec
+from ..sentences import say
 from . import lending, sysctls
 from .inside import ROUTED_GATEWAYS
 
@@ -38,7 +39,8 @@ def settle(host: Host, spec: Spec, nic: Nic, index: int, parent: str | None) -> 
             for text in nic.routes:
                 rtnetlink.route(sock, index, text, via=_next_hop(nic, text))
         except OSError as error:
-            raise SetupFailed.from_oserror(f"route to the network interface {nic.name}", error) from error
+            step = say("route to the network interface %(name)s", name=nic.name)
+            raise SetupFailed.from_oserror(step, error) from error
     if parent is not None:
         lending.answer_for(host, spec.id, parent, answers(nic))
 

@@ -40,6 +40,7 @@ from ..kernel.syscalls import (
 )
 from ..model.attachments import Bind, Node
 from ..plans.mount_flags import MS_NOSUID, MS_PRIVATE, MS_REC
+from ..sentences import say
 from . import messages
 
 _IN_ROOT: Final = mount_api.RESOLVE_IN_ROOT | mount_api.RESOLVE_NO_MAGICLINKS
@@ -103,6 +104,11 @@ def run(errand: Errand, connection: socket.socket) -> NoReturn:
     os._exit(0)
 
 
+def taking(held: Held) -> str:
+    """Return what is being done where something is taken away, for people."""
+    return say("take %(target)s away", target=held.what.target)
+
+
 def _failure(step: str, error: OSError, taken: list[int]) -> dict[str, Any]:
     path = error.filename if isinstance(error.filename, str) else None
     text = error.strerror or str(error)
@@ -131,7 +137,7 @@ def _carry(errand: Errand, connection: socket.socket, taken: list[int]) -> list[
     if (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino):
         raise OSError(errno.EXDEV, "the container has no root of its own")
     for held in errand.take:
-        with _Step(f"take {held.what.target} away"):
+        with _Step(taking(held)):
             _take(held, mounts_fd)
         taken.append(held.mount_id)
     return _attach_all(loads, connection)

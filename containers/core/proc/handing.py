@@ -20,6 +20,7 @@ from typing import Final, Self
 from ..errors import SetupFailed
 from ..kernel.script import Memories, Script
 from ..model.behaviour import Consoles
+from ..sentences import say
 from . import rights
 from .spawn import Init
 
@@ -114,7 +115,8 @@ class Keeper:
         answer = self._connection.recv(_WORDS_BYTES)
         if answer != SERVING:
             words = answer.decode(errors="replace") or "it ended"
-            raise SetupFailed(f"The supervisor does not serve: {words}.", step="hand over to the supervisor")
+            told = say("The supervisor does not serve: %(why)s.", why=words)
+            raise SetupFailed(told, step="hand over to the supervisor")
 
     def regain(self) -> None:
         """Give it back what it had as long as init shared its memory."""

@@ -27,6 +27,7 @@ from ..kernel import disk_mount
 from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS, close_range, setns
 from ..model.hooks import ENDING, MOUNTING, OUTPUT_BYTES, START, Call, environment
 from ..plans.start_plan import PATH, StartPlan
+from ..sentences import say
 
 _INSIDE: Final = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
 _READ_BYTES: Final = 65536
@@ -129,13 +130,15 @@ def raise_for(call: Call, status: int | None, output: bytes, path: str | None) -
         return
     code = None if status is None else os.waitstatus_to_exitcode(status)
     if code is None:
-        what = f"it took longer than {call.timeout_sec} s"
+        what = say("it took longer than %(seconds)s s", seconds=call.timeout_sec)
     elif code < 0:
-        what = f"signal {-code}"
+        what = say("signal %(number)s", number=-code)
     else:
-        what = f"exit status {code}"
-    said = output[-OUTPUT_BYTES:].decode(errors="replace").strip()
-    raise SetupFailed(f"{call.step}: {what}{f': {said}' if said else ''}", step=call.step, path=path)
+        what = say("exit status %(code)s", code=code)
+    told = say("%(step)s: %(what)s", step=call.step, what=what)
+    if output := output[-OUTPUT_BYTES:].strip():
+        told = say("%(step)s: %(what)s: %(said)s", step=call.step, what=what, said=output.decode(errors="replace"))
+    raise SetupFailed(told, step=call.step, path=path)
 
 
 def _in_memory(program_fd: int) -> int:

@@ -18,6 +18,7 @@ from ..errors import CoreError, NotFound, SetupFailed, TimedOut
 from ..model.attachments import Attachments, Bind, Node
 from ..plans.devices import DeviceRule, of_node
 from ..plans.start_plan import HANDSHAKE_SEC, StartPlan
+from ..sentences import say
 from . import carrying, messages
 from .carrying import Errand, Held
 from .clients import Client
@@ -226,6 +227,8 @@ class _Errand:
 
     def __init__(self, errand: Errand) -> None:
         self._attached: list[int | None] = [None] * len(errand.bring)
+        steps = (*(what.step for what in errand.bring), *map(carrying.taking, errand.take))
+        self._steps = {str(step): step for step in steps}
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             self._pid = os.fork()
@@ -247,7 +250,7 @@ class _Errand:
             said = self.hear()
             if said is not None:
                 return said
-        raise TimedOut(f"It took longer than {seconds:.0f} s.", step=_STEP)
+        raise TimedOut(say("It took longer than %(seconds)s s.", seconds=round(seconds)), step=_STEP)
 
     def waits(self, seconds: float = 0.0) -> bool:
         """Tell whether there is something to hear, now or within some seconds."""
@@ -264,6 +267,9 @@ class _Errand:
             self._attached[said["number"]] = said["mount_id"]
             return None
         early = {"type": "error", "step": _STEP, "path": None, "errno": 0, "message": "it ended early", "early": True}
+        if said is not None and "step" in said:
+            # what it tells is text; what it stands for is known here, and can be said in other languages
+            said["step"] = self._steps.get(said["step"], said["step"])
         return said or early
 
     def kill(self) -> None:

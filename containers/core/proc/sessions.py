@@ -21,6 +21,7 @@ from typing import Any, Final
 from ..errors import SpecError
 from ..model.behaviour import Consoles
 from ..model.spec import check_environment
+from ..sentences import say
 from . import attach
 from .clients import Client
 from .console import CONSOLE, Console, names
@@ -326,7 +327,7 @@ def exec_request(message: dict[str, Any], *, required: bool = True) -> dict[str,
     if timeout is not None and (
         isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= TIMEOUT_MAX_SEC
     ):
-        raise SpecError(f"Give seconds, up to {TIMEOUT_MAX_SEC}.", field="timeout")
+        raise SpecError(say("Give seconds, up to %(most)s.", most=TIMEOUT_MAX_SEC), field="timeout")
     return {
         "command": _command(message.get("command"), required=required),
         "user": _user(message.get("user")),

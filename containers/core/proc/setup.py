@@ -40,6 +40,7 @@ from ..kernel.syscalls import (
 )
 from ..model.hooks import MOUNTING, START
 from ..plans.mount_flags import MS_BIND, MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED
+from ..sentences import say
 from . import confining, hooking, last_steps, messages, program
 from .child_plan import ChildPlan
 from .messages import encode
@@ -248,7 +249,7 @@ def _make_ready(script: Script, plan: ChildPlan, last: last_steps.Last | None, s
 def _settle_in(script: Script, plan: ChildPlan) -> None:
     """Do what waits for the links."""
     for name, value in plan.sysctls:
-        script.step = f"set the sysctl {name}"
+        script.step = say("set the sysctl %(name)s", name=name)
         last_steps.write(script, f"/proc/sys/{name.replace('.', '/')}", f"{value}\n")
     if plan.links is None:
         return
@@ -256,7 +257,7 @@ def _settle_in(script: Script, plan: ChildPlan) -> None:
     socket_fd = script.room(4)
     script.call("socket", socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0, kept=socket_fd)
     for link in ("lo", *plan.links):
-        script.step = f"bring the link {link} up"
+        script.step = say("bring the link %(name)s up", name=link)
         request = script.data(_IFREQ.pack(link.encode(), 0))
         script.call("ioctl", Kept(socket_fd), _SIOCGIFFLAGS, request)
         script.set_bits(request + 16, _IFF_UP)

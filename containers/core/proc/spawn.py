@@ -27,6 +27,7 @@ from ..kernel.syscalls import (
 )
 from ..model.idmap import IdMap, for_container
 from ..plans.start_plan import HANDSHAKE_SEC, StartPlan
+from ..sentences import say
 from . import messages, rights, terminals
 from .stdio import STREAMS
 
@@ -205,7 +206,8 @@ def _receive(child: Child, kind: str | None, *, fds_max: int = 0) -> tuple[dict[
         poll = select.poll()
         poll.register(child.connection, select.POLLIN)
         if not poll.poll(seconds * 1000):
-            raise TimedOut(f"The container's setup took longer than {seconds:.0f} s.", step="set up the container")
+            told = say("The container's setup took longer than %(seconds)s s.", seconds=round(seconds))
+            raise TimedOut(told, step="set up the container")
         try:
             message, fds = messages.receive(child.connection, fds_max=fds_max)
         except ConnectionResetError:
