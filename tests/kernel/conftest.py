@@ -33,14 +33,16 @@ from .patience import patient, wait_until
 PROJECT = Path(__file__).resolve().parents[2]
 BUSYBOX = Path("/bin/busybox")
 APPLETS_IN = ("bin", "sbin", "usr/bin", "usr/sbin")
+BOUND = ("setpriv", "--pdeathsig", "TERM")
+"""What a launcher is started by, so that it ends with the run, however that ends."""
 INIT_IDLE = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 3600 & wait $!; done\n"
 """An init that does nothing, reaps, and ends at SIGTERM."""
 
 STRICT = os.environ.get("BOXROOM_TEST_STRICT") == "1"
 WARM = os.environ.get("BOXROOM_TEST_WARM") == "1"
 OWN_LAUNCHERS = frozenset(
-    "confinement exactness field_security handing_over hooks isolation leaks nursery pages reboot rights security start"
-    .split()
+    "confinement exactness field_security handing_over hooks interrupted isolation leaks nursery pages reboot rights"
+    " security start".split()
 )  # fmt: skip
 """Files that ask what a launcher is, or what containers have from whoever started it: there each is started as the
 panel starts it. In the others, and in all of them where BOXROOM_TEST_WARM=1 says so, it is forked, at a twentieth
@@ -184,7 +186,7 @@ class Launcher:
             nursery().fork(host.state_dir, environment)
             if forked
             else subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", str(script), str(host.state_dir), TITLE_ROOM],
+                [*BOUND, sys.executable, "-I", "-S", "-B", str(script), str(host.state_dir), TITLE_ROOM],
                 stdin=subprocess.DEVNULL,
                 env=environment,
             )
@@ -211,6 +213,15 @@ def _removed(groups: Cgroups) -> bool:
     return not any(path.exists() for path in groups.instance_dirs())
 
 
+def clear_away(host: Host) -> None:
+    """Remove what an instance has on this host, whose containers and launcher have ended."""
+    claims.release(host)
+    groups = detect.open(host)
+    shutil.rmtree(host.run_dir, ignore_errors=True)
+    shutil.rmtree(host.state_dir, ignore_errors=True)
+    wait_until(lambda: _removed(groups), what="the last process has left the instance's cgroups")
+
+
 @pytest.fixture
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """An instance of its own: state directory, run directory, a running launcher; all gone afterwards."""
@@ -233,11 +244,7 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
                 running.stop(made, container_id, kill=True)
         launcher = made.__dict__["test_launcher"]
         launcher.stop()
-        claims.release(made)
-        groups = detect.open(made)
-        shutil.rmtree(made.run_dir, ignore_errors=True)
-        shutil.rmtree(state_dir, ignore_errors=True)
-        wait_until(lambda: _removed(groups), what="the last process has left the instance's cgroups")
+        clear_away(made)
 
 
 @pytest.fixture

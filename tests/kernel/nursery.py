@@ -84,17 +84,18 @@ class Nursery:
         return Forked(int(self._process.stdout.readline()))
 
     def close(self) -> None:
-        """End it; launchers that were not ended run on."""
+        """End it, and the launchers that were not ended."""
         self._process.communicate()
 
 
 def main() -> None:
     """Fork a launcher for each line."""
     sys.path.insert(0, str(PROJECT))
-    from containers.core.kernel.syscalls import CLONE_NEWNET, overwrite_cmdline, setns
+    from containers.core.kernel.syscalls import CLONE_NEWNET, PR_SET_PDEATHSIG, overwrite_cmdline, prctl, setns
     from containers.core.proc import launcher
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever has ended is nobody's to reap
+    own_pid = os.getpid()
     for line in sys.stdin:
         wanted = json.loads(line)
         pid = os.fork()
@@ -105,6 +106,10 @@ def main() -> None:
         status = 1
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # it ends with the nursery, which ends with the run, however that ends
+            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != own_pid:
+                raise SystemExit
             setns(os.open(wanted["netns"], os.O_RDONLY), CLONE_NEWNET)
             null = os.open("/dev/null", os.O_RDWR)
             os.dup2(null, 0)

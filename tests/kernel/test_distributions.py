@@ -1,6 +1,7 @@
 """Whole systems, each with its own init and tools, on a real network: what a person expects of a machine works.
 
-Debian 13 is of every run; the others are marked, and run by `manage.py test --distributions`, on both cgroup versions.
+Debian 13 and busybox are of every run; the others are marked, and run by `manage.py test --distributions`, on both
+cgroup versions.
 """
 
 from __future__ import annotations
@@ -264,7 +265,6 @@ def test_sysvinit(system: Callable[..., System], image: str, *, privileged: bool
 
 
 @pytest.mark.lxc("busybox: DHCP, login, reboot and halt in time", "D#2081", "lxc.signal.halt")
-@pytest.mark.distributions
 @pytest.mark.parametrize("privileged", [False, True], ids=["unprivileged", "privileged"])
 def test_busybox(system: Callable[..., System], *, privileged: bool) -> None:
     made = system("busybox", privileged=privileged)

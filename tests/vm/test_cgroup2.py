@@ -47,6 +47,7 @@ SOME = {
         "cri_o_3229_a_supervisor_is_not_in_its_containers_memory lxc_453_memory_and_swap_up_and_down "
         "cve_2023_25809_the_hosts_control_groups_are_not_to_be_written"
     ),
+    "distributions": "busybox",
     "disk_limits": "while_it_runs_a_disk_grows_or_says_that_it_cannot",
     "hooks": "a_hook_whose_time_is_up_is_ended_with_all_that_it_started",
     "nics": "ipvlan_and_vlan_where_the_kernel_has_them",
