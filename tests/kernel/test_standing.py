@@ -30,7 +30,7 @@ from containers.core.plans.start_plan import StartPlan
 from containers.core.proc import child_plan, cloning, launcher, rehearsing, setup
 from containers.core.proc.records import RunFile
 
-from .conftest import NoNetwork
+from .conftest import Launcher, NoNetwork
 from .patience import wait_until
 from .test_handing_over import Meddling, children, sockets_of, state_of
 
@@ -305,6 +305,26 @@ def test_the_most_of_everything_that_a_container_can_have_finds_room_in_a_place(
     last = Script(places.view(1))
     setup.compose(last, most, 3, (4, 5))
     assert len(last) > 1000
+
+
+def test_a_starter_at_work_finishes_it_without_its_launcher_and_ends_without_a_word(
+    host: Host, container: Callable[..., Spec], capfd: pytest.CaptureFixture[str]
+) -> None:
+    spec = container()
+    host.__dict__["test_launcher"].stop()
+    # one that writes where this test reads
+    host.__dict__["test_launcher"] = Launcher(host, forked=False)
+
+    def kill_launcher(_: Meddling) -> None:
+        process = host.__dict__["test_launcher"].process
+        process.kill()
+        process.wait()
+
+    port = Meddling(host, kill_launcher)
+    running.start(host, spec, network=port)
+    wait_until(lambda: state_of(port.starter) in "ZX", what="the starter has ended")
+    running.stop(host, spec.id, kill=True)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_starter_at_rest_ends_with_its_launcher(host: Host, container: Callable[..., Spec]) -> None:

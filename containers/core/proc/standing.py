@@ -19,6 +19,7 @@ work of a child of the supervisor's: its init is the supervisor's as well, by CL
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -89,14 +90,19 @@ class Standing:
             prctl(PR_SET_PDEATHSIG, 0)
             if spare.ended() and (spare := self._instead_of(spare)) is None:
                 return
-            os.write(self._wake_fd, bytes((TAKEN + self._number,)))
+            self._tell(TAKEN)
             with worker, spare:
                 if peer_is_root(worker):
                     self._start(worker, spare)
             if isinstance(self._cgroups, Exception):
                 # another may find that it can
                 return
-            os.write(self._wake_fd, bytes((IDLE + self._number,)))
+            self._tell(IDLE)
+
+    def _tell(self, what: int) -> None:
+        # a launcher that has ended meanwhile is missed where its next spare is
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._wake_fd, bytes((what + self._number,)))
 
     def _next_spare(self) -> Spare | None:
         data, fds, _, _ = socket.recv_fds(self._launcher, SPARE.size, 1, socket.MSG_CMSG_CLOEXEC)
@@ -109,7 +115,7 @@ class Standing:
     def _instead_of(self, spare: Spare) -> Spare | None:
         """Return another spare, for work that is there, than one that somebody has killed."""
         with spare:
-            os.write(self._wake_fd, bytes((WANTING + self._number,)))
+            self._tell(WANTING)
             return self._next_spare()
 
     def _start(self, worker: socket.socket, spare: Spare) -> None:
