@@ -14,7 +14,7 @@ from .outbox import Outbox
 CANARY: Final = UUID(int=0)
 """Rung every few seconds by the ticker; the worker answers by setting its host's seen_at."""
 
-_outbox = Outbox("doorbell")
+_outbox: Outbox[tuple[UUID, str]] = Outbox("doorbell", lambda rings: publish(*rings[0]))
 
 
 def ring(operation_id: UUID, host_name: str) -> None:
@@ -25,7 +25,7 @@ def ring(operation_id: UUID, host_name: str) -> None:
 def ring_now(operation_id: UUID, host_name: str) -> None:
     """Ring without waiting for a commit."""
     if settings.REDIS_URL:
-        _outbox.post(operation_id, partial(publish, operation_id, host_name))
+        _outbox.post(operation_id, (operation_id, host_name))
 
 
 def publish(operation_id: UUID, host_name: str) -> None:

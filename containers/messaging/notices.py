@@ -1,4 +1,4 @@
-"""Tells every open page that something changed: tiny JSON over one Redis channel, {"kind", "id", ...}.
+"""Tells every open page that something changed: tiny JSON over one Redis channel, [{"kind", "id", ...}, ...].
 
 A notice carries no data: who gets it reads the row again, under the rights of whoever looks. Notices may be lost; after
 a loss of Redis every subscriber gets a `resync`, and reads everything again.
@@ -32,6 +32,8 @@ PUBLISH_SEC: Final = 10.0
 """How long a Redis may take: who tells does not wait for it, and what is given up is never told."""
 QUEUE_MAX: Final = 1000
 """Different objects that may wait for one subscriber; past that it gets a resync instead."""
+TOGETHER: Final = 100
+"""Notices in one message at most."""
 ID_MAX: Final = 128
 """Characters of a kind or an id."""
 RESYNC: Final[dict[str, Any]] = {"kind": "resync", "id": ""}
@@ -41,7 +43,6 @@ PING_SEC: Final = 5.0
 Notice = dict[str, Any]
 
 log = logging.getLogger(__name__)
-_outbox = Outbox("notices")
 
 
 def redis_url() -> str:
@@ -65,7 +66,7 @@ def flush(timeout_sec: float = TIMEOUT_SEC) -> bool:
 
 
 def _post(notice: Notice) -> None:
-    _outbox.post(_key(notice), partial(_publish, json.dumps(notice, separators=(",", ":"))))
+    _outbox.post(_key(notice), notice)
 
 
 def _key(notice: Notice) -> tuple[str, ...]:
@@ -73,8 +74,11 @@ def _key(notice: Notice) -> tuple[str, ...]:
     return tuple(f"{name}={notice[name]}" for name in sorted(notice))
 
 
-def _publish(text: str) -> None:
-    _client().publish(CHANNEL, text)
+def _publish(found: list[Notice]) -> None:
+    _client().publish(CHANNEL, json.dumps(found, separators=(",", ":")))
+
+
+_outbox: Outbox[Notice] = Outbox("notices", _publish, together=TOGETHER)
 
 
 @cache
@@ -208,8 +212,9 @@ class Hub:
                 unanswered = True
                 continue
             unanswered = False
-            if message["type"] == "message" and (notice := _parse(message["data"])):
-                self.tell(notice)
+            if message["type"] == "message":
+                for notice in _parse(message["data"]):
+                    self.tell(notice)
 
 
 def _no_retry() -> Any:
@@ -218,17 +223,20 @@ def _no_retry() -> Any:
     return AsyncRetry(NoBackoff(), 0)
 
 
-def _parse(data: bytes) -> Notice | None:
-    """Return a notice, or None for what is none: any holder of a Redis password could publish."""
+def _parse(data: bytes) -> list[Notice]:
+    """Return the notices of a message, without what is none: any holder of a Redis password could publish."""
     try:
-        notice = json.loads(data)
+        found = json.loads(data)
     except ValueError:
-        return None
+        return []
+    return [one for one in found if _good(one)] if isinstance(found, list) else []
+
+
+def _good(notice: object) -> bool:
     if not isinstance(notice, dict):
-        return None
+        return False
     words = (notice.get("kind"), notice.get("id"))
-    good = all(isinstance(word, str) and word.isprintable() and len(word) <= ID_MAX for word in words)
-    return notice if good else None
+    return all(isinstance(word, str) and word.isprintable() and len(word) <= ID_MAX for word in words)
 
 
 def position() -> str:

@@ -8,7 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 LENGTH_MAX: Final = 10_000
 EXIT_WAIT_SEC: Final = 1.0
@@ -16,34 +16,40 @@ EXIT_WAIT_SEC: Final = 1.0
 log = logging.getLogger(__name__)
 
 
-class Outbox:
-    """A bounded, coalescing queue of calls and the daemon thread that makes them.
+T = TypeVar("T")
 
-    A call that is still waiting is replaced by a newer one of the same key. When the queue is full the oldest goes.
-    What a call raises is logged, and otherwise swallowed. Made for one process: after a fork it starts empty.
+
+class Outbox(Generic[T]):
+    """A bounded, coalescing queue and the daemon thread that sends what is in it.
+
+    What still waits is replaced by what is newer and of the same key. When the queue is full the oldest goes. What
+    sending raises is logged, and otherwise swallowed. Made for one process: after a fork it starts empty.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, send: Callable[[list[T]], object], *, together: int = 1) -> None:
+        """send: gets what waits, oldest first, and at most so many together."""
         self._name = name
+        self._send = send
+        self._together = together
         self._reset()
         atexit.register(self.flush, EXIT_WAIT_SEC)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._calls: OrderedDict[Hashable, Callable[[], None]] = OrderedDict()
+        self._waiting: OrderedDict[Hashable, T] = OrderedDict()
         self._changed = threading.Condition()
         self._working = False
         self._thread: threading.Thread | None = None
 
-    def post(self, key: Hashable, call: Callable[[], None]) -> None:
-        """Have call made soon; returns at once."""
+    def post(self, key: Hashable, item: T) -> None:
+        """Have something sent soon; returns at once."""
         if self._pid != os.getpid():
             self._reset()
         with self._changed:
-            self._calls.pop(key, None)
-            self._calls[key] = call
-            while len(self._calls) > LENGTH_MAX:
-                self._calls.popitem(last=False)
+            self._waiting.pop(key, None)
+            self._waiting[key] = item
+            while len(self._waiting) > LENGTH_MAX:
+                self._waiting.popitem(last=False)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
@@ -54,17 +60,18 @@ class Outbox:
         if self._pid != os.getpid():
             return True
         with self._changed:
-            return self._changed.wait_for(lambda: not self._calls and not self._working, timeout_sec)
+            return self._changed.wait_for(lambda: not self._waiting and not self._working, timeout_sec)
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._working = False
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: bool(self._calls))
-                _key, call = self._calls.popitem(last=False)
+                self._changed.wait_for(lambda: bool(self._waiting))
+                count = min(self._together, len(self._waiting))
+                items = [self._waiting.popitem(last=False)[1] for _ in range(count)]
                 self._working = True
             try:
-                call()
+                self._send(items)
             except Exception as error:  # noqa: BLE001  the edge: what is sent here may be lost, by design
                 log.warning("%s: %s: %s", self._name, type(error).__name__, error)

@@ -142,7 +142,7 @@ class Job:
 
     def observe(self, container: Container) -> Observed:
         """Return what the host says of a container now."""
-        return self.runtime.observe(container.pk).get(container.pk) or Observed(status=Status.ABSENT)
+        return self.runtime.observe([container.pk]).get(container.pk) or Observed(status=Status.ABSENT)
 
     def final_spec(self, container: Container, nics: list[dict[str, Any]] | None = None) -> Spec:
         """Return the container's merged spec, checked against the host's policy; raises SpecError, PolicyDenied.

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +36,6 @@ from ..core.model.exits import LastExit
 from ..core.model.network_config import NetworkConfig
 from ..core.model.spec import Limits, Spec
 from ..core.network import networks
-from ..core.network.plugging import Placed
 from ..core.rules import policy, policy_file, pool_rules
 from . import facts
 from .runtime import Built, Cancelled, Kept, Log, Observed, Origin, Progress, Taken
@@ -49,31 +48,15 @@ _CEILINGS: Final = threading.Lock()
 """A project's ceilings are counted and taken by one thread at a time; the host has one worker process."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Port:
-    """The network as a start needs it."""
-
-    host: Host
-    links: Mapping[str, str]
-
-    def attach(self, spec: Spec, netns_fd: int) -> list[Placed]:
-        return networks.attach(self.host, spec, netns_fd, self.links)
-
-    def detach(self, spec: Spec) -> None:
-        networks.detach(self.host, spec)
-
-
 class KernelRuntime:
     """Implements Runtime on the kernel and the store of one host."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
 
-    def observe(self, container_id: str | None = None) -> dict[str, Observed]:
-        if container_id is None:
-            return {found: _observed(seen) for found, seen in running.observe(self.host).items()}
-        one = running.observe_one(self.host, container_id)
-        return {} if one is None else {container_id: _observed(one)}
+    def observe(self, container_ids: Iterable[str] | None = None) -> dict[str, Observed]:
+        seen = running.observe(self.host, container_ids)
+        return {container_id: _observed(one) for container_id, one in seen.items()}
 
     def sweep(self) -> list[str]:
         return list(running.sweep(self.host))
@@ -151,7 +134,7 @@ class KernelRuntime:
 
     def start(self, spec: Spec, progress: Progress, cancelled: Cancelled, stdio: str = "") -> None:
         rules = policy_file.load(self.host)
-        port = _Port(self.host, policy.links_of(rules, spec))
+        port = networks.Port(self.host, policy.links_of(rules, spec))
         given = policy.resolve(rules, spec)
         extras = granting.extras(self.host, rules, spec)
         running.start(

@@ -152,7 +152,7 @@ def give_up(operation: Operation, runtime: Runtime) -> bool:
     if not records.finish(operation, Operation.Status.FAILED, message=message, error=error):
         return False
     for container_id in records.reserved(operation):
-        if not runtime.observe(container_id):
+        if not runtime.observe([container_id]):
             records.forget_container(container_id)
     image, network = operation.image, operation.network
     if (operation.action == "image-build" and image and image.name not in runtime.images()) or (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -76,8 +76,8 @@ class Origin:
 class Runtime(Protocol):
     """One host. Every call raises CoreError or OSError; every change made twice is made once."""
 
-    def observe(self, container_id: str | None = None) -> dict[str, Observed]:
-        """Return what is there, by id; of one container only where an id is given."""
+    def observe(self, container_ids: Iterable[str] | None = None) -> dict[str, Observed]:
+        """Return what is there, by id: everything, or those of these that are there."""
         ...
 
     def stored(self) -> dict[str, Spec]:

@@ -102,7 +102,7 @@ def _wait_for(runtime: Runtime, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _runs(runtime: Runtime, container_id: str) -> bool:
-    seen = runtime.observe(container_id).get(container_id)
+    seen = runtime.observe([container_id]).get(container_id)
     return seen is not None and seen.status == Status.RUNNING
 
 

@@ -114,7 +114,7 @@ def mend_rows(host: Host, runtime: Runtime, core_host: CoreHost) -> list[str]:
     for container_id, spec in stored.items():
         row = rows.get(container_id) or Container.objects.filter(pk=container_id).first()
         # deleted since the store was read: its row went after its directory
-        if row is None and container_id in runtime.observe(container_id):
+        if row is None and container_id in runtime.observe([container_id]):
             mended += _remake(host, spec, core_host)
             row = Container.objects.filter(pk=container_id).first()
         # looked at once more where an operation may have been at work between the two looks

@@ -142,7 +142,7 @@ def on_events(host: CoreHost, messages: Iterable[dict[str, Any]], runtime: Runti
             _tell_of_oom(container)
     held = _held_ids(row)
     free = [container for container in rows if container.pk not in held]
-    _align_each(row, free, {one.pk: _seen(runtime, one.pk) for one in free}, host_rebooted=False)
+    _align_each(row, free, _seen(runtime, free), host_rebooted=False)
     if any(told[container.pk] != {"started"} for container in free):
         # nothing that runs is to be started or removed; what others wait for is looked at each second
         follow_policies(row)
@@ -186,11 +186,12 @@ def align_some(host: Host, runtime: Runtime, ids: Collection[str]) -> None:
     rows = list(Container.objects.filter(host=host, pk__in=ids).defer(*_UNREAD))
     runtime.sweep()
     free = [container for container in rows if container.pk not in held]
-    _align_each(host, free, {one.pk: _seen(runtime, one.pk) for one in free}, host_rebooted=False)
+    _align_each(host, free, _seen(runtime, free), host_rebooted=False)
 
 
-def _seen(runtime: Runtime, container_id: str) -> Observed:
-    return runtime.observe(container_id).get(container_id) or Observed(status=Status.ABSENT)
+def _seen(runtime: Runtime, containers: Sequence[Container]) -> dict[str, Observed]:
+    absent = {container.pk: Observed(status=Status.ABSENT) for container in containers}
+    return absent | runtime.observe(absent)
 
 
 def _align_each(

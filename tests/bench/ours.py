@@ -35,19 +35,6 @@ PASSWORD: Final = "a password for one run"
 LIMITS: Final = {"memory_bytes": 64 * 1024**2, "cpus": 1, "pids": 100}
 
 
-class Port:
-    """The network, as a start asks for it."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-
-    def attach(self, spec: Spec, netns_fd: int) -> None:
-        networks.attach(self.host, spec, netns_fd)
-
-    def detach(self, spec: Spec) -> None:
-        networks.detach(self.host, spec)
-
-
 class Ours:
     """One instance and one signed-in browser. Use as a context; everything is gone afterwards."""
 
@@ -170,7 +157,7 @@ class Ours:
         if root is not None:
             marker.forget(root)
         began = time.monotonic()
-        running.start(self.host, spec, network=Port(self.host))
+        running.start(self.host, spec, network=networks.Port(self.host))
         ended = marker.started_at(root) if root is not None else time.monotonic()
         return (ended - began) * 1000
 

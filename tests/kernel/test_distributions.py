@@ -39,19 +39,6 @@ HALT_SEC = 60.0
 """A shutdown takes a few seconds; one that something holds up takes 90 and more (DefaultTimeoutStopSec=)."""
 
 
-@dataclass(frozen=True)
-class Port:
-    """The network as a start needs it."""
-
-    host: Host
-
-    def attach(self, spec: Spec, netns_fd: int) -> None:
-        networks.attach(self.host, spec, netns_fd)
-
-    def detach(self, spec: Spec) -> None:
-        networks.detach(self.host, spec)
-
-
 @dataclass
 class System:
     """A container with a network card, and ways into it from outside."""
@@ -70,7 +57,7 @@ class System:
         return log.read_text(errors="replace") if log.exists() else ""
 
     def start(self) -> None:
-        running.start(self.host, self.spec, network=Port(self.host))
+        running.start(self.host, self.spec, network=networks.Port(self.host))
 
     def sh(self, script: str) -> str:
         """Run a script as root inside; returns what it printed, of errors too; empty while nobody can enter."""

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from containers.core.model.network_config import NetworkConfig, plain
 from containers.core.model.nics import Nic
 from containers.core.model.spec import Spec
 from containers.core.network import bridge, dnsmasq, lending, networks, nft, nftrun, rates
-from containers.core.network.plugging import Placed
 from containers.core.plans.extras import Extras
 from containers.core.proc.records import RunFile
 from containers.ticker.cards import InnerCards
@@ -91,20 +90,6 @@ def host(world: World, host: Host) -> Iterator[Host]:
     assert nftrun.listing("tables") == []
 
 
-@dataclass(frozen=True)
-class Port:
-    """The network of an instance, as a start needs it."""
-
-    host: Host
-    links: Mapping[str, str] = field(default_factory=lambda: dict(PARENTS))
-
-    def attach(self, spec: Spec, netns_fd: int) -> list[Placed]:
-        return networks.attach(self.host, spec, netns_fd, self.links)
-
-    def detach(self, spec: Spec) -> None:
-        networks.detach(self.host, spec)
-
-
 Begin = Callable[..., Spec]
 
 
@@ -119,7 +104,7 @@ def begin(host: Host, container: Callable[..., Spec]) -> Begin:
         spec = container(nics=tuple(own), slot=slot, **changes)
         spec.check()
         networks.register(host, spec)
-        running.start(host, spec, network=Port(host))
+        running.start(host, spec, network=networks.Port(host, PARENTS))
         return spec
 
     return start
@@ -207,7 +192,7 @@ def test_a_hook_of_the_end_still_finds_the_link_and_nobody_after_it(
         spec = container(nics=(nic,), slot=slot, name=name, hooks=tuple(Hook(point=one, hook="note") for one in wanted))
         networks.register(host, spec)
         extras = Extras(hooks=tuple(Call(point=one, hook="note") for one in wanted))
-        running.start(host, spec, network=Port(host), extras=extras)
+        running.start(host, spec, network=networks.Port(host, PARENTS), extras=extras)
         assert link in run("ip -o link")
         running.stop(host, spec.id, kill=True)
         assert link not in run("ip -o link")
@@ -478,13 +463,13 @@ def test_lxc_4694_no_address_in_use_at_a_fast_restart(host: Host, begin: Begin) 
     spec = begin(macvlan())
     for _ in range(5):
         running.stop(host, spec.id, kill=True)
-        running.start(host, spec, network=Port(host))
+        running.start(host, spec, network=networks.Port(host, PARENTS))
     assert reached(host, spec, "203.0.113.2")
     found = RunFile.read(host.run_path(spec.id))
     assert found is not None
     os.kill(found.supervisor.pid, signal.SIGKILL)
     wait_until(lambda: running.sweep(host))
-    running.start(host, spec, network=Port(host))
+    running.start(host, spec, network=networks.Port(host, PARENTS))
     assert reached(host, spec, "203.0.113.2")
 
 
@@ -535,7 +520,7 @@ def test_ipvlan_and_vlan_where_the_kernel_has_them(host: Host, world: World, beg
     else:
         assert reached(host, spec, "203.0.113.2")
     running.stop(host, spec.id, kill=True)
-    running.start(host, spec, network=Port(host))
+    running.start(host, spec, network=networks.Port(host, PARENTS))
 
 
 # -- routed -----------------------------------------------------------------------------------------------------------
@@ -633,7 +618,7 @@ def test_without_the_packet_filter_a_routed_nic_brings_it_along(host: Host, begi
     spec = begin(routed_nic())
     running.stop(host, spec.id, kill=True)
     nft.remove_tables(host)
-    running.start(host, spec, network=Port(host))
+    running.start(host, spec, network=networks.Port(host, PARENTS))
     assert any("rule" in entry for entry in nftrun.listing("chain", "inet", host.nft_table, "source"))
 
 
@@ -645,7 +630,7 @@ def test_lxc_2463_the_hosts_network_in_a_container(
     host: Host, container: Callable[..., Spec], *, privileged: bool
 ) -> None:
     spec = container(nics=(Nic(name="eth0", type="host"),), privileged=privileged)
-    running.start(host, spec, network=Port(host))
+    running.start(host, spec, network=networks.Port(host, PARENTS))
     pid = pid_of(host, spec)
     assert os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/thread-self/ns/net").st_ino
     assert os.path.isdir(f"/proc/{pid}/root/sys/fs/cgroup")
@@ -921,7 +906,7 @@ def test_lxc_374_a_fast_restart_never_says_file_exists(host: Host, begin: Begin,
         running.stop(host, spec.id, kill=True)
         # what udev, or a namespace that is cleared away late, may have left
         run(f"ip link add {spec.nics[0].host_link} type veth peer name left0")
-        running.start(host, spec, network=Port(host))
+        running.start(host, spec, network=networks.Port(host, PARENTS))
     assert reached(host, spec, plain(lans[0].ipv4 or ""))
 
 

@@ -217,7 +217,7 @@ def test_the_terminal_tab_offers_the_consoles(alice, team, runtime):
 
 def test_a_restart_from_inside_is_the_inits_own(alice, team, runtime):
     there = make_container(team, runtime=runtime, status="running")
-    before = runtime.observe(there.pk)[there.pk].init_pid
+    before = runtime.observe([there.pk])[there.pk].init_pid
     status, answer = Api(alice).post("/containers/web-1/restart", {"inside": True, "timeout": 5})
     assert status == 202
     assert runner.run(answer["id"], runtime, CORE_HOST)

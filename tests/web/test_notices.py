@@ -148,8 +148,10 @@ async def test_what_is_no_notice_is_dropped(redis_server):
     hub = notices.hub()
     with hub.subscribe() as subscription:
         await next_of(subscription, "resync")
-        for text in ("{", "[]", '{"kind": 3, "id": "x"}', '{"kind": "container"}'):
-            notices._publish(text)
+        for text in ("{", "{}", "[]", "[3]", '[{"kind": 3, "id": "x"}, {"kind": "image", "id": "beside it"}]'):
+            notices._client().publish(notices.CHANNEL, text)
+        assert (await next_of(subscription, "image"))["id"] == "beside it"
+        notices._client().publish(notices.CHANNEL, '[{"kind": "container"}]')
         tell("container", "good")
         assert (await next_of(subscription, "container"))["id"] == "good"
     await hub.close()
@@ -191,7 +193,7 @@ def test_a_redis_that_hangs_keeps_nobody_waiting(redis_server):
 
 
 def test_an_outbox_coalesces_keeps_order_and_survives_errors():
-    outbox, got, gate = Outbox("test"), [], threading.Event()
+    outbox, got, gate = Outbox("test", lambda calls: calls[0]()), [], threading.Event()
 
     def fail():
         raise OSError("down")
@@ -206,8 +208,26 @@ def test_an_outbox_coalesces_keeps_order_and_survives_errors():
     assert got == [4, "last"]
 
 
+def test_an_outbox_sends_what_waits_together():
+    gate, sent = threading.Event(), []
+
+    def send(items):
+        gate.wait()
+        sent.append(items)
+
+    outbox = Outbox("test", send, together=3)
+    outbox.post("first", 0)
+    while not outbox._working:
+        time.sleep(0.001)
+    for number in range(1, 8):
+        outbox.post(number, number)
+    gate.set()
+    assert outbox.flush(WAIT_SEC)
+    assert sent == [[0], [1, 2, 3], [4, 5, 6], [7]]
+
+
 def test_an_outbox_that_is_stuck_is_not_waited_for_long():
-    outbox, gate = Outbox("test"), threading.Event()
+    outbox, gate = Outbox("test", lambda calls: calls[0]()), threading.Event()
     outbox.post("stuck", gate.wait)
     assert outbox.flush(0.1) is False
     gate.set()

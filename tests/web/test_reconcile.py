@@ -396,7 +396,7 @@ def test_lxd_5906_an_ephemeral_one_is_not_removed_while_it_is_restored(alice, te
         return operation.status
 
     def look():
-        assert runtime.observe(row.pk)[row.pk].status == "stopped"
+        assert runtime.observe([row.pk])[row.pk].status == "stopped"
         for _second in range(3):
             quick(runtime)
             pass_time(1000)

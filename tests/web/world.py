@@ -10,7 +10,7 @@ import dataclasses
 import datetime as dt
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +76,9 @@ class FakeRuntime:
     def count(self, verb: str) -> int:
         return sum(1 for name, _about in self.calls if name == verb)
 
-    def observe(self, container_id: str | None = None) -> dict[str, Observed]:
-        if container_id is None:
-            return dict(self.seen)
-        return {container_id: self.seen[container_id]} if container_id in self.seen else {}
+    def observe(self, container_ids: Iterable[str] | None = None) -> dict[str, Observed]:
+        wanted = self.seen if container_ids is None else container_ids
+        return {container_id: self.seen[container_id] for container_id in wanted if container_id in self.seen}
 
     def sweep(self) -> list[str]:
         return []

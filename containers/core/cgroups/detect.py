@@ -31,11 +31,13 @@ def parse_mounts(mountinfo: str) -> Mounts:
     v2: Path | None = None
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
-        point = Path(left.split()[4])
         kind, _source, options = right.split(" ")[:3]
-        if kind == "cgroup2" and v2 is None:
-            v2 = point
-        elif kind == "cgroup":
+        if kind not in ("cgroup", "cgroup2"):
+            continue
+        point = Path(left.split()[4])
+        if kind == "cgroup2":
+            v2 = v2 or point
+        else:
             controllers = frozenset(
                 option
                 for option in options.split(",")

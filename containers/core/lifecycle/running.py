@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -342,17 +342,22 @@ def update_limits(host: Host, container_id: str, limits: Limits) -> bool:
     return True
 
 
-def observe(host: Host) -> dict[str, Observation]:
-    """Return what every container of the host's store is doing now, by id. Changes nothing."""
+def observe(host: Host, container_ids: Iterable[str] | None = None) -> dict[str, Observation]:
+    """Return what containers of the host's store are doing now, by id: all, or those of these that it has.
+
+    Changes nothing.
+    """
     cgroups = detect.open(host)
-    return {container_id: _observe(host, cgroups, container_id) for container_id in store.container_ids(host)}
+    if container_ids is None:
+        wanted = store.container_ids(host)
+    else:
+        wanted = [container_id for container_id in container_ids if store.exists(host, container_id)]
+    return {container_id: _observe(host, cgroups, container_id) for container_id in wanted}
 
 
 def observe_one(host: Host, container_id: str) -> Observation | None:
     """Return what one container is doing now; None where the host's store has none of that id."""
-    if not store.exists(host, container_id):
-        return None
-    return _observe(host, detect.open(host), container_id)
+    return observe(host, [container_id]).get(container_id)
 
 
 def _observe(host: Host, cgroups: Any, container_id: str) -> Observation:

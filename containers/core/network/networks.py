@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -203,3 +204,19 @@ def attach(host: Host, spec: Spec, netns_fd: int, parents: plugging.Parents = _N
 def detach(host: Host, spec: Spec) -> None:
     """Delete the container's links, and give back what it was lent; twice is once. Takes about 20 ms."""
     plugging.detach(host, spec)
+
+
+@dataclass(frozen=True)
+class Port:
+    """The network of a host as a start needs it (lifecycle.launching.NetworkPort). parents: see plugging."""
+
+    host: Host
+    parents: plugging.Parents = field(default_factory=dict)
+
+    def attach(self, spec: Spec, netns_fd: int) -> list[plugging.Placed]:
+        """Make the container's NICs."""
+        return attach(self.host, spec, netns_fd, self.parents)
+
+    def detach(self, spec: Spec) -> None:
+        """Take them away."""
+        detach(self.host, spec)
