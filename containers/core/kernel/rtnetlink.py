@@ -2,13 +2,14 @@
 
 Supervisors have the standard library only, and what they make must be undone by whoever comes after them: the functions
 here are theirs and the worker's. Each takes a socket, which belongs to the namespace in which it was opened.
-Sources: rtnetlink(7), include/uapi/linux/{netlink,rtnetlink,if_link,if_addr,neighbour}.h.
+Sources: rtnetlink(7), netdevice(7), include/uapi/linux/{netlink,rtnetlink,if_link,if_addr,neighbour}.h.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import ipaddress
 import os
 import socket
@@ -22,6 +23,8 @@ from .syscalls import CLONE_NEWNET, setns
 
 IFF_UP: Final = 1
 _TIMEOUT_SEC: Final = 30.0
+_SIOCGIFMTU, _SIOCGIFINDEX = 0x8921, 0x8933
+_IFREQ: Final = struct.Struct("=16si20x")
 _IFINFO: Final = struct.Struct("=BxHiII")
 _IFADDR: Final = struct.Struct("=BBBBI")
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")
@@ -119,6 +122,28 @@ def find(sock: socket.socket, name: str = "", *, index: int = 0) -> Link | None:
             return None
         raise
     return _link(reply)
+
+
+def index_of(sock: socket.socket, name: str) -> int | None:
+    """Return a link's index; None where there is none. For the rest of it see find(), which takes ten times as long."""
+    return _asked_by_ioctl(sock, _SIOCGIFINDEX, name)
+
+
+def mtu_of(sock: socket.socket, name: str) -> int | None:
+    """Return a link's MTU in bytes; None where there is none."""
+    return _asked_by_ioctl(sock, _SIOCGIFMTU, name)
+
+
+def _asked_by_ioctl(sock: socket.socket, request: int, name: str) -> int | None:
+    """Return a number of a link's (netdevice(7)). Any socket takes it, for its own network namespace."""
+    try:
+        answer = fcntl.ioctl(sock, request, _IFREQ.pack(name.encode(), 0))
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+    number: int = _IFREQ.unpack(answer)[1]
+    return number
 
 
 def links(sock: socket.socket) -> list[Link]:

@@ -85,17 +85,21 @@ def host_side_mac(mac: str) -> str:
 
 def eui64(subnet: str, mac: str) -> str:
     """Return the address that stateless autoconfiguration makes of a MAC in a /64 (RFC 4291, appendix A)."""
-    raw = bytes.fromhex(mac.replace(":", ""))
-    identifier = bytes((raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:]))
     network = ipaddress.IPv6Interface(subnet).network
     if network.prefixlen != 64:
         raise ValueError(f"{subnet} is not a /64")
-    return str(network[int.from_bytes(identifier, "big")])
+    return str(network[_identifier(mac)])
 
 
 def link_local(mac: str) -> str:
     """Return the link-local address that the kernel gives a link with this MAC."""
-    return eui64("fe80::/64", mac)
+    # a start asks for it, to which the reading of a subnet would be a tenth of a millisecond
+    return str(ipaddress.IPv6Address(0xFE80 << 112 | _identifier(mac)))
+
+
+def _identifier(mac: str) -> int:
+    raw = bytes.fromhex(mac.replace(":", ""))
+    return int.from_bytes((raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:]), "big")
 
 
 def choose_address(gateway: str, taken: Iterable[str], seed: str = "") -> str:

@@ -86,18 +86,30 @@ def register(host: Host, spec: Spec) -> None:
     if not any(nic.addresses for nic in spec.nics) and not bridged(spec):
         unregister(host, spec.id)
         return
-    _make_directories(host)
     here = directory(host)
-    gone: set[str] = set()
-    with contextlib.suppress(FileNotFoundError):
-        before = _reserved((here / "reservations" / spec.id).read_text())
-        gone = {mac for mac, _address in before} - {nic.mac for nic in spec.nics}
-    changed = _write(here / "reservations" / spec.id, dnsconf.reservations(spec))
-    changed |= _write(here / "names" / spec.id, dnsconf.names(spec))
-    if changed:
-        reload(host)
+    texts = {
+        f"{here}/reservations/{spec.id}": dnsconf.reservations(spec),
+        f"{here}/names/{spec.id}": dnsconf.names(spec),
+    }
+    before = [_content(path) for path in texts]
+    if before == list(texts.values()):
+        return
+    _make_directories(host)
+    for path, text in texts.items():
+        _write(Path(path), text)
+    reload(host)
+    gone = {mac for mac, _address in _reserved(before[0] or "")} - {nic.mac for nic in spec.nics}
     if gone:
         forget_leases(host, gone)
+
+
+def _content(path: str) -> str | None:
+    """Return what is in a file, None where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
 
 
 def unregister(host: Host, container_id: str) -> None:

@@ -6,18 +6,18 @@ Sources: include/uapi/linux/{if_link,neighbour,veth}.h.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Final
 
 from ..errors import SetupFailed
 from ..host import Host
 from ..kernel import rtnetlink
 from ..kernel.netlink import ACK, APPEND, CREATE, EXCL, NESTED, ask, ask_all, attribute
-from ..kernel.rtnetlink import NEWLINK, NEWNEIGH, Link, ifinfo, text_of
+from ..kernel.rtnetlink import NEWLINK, NEWNEIGH, ifinfo, text_of
 from ..model.nics import Nic
 from ..model.spec import Spec
 from ..model.subnets import host_side_mac
@@ -73,15 +73,14 @@ def delete(names: Iterable[str]) -> None:
 
 
 def _create(sock: socket.socket, host: Host, spec: Spec, nic: Nic, netns_fd: int) -> int:
-    bridge = _bridge(sock, nic) if nic.type == "bridge" else None
-    body = _pair(nic, bridge, netns_fd)
+    body = _pair(nic, _bridge(sock, nic) if nic.type == "bridge" else None, netns_fd)
     try:
         ask(sock, NEWLINK, ACK | CREATE | EXCL, body)
     except FileExistsError:
         rtnetlink.delete(sock, nic.host_link)
         ask(sock, NEWLINK, ACK | CREATE | EXCL, body)
-    link = rtnetlink.find(sock, nic.host_link)
-    if link is None:
+    index = rtnetlink.index_of(sock, nic.host_link)
+    if index is None:
         raise SetupFailed(
             say("The link %(host_link)s went away while it was made.", host_link=nic.host_link),
             step="network",
@@ -91,18 +90,18 @@ def _create(sock: socket.socket, host: Host, spec: Spec, nic: Nic, netns_fd: int
         undo.callback(rtnetlink.delete, sock, nic.host_link)
         # before it is up, so that the host never speaks IPv6 on it
         _disable_ipv6(nic.host_link)
-        ask_all(sock, _settings(nic, host.link_alias(spec.id), link.index))
+        ask_all(sock, _settings(nic, host.link_alias(spec.id), index))
         undo.pop_all()
-    return link.index
+    return index
 
 
-def _pair(nic: Nic, bridge: Link | None, netns_fd: int) -> bytes:
-    mtu = attribute(_MTU, struct.pack("=I", nic.mtu or (bridge.mtu if bridge else DEFAULT_MTU)))
+def _pair(nic: Nic, bridge: tuple[int, int] | None, netns_fd: int) -> bytes:
+    mtu = attribute(_MTU, struct.pack("=I", nic.mtu or (bridge[1] if bridge else DEFAULT_MTU)))
     inside = ifinfo(0) + text_of("ifname", nic.name) + _mac(nic.mac) + mtu
     inside += attribute(_NETNS_FD, struct.pack("=I", netns_fd))
     outside = ifinfo(0) + text_of("ifname", nic.host_link) + _mac(host_side_mac(nic.mac)) + mtu
     if bridge is not None:
-        outside += attribute(_MASTER, struct.pack("=I", bridge.index))
+        outside += attribute(_MASTER, struct.pack("=I", bridge[0]))
     data = attribute(_DATA | NESTED, attribute(_VETH_PEER | NESTED, inside))
     return outside + attribute(_LINKINFO | NESTED, attribute(_KIND, b"veth\0") + data)
 
@@ -126,21 +125,28 @@ def _settings(nic: Nic, alias: str, index: int) -> list[tuple[int, int, bytes]]:
     ]
 
 
-def _bridge(sock: socket.socket, nic: Nic) -> Link:
-    found = rtnetlink.find(sock, nic.bridge)
-    if found is None:
+def _bridge(sock: socket.socket, nic: Nic) -> tuple[int, int]:
+    """Return the index and the MTU of a NIC's bridge. Raises SetupFailed."""
+    index, mtu = rtnetlink.index_of(sock, nic.bridge), rtnetlink.mtu_of(sock, nic.bridge)
+    if index is None or mtu is None:
         raise SetupFailed(
             say("The bridge %(bridge)s of network %(network)s is not there.", bridge=nic.bridge, network=nic.network),
             step="network",
             path=nic.bridge,
         )
-    return found
+    return index, mtu
 
 
 def _disable_ipv6(link: str) -> None:
     try:
-        Path(f"/proc/sys/net/ipv6/conf/{link}/disable_ipv6").write_text("1")
+        fd = os.open(f"/proc/sys/net/ipv6/conf/{link}/disable_ipv6", os.O_WRONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return  # a host without IPv6
     except OSError as error:
         raise SetupFailed.from_oserror("network", error) from error
+    try:
+        os.write(fd, b"1")
+    except OSError as error:
+        raise SetupFailed.from_oserror("network", error) from error
+    finally:
+        os.close(fd)
