@@ -47,6 +47,13 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def opened(pid: int) -> tuple[int, int]:
+    """Return how many sockets and descriptors a process has: a spare that waits has one socket, who has ended none."""
+    with contextlib.suppress(FileNotFoundError):
+        return len(sockets_of(pid)), descriptors(pid)
+    return 0, 0
+
+
 def once(host: Host, spec: Spec) -> int:
     """Start and kill a container; returns who started it."""
     port = Meddling(host, lambda _: None)
@@ -108,20 +115,28 @@ def test_a_start_gets_another_spare_where_somebody_has_ended_its_own(
     host: Host, container: Callable[..., Spec], values: dict[str, Any]
 ) -> None:
     spec = container(**values)
+
+    def spares() -> set[int]:
+        return {pid for pid in children(launcher_of(host)) if opened(pid)[0] == 1}
+
+    def starters() -> dict[int, tuple[int, int]]:
+        return {pid: found for pid in children(launcher_of(host)) if (found := opened(pid))[0] > 1}
+
     for _ in range(2):
-        wait_until(lambda: settled(host), what="all spares are there")
-        before = {pid: descriptors(pid) for pid in children(launcher_of(host))}
-        spares = {pid for pid in before if len(sockets_of(pid)) == 1}
-        assert len(spares) == len(before) / 2
-        for pid in spares:
+        wait_until(lambda: settled(host) and len(starters()) == len(spares()), what="all spares are there, and wait")
+        before, gone = starters(), spares()
+        for pid in gone:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda gone=spares: not gone & set(children(launcher_of(host))), what="they are reaped")
+        wait_until(lambda gone=gone: not gone & set(children(launcher_of(host))), what="they are reaped")
         for _ in range(2 * launcher.AT_REST):
             running.start(host, spec, network=NoNetwork())
             running.stop(host, spec.id, kill=True)
-    wait_until(lambda: settled(host), what="all spares are there")
-    now = {pid: descriptors(pid) for pid in before.keys() & set(children(launcher_of(host)))}
-    assert now == {pid: before[pid] for pid in now}
+
+    def same() -> bool:
+        now = starters()
+        return settled(host) and all(now[pid] == before[pid] for pid in now.keys() & before.keys())
+
+    wait_until(same, what="all descriptors are closed")
 
 
 def test_many_at_once_do_not_wait_for_each_other(host: Host, container: Callable[..., Spec]) -> None:
