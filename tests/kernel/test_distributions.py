@@ -7,6 +7,7 @@ cgroup versions.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import select
@@ -23,6 +24,7 @@ from containers.core.host import Host
 from containers.core.hoststore import store
 from containers.core.lifecycle import running, stored
 from containers.core.model import subnets
+from containers.core.model.behaviour import Consoles
 from containers.core.model.network_config import NetworkConfig, plain
 from containers.core.model.spec import Spec
 from containers.core.model.states import Status
@@ -101,6 +103,7 @@ def system(host: Host, settings: Any) -> Iterator[Callable[..., System]]:
             init_command=tuple(defaults["init_command"]),
             halt_signal=defaults["halt_signal"],
             environment=dict(defaults["environment"]),
+            console=Consoles(**defaults.get("console", {})),
         )
         nic = subnets.plan_nic(host, config, container_id=spec.id, slot=spec.slot, taken=())
         spec = stored.create(host, Spec(**{**{n: getattr(spec, n) for n in spec.__dataclass_fields__}, "nics": (nic,)}))
@@ -129,13 +132,13 @@ def address_is_there(system: System) -> None:
 
 
 @contextlib.contextmanager
-def signed_in(system: System) -> Iterator[Terminal]:
-    """Sign in as root on the console, by a password."""
+def signed_in(system: System, session: str = "console", place: str = "/dev/console") -> Iterator[Terminal]:
+    """Sign in as root on the console, or on another terminal, by a password. place: what it is inside."""
     hashed = subprocess.run(["openssl", "passwd", "-6", PASSWORD], check=True, capture_output=True, text=True).stdout
     system.sh(f"sed -i 's|^root:[^:]*:|root:{hashed.strip()}:|' /etc/shadow")
     console = Terminal(system.host.supervisor_socket(system.spec.id))
     try:
-        console.open(session="console")
+        console.open(session=session)
         console.type("\n")
         console.expect(f"{system.spec.name} login:")
         console.type("root\n")
@@ -143,10 +146,17 @@ def signed_in(system: System) -> Iterator[Terminal]:
         console.type(f"{PASSWORD}\n")
         console.expect("# ")
         console.type("echo I am $(id -un) on $(tty) with $((6 * 7))\n")
-        console.expect("I am root on /dev/console with 42")
+        console.expect(f"I am root on {place}")
         yield console
     finally:
         console.socket.close()
+
+
+def logins_are_everywhere(system: System) -> None:
+    """Sign in on the first and on the last of its terminals, too."""
+    for number in sorted({1, system.spec.console.ttys}):
+        with signed_in(system, f"tty{number}", "/dev/") as terminal:
+            terminal.type("exit\n")
 
 
 def stops_and_starts(system: System) -> None:
@@ -219,6 +229,7 @@ def test_systemd(system: Callable[..., System], image: str, *, privileged: bool)
         console.type("echo $(systemd-run -q --user --scope -- echo a scope) of its own\n")
         console.expect("a scope of its own")
         console.type("exit\n")
+    logins_are_everywhere(made)
 
     reboots(made, lambda: systemd_is_up(made))
     stops_and_starts(made)
@@ -244,10 +255,14 @@ def test_sysvinit(system: Callable[..., System], image: str, *, privileged: bool
     assert not re.search(r"(?i)\bfail|\berror|cannot|denied|not permitted", made.console), made.console
     with signed_in(made) as console:
         console.type("exit\n")
+    logins_are_everywhere(made)
     reboots(made, up)
     stops_and_starts(made)
+    made.spec = dataclasses.replace(made.spec, console=Consoles(ttys=2))
     made.start()
     up()
+    offered = "ps ax -o args= | sed -n 's/.*agetty.* \\(tty[0-9]*\\) .*/\\1/p' | sort"
+    wait_until(lambda: made.sh(offered).split() == ["tty1", "tty2"], what="a login on each terminal that there is")
     powers_off(made)
 
 

@@ -128,9 +128,21 @@ END
 # /proc, /sys and /dev are mounted already
 mountpoint -q /run || mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs /run
 mkdir -p -m 1777 /run/lock
+# a login on each terminal that there is, which may be others than at the last boot: init reads one line of each file
+changed=
+for number in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    file=/etc/inittab.d/boxroom-tty$number.tab
+    if [ -c "/dev/tty$number" ] && [ ! -f "$file" ]; then
+        echo "t$number:2345:respawn:/sbin/agetty --noclear --keep-baud tty$number 9600 linux" >"$file" && changed=1
+    elif [ ! -c "/dev/tty$number" ] && [ -f "$file" ]; then
+        rm -f "$file" && changed=1
+    fi
+done
+[ -z "$changed" ] || kill -HUP 1
 exec /etc/init.d/rcS
 END
     chmod 755 /etc/init.d/boxroom-rcS
+    mkdir -p /etc/inittab.d
     ln -sf ../proc/self/mounts /etc/mtab
     for script in bootlogs brightness checkfs.sh checkroot-bootclean.sh checkroot.sh hwclock.sh mount-configfs \
         mountdevsubfs.sh mountkernfs.sh procps umountfs umountroot; do
