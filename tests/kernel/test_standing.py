@@ -68,6 +68,12 @@ def settled(host: Host, supervisors: int = 0) -> bool:
     return not odd and launcher.FIRST <= starters <= launcher.AT_REST
 
 
+def at_rest(host: Host) -> bool:
+    """Tell whether all starters and spares wait, having let go of what they had of the launcher."""
+    found = [opened(pid) for pid in children(launcher_of(host))]
+    return settled(host) and len(set(found)) == 2 and found.count(min(found)) == len(found) / 2
+
+
 def test_nothing_of_a_start_stays_in_a_starter(host: Host, container: Callable[..., Spec]) -> None:
     good = container(slot=1)
     bad = container(slot=2, init_command=("/sbin/nothing",))
@@ -83,15 +89,16 @@ def test_nothing_of_a_start_stays_in_a_starter(host: Host, container: Callable[.
             running.stop(host, spec.id, kill=True)
         return found
 
-    seen = {pid for _ in range(4) for pid in every_kind()}
-    wait_until(lambda: settled(host), what="all spares are there")
-    before = {pid: descriptors(pid) for pid in seen & set(children(launcher_of(host)))}
+    for _ in range(4):
+        every_kind()
+    wait_until(lambda: at_rest(host), what="all starters and spares wait")
+    before = {pid: opened(pid) for pid in children(launcher_of(host))}
     after = {pid for _ in range(6) for pid in every_kind()} & set(before)
     assert after, "those that have had work have it again"
 
     def same() -> bool:
         there = set(children(launcher_of(host)))
-        return settled(host) and all(descriptors(pid) == before[pid] for pid in after & there)
+        return settled(host) and all(opened(pid) == before[pid] for pid in after & there)
 
     wait_until(same, what="all descriptors are closed")
 
@@ -123,7 +130,7 @@ def test_a_start_gets_another_spare_where_somebody_has_ended_its_own(
         return {pid: found for pid in children(launcher_of(host)) if (found := opened(pid))[0] > 1}
 
     for _ in range(2):
-        wait_until(lambda: settled(host) and len(starters()) == len(spares()), what="all spares are there, and wait")
+        wait_until(lambda: at_rest(host), what="all starters and spares wait")
         before, gone = starters(), spares()
         for pid in gone:
             os.kill(pid, signal.SIGKILL)
