@@ -22,7 +22,8 @@ class ChildPlan:
     """What the child does, complete before the clone.
 
     mounts: how many it is handed. scratch: a host directory that the child mounts over. capabilities: the bounding set.
-    last_capability: the highest that the kernel knows. links: NICs to bring up; None in the host's network. limits:
+    last_capability: the highest that the kernel knows. own_list: whether the filters are of Boxroom's own list, which
+    allows all that setup does. links: NICs to bring up; None in the host's network. limits:
     instead of those that every container has. sysctls: of the network namespace. tasks: as in cgroups.places.Birth.
     stdio: whether an application's standard streams are pipes, which it tells of.
     """
@@ -37,6 +38,7 @@ class ChildPlan:
     capabilities: int
     last_capability: int
     seccomp: tuple[bytes, ...]
+    own_list: bool
     no_new_privs: bool
     limits: rights.Limits
     sysctls: tuple[tuple[str, str], ...]
@@ -89,6 +91,7 @@ def of(plan: StartPlan, bpf: bytes, tasks: tuple[str, ...]) -> ChildPlan:
         capabilities=kept(spec),
         last_capability=last_capability(),
         seccomp=tuple(filters_of(bpf)),
+        own_list=not plan.extras.seccomp,
         no_new_privs=spec.security.no_new_privs,
         limits=rights.limits_of(spec.security.prlimits),
         sysctls=rights.of_network(spec.security.sysctls),

@@ -65,6 +65,17 @@ def set_limit(script: Script, kind: int, soft: int, hard: int) -> None:
     script.call("prlimit64", 0, kind, script.data(bounds), 0)
 
 
+def filter_calls(script: Script, plan: ChildPlan) -> None:
+    """Set the system call filter: from here on it is in force for the child itself."""
+    script.step = "set the system call filter"
+    if plan.no_new_privs:
+        script.call("prctl", PR_SET_NO_NEW_PRIVS, 1)
+    # while there is CAP_SYS_ADMIN, without which only no_new_privs would allow it; it allows all that follows
+    for one in plan.seccomp:
+        filter_program = script.data(struct.pack("=H6xQ", len(one) // 8, script.data(one)))
+        script.call("seccomp", SECCOMP_SET_MODE_FILTER, 0, filter_program)
+
+
 def confine(script: Script, plan: ChildPlan) -> None:
     """Drop the rights that its programs are not to have."""
     script.step = "set the AppArmor profile"
@@ -74,13 +85,8 @@ def confine(script: Script, plan: ChildPlan) -> None:
         raise StepFailed("set the AppArmor profile", error) from error
     if label is not None:
         write(script, *label)
-    script.step = "set the system call filter"
-    if plan.no_new_privs:
-        script.call("prctl", PR_SET_NO_NEW_PRIVS, 1)
-    # while there is CAP_SYS_ADMIN, without which only no_new_privs would allow it; it allows all that follows
-    for one in plan.seccomp:
-        filter_program = script.data(struct.pack("=H6xQ", len(one) // 8, script.data(one)))
-        script.call("seccomp", SECCOMP_SET_MODE_FILTER, 0, filter_program)
+    if not plan.own_list:
+        filter_calls(script, plan)
     script.step = "drop capabilities"
     script.same((plan.capabilities, plan.last_capability), lambda: _drop(script, plan))
     script.step = "set the resource limits"
