@@ -14,7 +14,7 @@ import pytest
 from containers.core import failpoints
 from containers.core.errors import HostUnsupported, InUse, InvalidTransition, SetupFailed, StorageFull
 from containers.core.hoststore import store
-from containers.core.kernel import disk_mount, files
+from containers.core.kernel import disk_mount, files, spare_files
 from containers.core.lifecycle import filing, leaks, reading, resizing, running, stored
 from containers.core.model.limits import Limits
 from containers.core.proc.records import RunFile
@@ -170,11 +170,20 @@ def test_one_that_has_no_file_left_to_make_starts_again_and_again(host, containe
     freed(disk_of(host, spec.id))
 
 
+def test_a_worker_that_is_slower_than_the_container_finds_the_files_kept_all_the_same(host, container, monkeypatch):
+    spec = container(limits=Limits(disk_bytes=32 * MIB, disk_inodes=200))
+    assert run_to_end(host, spec, FILL) == "0\n"
+    monkeypatch.setattr(spare_files, "keep", lambda top: None)  # of this process: as if it were late
+    assert run_to_end(host, spec, FILL) == "0\n"
+    assert run_to_end(host, spec, FILL) == "0\n"
+    freed(disk_of(host, spec.id))
+
+
 def test_one_that_has_no_file_left_and_none_kept_says_whose_limit_it_is(host, container):
     spec = container(limits=Limits(disk_bytes=32 * MIB, disk_inodes=200))
     disk = disk_of(host, spec.id)
     with disks.opened(disk) as top:
-        disks.give_spare(top)
+        spare_files.give(top)
     assert run_to_end(host, spec, FILL) == "0\n"
     with pytest.raises(StorageFull, match="disk is full"):
         run_to_end(host, spec, "true")

@@ -16,6 +16,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from . import mount_api, syscalls
@@ -56,6 +57,17 @@ def mounted(path: str) -> int:
             if error.errno not in (errno.EBUSY, errno.ENXIO) or time.monotonic() > deadline:
                 raise
         time.sleep(_LOOK_SEC)
+
+
+@contextlib.contextmanager
+def at(path: str) -> Iterator[Path]:
+    """Yield the top directory of the file system in a file, for this process and its children. Raises OSError."""
+    mount_fd = mounted(path)
+    try:
+        # not /proc/self: programs that are started look at it, too
+        yield Path(f"/proc/{os.getpid()}/fd/{mount_fd}")
+    finally:
+        os.close(mount_fd)
 
 
 def layer_mount(path: str) -> tuple[int, str]:

@@ -1,19 +1,21 @@
 """A container whose own disk is full to the last file can be started all the same.
 
-Overlay makes two or three files of its own beside the tree when it is mounted. On a disk without any file left to make
-nothing starts, and nothing could be deleted inside either. So a disk keeps a few empty files beside the tree, where the
-container does not reach; they make room for overlay's, and are there again as soon as the container runs.
+A disk keeps a few empty files beside the tree (core.kernel.spare_files). They make room for those that overlay makes,
+and are there again when all is mounted, before the container runs: it would be faster than whoever did it afterwards.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import SetupFailed, StorageFull
+from ..kernel import spare_files
+from ..plans.start_plan import StartPlan
 from ..storage import disks
 from .launching import RunState
 
@@ -21,22 +23,22 @@ _LEAST_FILES = 4
 _LEAST_BLOCKS = 4
 
 
-def started(disk: str, start: Callable[[], RunState]) -> RunState:
-    """Start a container whose own disk this is, or "" where it has none.
+def started(plan: StartPlan, start: Callable[[StartPlan], RunState]) -> RunState:
+    """Start a container whose own disk may be full.
 
     Raises what start() raises; StorageFull, naming the limit, where the disk is what has no room.
     """
     try:
-        return start()
+        return start(plan)
     except SetupFailed as error:
-        if not disk or error.details.get("errno") != errno.ENOSPC:
+        if not plan.disk or error.details.get("errno") != errno.ENOSPC:
             raise
-        lacking = _lacking(Path(disk))
+        lacking = _lacking(Path(plan.disk))
         if not lacking:  # it is the host's own disk that is full
             raise
     try:
-        with _room(Path(disk)):
-            return start()
+        with _room(Path(plan.disk)):
+            return start(dataclasses.replace(plan, keeps_spare=True))
     except SetupFailed as error:
         if error.details.get("errno") != errno.ENOSPC:
             raise
@@ -57,8 +59,8 @@ def _lacking(disk: Path) -> bool:
 def _room(disk: Path) -> Iterator[None]:
     """Have the files that a disk keeps make room while the block lasts."""
     with disks.opened(disk) as top:
-        disks.give_spare(top)
+        spare_files.give(top)
         try:
             yield
         finally:
-            disks.keep_spare(top)
+            spare_files.keep(top)

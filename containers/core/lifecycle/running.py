@@ -126,7 +126,7 @@ def start(
             stdio=stdio if spec.init.application else "",
         )
         progress(10, "Making the namespaces")
-        return fulldisk.started(root.disk, lambda: launch(plan, network, progress, cancelled))
+        return fulldisk.started(plan, lambda asked: launch(asked, network, progress, cancelled))
 
 
 def stop(

@@ -32,7 +32,8 @@ class StartPlan:
     that directory, "" where it is there as it stands. cgroup limits are those of spec.
     attachments: what the spec's mounts and devices come to on this host. extras: what else it uses of the host's.
     more_ids: first host id and number of those from 65536 on inside; None where it has no more. stdio: by which name
-    somebody waits for an application's standard streams (core.proc.stdio); "" where they are its console.
+    somebody waits for an application's standard streams (core.proc.stdio); "" where they are its console. keeps_spare:
+    whether the disk's spare files (core.kernel.spare_files) are made again before init runs.
     """
 
     state_dir: str
@@ -47,6 +48,7 @@ class StartPlan:
     extras: Extras = field(default_factory=Extras)
     more_ids: tuple[int, int] | None = None
     stdio: str = ""
+    keeps_spare: bool = False
 
     @property
     def host(self) -> Host:

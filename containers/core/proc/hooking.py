@@ -88,11 +88,8 @@ class Hooks:
         if inside or not self._plan.disk:
             yield self._plan.upper
             return
-        mount_fd = disk_mount.mounted(self._plan.disk)
-        try:
-            yield f"/proc/{os.getpid()}/fd/{mount_fd}/{disk_mount.TREE}"
-        finally:
-            os.close(mount_fd)
+        with disk_mount.at(self._plan.disk) as top:
+            yield str(top / disk_mount.TREE)
 
     def _run_with(self, call: Call, child: Inside | None, own: str, more: dict[str, object], *, inside: bool) -> None:
         plan = self._plan

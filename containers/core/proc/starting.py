@@ -36,6 +36,7 @@ from ..cgroups.base import Cgroups
 from ..cgroups.places import join
 from ..errors import Cancelled, CoreError, SetupFailed, TimedOut
 from ..host import Host
+from ..kernel import spare_files
 from ..kernel.pids import boot_id
 from ..kernel.syscalls import signal_fd
 from ..model.exits import CONSOLE_TAIL_BYTES
@@ -145,6 +146,8 @@ class Starter:
             if self.luggage.wanted:
                 spawn.await_root(child)
                 self.luggage.bring(child)
+            if self.plan.keeps_spare:
+                spare_files.keep_in(self.plan.disk)
             spawn.join(child, self.cgroups.birth(self.id, privileged=self.plan.spec.privileged).tasks)
             if worker is not None:
                 self._take_nics(_await_network(worker))

@@ -33,9 +33,6 @@ _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BLOCK_BYTES: Final = 4096
 _INODES_SPARE: Final = 24
 """The file system's own first inodes, the directories around the tree, and the files that are kept beside it."""
-_SPARE: Final = "spare"
-_SPARE_FILES: Final = 6
-"""Overlay makes at most three when it is mounted, and the files page mounts it, too."""
 _MAKE_SEC: Final = 120
 _SET_CAPACITY: Final = 0x4C07
 """LOOP_SET_CAPACITY of linux/loop.h: look again how long the file is."""
@@ -98,29 +95,12 @@ def tree(host: Host, layer: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def opened(disk: Path) -> Iterator[Path]:
     """Yield the top directory of a disk's file system. Raises SetupFailed where it cannot be mounted."""
-    try:
-        mount_fd = disk_mount.mounted(str(disk))
-    except OSError as error:
-        raise SetupFailed.from_oserror("mount the disk", error) from error
-    try:
-        # not /proc/self: programs that are started look at it, too
-        yield Path(f"/proc/{os.getpid()}/fd/{mount_fd}")
-    finally:
-        os.close(mount_fd)
-
-
-def keep_spare(top: Path) -> None:
-    """Keep some files beside the tree, as many as there is room for: see core.lifecycle.fulldisk."""
-    with contextlib.suppress(OSError):
-        (top / _SPARE).mkdir(mode=0o700, exist_ok=True)
-        for number in range(_SPARE_FILES):
-            (top / _SPARE / str(number)).touch(mode=0o600)
-
-
-def give_spare(top: Path) -> None:
-    """Remove the files that keep_spare() has made."""
-    for number in range(_SPARE_FILES):
-        (top / _SPARE / str(number)).unlink(missing_ok=True)
+    with contextlib.ExitStack() as mount:
+        try:
+            top = mount.enter_context(disk_mount.at(str(disk)))
+        except OSError as error:
+            raise SetupFailed.from_oserror("mount the disk", error) from error
+        yield top
 
 
 def make(disk: Path, size: Size) -> None:

@@ -21,7 +21,7 @@ from ..failpoints import failpoint
 from ..host import Host
 from ..hoststore import pools, store
 from ..hoststore.store import Root
-from ..kernel import files
+from ..kernel import files, spare_files
 from ..kernel.tree_copy import copy_tree
 from ..model.spec import Spec
 from ..sentences import say
@@ -93,7 +93,7 @@ def fresh(
             failpoint(host.state_dir, "fresh.disk")
             with disks.opened(directory / disks.NAME) as top:
                 _empty(top, store.rootfs(host, layers[-1]))
-                disks.keep_spare(top)
+                spare_files.keep(top)
                 files.sync_tree(top)
         describe(directory, made_for=made_for, kind="writable")
         pools.link(host, pool, writable)
