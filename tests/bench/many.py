@@ -5,40 +5,87 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from containers.core.cgroups import detect
 from containers.core.kernel.stats import Sampler
+from containers.core.model.spec import Spec
 
 from . import marker
-from .measure import Table, cpu_sec, pss_kb, say, timed
+from .measure import Table, beside, come_to_rest, cpu_sec, in_turn, pss_kb, say, show, timed
 from .ours import LIMITS, Ours
 
 WATCHED_SEC = 60
 """As long as it takes until each of the ticker's chores has come once."""
 
 
+ROUNDS = 3
+"""Of starting them all, each tool in its turn."""
+TIMES = 10
+"""How often one is measured among the others."""
+
+
 def start_in_a_row(ours: Ours, found: dict[str, Any], count: int, table: Table) -> None:
-    """Start count idle containers one after the other, ours and each peer's; the peers' are killed at once."""
+    """Start count idle containers one after the other, ours and each peer's, and end them; ours run in the end."""
     say(f"creating {count} containers")
     began = time.perf_counter()
     four_at_once(ours, "POST", "/containers", [body(f"many-{number}") for number in range(count)])
     table.add(f"create {count} through the API, s", time.perf_counter() - began, "–", "")
-    for number in range(count):
-        marker.install(ours.root(f"many-{number}"))
-    for name, tool in found.items():
-        for number in range(count):
-            tool.make(f"many-{number}", f"/{marker.NAME}")
-        say(f"{name}: {count} starts")
-        took = timed(lambda tool=tool: [tool.start(f"many-{number}", to_marker=False) for number in range(count)])
-        table.add(f"start {count} in a row, s: {name.replace('_', ' ')}", "", took / 1000, "")
-        for number in range(count):
-            tool.kill(f"many-{number}")
-    say(f"ours: {count} starts")
-    specs = [ours.spec(f"many-{number}") for number in range(count)]
+    names = [f"many-{number}" for number in range(count)]
+    for name in names:
+        marker.install(ours.root(name))
+        for tool in found.values():
+            tool.make(name, f"/{marker.NAME}")
+    specs = [ours.spec(name) for name in names]
+    alone = _one(ours, specs[-1])
+    rows: dict[str, Callable[[], float]] = {"boxroom": lambda: _our_row(ours, specs)}
+    rows |= {name: partial(_row, tool, names) for name, tool in found.items()}
+    say(f"{ROUNDS} times {count} starts of each: {', '.join(rows)}")
+    taken = in_turn(ROUNDS, warm_up=0, **rows)
+    mine = taken.pop("boxroom")
+    table.add(f"start {count} in a row by the core's call, s", statistics.median(mine), beside(mine, taken), "× ≤ 1")
+    for spec in specs[:-1]:
+        ours.core_start(spec, None)
+    for what, values in _one(ours, specs[-1]).items():
+        first, last = statistics.median(alone[what]), statistics.median(values)
+        alone_ms = f"as the only one {show(first)} (× {show(last / first)})"
+        table.add(f"{what} the {count}th, the others at rest, ms", last, alone_ms, "")
+    ours.core_start(specs[-1], None)
+
+
+def _one(ours: Ours, spec: Spec) -> dict[str, list[float]]:
+    """Return how long it takes, in ms, to start a container, to run something in it, to freeze it and to kill it."""
+    taken: dict[str, list[float]] = {}
+    root = ours.root(spec.name)
+    for _ in range(TIMES):
+        come_to_rest()
+        taken.setdefault("start", []).append(ours.core_start(spec, root))
+        come_to_rest()
+        taken.setdefault("exec in", []).append(ours.core_exec(spec))
+        taken.setdefault("freeze", []).append(ours.core_freeze(spec))
+        taken.setdefault("kill", []).append(ours.core_kill(spec))
+    return taken
+
+
+def _our_row(ours: Ours, specs: Sequence[Spec]) -> float:
+    """Return how long it takes, in s; they are ended afterwards."""
     took = timed(lambda: [ours.core_start(spec, None) for spec in specs])
-    table.add(f"start {count} in a row, s: the core's call", took / 1000, "", "")
+    for spec in specs:
+        ours.core_kill(spec)
+    come_to_rest()
+    return took / 1000
+
+
+def _row(tool: Any, names: Sequence[str]) -> float:
+    took = timed(lambda: [tool.start(name, to_marker=False) for name in names])
+    for name in names:
+        tool.kill(name)
+    # the kernel takes network namespaces apart for seconds
+    come_to_rest()
+    return took / 1000
 
 
 def memory(ours: Ours, count: int, table: Table) -> None:

@@ -65,12 +65,8 @@ class Table:
     def add_turns(self, what: str, taken: Mapping[str, list[float]], target: str = "") -> None:
         """Add what in_turn() measured: p50, p99 of ours; each peer's p50 with the median of the pairs' ratios."""
         ours = taken["boxroom"]
-        peers = []
-        for name, values in taken.items():
-            if name != "boxroom":
-                ratio = statistics.median(a / b for a, b in zip(ours, values, strict=True))
-                peers.append(f"{name.replace('_', ' ')} {show(statistics.median(values))} (× {show(ratio)})")
-        self.add(what, statistics.median(ours), percentile(ours, 0.99), "; ".join(peers) or "–", target)
+        peers = {name: values for name, values in taken.items() if name != "boxroom"}
+        self.add(what, statistics.median(ours), percentile(ours, 0.99), beside(ours, peers) or "–", target)
 
     def markdown(self) -> str:
         """Return the table."""
@@ -78,6 +74,36 @@ class Table:
         lines += ["| " + " | ".join(row) + " |" for row in self.rows]
         lines += ["", *self.notes] if self.notes else []
         return "\n".join([*lines, ""])
+
+
+def beside(ours: list[float], peers: Mapping[str, list[float]]) -> str:
+    """Return each peer's median, and the median of the pairs' ratios, ours to theirs."""
+    parts = []
+    for name, values in peers.items():
+        ratio = statistics.median(a / b for a, b in zip(ours, values, strict=True))
+        parts.append(f"{name.replace('_', ' ')} {show(statistics.median(values))} (× {show(ratio)})")
+    return "; ".join(parts)
+
+
+def come_to_rest(timeout_sec: float = 30.0) -> None:
+    """Wait until the machine has had nothing to do for half a second, but no longer than that."""
+    deadline = time.monotonic() + timeout_sec
+    while time.monotonic() < deadline:
+        before = _idle_and_all()
+        time.sleep(0.5)
+        idle, everything = (now - then for now, then in zip(_idle_and_all(), before, strict=True))
+        if idle >= _AT_REST * everything:
+            return
+
+
+_AT_REST = 0.95
+
+
+def _idle_and_all() -> tuple[int, int]:
+    """Return the ticks that all cores have been idle, and all ticks (proc_stat(5))."""
+    with open("/proc/stat", encoding="ascii") as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 def show(cell: object) -> str:
