@@ -207,7 +207,7 @@ def set_status(
         values.update(status=new, status_reason=reason[:500], status_at=now)
     if not values:
         return True
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         if not Container.objects.filter(pk=container.pk, status=old, **guard).update(**values):
             return False
         for name, value in values.items():

@@ -1,19 +1,19 @@
-"""What running containers receive and send by cards that have no side on the host: macvlan, ipvlan, vlan, phys.
+"""Where it shows what running containers receive and send.
 
-Of a veth pair the host sees the other end; of these only the container's own network namespace tells, in
-/proc/PID/net/dev (proc_pid_net(5)).
+Of a veth pair the host sees the other end. Of cards that have no side on the host (macvlan, ipvlan, vlan, phys) only
+the container's own network namespace tells, in /proc/PID/net/dev (proc_pid_net(5)).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from ..core.errors import CoreError
 from ..core.host import Host
-from ..core.model.nics import ON_PARENT
+from ..core.model.nics import MOST, ON_PARENT, Nic
 from ..core.model.spec import Spec
 from ..core.plans.samples import parse_net_dev
 from ..core.proc.records import RunFile
@@ -24,10 +24,14 @@ _AGAIN_SEC: Final = 5.0
 
 @dataclass
 class _Container:
-    """One container's cards: by their names inside whether they are the host's own, and what was counted so far."""
+    """One container's cards: by their names inside whether they are the host's own, and what was counted so far.
+
+    links: names of the host's sides of others.
+    """
 
     looked_at: float
     changed_ns: int
+    links: frozenset[str] = frozenset()
     lent: dict[str, bool] = field(default_factory=dict)
     init_pid: int = 0
     counters: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -35,7 +39,7 @@ class _Container:
     sent: int = 0
 
 
-class InnerCards:
+class Cards:
     """Counts bytes; those of a card that was lent from when it is first seen, as it has carried the host's before.
 
     Not thread-safe.
@@ -45,8 +49,12 @@ class InnerCards:
         self._host = host
         self._containers: dict[str, _Container] = {}
 
+    def links(self, container_id: str) -> Collection[str]:
+        """Return the names of the host's sides of a container's NICs, those that it may be given later among them."""
+        return self._look(container_id).links
+
     def carried(self, container_id: str) -> tuple[int, int]:
-        """Return (received, sent) bytes of a running container's cards; they never go back while it runs."""
+        """Return (received, sent) bytes of a running container's other cards; they never go back while it runs."""
         found = self._look(container_id)
         if found.lent:
             try:
@@ -67,22 +75,31 @@ class InnerCards:
         if found is not None and now - found.looked_at < _AGAIN_SEC:
             return found
         path = self._host.spec_path(container_id)
+        told = None
         try:
             changed_ns = path.stat().st_mtime_ns
             if found is not None and found.changed_ns == changed_ns and not found.lent:
                 found.looked_at = now
                 return found
-            spec, run = Spec.from_json(path.read_text()), RunFile.read(self._host.run_path(container_id))
+            told = Spec.nics_from_json(path.read_text())
         except (OSError, ValueError, CoreError):
-            changed_ns, spec, run = 0, None, None
+            changed_ns = 0
         found = self._containers.setdefault(container_id, _Container(now, changed_ns))
         found.looked_at, found.changed_ns = now, changed_ns
-        if spec is not None and run is not None:
-            if run.init.pid != found.init_pid:  # rebooted from inside: its links are new ones, which count from 0
-                found.counters.clear()
-            found.init_pid = run.init.pid
-            found.lent = {nic.name: nic.type == "phys" for nic in spec.nics if nic.type in ON_PARENT}
+        if told is not None:
+            self._take(container_id, found, *told)
         return found
+
+    def _take(self, container_id: str, found: _Container, slot: int, nics: Sequence[Nic]) -> None:
+        later = (self._host.veth_name(slot, index) for index in range(MOST))
+        found.links = frozenset({nic.host_link for nic in nics if nic.host_link}.union(later))
+        lent = {nic.name: nic.type == "phys" for nic in nics if nic.type in ON_PARENT}
+        run = RunFile.read(self._host.run_path(container_id)) if lent else None
+        if run is not None and run.init.pid != found.init_pid:
+            # rebooted from inside: its links are new ones, which count from 0
+            found.counters.clear()
+            found.init_pid = run.init.pid
+        found.lent = lent if run is not None else {}
 
     @staticmethod
     def _count(found: _Container, links: dict[str, tuple[int, int]]) -> None:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _EVENTS_MAX: Final = 10_000
 """Past this many unread news the rest is dropped: the full reconciliation finds out all the same."""
-GATHER_SEC: Final = 0.2
+GATHER_SEC: Final = 0.5
 """News are handed on at once after a time of silence, else together, this long after the ones before."""
 
 

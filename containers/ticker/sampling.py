@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +15,8 @@ from ..core.cgroups import Cgroups, raw
 from ..core.errors import CoreError
 from ..core.host import Host
 from ..core.kernel.stats import Gone, HostSample, Sampler, present_limits, public_host, sample_host
-from ..core.model.nics import MOST
-from ..core.model.spec import Spec
 from ..core.plans.samples import Rates, Sample, public, rates
-from .cards import InnerCards
+from .cards import Cards
 from .rings import Rings, Values, nothing
 
 log = logging.getLogger(__name__)
@@ -101,9 +99,8 @@ class Samples:
         self._disk_used = disk_used
         self._publish = publish
         self._on_oom = on_oom
-        self._cards = InnerCards(host)
-        self._sampler = Sampler(cgroups.stat_paths, self._links_of, self._cards.carried)
-        self._links: dict[str, tuple[str, ...]] = {}
+        self._cards = Cards(host)
+        self._sampler = Sampler(cgroups.stat_paths, self._cards.links, self._cards.carried)
         self._last: dict[str, Sample] = {}
         self._last_host: HostSample | None = None
         self._rings: dict[str, Rings] = {}
@@ -117,8 +114,6 @@ class Samples:
     def tick(self) -> None:
         """Sample everything once, record it and publish it."""
         ids = self._cgroups.running_ids()
-        for gone in self._links.keys() - set(ids):
-            del self._links[gone]
         self._cards.forget(ids)
         samples = self._sampler.sample(ids)
         host_sample = sample_host(self._host.state_dir)
@@ -162,7 +157,8 @@ class Samples:
         missing = self.running((wanted or frozenset()) - self._complete)
         if not missing:
             return tick
-        sampler = Sampler(self._cgroups.stat_paths, self._links_of, InnerCards(self._host).carried)
+        cards = Cards(self._host)
+        sampler = Sampler(self._cgroups.stat_paths, cards.links, cards.carried)
         try:
             first = sampler.sample(missing)
             time.sleep(_FIRST_SEC)
@@ -232,20 +228,6 @@ class Samples:
 
     def _path(self, container_id: str) -> Path:
         return self._host.stats_dir / f"{container_id}.rings"
-
-    def _links_of(self, container_id: str) -> Collection[str]:
-        """Return the host's side of a container's NICs, read when its cgroup is first seen; without a spec none."""
-        links = self._links.get(container_id)
-        if links is None:
-            try:
-                spec = Spec.from_json(self._host.spec_path(container_id).read_text())
-                # those, too, that it may be given while it runs
-                later = {self._host.veth_name(spec.slot, index) for index in range(MOST)}
-                links = tuple({nic.host_link for nic in spec.nics if nic.host_link} | later)
-            except (OSError, ValueError, CoreError):
-                links = ()
-            self._links[container_id] = links
-        return links
 
     def _record(self, name: str, at: float, values: Values) -> None:
         """Append to a history; a full disk costs samples, not the ticker."""

@@ -31,7 +31,7 @@ from containers.core.model.spec import Spec
 from containers.core.network import bridge, dnsmasq, lending, networks, nft, nftrun, rates
 from containers.core.plans.extras import Extras
 from containers.core.proc.records import RunFile
-from containers.ticker.cards import InnerCards
+from containers.ticker.cards import Cards
 
 from .netns import LEASE_SCRIPT, PATIENT, Place, reaches_from, run, set_netns
 from .patience import patient, wait_until
@@ -423,7 +423,7 @@ def test_macvlan_in_its_modes(host: Host, begin: Begin, mode: str, *, privileged
     assert f"macvlan mode {mode}" in inside(host, spec, "ip -d link show eth0")
     assert "default via 203.0.113.2 dev eth0" in inside(host, spec, "ip route")
     assert reached(host, spec, "203.0.113.2", "-s", "1000")
-    assert min(InnerCards(host).carried(spec.id)) > 1000
+    assert min(Cards(host).carried(spec.id)) > 1000
     if mode in ("private", "bridge"):
         other = begin(macvlan(2, mode=mode))
         assert (reached if mode == "bridge" else reaches)(host, spec, "203.0.113.12") is (mode == "bridge")
@@ -726,7 +726,7 @@ def test_nics_come_and_go_while_it_runs(
 
 def test_a_card_comes_and_goes_while_it_runs(host: Host, begin: Begin) -> None:
     spec = begin()
-    cards = InnerCards(host)
+    cards = Cards(host)
     assert cards.carried(spec.id) == (0, 0)
     spec = replug(host, spec, phys(name="eth5"))
     assert "eth5" in inside(host, spec, "ip -br link show up")
@@ -794,7 +794,7 @@ from containers.core.hoststore import store
 from containers.core.host import Host
 from containers.core.lifecycle import replugging
 from containers.core.model.spec import Spec
-from containers.ticker.cards import InnerCards
+from containers.ticker.cards import Cards
 host = Host.open(Path({state!r}))
 after = Spec.from_json(Path({after!r}).read_text())
 replugging.change(host, store.load(host, after.id), after, {parents!r})

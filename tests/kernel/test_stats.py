@@ -26,6 +26,7 @@ from containers.core.kernel.stats import Gone, Sampler, present_limits, public_h
 from containers.core.model.spec import Limits, Nic, Spec
 from containers.core.plans.samples import Sample, rates
 from containers.core.protocol import Decoder, Kind, control, parse_control
+from containers.ticker.cards import Cards
 from containers.ticker.chores import Chore
 from containers.ticker.disk import measure
 from containers.ticker.sampling import Samples
@@ -432,13 +433,9 @@ def test_a_stranger_gets_nothing(host: Host) -> None:
         ticker.stop()
 
 
-def test_a_nic_that_is_plugged_in_later_is_counted(host: Host, groups: Cgroups) -> None:
+def test_a_nic_that_is_plugged_in_later_is_counted(host: Host) -> None:
     host.spec_path(ID).write_text(spec().to_json())
-    sampling = Samples(host, groups, disk_used=lambda _id: None, publish=lambda _tick: None)
-    try:
-        links = sampling._links_of(ID)
-        assert "lo" in links
-        assert {host.veth_name(1, index) for index in range(16)} <= set(links)
-        assert host.veth_name(2, 0) not in links
-    finally:
-        sampling.close()
+    links = Cards(host).links(ID)
+    assert "lo" in links
+    assert {host.veth_name(1, index) for index in range(16)} <= set(links)
+    assert host.veth_name(2, 0) not in links

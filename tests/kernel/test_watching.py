@@ -94,3 +94,38 @@ def test_it_does_so_after_a_reboot_inside_too(host: Host, container: Callable[..
         (detect.open(host).container_tree(spec.id) / "cgroup.freeze").write_text("1")
         assert json.loads(news.recv(4096))["event"] == "frozen"
     host.events_socket.unlink()
+
+
+def test_what_was_seen_is_not_told_again_and_what_came_after_is(host: Host, container: Callable[..., Spec]) -> None:
+    spec, other = container(), container()
+    watch = Watch(host)
+    try:
+        assert watch.changed() == set()
+        for one in (spec, other):
+            running.start(host, one, network=NoNetwork())
+        watch.seen([spec.id, "not-there"])
+        assert watch.changed() == {other.id}
+        running.stop(host, spec.id, kill=True)
+        assert watch.changed() == {spec.id}
+        running.stop(host, other.id, kill=True)
+        watch.seen([other.id])
+        assert watch.changed() == set()
+    finally:
+        watch.close()
+
+
+def test_a_supervisor_that_is_killed_after_its_container_was_seen_is_told(
+    host: Host, container: Callable[..., Spec]
+) -> None:
+    spec = container()
+    watch = Watch(host)
+    try:
+        assert watch.changed() == set()
+        running.start(host, spec, network=NoNetwork())
+        watch.seen([spec.id])
+        run = RunFile.read(host.run_path(spec.id))
+        assert run is not None
+        os.kill(run.supervisor.pid, signal.SIGKILL)
+        wait_until(lambda: spec.id in watch.changed(), what="the loss is told")
+    finally:
+        watch.close()

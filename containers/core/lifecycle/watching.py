@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from ..host import Host
@@ -37,6 +38,17 @@ class Watch:
             self._forget(container_id)
         return gone | self._look()
 
+    def seen(self, ids: Iterable[str]) -> None:
+        """Leave out of the next answer how these containers are now: they are looked at anyway, right after this."""
+        for container_id in ids:
+            path = self._host.run_path(container_id)
+            try:
+                now = _signature(os.stat(path, follow_symlinks=False))
+            except FileNotFoundError:
+                now = None
+            if now != self._files.get(container_id):
+                self._take(container_id, now)
+
     def close(self) -> None:
         """Close every descriptor."""
         for container_id in list(self._pidfds):
@@ -54,12 +66,18 @@ class Watch:
             modified, settled, files = 0, False, {}
         self._read_at = modified if settled else None
         changed = {one for one in self._files.keys() | files.keys() if self._files.get(one) != files.get(one)}
-        self._files = files
         for container_id in changed:
-            self._forget(container_id)
-            if container_id in files:
-                self._keep(container_id)
+            self._take(container_id, files.get(container_id))
         return changed
+
+    def _take(self, container_id: str, file: tuple[int, int] | None) -> None:
+        """Write down which run file a container has now, None: none, and keep its supervisor."""
+        self._forget(container_id)
+        if file is None:
+            self._files.pop(container_id, None)
+        else:
+            self._files[container_id] = file
+            self._keep(container_id)
 
     def _run_files(self) -> dict[str, tuple[int, int]]:
         found = {}
@@ -67,8 +85,7 @@ class Watch:
             for entry in entries:
                 name, _, ending = entry.name.rpartition(".")
                 if ending == "json" and name and not name.startswith("."):
-                    status = entry.stat(follow_symlinks=False)
-                    found[name] = (status.st_ino, status.st_mtime_ns)
+                    found[name] = _signature(entry.stat(follow_symlinks=False))
         return found
 
     def _keep(self, container_id: str) -> None:
@@ -85,3 +102,8 @@ class Watch:
             self._poll.unregister(pidfd)
             del self._ids[pidfd]
             os.close(pidfd)
+
+
+def _signature(status: os.stat_result) -> tuple[int, int]:
+    """Return what tells a run file from the one before it."""
+    return status.st_ino, status.st_mtime_ns

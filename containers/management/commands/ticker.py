@@ -45,7 +45,7 @@ LOOK_AT_ALL_EVERY: Final = 10
 
 
 class _Quick:
-    """The chore of every second."""
+    """The chore of every second, and what is told meanwhile; both by one thread."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -65,6 +65,11 @@ class _Quick:
             reconcile.quick(self._host)
         else:
             reconcile.each_second(self._host, changed=changed)
+
+    def told(self, events: list[dict[str, Any]]) -> None:
+        """Take supervisors' news: what they tell of need not be found out once more."""
+        self._watch.seen({str(event.get("id")) for event in events})
+        reconcile.on_events(self._host, events)
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:
@@ -102,6 +107,7 @@ class Command(BaseCommand):
         chain = Chain(host.audit_path)
         sealed = _Sealed(chain)
         steady = SteadyClock(kept=host.run_dir / "clock.json")
+        quick = _Quick(host)
         ticker = Ticker(
             host,
             chores=(
@@ -109,12 +115,12 @@ class Command(BaseCommand):
                 Chore("what others change", CHANGING_SEC, lambda: doctor.refresh_changing(host)),
                 Chore("reconcile", 60.0, lambda: reconcile.full(host)),
                 Chore("names of projects", 60.0, lambda: carry_names(host)),
-                Chore("quick checks", 1.0, _Quick(host)),
+                Chore("quick checks", 1.0, quick),
                 Chore("lxcfs", LXCFS_SEC, Lxcfs(host).look),
                 Chore("schedules", SCHEDULES_SEC, scheduling.Scheduler(steady)),
                 Chore("retention", RETENTION_SEC, retention.Sweeper(chain, steady=steady)),
             ),
-            on_events=lambda events: reconcile.on_events(host, events),
+            on_events=quick.told,
             after_each=close_old_connections,
             audit=lambda: sealed.report,
         )
