@@ -26,11 +26,15 @@ MANY: Final = int(os.environ.get("BENCH_MANY", "200"))
 def _life(ours: Ours, work: Path, rounds: int, table: Table) -> None:
     with runtimes.tools(ours, work, table) as found:
         runtimes.measure(ours, found, rounds, table)
+    runtimes.operations(ours, work, rounds, table)
 
 
 def _many(ours: Ours, work: Path, _rounds: int, table: Table) -> None:
     with runtimes.tools(ours, work, table) as found:
-        many.start_in_a_row(ours, found, MANY, table)
+        took = many.start_in_a_row(ours, found, MANY, table)
+    with runtimes.lxd(ours, work) as tool:
+        if tool is not None:
+            many.beside_lxd(tool, MANY, took, table)
     many.memory(ours, MANY, table)
     many.watching(ours, MANY, table)
     many.clear(ours, MANY, table)

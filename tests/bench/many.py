@@ -17,6 +17,7 @@ from containers.core.model.spec import Spec
 from . import marker
 from .measure import Table, beside, come_to_rest, cpu_sec, in_turn, pss_kb, say, show, timed
 from .ours import LIMITS, Ours
+from .peers import Lxd
 
 WATCHED_SEC = 60
 """As long as it takes until each of the ticker's chores has come once."""
@@ -28,8 +29,11 @@ TIMES = 10
 """How often one is measured among the others."""
 
 
-def start_in_a_row(ours: Ours, found: dict[str, Any], count: int, table: Table) -> None:
-    """Start count idle containers one after the other, ours and each peer's, and end them; ours run in the end."""
+def start_in_a_row(ours: Ours, found: dict[str, Any], count: int, table: Table) -> float:
+    """Start count idle containers one after the other, ours and each peer's, and end them; ours run in the end.
+
+    Returns how long ours took, in s.
+    """
     say(f"creating {count} containers")
     began = time.perf_counter()
     four_at_once(ours, "POST", "/containers", [body(f"many-{number}") for number in range(count)])
@@ -54,6 +58,18 @@ def start_in_a_row(ours: Ours, found: dict[str, Any], count: int, table: Table) 
         alone_ms = f"as the only one {show(first)} (× {show(last / first)})"
         table.add(f"{what} the {count}th, the others at rest, ms", last, alone_ms, "")
     ours.core_start(specs[-1], None)
+    return statistics.median(mine)
+
+
+def beside_lxd(tool: Lxd, count: int, took_sec: float, table: Table) -> None:
+    """Start as many by LXD's client, once: it takes a minute. took_sec: what ours took."""
+    say(f"LXD: creating and starting {count}")
+    names = [f"many-{number}" for number in range(count)]
+    for name in names:
+        tool.make(name, f"/{marker.NAME}")
+    their_sec = timed(lambda: [tool.start(name) for name in names]) / 1000
+    beside_it = f"LXD by its client {show(their_sec)} (× {show(took_sec / their_sec)})"
+    table.add(f"start {count} in a row, s", took_sec, beside_it, "≤ LXD ÷ 8")
 
 
 def _one(ours: Ours, spec: Spec) -> dict[str, list[float]]:
@@ -93,10 +109,10 @@ def memory(ours: Ours, count: int, table: Table) -> None:
     pids = ours.instance.pids(f"supervisor {ours.instance.name}")
     shares = [pss_kb(pid) / 1024 for pid in pids]
     assert len(shares) >= count, f"{len(shares)} supervisors for {count} containers"
-    table.add(f"PSS of one supervisor among {len(shares)}, MB: median", statistics.median(shares), "", "< 6")
+    table.add(f"PSS of one supervisor among {len(shares)}, MB: median", statistics.median(shares), "", "< 1.5")
     launcher = sum(pss_kb(pid) for pid in ours.instance.pids("launcher.py")) / 1024
     table.add("supervisors and launcher ÷ containers, MB", (sum(shares) + launcher) / len(shares),
-              "lxc 0.4, podman 0.34, LXD 12.2 (measured apart)", "< 6")  # fmt: skip
+              "lxc 0.4, podman 0.34, LXD 12.2 (measured apart)", "< 1.5")  # fmt: skip
     for role in ("daphne", "celery", "manage.py ticker", "redis-server", "manage.py up"):
         table.add(f"PSS of {role.split()[-1]}, MB", sum(pss_kb(pid) for pid in ours.instance.pids(role)) / 1024, "", "")
 

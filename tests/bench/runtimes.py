@@ -20,14 +20,7 @@ INIT = f"/{marker.NAME}"
 @contextlib.contextmanager
 def tools(ours: Ours, work: Path, table: Table) -> Iterator[dict[str, Any]]:
     """Give the runtimes that are installed and can start something, by the name that the report gives them."""
-    if ours.api.get("/containers/template").status_code == 404:
-        ours.create("template")
-    layer = ours.host.layers_dir / ours.spec("template").layers[-1] / "rootfs"
-    work = Path(tempfile.mkdtemp(dir=work))
-    work.chmod(0o711)
-    rootfs = work / "rootfs"
-    shutil.copytree(layer, rootfs, symlinks=True)
-    marker.install(rootfs)
+    work, rootfs = _rootfs(ours, work)
     found: dict[str, Any] = {}
     with contextlib.ExitStack() as undo:
         undo.enter_context(peers.bridge())
@@ -47,6 +40,29 @@ def tools(ours: Ours, work: Path, table: Table) -> Iterator[dict[str, Any]]:
                         f"{name.replace('_', ' ')} starts nothing on this machine and is left out: {said}"
                     )
         yield found
+
+
+@contextlib.contextmanager
+def lxd(ours: Ours, work: Path) -> Iterator[peers.Lxd | None]:
+    """Give LXD, which is compared by what its client waits for; None where it is not installed."""
+    if not peers.Lxd.installed():
+        yield None
+        return
+    with peers.bridge(), contextlib.closing(peers.Lxd(*_rootfs(ours, work))) as tool:
+        yield tool
+
+
+def _rootfs(ours: Ours, work: Path) -> tuple[Path, Path]:
+    """Return a new directory, and in it a root file system like that of our containers, with the marker."""
+    if ours.api.get("/containers/template").status_code == 404:
+        ours.create("template")
+    layer = ours.host.layers_dir / ours.spec("template").layers[-1] / "rootfs"
+    work = Path(tempfile.mkdtemp(dir=work))
+    work.chmod(0o711)
+    rootfs = work / "rootfs"
+    shutil.copytree(layer, rootfs, symlinks=True)
+    marker.install(rootfs)
+    return work, rootfs
 
 
 def _refused(tool: Any) -> str:
@@ -96,11 +112,26 @@ def _starts(ours: Ours, found: dict[str, Any], rounds: int, table: Table) -> Non
         return call
 
     taken = in_turn(rounds, warm_up=1, **{name: start_then_kill(name) for name in calls})
-    table.add_turns("start: call → init's first instruction, 3 limits and a veth", taken, "≤ 2 × crun")
+    table.add_turns("start: call → init's first instruction, 3 limits and a veth", taken, "≤ lxc idmap")
     table.add_turns("kill (ours by the core's call)", {name: values[1:] for name, values in ended.items()})
     ours.wait_status("marked", "stopped")
-    clicks = in_turn(rounds, boxroom=lambda: _click_start(ours, "marked"))
-    table.add_turns("start: click → page told", clicks, "p50 < 150")
+
+
+def operations(ours: Ours, work: Path, rounds: int, table: Table) -> None:
+    """Measure a start as a whole: queue, database and events included."""
+    say("starts by click")
+    with lxd(ours, work) as tool:
+        calls: dict[str, Callable[[], float]] = {"boxroom": lambda: _click_start(ours, "marked")}
+        if tool is not None:
+            tool.make("b-start", INIT)
+            calls["lxd"] = lambda: _client_start(tool, "b-start")
+        table.add_turns("start: click → page told (LXD: its client)", in_turn(rounds, **calls), "≤ LXD ÷ 4")
+
+
+def _client_start(tool: peers.Lxd, name: str) -> float:
+    took = tool.start(name)
+    tool.kill(name)
+    return took
 
 
 def _click_start(ours: Ours, name: str) -> float:
