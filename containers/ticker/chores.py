@@ -19,6 +19,8 @@ _EVENTS_MAX: Final = 10_000
 """Past this many unread news the rest is dropped: the full reconciliation finds out all the same."""
 GATHER_SEC: Final = 0.5
 """News are handed on at once after a time of silence, else together, this long after the ones before."""
+PATIENT: Final = frozenset({"started"})
+"""News that can wait as long in any case: nearly always an operation has begun it, and is writing it down by itself."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +87,30 @@ class Chores(threading.Thread):
         """Hand on events until something is due; once in any case, so that neither has to wait for ever."""
         due = False
         while not (due or self._stop_requested.is_set()):
-            try:
-                first = self._events.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
+            events = list(self._gathered(until))
+            if not events:
                 return
-            # each costs transactions and a look at every open page, of which many together take little more
-            self._stop_requested.wait(min(self._next_at, until) - time.monotonic())
-            events = [one for one in (first, *self._waiting()) if one is not None]
-            if events:
-                self._next_at = time.monotonic() + GATHER_SEC
-                self._call("events", partial(self._on_events, events))
+            self._next_at = time.monotonic() + GATHER_SEC
+            self._call("events", partial(self._on_events, events))
             due = time.monotonic() >= until
 
-    def _waiting(self) -> Iterator[Event | None]:
-        """Take what waits by now."""
-        for _ in range(self._events.qsize()):
-            yield self._events.get_nowait()
+    def _gathered(self, until: float) -> Iterator[Event]:
+        """Wait for an event, and yield it with those that come before it is to be handed on; none by that time: none.
+
+        Each costs transactions and a look at every open page, of which many together take little more.
+        """
+        ready_at = until
+        while True:
+            try:
+                event = self._events.get(timeout=max(0.0, ready_at - time.monotonic()))
+            except queue.Empty:
+                return
+            if event is None:
+                return
+            now = time.monotonic()
+            patience = GATHER_SEC if event.get("event") in PATIENT else 0.0
+            ready_at = min(ready_at, max(self._next_at, now + patience))
+            yield event
 
     def _call(self, name: str, do: Callable[[], object]) -> None:
         try:

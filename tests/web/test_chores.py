@@ -41,6 +41,44 @@ def test_what_comes_soon_after_another_is_handed_on_together():
     assert second_at - first_at > chores.GATHER_SEC - 0.02
 
 
+class Once:
+    """Takes events once, and notes when."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.at = 0.0
+        self.done = threading.Event()
+
+    def __call__(self, events: list[dict[str, Any]]) -> None:
+        self.at, self.names = time.monotonic(), [one["event"] for one in events]
+        self.done.set()
+
+
+def told(*names: str) -> tuple[float, list[str]]:
+    """Return after how many seconds events that are told at once are handed on first, and which."""
+    once = Once()
+    thread = Chores((), on_events=once)
+    for name in names:
+        thread.event({"id": 1, "event": name})
+    began = time.monotonic()
+    thread.start()
+    assert once.done.wait(30)
+    thread.stop()
+    thread.join(30)
+    return once.at - began, once.names
+
+
+def test_a_start_is_not_told_at_once():
+    after_sec, names = told("started")
+    assert names == ["started"]
+    assert after_sec > chores.GATHER_SEC - 0.02
+
+
+def test_a_start_holds_up_nothing_else(monkeypatch):
+    monkeypatch.setattr(chores, "GATHER_SEC", 3600.0)
+    assert told("started", "stopped")[1] == ["started", "stopped"]
+
+
 def test_neither_news_nor_what_is_due_waits_for_ever_for_the_other(monkeypatch):
     monkeypatch.setattr(chores, "GATHER_SEC", 3600.0)
     order: list[str] = []
