@@ -123,8 +123,8 @@ def _database(url: str) -> dict[str, Any]:
         return {
             "ENGINE": "panel.sqlite",
             "NAME": str(WEB_DIR / "db.sqlite3"),
-            # one connection that stays, the ticker's, keeps the journal files from coming and going with each request
-            "CONN_MAX_AGE": None if ROLE == "ticker" else 0,
+            # those of long-lived threads stay; the ticker's keeps the journal files from coming and going, too
+            "CONN_MAX_AGE": None if ROLE in ("ticker", "worker") else 0,
             "OPTIONS": {
                 "timeout": 30,
                 "transaction_mode": "IMMEDIATE",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -49,14 +50,32 @@ class EventsConsumer(Consumer):
         """Tell what some notices mean, in their order; what was told before a change of rights is told before it."""
         for about_all, some in groupby(found, lambda notice: notice["kind"] in TO_ALL):
             if not about_all:
-                for message in await in_database(describe)(self.actor.user, list(some)):
-                    await self.tell(**message)
+                await self._tell_what(list(some))
                 continue
             for notice in some:
                 if notice["kind"] == "resync":
                     await self.tell(type="resync")
                 else:
                     await self._rights_changed(notice)
+
+    async def _tell_what(self, found: list[notices.Notice]) -> None:
+        """Tell what some notices mean, of each kind as soon as it is known: the next one's questions take a while."""
+        loop, parts = asyncio.get_running_loop(), asyncio.Queue[list[Message] | None]()
+
+        def describe_each() -> None:
+            try:
+                for part in descriptions(self.actor.user, found):
+                    loop.call_soon_threadsafe(parts.put_nowait, part)
+            finally:
+                loop.call_soon_threadsafe(parts.put_nowait, None)
+
+        describing = asyncio.ensure_future(in_database(describe_each)())
+        try:
+            while (part := await parts.get()) is not None:
+                for message in part:
+                    await self.tell(**message)
+        finally:
+            await describing
 
     async def _rights_changed(self, notice: notices.Notice) -> None:
         """End the socket of a user who was disabled; let one whose role changed look at everything again."""
@@ -66,14 +85,19 @@ class EventsConsumer(Consumer):
         await self.tell(type="resync")
 
 
-def describe(user: User, found: Sequence[notices.Notice]) -> list[Message]:
-    """Return the messages that notices mean for this user, in their order; none for what is not his to see."""
+def descriptions(user: User, found: Sequence[notices.Notice]) -> Iterator[list[Message]]:
+    """Yield the messages that notices mean for this user, those of a kind in their order.
+
+    None for what is not his to see. They say what is so now, not what was so when a notice was sent: so it does not
+    matter that one kind comes before the others.
+    """
     by_kind: dict[str, list[notices.Notice]] = defaultdict(list)
     for notice in found:
         by_kind[notice["kind"]].append(notice)
-    meant = {kind: _meant(user, kind, some) for kind, some in by_kind.items() if kind in _TELLERS}
-    messages = (meant.get(notice["kind"], {}).get(notice["id"]) for notice in found)
-    return [message for message in messages if message is not None]
+    for kind, some in by_kind.items():
+        if kind in _TELLERS:
+            meant = _meant(user, kind, some)
+            yield [meant[notice["id"]] for notice in some if notice["id"] in meant]
 
 
 def _meant(user: User, kind: str, some: Sequence[notices.Notice]) -> dict[str, Message]:

@@ -8,7 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
-from containers.consumers.events import describe
+from containers.consumers.events import descriptions
 from containers.core.model.states import Status
 from containers.messaging import notices
 from containers.models import Container, Event, Operation, local_host
@@ -129,11 +129,11 @@ def test_many_notices_cost_as_many_queries_as_a_few(alice, charlie, container, d
     for row, event in zip(rows, happened, strict=True):
         found += [{"kind": "event", "id": str(event.pk)}, {"kind": "container", "id": row.pk}]
     with django_assert_num_queries(3):
-        messages = describe(alice, found)
-    assert [(one["type"], one["name"]) for one in messages] == [
-        (kind, row.name) for row in rows for kind in ("container.event", "container.changed")
+        parts = list(descriptions(alice, found))
+    assert [[(one["type"], one["name"]) for one in part] for part in parts] == [
+        [(kind, row.name) for row in rows] for kind in ("container.event", "container.changed")
     ]
-    assert describe(charlie, found) == []
+    assert [message for part in descriptions(charlie, found) for message in part] == []
 
 
 async def test_a_withdrawn_role_is_told_and_hides_at_once(bob, alice, container):
