@@ -204,8 +204,9 @@ def authorise(operation: Operation) -> None:
     """Look at the actor's rights again: between the click and now they may have been withdrawn. Raises Forbidden."""
     if operation.actor_id is None and operation.actor_name == audit.SYSTEM_NAME:
         return
-    user = User.objects.filter(pk=operation.actor_id, is_active=True).first() if operation.actor_id else None
-    if user is None or not _may(user, operation):
+    # as it was when the operation was taken, which was just now
+    user = operation.actor
+    if user is None or not user.is_active or not _may(user, operation):
         raise Forbidden("The right to do this was withdrawn before it began.", action=operation.action)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import marker, peers
-from .measure import Table, in_turn, say
+from .measure import Table, come_to_rest, in_turn, say
 from .ours import Ours
 
 INIT = f"/{marker.NAME}"
@@ -131,12 +131,14 @@ def operations(ours: Ours, work: Path, rounds: int, table: Table) -> None:
 def _client_start(tool: peers.Lxd, name: str) -> float:
     took = tool.start(name)
     tool.kill(name)
+    come_to_rest()
     return took
 
 
 def _click_start(ours: Ours, name: str) -> float:
     took = ours.click_to(name, "start", "running")
     ours.click_to(name, "stop", "stopped", {"force": "1"})
+    come_to_rest()
     return took
 
 
