@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from celery import Task
 from celery.signals import worker_ready
 from django.db import close_old_connections, connections
 
+from panel import long_running
 from panel.celery import TASK, app
 
 from .bookkeeping import records
@@ -46,8 +46,7 @@ def run(operation_id: str) -> None:
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def ready(**_signal: Any) -> None:
     """Tell that the worker answers as soon as it does, without waiting for the ticker's canary."""
-    # the thread that sends notices of what is being done goes first this much sooner
-    sys.setswitchinterval(0.0005)
+    long_running.settle()
     try:
         records.worker_seen()
     finally:

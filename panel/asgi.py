@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "panel.settings")
@@ -15,7 +14,7 @@ django_application: Any = get_application()
 # what follows reads models, so Django must be up
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 
-from panel import bodies, sockets  # noqa: E402
+from panel import bodies, long_running, sockets  # noqa: E402
 from panel.routing import websocket_urlpatterns  # noqa: E402
 from panel.static_serving import Static  # noqa: E402
 
@@ -31,8 +30,7 @@ class FixedRoot:
         await self._inner({**scope, "root_path": ""}, receive, send)
 
 
-# a thread that computes lets the event loop, which a key press or a notice waits for, go first this much sooner
-sys.setswitchinterval(0.0005)
+long_running.settle()
 bodies.install()
 sockets.install()
 
