@@ -214,20 +214,24 @@ class _Plan:
         taken = {one for one in rows.values_list(key, flat=True) if one}
         taken |= _pending(self.host, key, without=self.container)
         taken |= {row[key] for row in self.made if row[key]}
+        own = set(self.host.facts.get("routed_own") or ())
         bits = 32 if version == 4 else 128
         if text == "auto":
             parents = {name: one for name, one in self.parents.items() if parent in ("", name)}
             for subnet in routable(parents, self.container.project.name):
                 network = ipaddress.ip_network(subnet)
                 if network.version == version:
-                    free = next((str(one) for one in network.hosts() if str(one) not in taken), None)
+                    free = next((str(one) for one in network.hosts() if str(one) not in taken | own), None)
                     if free is not None:
                         return f"{free}/{bits}"
             raise SpecError("The host's policy has no free address for this project.", field=field)
         if is_address(text, version):
             text = f"{text}/{bits}"
-        if is_interface(text, version) and str(ipaddress.ip_interface(text).ip) in taken:
+        bare = str(ipaddress.ip_interface(text).ip) if is_interface(text, version) else ""
+        if bare in taken:
             raise SpecError("Another container has this address.", field=field)
+        if bare in own:
+            raise SpecError("The host itself has this address.", field=field)
         return text
 
     def _row(self, row: Values, network: Network | None) -> None:

@@ -10,7 +10,10 @@ from typing import Any
 
 from ..core.errors import SpecError
 from ..core.host import Host
+from ..core.kernel import rtnetlink
+from ..core.model.network_config import plain
 from ..core.rules import policy, policy_file
+from ..core.rules.grants import lies_in
 from ..core.sentences import as_json
 
 
@@ -33,6 +36,7 @@ def of(host: Host) -> dict[str, Any]:
         "kernel": platform.release(),
         "doctor": findings,
         "policy_problem": as_json(problem) or problem,
+        "routed_own": _own_of_routed(rules),
         "policy": {
             "privileged": rules.containers.privileged,
             "nesting": rules.containers.nesting,
@@ -70,6 +74,19 @@ def of(host: Host) -> dict[str, Any]:
             },
         },
     }
+
+
+def _own_of_routed(rules: policy.Policy) -> list[str]:
+    """Return the host's own addresses among those that the policy lets containers have by routed interfaces."""
+    subnets = [text for parent in rules.parents.values() for text in parent.addresses]
+    if not subnets:
+        return []
+    try:
+        with rtnetlink.connect() as sock:
+            own = rtnetlink.addresses(sock)
+    except OSError:  # what there is of them is looked at again in a minute
+        return []
+    return [plain(text) for text in own if lies_in(subnets, text, whole=False)]
 
 
 def _findings(host: Host) -> list[dict[str, Any]]:

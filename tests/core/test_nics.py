@@ -86,6 +86,11 @@ def test_two_that_cannot_be_together(second: Nic) -> None:
 def test_a_card_goes_into_a_container_once() -> None:
     with pytest.raises(SpecError):
         nics.check_all((PHYS, dataclasses.replace(PHYS, name="eth1", index=1)))
+    above = dataclasses.replace(MACVLAN, parent=PHYS.parent, name="eth1", index=1)
+    for both in ((PHYS, above), (above, PHYS)):
+        with pytest.raises(SpecError) as caught:
+            nics.check_all(both)
+        assert caught.value.field == "nics.1.parent"
 
 
 def test_sysctls_of_the_network_are_not_for_the_hosts_own() -> None:

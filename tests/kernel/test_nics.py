@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from containers.core import images
 from containers.core.errors import HostUnsupported, InUse, InvalidTransition, NotFound, PolicyDenied, SetupFailed
 from containers.core.failpoints import MARKER, VARIABLE
 from containers.core.host import Host
@@ -31,6 +32,7 @@ from containers.core.model.spec import Spec
 from containers.core.network import bridge, dnsmasq, lending, networks, nft, nftrun, rates
 from containers.core.plans.extras import Extras
 from containers.core.proc.records import RunFile
+from containers.operations import facts
 from containers.ticker.cards import Cards
 
 from .netns import LEASE_SCRIPT, PATIENT, Place, reaches_from, run, set_netns
@@ -261,6 +263,17 @@ def test_a_card_is_given_back_as_it_was(host: Host, begin: Begin, how: str) -> N
     assert "stolen" not in run("ip link show card0")
 
 
+@pytest.mark.parametrize("name", ["uplink0", "card0"])
+def test_a_card_that_was_called_as_a_link_of_the_hosts_comes_home(host: Host, begin: Begin, name: str) -> None:
+    """Root inside may give it any further name: one of another link there, or the one that it had itself."""
+    run("ip link add uplink0 type bridge")
+    spec = begin(phys())
+    inside(host, spec, f"ip link property add dev eth0 altname {name}")
+    running.stop(host, spec.id, kill=True)
+    assert card() == AS_IT_WAS
+    assert lending.borrowers(host) == {}
+
+
 def test_a_supervisor_that_ends_between_two_looks_is_told_of_once(
     host: Host, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,6 +443,30 @@ def test_macvlan_in_its_modes(host: Host, begin: Begin, mode: str, *, privileged
         running.stop(host, other.id, kill=True)
 
 
+def test_the_dhcp_of_the_image_busybox_leaves_addresses_that_are_set(
+    host: Host, begin: Begin, lans: list[NetworkConfig]
+) -> None:
+    """It runs on each card, and tells those names alone; without a server on a card it goes on asking there."""
+    built = images.build(host, "busybox", {"type": "busybox"})
+    bridged = bridge_nic(host, lans[0], 1, static=True, ipv4_gateway=None)
+    spec = begin(
+        routed_nic(),
+        bridged,
+        layers=built.layers[:1],
+        init_command=("/sbin/init",),
+        halt_signal="SIGINT",
+    )
+    root = Path(f"/proc/{pid_of(host, spec)}/root")
+    wait_until(lambda: (root / "run/udhcpc.eth0.pid").exists(), what="a client on the first")
+    # a lease on the second comes later than the first's beginning
+    names = f"nameserver {plain(lans[0].ipv4 or '')}"
+    wait_until(lambda: names in run(f"cat {root}/etc/resolv.conf", check=False), what="names")
+    assert "inet 203.0.113.77/32" in inside(host, spec, "ip addr show eth0")
+    assert f"inet {bridged.ipv4}" in inside(host, spec, "ip addr show eth1")
+    assert "default via 169.254.0.1 dev eth0" in inside(host, spec, "ip route")
+    assert reached(host, spec, "203.0.113.2")
+
+
 def test_a_gateway_outside_of_the_subnet_and_none_but_the_link(host: Host, begin: Begin) -> None:
     spec = begin(
         macvlan(ipv4="198.51.100.7/32", ipv4_gateway="203.0.113.2"),
@@ -451,6 +488,14 @@ def test_a_gateway_that_is_changed_leaves_no_way_to_the_former_one(host: Host, b
     assert "203.0.113.2" not in told
     spec = replug(host, spec, nic)
     assert "default via 203.0.113.2 dev eth0" in inside(host, spec, "ip route")
+
+
+def test_the_hosts_own_addresses_that_could_be_given_away_are_told(host: Host) -> None:
+    """For the web, which chooses a routed interface's address."""
+    assert facts.of(host)["routed_own"] == []
+    rules = '[parents.lan]\nlink = "card0"\ntypes = ["routed"]\naddresses = ["203.0.113.0/24", "2001:db8:1::/64"]\n'
+    host.policy_path.write_text(rules)
+    assert sorted(facts.of(host)["routed_own"]) == ["2001:db8:1::1", "203.0.113.1"]
 
 
 def test_the_gateway_auto_is_the_cards_own_address(host: Host, begin: Begin) -> None:
@@ -769,6 +814,23 @@ def test_a_nic_is_changed_in_place_and_stays_the_link_it_is(
     assert reached(host, spec, gateway)
 
 
+@pytest.mark.parametrize("kind", ["macvlan", "phys"])
+def test_a_nic_on_a_card_is_changed_in_place_and_has_the_cards_again(host: Host, begin: Begin, kind: str) -> None:
+    """Its MTU where none is asked for, and the gateway "auto", which is the card's own address."""
+    nic = macvlan(ipv4_gateway="auto", mtu=1300) if kind == "macvlan" else phys(ipv4="203.0.113.9/24", mtu=1300)
+    spec = begin(nic)
+    spec = replug(host, spec, dataclasses.replace(nic, mtu=None))
+    assert json.loads(inside(host, spec, "ip -j link show eth0"))[0]["mtu"] == 1400
+    assert reached(host, spec, "203.0.113.2")
+    if kind == "macvlan":
+        assert [one["gateway"] for one in json.loads(inside(host, spec, "ip -j route show default"))] == ["203.0.113.1"]
+        spec = replug(host, spec, dataclasses.replace(nic, mtu=None, ipv4_gateway=None))
+        assert inside(host, spec, "ip route show default") == ""
+    running.stop(host, spec.id, kill=True)
+    assert card_is_home()
+    assert card() == AS_IT_WAS
+
+
 def test_what_cannot_be_put_in_leaves_all_as_it_was(host: Host, begin: Begin, lans: list[NetworkConfig]) -> None:
     nic = bridge_nic(host, lans[0], static=True)
     spec = begin(nic)
@@ -790,6 +852,7 @@ REPLUGS = """
 import dataclasses, sys
 sys.path.insert(0, {project!r})
 from pathlib import Path
+from containers.core import images
 from containers.core.hoststore import store
 from containers.core.host import Host
 from containers.core.lifecycle import replugging

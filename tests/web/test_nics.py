@@ -68,6 +68,16 @@ def create(api, **more):
     return api.post("/containers", {"name": "new-1", "image": "busybox", "project": "team", **more})
 
 
+def test_a_routed_interface_has_none_of_the_hosts_own_addresses(api, host) -> None:
+    host.facts["routed_own"] = ["192.0.2.17", "192.0.2.18"]
+    host.save()
+    run(create(api, nics=[{"type": "routed", "parent": "lan", "ipv4": "auto"}]))
+    assert nics_of(api, "new-1")[0]["ipv4"] == "192.0.2.19/32"
+    asked = {"name": "new-2", "image": "busybox", "project": "team"}
+    answer = api.post("/containers", {**asked, "nics": [{"type": "routed", "parent": "lan", "ipv4": "192.0.2.18"}]})
+    assert_error(answer, 422, "invalid-value", "nics.0.ipv4")
+
+
 def test_a_new_container_has_those_that_are_asked_for(api) -> None:
     wanted = [
         {"network": "default"},

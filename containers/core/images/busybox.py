@@ -93,11 +93,15 @@ ln -sf /proc/mounts /etc/mtab
         """\
 #!/bin/sh
 # One DHCP client for each network card; each keeps trying, and renews, as long as the container runs.
+# A card that has an address by now was given it by the panel, for good: DHCP tells it names alone.
 ip link set lo up
 for path in /sys/class/net/eth*; do
     [ -e "$path" ] || continue
     nic=${path##*/}
     ip link set "$nic" up
+    if ip -4 addr show dev "$nic" | grep -q 'inet '; then
+        : >"/run/udhcpc.$nic.set"
+    fi
     udhcpc -f -i "$nic" -s /etc/udhcpc/default.script -p "/run/udhcpc.$nic.pid" \\
         -x "hostname:$(hostname)" -t 5 -T 1 -A 5 >/dev/null 2>&1 &
 done
@@ -108,17 +112,20 @@ done
         """\
 #!/bin/sh
 # Called by udhcpc with what the DHCP server said in the environment.
+set="/run/udhcpc.$interface.set"
 case "$1" in
 deconfig)
-    ip -4 addr flush dev "$interface"
+    [ -e "$set" ] || ip -4 addr flush dev "$interface"
     ip link set "$interface" up
     ;;
 bound|renew)
-    ip -4 addr flush dev "$interface"
-    ip addr add "$ip/${mask:-24}" brd + dev "$interface"
-    for gateway in $router; do
-        ip route replace default via "$gateway" dev "$interface" && break
-    done
+    if [ ! -e "$set" ]; then
+        ip -4 addr flush dev "$interface"
+        ip addr add "$ip/${mask:-24}" brd + dev "$interface"
+        for gateway in $router; do
+            ip route replace default via "$gateway" dev "$interface" && break
+        done
+    fi
     {
         [ -z "$domain" ] || echo "search $domain"
         for server in $dns; do echo "nameserver $server"; done

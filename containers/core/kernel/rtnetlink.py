@@ -227,14 +227,17 @@ def _link(payload: bytes) -> Link:
 # -- addresses, routes, proxies --------------------------------------------------------------------------------------
 
 
-def addresses(sock: socket.socket, index: int, *, permanent: bool = False) -> list[str]:
-    """Return a link's addresses with prefix lengths, but for link-local ones; permanent: those without an end only."""
+def addresses(sock: socket.socket, index: int | None = None, *, permanent: bool = False) -> list[str]:
+    """Return a link's addresses with prefix lengths, but for link-local ones; permanent: those without an end only.
+
+    index None: those of all links.
+    """
     found = []
     for payload in dump(sock, _GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
         _family, prefix, flags, scope, owner = _IFADDR.unpack_from(payload)
         values = dict(attributes(payload[_IFADDR.size :]))
         raw = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
-        if owner == index and raw and scope == _SCOPE_UNIVERSE and (flags & _IFA_F_PERMANENT or not permanent):
+        if index in (None, owner) and raw and scope == _SCOPE_UNIVERSE and (flags & _IFA_F_PERMANENT or not permanent):
             found.append(f"{ipaddress.ip_address(raw)}/{prefix}")
     return found
 

@@ -19,9 +19,9 @@ from ..failpoints import failpoint
 from ..host import Host
 from ..hoststore import store
 from ..kernel import rtnetlink
-from ..model.nics import Nic, host_network
+from ..model.nics import ON_PARENT, Nic, host_network
 from ..model.spec import Spec
-from ..network import bridge, inside, plugging, rates
+from ..network import bridge, cards, inside, lending, plugging, rates
 from ..network.plugging import Parents, Placed
 from ..proc.records import RunFile
 from ..protocol import Decoder, Kind, control, parse_control
@@ -111,7 +111,7 @@ def _take_and_put(
     _note(placed, plugging.plug(host, after, come, netns_fd, parents))
     _bring_up(come, netns_fd)
     failpoint(host.state_dir, "replug.put")
-    _adjust(host, after, kept, netns_fd, placed)
+    _adjust(host, after, kept, netns_fd, parents, placed)
 
 
 def _put_back(
@@ -130,7 +130,7 @@ def _put_back(
     plugging.register(host, before)
     _note(placed, plugging.plug(host, before, gone, netns_fd, parents))
     _bring_up(gone, netns_fd)
-    _adjust(host, before, [(new, old) for old, new in kept], netns_fd, placed)
+    _adjust(host, before, [(new, old) for old, new in kept], netns_fd, parents, placed)
 
 
 def _note(placed: dict[int, int], made: Sequence[Placed]) -> None:
@@ -151,13 +151,24 @@ def _bring_up(nics: Sequence[Nic], netns_fd: int) -> None:
         raise SetupFailed.from_oserror(_STEP, error) from error
 
 
-def _adjust(host: Host, spec: Spec, kept: Sequence[tuple[Nic, Nic]], netns_fd: int, placed: Mapping[int, int]) -> None:
+def _adjust(
+    host: Host,
+    spec: Spec,
+    kept: Sequence[tuple[Nic, Nic]],
+    netns_fd: int,
+    parents: Parents,
+    placed: Mapping[int, int],
+) -> None:
     """Change NICs in place: MTU, addresses, gateways, rates."""
-    for old, new in kept:
+    for before, after in kept:
+        link = parents.get(after.parent, "")
+        old, new = before, cards.with_gateways(after, link)
+        with contextlib.suppress(NotFound):  # the card's address went meanwhile, and the way to it
+            old = cards.with_gateways(before, link)
         with rtnetlink.connect(netns_fd) as there, rtnetlink.connect() as here, bridge.netlink(_STEP) as ip:
             outside = rtnetlink.find(here, new.host_link) if new.host_link else None
             if outside is not None and old.mtu != new.mtu:
-                rtnetlink.change(here, outside.index, mtu=new.mtu or _plain_mtu(new))
+                rtnetlink.change(here, outside.index, mtu=new.mtu or _plain_mtu(host, spec, new, link))
             index = outside.peer if outside is not None else placed.get(new.index, 0)
             if not index:
                 found = rtnetlink.find(there, new.name)
@@ -166,17 +177,21 @@ def _adjust(host: Host, spec: Spec, kept: Sequence[tuple[Nic, Nic]], netns_fd: i
                 raise NotFound(say("The network interface %(name)s is not in the container any more.", name=new.name))
             inside.unset(there, old, new, index)
             if new.mtu is None and old.mtu is not None:
-                rtnetlink.change(there, index, mtu=_plain_mtu(new))
+                rtnetlink.change(there, index, mtu=_plain_mtu(host, spec, new, link))
             inside.configure(there, new, index)
             if outside is not None and (rates.wanted(old) or rates.wanted(new)):
                 rates.set_rates(host, spec, new, ip, outside.index)
 
 
-def _plain_mtu(nic: Nic) -> int:
-    """Return the MTU that a NIC has where none is asked for."""
-    if nic.type == "bridge":
+def _plain_mtu(host: Host, spec: Spec, nic: Nic, link: str) -> int:
+    """Return the MTU that a NIC has where none is asked for. link: its card on the host, "" for none."""
+    if nic.type == "phys":
+        return next(
+            (card.mtu for card in lending.read(host, spec.id).cards if card.nic == nic.index), bridge.DEFAULT_MTU
+        )
+    if nic.type == "bridge" or nic.type in ON_PARENT:
         with rtnetlink.connect() as here:
-            found = rtnetlink.find(here, nic.bridge)
+            found = rtnetlink.find(here, nic.bridge or link)
             if found is not None:
                 return found.mtu
     return bridge.DEFAULT_MTU

@@ -203,7 +203,10 @@ def check_all(nics: Sequence[Nic], *, privileged: bool = False, sysctls: Sequenc
                 raise SpecError(
                     say("Two network interfaces have the same %(key)s.", key=key), field=f"nics.{number}.{key}"
                 )
-        if nic.type == "phys" and any(other.parent == nic.parent for other in nics[:number]):
+        # a card that is moved in is not there for others to sit on
+        if any(
+            nic.parent and other.parent == nic.parent and "phys" in (nic.type, other.type) for other in nics[:number]
+        ):
             raise SpecError("This card is there twice.", field=f"nics.{number}.parent")
     if host_network(nics):
         if len(nics) > 1:

@@ -337,9 +337,12 @@ def _bring_home(host: Host, container_id: str, card: Card, home_fd: int, name: s
             continue
         try:
             with rtnetlink.connect(netns_fd) as there:
-                if rtnetlink.find(there, index=card.inside) is None:
+                found = rtnetlink.find(there, index=card.inside)
+                if found is None:
                     continue
                 rtnetlink.change(there, card.inside, up=False)
+                # the container may have called it as a link of the host's is called: it could not come home so
+                rtnetlink.set_altnames(there, found, ())
                 try:
                     rtnetlink.change(there, card.inside, netns_fd=home_fd, name=name, new_index=card.index)
                 except OSError:  # another link has its number by now
