@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..core import filenames, images
-from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied
+from ..core.errors import AlreadyExists, CoreError, NotFound, PolicyDenied, SpecError
 from ..core.host import Host
 from ..core.hoststore import basket, every, more_ids, points, store
 from ..core.images import base, downloading, simplestreams, staging
@@ -172,7 +172,7 @@ class KernelRuntime:
         wanted = policy.resolve(rules, spec)
         try:
             there = policy.resolve(rules, before)
-        except PolicyDenied:  # withdrawn since: taken away, and not put back
+        except (PolicyDenied, SpecError):  # withdrawn since: taken away, and not put back
             there = wanted
         attaching.change(self.host, spec.id, wanted, there)
 

@@ -28,6 +28,9 @@ RULES = policy_file.parse(
     [devices.kvm]
     path = "/dev/kvm"
     projects = ["web"]
+    [devices.modem]
+    path = "/dev/ttyUSB0"
+    projects = ["web"]
     """
 )
 
@@ -73,6 +76,7 @@ def device(**more: Any) -> Device:
         ([], [device(path="/dev/null")], "devices.0.path"),
         ([], [device(path="/dev/pts/0")], "devices.0.path"),
         ([], [device(path="/dev/tty1")], "devices.0.path"),
+        ([], [device(path="/dev/tty63")], "devices.0.path"),
         ([], [device(path="/dev/../etc/x")], "devices.0.path"),
         ([], [device(mode="rw")], "devices.0.mode"),
         ([], [device(mode="4666")], "devices.0.mode"),
@@ -128,6 +132,30 @@ def test_what_is_given_comes_to_the_policys_paths() -> None:
     ]
     assert Attachments.from_dict(found.to_dict()) == found
     assert Spec.from_json(asked.to_json()) == asked
+
+
+def test_a_serial_line_is_no_terminal_of_the_containers() -> None:
+    asked = spec(devices=(device(device="modem"), device(device="kvm", path="/dev/ttyS0")))
+    asked.check()
+    policy.check(RULES, asked)
+    assert [node.target for node in policy.resolve(RULES, asked).nodes] == ["/dev/ttyUSB0", "/dev/ttyS0"]
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [
+        (device(path="/dev/x"), device(device="tun", path="/dev/x")),
+        (device(), device(device="tun", path="/dev/fuse")),
+        (device(path="/dev/x"), device(device="tun", path="/dev/x/y")),
+        (device(path="/dev/x/y"), device(device="tun", path="/dev/x")),
+    ],
+)
+def test_two_devices_have_no_place_together(devices: tuple[Device, ...]) -> None:
+    asked = spec(devices=devices)
+    asked.check()
+    with pytest.raises(SpecError) as caught:
+        policy.check(RULES, asked)
+    assert caught.value.field == "devices.1.path"
 
 
 def test_fuse_and_tun_are_everybodys_by_default() -> None:

@@ -29,6 +29,7 @@ _OURS: Final = ("/dev", "/proc", "/sys")
 _OWN_DEVICES: Final = frozenset(
     "console fd full hugepages mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero .lxc".split()
 )
+_OWN_TERMINAL: Final = re.compile(r"tty[0-9]+", re.ASCII)
 _MODE: Final = re.compile(r"0?[0-6]{3}", re.ASCII)
 
 
@@ -179,7 +180,7 @@ def check_device_path(path: str, field: str) -> None:
     """Raise SpecError unless a path lies below /dev, and is none of those that every container has."""
     _check_path(path, field)
     top, _, rest = path.removeprefix("/dev/").partition("/")
-    if not path.startswith("/dev/") or top in _OWN_DEVICES or (top.startswith("tty") and not rest):
+    if not path.startswith("/dev/") or top in _OWN_DEVICES or (_OWN_TERMINAL.fullmatch(top) and not rest):
         raise SpecError("Give a path below /dev that the container does not have already.", field=field)
 
 

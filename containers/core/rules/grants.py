@@ -267,14 +267,18 @@ def lies_in(subnets: Iterable[str], text: str, *, whole: bool) -> bool:
 
 
 def resolve(shares: Mapping[str, Share], devices: Mapping[str, HostDevice], spec: Wishes) -> Attachments:
-    """Return what a spec's mounts and devices come to on this host; raises PolicyDenied naming the field.
+    """Return what a spec's mounts and devices come to on this host; raises PolicyDenied naming the field, and SpecError
+    (``devices.N.path``) for two device nodes at one place.
 
     What is not there and what is another project's are refused in the same words.
     """
-    return Attachments(
-        tuple(_bind(shares, spec, number) for number in range(len(spec.mounts))),
-        tuple(_node(devices, spec, number) for number in range(len(spec.devices))),
-    )
+    nodes = tuple(_node(devices, spec, number) for number in range(len(spec.devices)))
+    for number, node in enumerate(nodes):
+        # one that stands at another's place, or would stand below it
+        for other in nodes[:number]:
+            if f"{node.target}/".startswith(f"{other.target}/") or other.target.startswith(f"{node.target}/"):
+                raise SpecError(say("%(value)s is there twice.", value=node.target), field=f"devices.{number}.path")
+    return Attachments(tuple(_bind(shares, spec, number) for number in range(len(spec.mounts))), nodes)
 
 
 def _bind(shares: Mapping[str, Share], spec: Wishes, number: int) -> Bind:
