@@ -157,7 +157,18 @@ def test_a_limit_above_the_supervisors_is_raised_where_the_host_may(host, contai
         running.start(host, spec, network=NoNetwork())
         assert sh(spec, "ulimit -n").strip() == str(hard)
     else:
-        with pytest.raises(SetupFailed, match="security settings"):
+        with pytest.raises(SetupFailed, match="security settings") as failed:
+            running.start(host, spec, network=NoNetwork())
+        assert failed.value.details["path"] == "nofile"
+
+
+def test_a_privileged_containers_score_may_be_below_zero_where_the_host_may(host, container):
+    spec = container(privileged=True, security=Security(oom_score_adj=-300))
+    if int(status_of(Path("/proc/self/status").read_text())["CapEff"], 16) >> 24 & 1:
+        running.start(host, spec, network=NoNetwork())
+        assert Path(f"/proc/{init_of(host, spec)}/oom_score_adj").read_text().strip() == "-300"
+    else:
+        with pytest.raises(SetupFailed, match="oom_score_adj"):
             running.start(host, spec, network=NoNetwork())
 
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from ..cgroups.places import write_file
 from ..kernel.syscalls import CLONE_NEWIPC, CLONE_NEWUTS, setns
-from ..model.security import UNLIMITED, Bound, Prlimit
+from ..model.security import PRLIMITS, UNLIMITED, Bound, Prlimit
 
 Limits = tuple[tuple[int, int, int], ...]
 """What to set: kind as in setrlimit(2), soft, hard; RLIM_INFINITY stands for none."""
@@ -50,12 +50,17 @@ def _above(one: int, other: int) -> bool:
 def make_room(pid: int, limits: Limits) -> None:
     """Raise the hard limits of a process (0: this one), for its own part, to what it is to have.
 
-    Raises PermissionError where the host's root may not raise limits (it may lack CAP_SYS_RESOURCE).
+    Raises PermissionError, whose path is the limit's name, where the host's root may not raise limits (it may lack
+    CAP_SYS_RESOURCE), or not so far (fs.nr_open).
     """
     for kind, _, hard in limits:
         soft, present = resource.getrlimit(kind)
         if _above(hard, present):
-            resource.prlimit(pid, kind, (soft, hard))
+            try:
+                resource.prlimit(pid, kind, (soft, hard))
+            except OSError as error:
+                error.filename = next(name for name in PRLIMITS if _kind(name) == kind)
+                raise
 
 
 def set_oom_score(pid: int, value: int) -> None:
