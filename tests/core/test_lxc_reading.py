@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from containers.core.errors import SpecError
-from containers.core.lxc import keys, reading
+from containers.core.lxc import finding, keys, reading
 from containers.core.lxc.reading import Config, lines, parse
 
 
@@ -82,6 +83,10 @@ def test_what_is_in_force(text: str, expected: list[tuple[str, str]]) -> None:
         ("lxc.uts.name", "no ="),
         ("lxc.net.type = veth", "by its number"),
         ("lxc.net = veth", "takes no value"),
+        ("lxc.net. = veth", "takes no value"),
+        ("lxc.net.0 = veth", "say what of the interface"),
+        ("lxc.net.0. = veth", "say what of the interface"),
+        ("lxc.network.0 = veth", "say what of the interface"),
         ("lxc.network.flags = up", "before any lxc.network.type"),
         ("lxc.network.type = veth\nlxc.network =\nlxc.network.flags = up", "before any lxc.network.type"),
         ("lxc.net.99999999999.type = veth", "numbers from 0"),
@@ -150,6 +155,14 @@ def test_the_lines_of_an_fstab_stand_where_it_is_named() -> None:
     (missing,) = config("lxc.mount.fstab = /none").problems
     assert "/none could not be read" in missing.what
     assert not config("lxc.mount.fstab = /none\nlxc.mount.fstab =").problems
+
+
+def test_a_value_that_is_no_text_is_told_and_not_changed(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_bytes(b"# caf\xe9\nlxc.environment = A=caf\xe9\nlxc.uts.name = c1\n")
+    found = parse(str(file), finding.read)
+    assert pairs(found) == [("lxc.uts.name", "c1")]
+    assert [one.line for one in found.problems] == [2]
 
 
 def test_a_file_that_is_not_there_is_the_callers_to_tell() -> None:

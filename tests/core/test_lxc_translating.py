@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ GIVEN: dict[str, Any] = {
     "profiles": {"/etc/lxc/tight": "tight"},
     "apparmor": ("lxc-web",),
     "cgroup_files": ("cpu.uclamp.*",),
+    "capabilities": ("sys_time",),
     "hooks": {"/etc/lxc/hook": "nas"},
 }
 
@@ -130,6 +132,7 @@ def translated(text: str, **facts: Any) -> Translation:
         ("lxc.cap.drop = mac_admin sys_time", "taken", {}),
         ("lxc.cap.drop = mac_admin net_raw", "translated", {"security": {"capabilities_drop": ["net_raw"]}}),
         ("lxc.cap.keep = chown sys_module", "translated", {"security": {"capabilities_keep": ["chown"]}}),
+        ("lxc.cap.keep = chown sys_time", "translated", {"security": {"capabilities_keep": ["chown", "sys_time"]}}),
         ("lxc.cap.keep = none", "translated", {"security": {"capabilities_keep": []}}),
         ("lxc.sysctl.net.ipv4.ip_forward = 1", "taken", {"security": {"sysctls": {"net.ipv4.ip_forward": "1"}}}),
         ("lxc.sysctl.vm.swappiness = 1", "left out", {}),
@@ -162,6 +165,8 @@ def translated(text: str, **facts: Any) -> Translation:
         ("lxc.mount.entry = /srv/media proc/x none bind 0 0", "left out", {}),
         ("lxc.mount.entry = /srv/others srv none bind 0 0", "left out", {}),
         ("lxc.mount.entry = /srv/media srv ext4 defaults 0 0", "left out", {}),
+        ("lxc.mount.entry = /srv/media srv none bind,relative 0 0", "left out", {}),
+        ("lxc.mount.entry = srv/media srv none bind 0 0", "left out", {}),
         ("lxc.mount.entry = /dev/kvm dev/kvm none bind,create=file 0 0", "translated",
          {"devices": [{"device": "kvm", "path": ""}]}),
         ("lxc.mount.entry = /dev/kvm dev/other none bind,create=file 0 0", "translated",
@@ -182,6 +187,7 @@ def translated(text: str, **facts: Any) -> Translation:
         ("lxc.hook.pre-start = /etc/lxc/hook", "translated", {"hooks": [{"point": "pre-start", "hook": "nas"}]}),
         ("lxc.hook.pre-start = /etc/lxc/hook with words", "left out", {}),
         ("lxc.hook.stop = /etc/lxc/other", "left out", {}),
+        ("lxc.hook.stop = /etc/lxc/hook 'as", "left out", {}),
         ("lxc.hook.start = x", "left out", {}),
         ("lxc.hook.version = 1", "translated", {}),
         ("lxc.time.offset.boot = 1h", "taken", {"security": {"clock_offsets": {"boottime": 3600.0}}}),
@@ -203,6 +209,69 @@ def test_each_key_has_its_outcome(line: str, fate: str, values: dict[str, Any]) 
     (outcome,) = found.outcomes
     assert (outcome.told.fate, outcome.told.words) == (fate, outcome.told.words)
     assert found.values == {"privileged": False, **values}
+
+
+@pytest.mark.parametrize(
+    ("options", "mount", "words"),
+    [
+        (
+            "bind,noexec,nosymfollow,create=dir",
+            {"share": "media"},
+            "the share media, at /m; without noexec, nosymfollow",
+        ),
+        ("bind,nosuid,nodev,rw,defaults,idmap=container", {"share": "media"}, "the share media, at /m"),
+        ("rbind", {"share": "media"}, "the share media, at /m; without rbind"),
+        ("bind,ro,rslave", {"share": "moving", "read_only": True}, "the share moving, at /m; without rslave"),
+        ("bind,rslave", {"share": "moving", "propagation": "slave"}, "the share moving, at /m"),
+        ("rbind", {"share": "moving", "propagation": "slave"}, "the share moving, at /m"),
+        ("bind", {"share": "kept"}, "the share kept, at /m, read-only as the policy has it"),
+    ],
+)
+def test_no_option_of_a_mount_goes_without_a_word(options: str, mount: dict[str, Any], words: str) -> None:
+    shares = {
+        "media": Share(path="/srv/media", projects=("*",)),
+        "moving": Share(path="/srv/moving", projects=("*",), submounts=True),
+        "kept": Share(path="/srv/kept", projects=("*",), read_only=True),
+    }
+    found = translated(f"lxc.mount.entry = /srv/{mount['share']} m none {options} 0 0", shares=shares)
+    assert found.outcomes[0].told.words == words
+    told = dataclasses.asdict(Mount(target="/m", **mount))
+    assert found.values["mounts"] == [{**told, "create": "create" in options}]
+
+
+def test_of_several_shares_and_devices_the_one_is_taken_that_may_be_had() -> None:
+    """The policy may give one directory to several projects, under several names, and what is below it under others."""
+    shares = {
+        "all": Share(path="/srv", projects=("others",)),
+        "theirs": Share(path="/srv/media", projects=("others",)),
+        "read": Share(path="/srv/media", projects=("default",), read_only=True),
+        "write": Share(path="/srv/media", projects=("default",)),
+        "tv": Share(path="/srv/media/tv", projects=("default",)),
+    }
+    devices = {
+        "a": HostDevice(path="/dev/kvm", projects=("others",)),
+        "b": HostDevice(path="/dev/kvm", projects=("default",)),
+    }
+    text = "\n".join(
+        f"lxc.mount.entry = {line} 0 0"
+        for line in (
+            "/srv/media a none bind",
+            "/srv/media/films b none bind,ro",
+            "/srv/media/tv/x c none bind",
+            "/srv d none bind",
+            "/dev/kvm dev/kvm none bind",
+        )
+    )
+    found = translated(text, shares=shares, devices=devices)
+    assert [(one["share"], one["subpath"]) for one in found.values["mounts"]] == [
+        ("write", ""),
+        ("read", "films"),
+        ("tv", "x"),
+    ]
+    assert [one["device"] for one in found.values["devices"]] == ["b"]
+    assert [one.told.words for one in found.outcomes if one.told.fate == "left out"] == [
+        "the policy does not give the share all to project default"
+    ]
 
 
 def test_a_target_may_begin_with_the_root_file_system() -> None:
@@ -337,6 +406,7 @@ def test_a_file_of_the_other_cgroup_version_is_left_out(key: str, version: int) 
     ("lines", "key"),
     [
         ("phys\nlxc.net.0.link = enp3s0\nlxc.net.1.type = phys\nlxc.net.1.link = enp3s0", "lxc.net.1.type"),
+        ("phys\nlxc.net.0.link = enp3s0\nlxc.net.1.type = macvlan\nlxc.net.1.link = enp3s0", "lxc.net.1.type"),
         ("vlan\nlxc.net.0.link = enp3s0", "lxc.net.0.type"),
         ("vlan\nlxc.net.0.link = enp3s0\nlxc.net.0.vlan.id = 4095", "lxc.net.0.type"),
         ("vlan\nlxc.net.0.link = enp3s0\nlxc.net.0.vlan.id = 11", "lxc.net.0.type"),

@@ -53,7 +53,7 @@ def read_own(directory: Path, name: str, *, step: str) -> str:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise SetupFailed("It is larger than a mebibyte.", step=step, path=str(directory / name))
-    return data.decode(errors="replace")
+    return data.decode(errors="surrogateescape")
 
 
 def _problem(info: os.stat_result, told: str) -> str:

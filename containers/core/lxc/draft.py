@@ -69,7 +69,8 @@ class Facts:
     stays privileged. memory_bytes, cpus, pids: what the host has, the ceilings of limits; online: its CPUs, as a list.
     machine: as uname(2) says it. shares, devices: what the policy gives to containers, by name. nodes: devices of those
     by "c MAJOR:MINOR". profiles: system call profiles of those, by the paths of files that say the same. apparmor: the
-    AppArmor profiles that the policy allows; None where the host has no AppArmor. cgroup_files: as in the policy.
+    AppArmor profiles that the policy allows; None where the host has no AppArmor. cgroup_files, capabilities: as in the
+    policy.
     hooks: the policy's, by the paths of programs that are the same. cgroup_version: the host's; None for either.
     fields: what of a container can be asked for; None for all. macs, addresses: the MAC addresses that other containers
     have, and the addresses of their routed interfaces.
@@ -91,6 +92,7 @@ class Facts:
     profiles: Mapping[str, str] = field(default_factory=dict)
     apparmor: tuple[str, ...] | None = None
     cgroup_files: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
     hooks: Mapping[str, str] = field(default_factory=dict)
     fields: frozenset[str] | None = None
     parents: Mapping[str, Parent] = field(default_factory=dict)

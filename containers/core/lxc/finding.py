@@ -51,7 +51,7 @@ def read(path: str) -> str | tuple[str, ...]:
         data = file.read(_FILE_MAX_BYTES + 1)
     if len(data) > _FILE_MAX_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-    return data.decode(errors="replace")
+    return data.decode(errors="surrogateescape")
 
 
 def check(source: Source) -> None:

@@ -29,6 +29,9 @@ _MASKED: Final = (
     "sys/fs/pstore",
     "sys/kernel/tracing",
 )
+_RECEIVING: Final = frozenset({"rbind", "slave", "rslave", "shared", "rshared"})
+"""With these the host's other mounts in a directory are seen inside."""
+_HERE: Final = frozenset(["", *"async auto bind defaults exec nodev nosuid optional private ro rprivate rw".split()])
 _AUTO: Final = {
     "proc": "Boxroom mounts /proc, with what must not be written read-only or masked",
     "sys": "Boxroom mounts /sys, with what must not be written read-only or masked",
@@ -62,15 +65,23 @@ def entry(draft: Draft, entry: Entry) -> Told:
     if target in _MASKED:
         return left_out(f"/{target} is hidden from containers here")
     path, options = posixpath.normpath(unescaped(parts[0])), parts[3].split(",") if len(parts) > 3 else []
-    if not path.startswith("/") or not {"bind", "rbind"} & set(options):
+    if not {"bind", "rbind"} & set(options):
         return left_out(f"Boxroom mounts no {parts[2]} for a container; put it into its own /etc/fstab")
-    for name, device in draft.facts.devices.items():
-        if device.path == path:
-            return draft.give_device(name, "" if f"/{target}" == path else f"/{target}")
-    for name, share in draft.facts.shares.items():
-        if path == share.path or path.startswith(f"{share.path}/"):
-            return _share(draft, name, path.removeprefix(share.path).strip("/"), f"/{target}", options)
-    return left_out(f"{path} is no share of the host's policy; name it there, under [shares], to give it")
+    if not path.startswith("/") or "relative" in options:
+        return left_out("what lies in its own root file system is bound inside: put it into its own /etc/fstab")
+    project = draft.facts.project
+    if nodes := [name for name, device in draft.facts.devices.items() if device.path == path]:
+        name = max(nodes, key=lambda one: given_to(draft.facts.devices[one].projects, project))
+        return draft.give_device(name, "" if f"/{target}" == path else f"/{target}")
+    shares = [(name, one) for name, one in draft.facts.shares.items() if f"{path}/".startswith(f"{one.path}/")]
+    if not shares:
+        return left_out(f"{path} is no share of the host's policy; name it there, under [shares], to give it")
+    # of several that it lies in: one that may be had, the nearest, and of two names one that can be written as asked
+    asked = "ro" in options
+    name, share = max(
+        shares, key=lambda one: (given_to(one[1].projects, project), len(one[1].path), one[1].read_only == asked)
+    )
+    return _share(draft, name, path.removeprefix(share.path).strip("/"), f"/{target}", options)
 
 
 def _inside(draft: Draft, target: str) -> str:
@@ -86,6 +97,7 @@ def _share(draft: Draft, name: str, subpath: str, target: str, options: list[str
     if not given_to(share.projects, project):
         return left_out(f"the policy does not give the share {name} to project {project}")
     known: list[dict[str, Any]] = draft.values.get("mounts", [])
+    receives = not _RECEIVING.isdisjoint(options) and share.submounts and not share.read_only and "ro" not in options
     mount = Mount(
         share=name,
         target=target,
@@ -93,6 +105,7 @@ def _share(draft: Draft, name: str, subpath: str, target: str, options: list[str
         read_only="ro" in options,
         create=any(option.startswith("create=") for option in options),
         optional="optional" in options,
+        propagation="slave" if receives else "private",
     )
     mounts = [*known, dataclasses.asdict(mount)]
     try:
@@ -100,7 +113,16 @@ def _share(draft: Draft, name: str, subpath: str, target: str, options: list[str
     except SpecError as error:
         return left_out(error.message.rstrip("."))
     draft.values["mounts"] = mounts
-    return translated(f"the share {name}" + (f", of it {subpath}" if subpath else "") + f", at {target}")
+    words = f"the share {name}" + (f", of it {subpath}" if subpath else "") + f", at {target}"
+    if share.read_only and "ro" not in options:
+        words += ", read-only as the policy has it"
+    without = [one for one in options if not _as_here(one) and not (receives and one in _RECEIVING)]
+    return translated(words + (f"; without {', '.join(without)}" if without else ""))
+
+
+def _as_here(option: str) -> bool:
+    """Tell whether an option of a bind says what is done, or what holds of every share here."""
+    return option in _HERE or option.startswith(("create=", "idmap="))
 
 
 def unescaped(text: str) -> str:

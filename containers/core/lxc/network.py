@@ -101,7 +101,8 @@ def _begin(draft: Draft, values: dict[str, list[str]]) -> tuple[Values, Told]:
         parent = _parent(draft, kind, link)
         if parent is None:
             return {}, left_out(f"the policy gives project {draft.facts.project} no card {link} for {kind} interfaces")
-        if kind == "phys" and any(nic.get("parent") == parent for nic in draft.nics.values()):
+        others = [nic for nic in draft.nics.values() if nic.get("parent") == parent]
+        if any("phys" in (kind, nic["type"]) for nic in others):
             return {}, left_out(f"another interface of it has the card {link}")
         if kind == "vlan":
             number = values.get("vlan.id", [""])[-1]

@@ -178,7 +178,7 @@ class _Reader:
         if head not in ("net", "network"):
             return keys.modern(written)
         index, _dot, name = rest.partition(".")
-        if not rest:
+        if not index:
             if value:
                 raise ValueError(f"{written} takes no value; say which interface")
             return "lxc.net"
@@ -190,6 +190,8 @@ class _Reader:
             number, name = self._old_index(rest, value), rest
         if head == "network":
             name = keys.modern_network(name)
+        if value and not name:
+            raise ValueError(f"{written} takes no value; say what of the interface")
         return f"lxc.net.{number}.{name}" if name else f"lxc.net.{number}"
 
     def _index(self, text: str) -> int:

@@ -35,11 +35,12 @@ def capability(draft: Draft, entry: Entry) -> Told:
     names = [name.lower().removeprefix("cap_") for name in entry.value.split()]
     known = [name for name in names if name in capabilities.NAMES]
     if entry.key == "lxc.cap.keep":
-        kept = sorted({*draft.security.get("capabilities_keep", ()), *(set(known) & default)})
+        allowed = default | set(draft.facts.capabilities)
+        kept = sorted({*draft.security.get("capabilities_keep", ()), *(set(known) & allowed)})
         draft.security["capabilities_keep"] = kept
-        more = sorted(set(names) - default - {"none"})
+        more = sorted(set(names) - allowed - {"none"})
         words = f"keeps {', '.join(kept) or 'none'}"
-        return translated(words + (f"; not {', '.join(more)}, which no container keeps here by itself" if more else ""))
+        return translated(words + (f"; not {', '.join(more)}, which the policy lets no container keep" if more else ""))
     dropped = [name for name in known if name in default]
     if not dropped:
         return taken("no container keeps them here")
@@ -151,8 +152,10 @@ def hook(draft: Draft, entry: Entry) -> Told:
         command = shlex.split(entry.value)
     except ValueError:
         command = []
-    if point not in POINTS or not command:
+    if point not in POINTS:
         return left_out(f"there is no point {point} here")
+    if not command:
+        return left_out("its quotation marks do not match")
     if point == START:
         one: dict[str, Any] = {"point": point, "command": command}
     else:

@@ -203,10 +203,11 @@ def _prepare(plan: Plan, options: dict[str, Any]) -> None:
         host_network=rules.containers.host_network,
         macs=macs,
         addresses=addresses,
-        nodes=_nodes(rules),
+        nodes=_nodes(rules, options["project"]),
         profiles=_profiles(rules, plan.config, options["project"]),
         hooks=_hooks(rules, plan.config, options["project"]),
         cgroup_files=rules.containers.cgroup_files,
+        capabilities=rules.containers.capabilities,
         cgroup_version=cgroups.open(core).version,
         apparmor=rules.containers.apparmor if labels.present() else None,
         fields=CHANGEABLE,
@@ -277,10 +278,10 @@ def _hooks(rules: policy.Policy, config: Config, project: str) -> dict[str, str]
     return found
 
 
-def _nodes(rules: policy.Policy) -> dict[str, str]:
-    """Return the policy's devices by type and numbers, as far as this host has them."""
+def _nodes(rules: policy.Policy, project: str) -> dict[str, str]:
+    """Return the policy's devices by type and numbers, as far as this host has them; of two names one that is given."""
     found = {}
-    for name, device in rules.devices.items():
+    for name, device in sorted(rules.devices.items(), key=lambda one: given_to(one[1].projects, project)):
         with contextlib.suppress(OSError):
             status = os.stat(device.path)
             kind = "b" if stat.S_ISBLK(status.st_mode) else "c"
