@@ -16,6 +16,7 @@ from containers.core.host import Host
 from containers.core.hoststore import store
 from containers.core.lifecycle import granting, hooking, running
 from containers.core.model.hooks import ENDING, HOST_POINTS, Hook
+from containers.core.model.security import Security
 from containers.core.model.spec import Spec
 from containers.core.model.states import Status
 from containers.core.proc.records import RunFile
@@ -223,6 +224,39 @@ def test_a_reboot_runs_them_again_and_one_that_fails_then_ends_it(host: Host, ho
     last = running.observe(host)[spec.id].last_exit
     assert last is not None
     assert "post-stop" in (last.console or "")
+
+
+@pytest.mark.lxc("A hook of the end finds the container's namespaces by LXC's variables", "lxc.hook.stop")
+def test_a_hook_of_the_end_finds_the_namespaces_of_what_has_ended(host: Host, hooked: Start, tmp_path: Path) -> None:
+    kinds = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+    log, seen = tmp_path / "log", tmp_path / "seen"
+    script = f"""
+    for kind in {" ".join(kind.upper() for kind in kinds)}; do
+        eval path=\\$LXC_${{kind}}_NS
+        echo "$kind $(stat -L -c %i "$path")"
+    done >{log}.new
+    nsenter --mount="$LXC_MNT_NS" cat /left-here >{seen}
+    mv {log}.new {log}
+    """
+    register(host, "note", script)
+    spec = hooked(Hook(point="stop", hook="note"), security=Security(clock_offsets={"boottime": 60.0}))
+
+    def theirs() -> list[str]:
+        place = Path(f"/proc/{init_pid(host, spec)}/ns")
+        return [f"{kind.upper()} {(place / kind).stat().st_ino}" for kind in kinds]
+
+    execute(spec.id, ["sh", "-c", "echo first >/left-here"])
+    first, before = init_pid(host, spec), theirs()
+    with contextlib.suppress(CoreError):
+        execute(spec.id, ["reboot", "-f"])
+    wait_until(lambda: init_pid(host, spec) not in (0, first), what="another init")
+    assert lines(log) == before
+    assert lines(seen) == ["first"]
+    before = theirs()
+    execute(spec.id, ["sh", "-c", "echo again >/left-here"])
+    running.stop(host, spec.id, kill=True)
+    assert lines(log) == before
+    assert lines(seen) == ["again"]
 
 
 def test_what_is_not_roots_alone_is_not_run(host: Host, hooked: Start) -> None:

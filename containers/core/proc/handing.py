@@ -29,7 +29,7 @@ CARRY_OUT: Final = b"c"
 PASS_ON: Final = b"p"
 _AGAIN: Final = b"again"
 _FDS_SPACE: Final = socket.CMSG_SPACE(253 * 4)
-"""For what one message can carry (SCM_MAX_FD); used are nine, and two of each console."""
+"""For what one message can carry (SCM_MAX_FD); used are nine, two of each console, and namespaces for hooks."""
 _WORDS_BYTES: Final = 16384
 _TOLD: Final = ("id", "name", "started_at", "released", "oom_kills", "held", "plan", "links")
 
@@ -63,6 +63,7 @@ class Post:
 
     title: its command line. news: what worker_fd is told as soon as the run is served. listening_fd: its socket.
     shutdown_fd: a signalfd for SIGTERM. frozen_fds: cgroup.events files that have been read, see cgroups.frozen.
+    silent: how many of the run's descriptors, its last ones, are not to be waited for.
     """
 
     title: bytes
@@ -71,6 +72,7 @@ class Post:
     listening_fd: int
     shutdown_fd: int
     frozen_fds: tuple[int, ...]
+    silent: int = 0
 
     def close(self) -> None:
         """Close what its maker has made for it: all but the worker's connection."""
@@ -97,19 +99,21 @@ class Keeper:
             "pid": child.pid,
             "consoles": dataclasses.asdict(run.consoles),
             "placed": list(run.placed.items()),
+            "namespaces": list(child.namespaces),
             **{name: getattr(run, name) for name in _TOLD},
         }
         data: bytes = _AGAIN
         more: tuple[int, ...] = ()
         if post is not None:
-            data = bytes((len(post.frozen_fds),)) + post.title + b"\0" + post.news
+            data = bytes((len(post.frozen_fds), len(child.namespaces))) + post.title + b"\0" + post.news
             more = (post.worker_fd, post.listening_fd, post.shutdown_fd, *post.frozen_fds)
         memory_fd = os.memfd_create("run", os.MFD_CLOEXEC)
         try:
             # a plan, with its environment, may be larger than a message can be
             os.write(memory_fd, marshal.dumps(message))
             fds = (*more, memory_fd, run.filter_fd, child.pidfd, child.netns_fd)
-            socket.send_fds(self._connection, [data], (*fds, *(fd for pair in child.consoles for fd in pair)))
+            pairs = (fd for pair in child.consoles for fd in pair)
+            socket.send_fds(self._connection, [data], (*fds, *pairs, *child.namespaces.values()))
         finally:
             os.close(memory_fd)
         answer = self._connection.recv(_WORDS_BYTES)
@@ -195,7 +199,7 @@ def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
 def unpack_post(data: bytes, fds: list[int]) -> tuple[Post, list[int]]:
     """Return the post out of what receive() returned, and the run's descriptors."""
     count = 3 + data[0]
-    title, _, news = data[1:].partition(b"\0")
+    title, _, news = data[2:].partition(b"\0")
     worker_fd, listening_fd, shutdown_fd = fds[:3]
     post = Post(
         title=title,
@@ -204,13 +208,17 @@ def unpack_post(data: bytes, fds: list[int]) -> tuple[Post, list[int]]:
         listening_fd=listening_fd,
         shutdown_fd=shutdown_fd,
         frozen_fds=tuple(fds[3:count]),
+        silent=data[1],
     )
     return post, fds[count:]
 
 
-def spoken_by(fds: list[int]) -> list[int]:
-    """Return those of a run's descriptors that become readable: init's pidfd, and the masters of its consoles."""
-    return [fds[2], *fds[4::2]]
+def spoken_by(fds: list[int], silent: int) -> list[int]:
+    """Return those of a run's descriptors that become readable: init's pidfd, and the masters of its consoles.
+
+    silent: as in Post.
+    """
+    return [fds[2], *fds[4 : len(fds) - silent : 2]]
 
 
 def unpack(fds: list[int]) -> Run:
@@ -218,9 +226,12 @@ def unpack(fds: list[int]) -> Run:
     memory_fd, filter_fd, pidfd, netns_fd, *others = fds
     message = marshal.loads(os.pread(memory_fd, os.fstat(memory_fd).st_size, 0))
     os.close(memory_fd)
-    pairs = tuple(zip(others[::2], others[1::2], strict=True))
+    kinds = message["namespaces"]
+    ptys = others[: len(others) - len(kinds)]
+    pairs = tuple(zip(ptys[::2], ptys[1::2], strict=True))
+    kept = dict(zip(kinds, others[len(ptys) :], strict=True))
     return Run(
-        child=Init(pid=message["pid"], pidfd=pidfd, netns_fd=netns_fd, consoles=pairs),
+        child=Init(pid=message["pid"], pidfd=pidfd, netns_fd=netns_fd, consoles=pairs, namespaces=kept),
         filter_fd=filter_fd,
         placed=dict(message["placed"]),
         consoles=Consoles(**message["consoles"]),

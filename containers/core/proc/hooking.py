@@ -41,6 +41,7 @@ class Inside(Protocol):
     pid: int
     pidfd: int
     netns_fd: int
+    namespaces: dict[str, int]
 
 
 class Hooks:
@@ -50,6 +51,17 @@ class Hooks:
         self._plan = plan
         self._calls = plan.extras.hooks
         self._group = cgroups.hook_dir(plan.spec.id)
+
+    def kept_namespaces(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return which of a container's namespaces its hooks of the end are shown, beside the network's.
+
+        Those that it has from its first moment on, and those that it has for sure when its command runs.
+        """
+        if not any(call.point == "stop" for call in self._calls):
+            return (), ()
+        spec = self._plan.spec
+        first = ("ipc", "mnt", "pid", "uts", *(() if self._plan.id_base is None else ("user",)))
+        return first, ("cgroup", *(("time",) if spec.security.clock_offsets else ()))
 
     def run(self, point: str, child: Inside | None = None, **more: object) -> None:
         """Run what belongs to a point, in order; raises SetupFailed (step, path) with the end of what it said."""
@@ -68,8 +80,8 @@ class Hooks:
             if call.point != point:
                 continue
             more: dict[str, object] = {"TARGET": target}
-            if child is not None and child.netns_fd >= 0:
-                more["NET_NS"] = f"/proc/{os.getpid()}/fd/{child.netns_fd}"
+            if child is not None:
+                more |= {f"{kind.upper()}_NS": f"/proc/{os.getpid()}/fd/{fd}" for kind, fd in _namespaces(child)}
             try:
                 self._run(call, child, more)
             except CoreError as error:
@@ -119,6 +131,11 @@ class Hooks:
         finally:
             os.close(program_fd)
         raise_for(call, status, output, str(place))
+
+
+def _namespaces(child: Inside) -> list[tuple[str, int]]:
+    """Return what is kept of a container that has ended, by the kernel's names: for setns(2), as lxc.hook.stop has."""
+    return [*((("net", child.netns_fd),) if child.netns_fd >= 0 else ()), *child.namespaces.items()]
 
 
 def raise_for(call: Call, status: int | None, output: bytes, path: str | None) -> None:

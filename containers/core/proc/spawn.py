@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..cgroups.places import write_file
@@ -38,21 +38,30 @@ _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_N
 class Init:
     """A container's init. Owns its descriptors; close() frees them.
 
-    consoles: master and slave of /dev/console, /dev/tty1 and so on; none before it has made them.
+    consoles: master and slave of /dev/console, /dev/tty1 and so on; none before it has made them. namespaces: others
+    than the network's that are kept for hooks of its end, by their names below /proc/PID/ns.
     """
 
     pid: int
     pidfd: int
     netns_fd: int = -1
     consoles: tuple[tuple[int, int], ...] = ()
+    namespaces: dict[str, int] = field(default_factory=dict)
 
     def close(self) -> None:
         """Close everything that belongs to it."""
-        for fd in (self.pidfd, self.netns_fd, *(fd for pair in self.consoles for fd in pair)):
+        pairs = (fd for pair in self.consoles for fd in pair)
+        for fd in (self.pidfd, self.netns_fd, *pairs, *self.namespaces.values()):
             if fd >= 0:
                 os.close(fd)
         self.pidfd = self.netns_fd = -1
         self.consoles = ()
+        self.namespaces = {}
+
+    def keep_namespaces(self, *kinds: str) -> None:
+        """Keep namespaces, which then outlive all processes in them. Raises OSError where it has ended."""
+        for kind in kinds:
+            self.namespaces[kind] = os.open(f"/proc/{self.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -164,7 +164,11 @@ class Starter:
                 started_at=started_at,
             ).write(self.host)
             self.hooks.run("start-host", child)
+            first, last = self.hooks.kept_namespaces()
+            child.keep_namespaces(*first)
             pipes = spawn.finish(child, stdio=bool(self.plan.stdio))
+            with contextlib.suppress(OSError):  # one that has ended by now has left them
+                child.keep_namespaces(*last)
             if pipes:
                 hand_over_stdio(self.host, self.plan.stdio, pipes, child.pidfd)
             self._keeper.regain()

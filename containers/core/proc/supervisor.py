@@ -322,7 +322,7 @@ def _wait_quietly(post: Post, fds: list[int], starter: socket.socket, starter_pi
     fds: the run's, of which what may speak is looked at.
     """
     poll = select.poll()
-    for fd in (starter.fileno(), post.shutdown_fd, post.listening_fd, *handing.spoken_by(fds)):
+    for fd in (starter.fileno(), post.shutdown_fd, post.listening_fd, *handing.spoken_by(fds, post.silent)):
         poll.register(fd, select.POLLIN)
     for fd in post.frozen_fds:
         poll.register(fd, select.POLLPRI)
