@@ -208,6 +208,19 @@ def test_the_log_is_cut_where_it_is_full(tmp_path: Path) -> None:
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("kept", [1, 0])
+def test_of_older_ones_no_more_are_kept_than_is_wanted_now(tmp_path: Path, kept: int) -> None:
+    log = Log(tmp_path / "log", most=2, rotations=4)
+    log.write(b"aabbccdde")
+    log.close()
+    assert len(list(tmp_path.iterdir())) == 5
+    fewer = Log(tmp_path / "log", most=2, rotations=kept)
+    fewer.write(b"fg")
+    fewer.close()
+    found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert found == {"log": b"g", **({"log.1": b"ef"} if kept else {})}
+
+
 def test_without_rotations_it_begins_anew(tmp_path: Path) -> None:
     log = Log(tmp_path / "log", most=10, rotations=0)
     log.write(b"0123456789abc")

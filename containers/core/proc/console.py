@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +58,10 @@ class Log:
 
     def _turn(self) -> None:
         self.close()
+        with contextlib.suppress(FileNotFoundError):
+            # more were kept before
+            for number in itertools.count(self._rotations + 1):
+                os.unlink(f"{self._path}.{number}")
         for number in range(self._rotations, 1, -1):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(f"{self._path}.{number - 1}", f"{self._path}.{number}")
