@@ -15,7 +15,7 @@ from containers.asking import services
 from containers.bookkeeping import records
 from containers.core.errors import SetupFailed
 from containers.management.commands.ct import Command
-from containers.management.ct import base, inside, keeping, looking
+from containers.management.ct import base, inside, limiting, looking
 from containers.models import Backup, Container, Event, Operation, local_host
 from containers.operations import runner
 from panel.accounts.models import AuditRecord
@@ -249,24 +249,66 @@ def test_monitor_tells_what_happens(team, runtime, monkeypatch):
     assert told.getvalue() == "'web-1' changed state to [RUNNING]\n'web-1' oom\n"
 
 
+def test_output_that_finds_no_room_is_told(team, runtime, monkeypatch, capsys):
+    make(team, runtime)
+    monkeypatch.setattr("containers.management.commands.ct._write_no_more", lambda: None)
+    with open("/dev/full", "wb", buffering=0) as full, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout.write", lambda text: full.write(text.encode()))
+        with pytest.raises(SystemExit) as left:
+            call_command("ct", "ls")
+    assert left.value.code == 1
+    assert capsys.readouterr().err == "It could not be done: No space left on device.\n"
+
+
 @pytest.mark.parametrize(
     ("file", "value", "limits"),
     [
         ("memory.max", "64M", {"memory_bytes": 64 * 1024**2}),
         ("memory.max", "max", {"memory_bytes": None}),
+        ("memory.swap.max", "1M", {"swap_bytes": 1024**2}),
+        ("memory.memsw.limit_in_bytes", "48M", {"swap_bytes": 16 * 1024**2}),
         ("pids.max", "100", {"pids": 100}),
         ("cpu.max", "50000 100000", {"cpus": 0.5}),
         ("cpu.max", "max 100000", {"cpus": None}),
+        ("cpu.cfs_quota_us", "50000", {"cpus": 0.5}),
+        ("cpu.cfs_quota_us", "-1", {"cpus": None}),
+        ("cpu.shares", "512", {"cpu_weight": 50}),
+        ("cpu.weight", "300", {"cpu_weight": 300}),
         ("cpuset.cpus", "0-1", {"cpuset": "0-1"}),
+        ("io.weight", "default 200", {"io_weight": 200}),
+        ("blkio.bfq.weight", "300", {"io_weight": 300}),
+        ("io.max", "8:0 rbps=1M wiops=max", {"io_read_bytes_per_sec": 1024**2, "io_write_ops_per_sec": None}),
+        ("blkio.throttle.write_bps_device", "8:0 1048576", {"io_write_bytes_per_sec": 1024**2}),
+        ("blkio.throttle.read_iops_device", "8:0 0", {"io_read_ops_per_sec": None}),
+        ("hugetlb.2MB.max", "4M", {"hugepages": {"1GB": 1024**3, "2MB": 4 * 1024**2}}),
+        ("hugetlb.1GB.limit_in_bytes", "-1", {"hugepages": None}),
+        ("memory.high", "32M", {"cgroup": {"memory.low": "1", "memory.high": "32M"}}),
     ],
 )
-def test_limits_by_their_files(file, value, limits):
-    assert keeping.limit_of(file, value, {}) == limits
+def test_limits_by_their_files(file, value, limits, monkeypatch):
+    monkeypatch.setattr(limiting.blockdev, "disk_of", lambda _path: "8:0")
+    known = {"memory_bytes": 32 * 1024**2, "hugepages": {"1GB": 1024**3}, "cgroup": {"memory.low": "1"}}
+    assert limiting.limit_of(file, value, known) == limits
 
 
-def test_what_is_no_number_is_refused():
+@pytest.mark.parametrize(
+    ("file", "value", "known"),
+    [
+        ("memory.max", "lots", {}),
+        ("memory.swap.max", "max", {"memory_bytes": 1024**3}),
+        ("memory.memsw.limit_in_bytes", "-1", {"memory_bytes": 1024**3}),
+        ("memory.memsw.limit_in_bytes", "1M", {"memory_bytes": 1024**3}),
+        ("memory.memsw.limit_in_bytes", "1G", {}),
+        ("io.max", "8:16 rbps=1M", {}),
+        ("io.max", "8:0", {}),
+        ("io.max", "8:0 speed=1", {}),
+        ("cpu.max", "1000 0", {}),
+    ],
+)
+def test_what_is_no_limit_is_refused(file, value, known, monkeypatch):
+    monkeypatch.setattr(limiting.blockdev, "disk_of", lambda _path: "8:0")
     with pytest.raises(base.Failed):
-        keeping.limit_of("memory.max", "lots", {})
+        limiting.limit_of(file, value, known)
 
 
 @pytest.mark.parametrize(("text", "key"), [("^a", 1), ("^Z", 26), ("x", ord("x"))])

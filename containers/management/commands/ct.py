@@ -48,10 +48,21 @@ class Command(BaseCommand):
             status = 130
         except BrokenPipeError:
             # whoever read our output has had enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            _write_no_more()
+            status = base.FAILED
+        except OSError as error:
+            # the disk that our output goes to is full, say
+            _write_no_more()
+            where = f"{error.filename}: " if error.filename else ""
+            base.say(f"It could not be done: {where}{error.strerror or error}.")
             status = base.FAILED
         if status:
             raise SystemExit(status)
+
+
+def _write_no_more() -> None:
+    """Let nothing more of standard output be written: what is left of it would only fail again at the very end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 class _Refusing(CommandParser):

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from containers.clients import cgroupfile
-from containers.core.model.spec import Limits
 from containers.showing import present
 
-from . import base
-from .base import Failed, Verbs, put, put_json, put_table, refuse
+from . import base, limiting
+from .base import Failed, Verbs, put, put_json, put_table
 
 EVERY = "ALL"
-_LIMITS = {
-    "memory.max": "memory_bytes",
-    "memory.limit_in_bytes": "memory_bytes",
-    "memory.swap.max": "swap_bytes",
-    "cpu.weight": "cpu_weight",
-    "cpuset.cpus": "cpuset",
-    "pids.max": "pids",
-}
-"""Files of cgroups that are limits of the panel's, in the same unit."""
 
 
 def register(verbs: Verbs) -> None:
@@ -49,7 +38,12 @@ def register(verbs: Verbs) -> None:
     device.add_argument("path", nargs="?", default="", metavar="PATH", help="where it is inside")
     cgroup = base.verb(verbs, "cgroup", _cgroup, "a file of a container's cgroup: what it says, or a limit set by it")
     cgroup.add_argument("file", metavar="FILE", help="such as memory.max or pids.current")
-    cgroup.add_argument("value", nargs="?", metavar="VALUE", help=f"for {', '.join(_LIMITS)}, cpu.max: live, and kept")
+    cgroup.add_argument(
+        "value",
+        nargs="?",
+        metavar="VALUE",
+        help=f"live, and kept: {', '.join(limiting.FILES)}; others where the policy names them",
+    )
 
 
 def _snapshot(options: dict[str, Any]) -> int:
@@ -130,31 +124,5 @@ def _cgroup(options: dict[str, Any]) -> int:
     if value is None:
         put(cgroupfile.read(row, file).rstrip("\n"))
         return 0
-    base.ask(options, options["name"], "update", {"limits": limit_of(file, value, row.limits)})
+    base.ask(options, options["name"], "update", {"limits": limiting.limit_of(file, value, row.limits)})
     return 0
-
-
-def limit_of(file: str, value: str, present_limits: dict[str, Any]) -> dict[str, Any]:
-    """Return the limit that a value in a cgroup file is; raises Failed where it is none."""
-    none = value in ("max", "-1", "")
-    if file == "cpu.max":
-        quota, _space, period = value.partition(" ")
-        if none or quota == "max":
-            return {"cpus": None}
-        return {"cpus": _number(quota) / (_number(period or "100000") or refuse("A period of 0 is none."))}
-    if file == "cpuset.cpus":
-        return {"cpuset": None if none else value}
-    if file in _LIMITS:
-        return {_LIMITS[file]: None if none else _number(value)}
-    if "cgroup" in {one.name for one in dataclasses.fields(Limits)}:
-        return {"cgroup": {**(present_limits.get("cgroup") or {}), file: value}}
-    raise Failed(f"{file} is no limit here: use {', '.join(_LIMITS)} or cpu.max.")
-
-
-def _number(text: str) -> int:
-    units = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
-    unit = units.get(text[-1:].upper(), 1)
-    digits = text[:-1] if unit > 1 else text
-    if not digits.isascii() or not digits.isdigit():
-        raise Failed(f"{text!r} is no number.")
-    return int(digits) * unit
