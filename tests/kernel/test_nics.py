@@ -14,11 +14,20 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from containers.core import images
-from containers.core.errors import HostUnsupported, InUse, InvalidTransition, NotFound, PolicyDenied, SetupFailed
+from containers.core.errors import (
+    CoreError,
+    HostUnsupported,
+    InUse,
+    InvalidTransition,
+    NotFound,
+    PolicyDenied,
+    SetupFailed,
+)
 from containers.core.failpoints import MARKER, VARIABLE
 from containers.core.host import Host
 from containers.core.hoststore import store
@@ -35,8 +44,10 @@ from containers.core.proc.records import RunFile
 from containers.operations import facts
 from containers.ticker.cards import Cards
 
+from .. import debian
 from .netns import LEASE_SCRIPT, PATIENT, Place, reaches_from, run, set_netns
 from .patience import patient, wait_until
+from .test_exec_basics import execute
 
 CARD_MAC = "02:11:22:33:44:55"
 PARENTS = {"lan": "card0"}
@@ -464,6 +475,34 @@ def test_the_dhcp_of_the_image_busybox_leaves_addresses_that_are_set(
     assert "inet 203.0.113.77/32" in inside(host, spec, "ip addr show eth0")
     assert f"inet {bridged.ipv4}" in inside(host, spec, "ip addr show eth1")
     assert "default via 169.254.0.1 dev eth0" in inside(host, spec, "ip route")
+    assert reached(host, spec, "203.0.113.2")
+
+
+@pytest.fixture
+def trixie() -> None:
+    """Debian 13, made while there is still another network than a test's."""
+    debian.cached("debian-13")
+
+
+@pytest.mark.distributions
+@pytest.mark.usefixtures("trixie")
+def test_a_dhcp_client_that_nobody_answers_leaves_what_is_set(host: Host, begin: Begin, settings: Any) -> None:
+    """Debian 13's dhcpcd, on a routed interface: it goes on for a quarter of a minute."""
+    settings.BOXROOM_RUN_DIR = host.run_dir
+    built = debian.put(host, "debian-13")
+    init = tuple(built.defaults["init_command"])
+    spec = begin(routed_nic(), layers=built.layers[:1], init_command=init, halt_signal="SIGRTMIN+3")
+
+    def gave_up() -> bool:
+        with contextlib.suppress(CoreError):
+            log = execute(spec.id, ["journalctl", "-b", "--no-pager", "-t", "dhcpcd"])
+            return b"no IPv6 Routers available" in log.stdout
+        return False
+
+    wait_until(gave_up, 60, "its client gives up")
+    assert "default via 169.254.0.1 dev eth0" in inside(host, spec, "ip route")
+    assert "203.0.113.77/32" in inside(host, spec, "ip -4 -o addr show eth0")
+    assert " 169.254." not in inside(host, spec, "ip -4 -o addr show eth0")
     assert reached(host, spec, "203.0.113.2")
 
 

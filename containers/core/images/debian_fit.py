@@ -68,6 +68,8 @@ if [ -f /etc/dhcpcd.conf ]; then
 
 # the DHCP server of a container is on the same machine: it answers at once or not at all
 timeout 10
+# where none is, what the panel has set stays as it is: an address made up here would take the default route, too
+noipv4ll
 # the network gives IPv6 addresses by router advertisements
 nodhcp6
 END
