@@ -168,6 +168,34 @@ def test_links_lead_nowhere_else(given: Given, layer: str, host: Host, shared: P
     assert box.says("cat /srv/a/of-root") == "hello"
 
 
+@pytest.mark.lxc("A share does not come between /proc and what a start writes there", "CVE-2025-52881")
+@pytest.mark.parametrize("privileged", [False, True])
+def test_cve_2025_52881_links_in_the_target_do_not_lead_over_proc(
+    given: Given, layer: str, host: Host, *, privileged: bool
+) -> None:
+    rootfs = store.rootfs(host, layer)
+    for name, leads in (("set", "/proc/sys/net/ipv4"), ("own", "proc/1/attr"), ("sys", "sys/class"), ("dev", "/dev")):
+        (rootfs / f"to-{name}").symlink_to(leads)
+    box = given(spec={"privileged": privileged})
+    box.start(Mount(share="media", target="/srv"))
+    for target, subpath in (
+        ("/to-set/ip_forward", "of-root"),
+        ("/to-own/exec", "of-root"),
+        ("/to-own", ""),
+        ("/to-sys/net", "sub"),
+        ("/to-dev/null", "of-root"),
+        ("/to-dev", "sub"),
+    ):
+        with pytest.raises(SetupFailed) as failed:
+            box.change(Mount(share="media", target="/srv"), Mount(share="media", target=target, subpath=subpath))
+        assert (failed.value.details["path"], failed.value.details["errno"]) == (target, errno.EPERM)
+    assert box.says("cat /srv/of-root") == "hello"
+    assert box.says("grep -E '/shared(/[a-z-]*)? /' /proc/self/mountinfo").split()[4] == "/srv"
+    assert box.says("grep -cE '/shared(/[a-z-]*)? /' /proc/self/mountinfo") == "1"
+    with pytest.raises(SetupFailed):
+        given(spec={"privileged": privileged}).start(Mount(share="media", target="/to-set/ip_forward"))
+
+
 @pytest.mark.lxc("A directory that is swapped for a link meanwhile leads nowhere", "CVE-2024-45310")
 def test_cve_2021_30465_a_directory_that_is_swapped_for_a_link_meanwhile(given: Given, shared: Path) -> None:
     secret = shared.parent / "secret"

@@ -30,7 +30,14 @@ SOME = {
     "attachments": (
         "what_was_added_is_there_after_a_reboot_inside a_device_can_be_used_while_it_is_given "
         "a_privileged_container_may_open_only_what_it_is_given what_is_no_device_is_not_given "
-        "a_change_that_a_file_system_inside_holds_up_is_given_up_and_taken_back"
+        "a_change_that_a_file_system_inside_holds_up_is_given_up_and_taken_back "
+        "owners_are_the_same_inside_and_on_the_host read_only_stays_read_only_for_root_inside "
+        "shares_come_and_go_while_it_runs"
+    ),
+    "confinement": (
+        "a_profile_of_lxcs_holds_by_every_way_into_the_kernel keys_of_the_hosts_are_not_found_inside "
+        "clocks_are_offset_for_init_for_what_is_started_later_and_after_a_reboot "
+        "a_personality_is_inits_and_of_what_is_started_later"
     ),
     "exec_basics": (
         "exit_codes_are_exact a_background_child_does_not_hold_the_call time_out_kills_everything "
@@ -58,7 +65,11 @@ SOME = {
     ),
     "security": (
         "with_nesting_an_inner_runtimes_mounts_work without_nesting_they_do_not "
-        "an_inner_runtime_runs_where_nesting_is_on settings_hold_after_a_reboot_inside"
+        "an_inner_runtime_runs_where_nesting_is_on settings_hold_after_a_reboot_inside "
+        "a_privileged_containers_score_may_be_below_zero_where_the_host_may "
+        "capabilities_are_those_of_init_and_of_what_is_started_later with_no_new_privs_a_set_uid_program_gives_nothing "
+        "sysctls_are_set_in_the_container_and_nowhere_else limits_are_those_of_init_and_of_what_is_started_later "
+        "ids_beyond_the_usual_are_one_containers_alone"
     ),
     "stats": (
         "memory_processes_and_limits the_limits_that_the_kernel_holds_it_to cpu_is_a_counter_whose_rate_is_cores "

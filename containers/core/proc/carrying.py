@@ -124,6 +124,8 @@ def _carry(errand: Errand, connection: socket.socket, taken: list[int]) -> list[
     prctl(PR_SET_DUMPABLE, 0)
     proc = f"/proc/{errand.init_pid}"
     mounts_fd = os.open(f"{proc}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+    # the host's /proc: the container may have made up its own
+    fds_fd = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     inside_fd = os.open(f"{proc}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     user_fd = None if errand.id_base is None else os.open(f"{proc}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     # after opening: what was opened is the container's, and not another's that has its pid by now
@@ -140,7 +142,7 @@ def _carry(errand: Errand, connection: socket.socket, taken: list[int]) -> list[
         with _Step(taking(held)):
             _take(held, mounts_fd)
         taken.append(held.mount_id)
-    return _attach_all(loads, connection)
+    return _attach_all(loads, connection, fds_fd)
 
 
 class _Step:
@@ -276,7 +278,7 @@ def _make_node(place: str, node: Node, info: os.stat_result, id_base: int) -> No
 # -- in the container ------------------------------------------------------------------------------------------------
 
 
-def _attach_all(loads: Sequence[_Load], connection: socket.socket) -> list[int | None]:
+def _attach_all(loads: Sequence[_Load], connection: socket.socket, fds_fd: int) -> list[int | None]:
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     held: list[int | None] = []
     done: list[str] = []
@@ -290,6 +292,7 @@ def _attach_all(loads: Sequence[_Load], connection: socket.socket) -> list[int |
                 if stat.S_ISDIR(os.fstat(place_fd).st_mode) != load.directory:
                     number = errno.ENOTDIR if load.directory else errno.EISDIR
                     raise OSError(number, os.strerror(number))
+                _refuse_ours(load.what, place_fd, fds_fd)
                 held.append(mount_api.mount_id(load.fd))
                 # before: it may be killed at any time, and the next target's file system may never answer
                 messages.send(connection, {"type": "attached", "number": index, "mount_id": held[-1]})
@@ -326,6 +329,18 @@ def _target(root_fd: int, load: _Load) -> int:
                 os.mknod(name, 0o644, dir_fd=place_fd)
         place_fd = mount_api.open_path(root_fd, path, _IN_ROOT)
     return place_fd
+
+
+def _refuse_ours(what: Bind | Node, place_fd: int, fds_fd: int) -> None:
+    """Raise OSError where a link has led into /proc, /sys or, but for a node, /dev.
+
+    What a start writes there, such as a label or a setting, would go somewhere else (CVE-2025-52881).
+    """
+    path = os.readlink(str(place_fd), dir_fd=fds_fd)
+    tops = ("/proc", "/sys") if isinstance(what, Node) else ("/dev", "/proc", "/sys")
+    ours = any(f"{path}/".startswith(f"{top}/") for top in tops)
+    if ours or mount_api.file_system(place_fd) in mount_api.OF_THE_KERNEL:
+        raise OSError(errno.EPERM, "nothing can be mounted over /dev, /proc and /sys")
 
 
 def _take(held: Held, mounts_fd: int) -> None:
