@@ -127,6 +127,7 @@ def _database(url: str) -> dict[str, Any]:
             "CONN_MAX_AGE": None if ROLE in ("ticker", "worker") else 0,
             "OPTIONS": {
                 "timeout": 30,
+                "kept": 4 if ROLE == "web" else 0,
                 "transaction_mode": "IMMEDIATE",
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA busy_timeout=30000;",
             },

@@ -245,7 +245,7 @@ def put_back(
         row = Container.objects.select_for_update(of=("self",)).filter(pk=container.pk).first()
         if row is None:
             raise NotFound("There is no such container.")
-        queue.refuse_busy(queue.unfinished(row))
+        queue.refuse_held(row)
         points.fits(row, Action.RESTORE)
         return queue.insert(
             actor,

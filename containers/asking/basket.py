@@ -153,7 +153,7 @@ def _snapshot(
         raise NotFound(say("Its container %(name)s is gone: put that back first.", name=row.container))
     if container.snapshots.filter(name=name).exists():
         raise AlreadyExists(say("There is a snapshot %(name)s already.", name=name), field="name")
-    queue.refuse_busy(queue.unfinished(container))
+    queue.refuse_held(container)
     arguments["created_by"] = row.detail.get("created_by") or ""
     return queue.insert(
         actor, "trash-restore", host, key, container=container, project=container.project, arguments=arguments

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from panel.accounts import audit
@@ -25,11 +25,12 @@ IDEMPOTENCY_KEY_MAX: Final = 255
 
 def unfinished(container: Container) -> Operation | None:
     """Return the operation that holds the container now, as its own or as the clone that it makes."""
-    return (
-        Operation.objects.filter(Q(container=container) | Q(target=container), status__in=Operation.UNFINISHED)
-        .order_by("created_at")
-        .first()
-    )
+    return _unfinished(container).first()
+
+
+def _unfinished(container: Container) -> QuerySet[Operation]:
+    held = Q(container=container) | Q(target=container)
+    return Operation.objects.filter(held, status__in=Operation.UNFINISHED).order_by("created_at")
 
 
 def holding(container_ids: Collection[str]) -> dict[str, UUID]:
@@ -119,7 +120,8 @@ def insert(
         operation=operation.pk,
     )
     doorbell.ring(operation.pk, host.name)
-    records.tell_of(operation)
+    # who asked knows; most others are told how it ended, which may be a moment later
+    records.tell_of(operation, patient=True)
     return operation
 
 
@@ -128,6 +130,11 @@ def refuse_taken(name: str) -> None:
     if Container.objects.filter(name=name).exists():
         # the name is all that is told: the container may be another project's
         raise AlreadyExists(say("The name %(name)s is taken.", name=name), field="name")
+
+
+def refuse_held(container: Container) -> None:
+    """Raise Busy where an operation holds the container."""
+    refuse_busy(_unfinished(container).only("action").first())
 
 
 def refuse_busy(operation: Operation | None) -> None:

@@ -22,7 +22,7 @@ from ..core.errors import InvalidTransition, NotFound, SpecError
 from ..core.sentences import say
 from ..models import Container, Host, Operation, local_host
 from . import configuration, nics, queue, requests
-from .access import find_container, find_image, find_network, find_operation, find_project
+from .access import find_container, find_image, find_network, find_operation, find_project, find_to_act
 from .preparations import PREPARE
 from .queue import unfinished
 from .requests import ContainerRequest
@@ -120,9 +120,9 @@ def act(
         return known
     if action not in PREPARE:
         raise NotFound(say("Containers know no %(action)r.", action=action))
-    container = find_container(actor, name, action)
+    container = find_to_act(actor, name, action)
     if action == "update" and "name" in (arguments or {}):
-        find_container(actor, name, "rename")
+        find_to_act(actor, name, "rename")
     return _request(actor, container, action, dict(arguments or {}), idempotency_key)
 
 
@@ -139,7 +139,7 @@ def _request(
         row = Container.objects.select_for_update(of=("self",)).filter(pk=container.pk).first()
         if row is None:
             raise NotFound("There is no such container.")
-        queue.refuse_busy(queue.unfinished(row))
+        queue.refuse_held(row)
         row.host = host
         extra = PREPARE[action](actor, row, arguments)
         return queue.insert(actor, action, host, key, container=row, project=container.project, **extra)

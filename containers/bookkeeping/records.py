@@ -69,7 +69,7 @@ def claim(operation_id: UUID, owner: dict[str, Any]) -> Operation | None:
     )
     if not taken:
         return None
-    notify("operation", operation_id)
+    notify("operation", operation_id, patient=True)
     # what few operations have is asked for by those: SQL with all of it takes longer to make than all the others
     found = Operation.objects.select_related("host", "container", "project", "actor").get(pk=operation_id)
     container = found.container
@@ -135,9 +135,9 @@ def finish(
     return True
 
 
-def tell_of(operation: Operation) -> None:
+def tell_of(operation: Operation, *, patient: bool = False) -> None:
     """Send the notices of an operation's beginning or end: itself, and what it holds."""
-    notify("operation", operation.pk)
+    notify("operation", operation.pk, patient=patient)
     for kind, object_id in (
         ("container", operation.container_id),
         ("container", operation.target_id),
@@ -145,7 +145,7 @@ def tell_of(operation: Operation) -> None:
         ("network", operation.network_id),
     ):
         if object_id:
-            notify(kind, object_id)
+            notify(kind, object_id, patient=patient)
 
 
 def undo_reservation(operation: Operation) -> None:
@@ -211,9 +211,9 @@ def set_status(
             return False
         for name, value in values.items():
             setattr(container, name, value)
+        notify("container", container.pk)  # before the Event: it is what most wait for
         if changed:
             add_event(container, "status", old=old, new=new, reason=reason, operation=operation, detail=detail)
-        notify("container", container.pk)
     return True
 
 

@@ -30,6 +30,8 @@ CHANNEL: Final = "boxroom.notices"
 TIMEOUT_SEC: Final = 1.0
 PUBLISH_SEC: Final = 10.0
 """How long a Redis may take: who tells does not wait for it, and what is given up is never told."""
+PATIENT_SEC: Final = 0.1
+"""How long a notice waits that will soon be outdated: that an operation was asked for, and that it was begun."""
 QUEUE_MAX: Final = 1000
 """Different objects that may wait for one subscriber; past that it gets a resync instead."""
 TOGETHER: Final = 100
@@ -50,14 +52,15 @@ def redis_url() -> str:
     return settings.REDIS_URL.replace("redis+socket://", "unix://", 1)
 
 
-def notify(kind: str, object_id: object, **more: Any) -> None:
+def notify(kind: str, object_id: object, *, patient: bool = False, **more: Any) -> None:
     """Tell that an object changed, once the present transaction is committed. Never waits, never fails.
 
-    kind: container, operation, event, image, network, project. more: small JSON values that say which, not what.
+    kind: container, operation, event, image, network, project. patient: it may wait PATIENT_SEC for others that go
+    with it. more: small JSON values that say which, not what.
     """
     if settings.REDIS_URL:
         notice = {"kind": kind, "id": str(object_id), **more}
-        transaction.on_commit(partial(_post, notice), robust=True)
+        transaction.on_commit(partial(_post, notice, PATIENT_SEC if patient else 0.0), robust=True)
 
 
 def flush(timeout_sec: float = TIMEOUT_SEC) -> bool:
@@ -65,8 +68,8 @@ def flush(timeout_sec: float = TIMEOUT_SEC) -> bool:
     return _outbox.flush(timeout_sec)
 
 
-def _post(notice: Notice) -> None:
-    _outbox.post(_key(notice), notice)
+def _post(notice: Notice, within_sec: float) -> None:
+    _outbox.post(_key(notice), notice, within_sec=within_sec)
 
 
 def _key(notice: Notice) -> tuple[str, ...]:

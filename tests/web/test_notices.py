@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import socket
 import subprocess
 import threading
@@ -64,7 +65,7 @@ async def next_of(subscription, kind):
 
 def tell(kind, object_id, **more):
     """Notify as a request without a transaction does."""
-    notices._post({"kind": kind, "id": str(object_id), **more})
+    notices._post({"kind": kind, "id": str(object_id), **more}, 0.0)
 
 
 async def test_what_is_told_arrives_after_a_first_resync(redis_server):
@@ -224,6 +225,37 @@ def test_an_outbox_sends_what_waits_together():
     gate.set()
     assert outbox.flush(WAIT_SEC)
     assert sent == [[0], [1, 2, 3], [4, 5, 6], [7]]
+
+
+def test_what_is_patient_goes_with_what_is_not_and_after_it():
+    sent = []
+    outbox = Outbox("test", sent.append, together=9)
+    outbox.post("asked", "asked", within_sec=WAIT_SEC)
+    outbox.post("begun", "begun", within_sec=WAIT_SEC)
+    with outbox._changed:  # so that its thread sees both at once
+        outbox.post("runs", "runs")
+        outbox.post("asked", "ended")
+    assert outbox.flush(WAIT_SEC)
+    assert sent == [["runs", "ended", "begun"]]
+
+
+def test_what_is_patient_goes_by_itself_when_its_time_is_up():
+    sent = queue.SimpleQueue()
+    outbox = Outbox("test", sent.put, together=9)
+    began = time.monotonic()
+    outbox.post("one", 1, within_sec=0.2)
+    outbox.post("other", 2, within_sec=WAIT_SEC)
+    assert sent.get(timeout=WAIT_SEC) == [1, 2]
+    assert time.monotonic() - began >= 0.2
+
+
+def test_a_flush_waits_for_nothing_that_is_patient():
+    sent = []
+    outbox = Outbox("test", sent.append)
+    outbox.post("one", 1, within_sec=10 * WAIT_SEC)
+    outbox.post("one", 2, within_sec=10 * WAIT_SEC)
+    assert outbox.flush(WAIT_SEC)
+    assert sent == [[2]]
 
 
 def test_an_outbox_that_is_stuck_is_not_waited_for_long():

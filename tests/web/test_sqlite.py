@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from django.db import OperationalError
 from django.db.backends.sqlite3.base import DatabaseWrapper as SqliteWrapper
+from pytest_django import DjangoDbBlocker
 
 from panel.instance.layout import ensure_user
 from panel.sqlite import base
@@ -114,3 +118,100 @@ def test_root_makes_nothing_where_a_link_leads(tmp_path: Path) -> None:
     with contextlib.closing(wrapped(path)) as connection:
         connection.execute("create table t (x)")
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def keeping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, django_db_blocker: DjangoDbBlocker
+) -> Iterator[Callable[[], DatabaseWrapper]]:
+    """Makes wrappers as each thread has one, of a process that keeps two connections."""
+    kept: deque[sqlite3.Connection] = deque()
+    monkeypatch.setattr(DatabaseWrapper, "_kept", kept)
+    options = {"kept": 2, "init_command": "PRAGMA journal_mode=WAL;"}
+    settings = {"NAME": str(tmp_path / "db.sqlite3"), "OPTIONS": options, "TIME_ZONE": None, "CONN_MAX_AGE": 0}
+
+    def make() -> DatabaseWrapper:
+        return DatabaseWrapper({**settings, "AUTOCOMMIT": True, "ATOMIC_REQUESTS": False, "CONN_HEALTH_CHECKS": False})
+
+    with django_db_blocker.unblock():  # this file's own database
+        first = make()
+        with first.cursor() as cursor:
+            cursor.execute("create table t (x)")
+            cursor.executemany("insert into t values (%s)", [(number,) for number in range(500)])
+        first.close()
+        yield make
+    for connection in kept:
+        connection.close()
+
+
+def opened(wrapper: DatabaseWrapper) -> sqlite3.Connection:
+    wrapper.ensure_connection()
+    found: sqlite3.Connection = wrapper.connection
+    return found
+
+
+def test_a_closed_connection_is_opened_again_by_another_thread(keeping: Callable[[], DatabaseWrapper]) -> None:
+    seen: list[sqlite3.Connection] = []
+
+    def use() -> None:
+        wrapper = keeping()
+        seen.append(opened(wrapper))
+        with wrapper.cursor() as cursor:
+            assert cursor.execute("pragma foreign_keys").fetchone() == (1,)
+        wrapper.close()
+
+    for _each in range(2):
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+    assert seen[0] is seen[1]
+
+
+def test_no_more_connections_are_kept_than_was_said(keeping: Callable[[], DatabaseWrapper]) -> None:
+    wrappers = [keeping() for _each in range(4)]
+    made = [opened(wrapper) for wrapper in wrappers]
+    assert len(set(map(id, made))) == 4
+    for wrapper in wrappers:
+        wrapper.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        made[3].execute("select 1")
+    assert [opened(keeping()), opened(keeping())] == [made[1], made[0]]
+
+
+def test_what_was_not_read_to_its_end_does_not_show_the_next_one_the_past(
+    keeping: Callable[[], DatabaseWrapper],
+) -> None:
+    reader, writer = keeping(), keeping()
+    cursor = reader.cursor()
+    assert cursor.execute("select x from t").fetchone() == (0,)  # and it stays open
+    connection = opened(reader)
+    with writer.cursor() as other:
+        other.execute("delete from t")
+    reader.close()
+    again = keeping()
+    assert opened(again) is connection
+    with again.cursor() as fresh:
+        assert fresh.execute("select count(*) from t").fetchone() == (0,)
+
+
+def test_what_was_left_within_a_transaction_is_closed(keeping: Callable[[], DatabaseWrapper]) -> None:
+    wrapper = keeping()
+    connection = opened(wrapper)
+    connection.execute("begin immediate")
+    connection.execute("delete from t")
+    wrapper.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        connection.execute("select 1")
+    with keeping().cursor() as cursor:
+        assert cursor.execute("select count(*) from t").fetchone() == (500,)
+
+
+def test_after_an_error_a_connection_is_not_used_again(keeping: Callable[[], DatabaseWrapper]) -> None:
+    wrapper = keeping()
+    connection = opened(wrapper)
+    with pytest.raises(OperationalError), wrapper.cursor() as cursor:
+        cursor.execute("select * from nothing")
+    wrapper.close_if_unusable_or_obsolete()
+    with pytest.raises(sqlite3.ProgrammingError):
+        connection.execute("select 1")
+    assert opened(keeping()) is not connection

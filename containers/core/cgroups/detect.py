@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +23,11 @@ _NEEDED_V1: Final = frozenset({"cpu", "memory", "pids"})
 class Mounts:
     """Where cgroups are mounted. v1: mount point → controllers (a named hierarchy counts as "name=…")."""
 
-    v1: dict[Path, frozenset[str]]
+    v1: Mapping[Path, frozenset[str]]
     v2: Path | None
 
 
+@lru_cache(maxsize=1)  # it is asked several times in each operation, and seldom says anything new
 def parse_mounts(mountinfo: str) -> Mounts:
     """Find the cgroup hierarchies in the text of /proc/self/mountinfo; of several mounts of one the first counts."""
     v1: dict[frozenset[str], Path] = {}
