@@ -39,11 +39,15 @@ class TooLong(CoreError):
 
 
 class Refused(CoreError):
-    """The supervisor refused; code, message and field are its own."""
+    """The supervisor refused; code, message and field are its own.
+
+    exit_code: what a shell would end with (126, 127), where it is the command itself that cannot be run.
+    """
 
     def __init__(self, message: dict[str, Any]) -> None:
         super().__init__(str(message.get("message", "The container refused.")), field=message.get("field"))
         self.code = str(message.get("code", "internal-error"))  # type: ignore[misc]
+        self.exit_code: int | None = message.get("exit_code")
 
 
 def supervisor_socket(container_id: str) -> Path:

@@ -144,6 +144,11 @@ def run_terminal(
         if not until_closed:
             raise
         return None
+    except Refused as refused:
+        if refused.exit_code is None:
+            raise
+        write(f"{refused.message}\n".encode(errors="replace"), 2)
+        return refused.exit_code
     finally:
         link.close()
 
@@ -186,14 +191,17 @@ class _Keys:
 
 
 def _relay(link: Conversation, resized: int, keys: _Keys) -> int | None:
+    opened = False
     while True:
-        frames, ready = link.wait(0, (resized,))
+        # until it is open nobody is there to take anything
+        frames, ready = link.wait(0, (resized,)) if opened else link.wait(None)
         for kind, payload in frames:
             if kind is not Kind.CONTROL:
                 write(payload)
                 link.tell(cmd="ack", bytes=len(payload))
                 continue
             message = parse_control(payload)
+            opened = opened or message["type"] == "opened"
             if message["type"] == "error":
                 raise Refused(message)
             if message["type"] == "exit":
@@ -219,7 +227,8 @@ def _size() -> tuple[int, int]:
 @contextlib.contextmanager
 def _raw() -> Iterator[None]:
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    # what was typed already is for the program inside
+    tty.setraw(0, termios.TCSADRAIN)
     try:
         yield
     finally:

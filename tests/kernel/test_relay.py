@@ -138,6 +138,23 @@ def test_a_terminal_has_the_variables_and_the_directory_that_were_asked_for(
     assert term.end() == 6
 
 
+@pytest.mark.parametrize(("word", "code"), [("/bin/nothing-of-this-name", 127), ("/etc/passwd", 126)])
+def test_what_cannot_be_run_on_a_terminal_has_the_status_of_a_shell(
+    command: Any, running_container: Spec, word: str, code: int
+) -> None:
+    term = OnTerminal(command(f"relay.run_terminal({running_container.id!r}, viewer={WHO!r}, command=[{word!r}])"))
+    term.expect(word.encode() + b": ")
+    assert term.end() == code
+
+
+def test_what_was_typed_too_early_is_not_lost(command: Any, running_container: Spec) -> None:
+    words = ["sh", "-c", "read x; echo got $x"]
+    term = OnTerminal(command(f"relay.run_terminal({running_container.id!r}, viewer={WHO!r}, command={words!r})"))
+    term.type(b"early\n")
+    term.expect(b"got early")
+    assert term.end() == 0
+
+
 def test_one_leaves_a_console_by_its_key(host: Host, container: Any, command: Any) -> None:
     spec = container(init_command=("/bin/sh", "-c", "echo ready; while read x; do echo got $x; done; sleep 3600"))
     running.start(host, spec, network=NoNetwork())

@@ -177,7 +177,8 @@ class SessionServer:
         def started(result: attach.Started | attach.Failure) -> None:
             self._starting.pop(session_id, None)
             if isinstance(result, attach.Failure):
-                client.refuse(result.code, result.message, field=result.field)
+                told = {} if result.exit_code is None else {"exit_code": result.exit_code}
+                client.refuse(result.code, result.message, field=result.field, **told)
                 return
             session = Session(self._loop, session_id, viewer["user"], self._ended)
             session.begin(result, size)
