@@ -130,13 +130,20 @@ def test_clone3_is_not_implemented_and_clone_works(api: httpx.Client, box: str) 
 # the policy
 
 
-@pytest.mark.lxc("The policy counts for the final configuration, whichever way it came in", "CVE-2026-48751")
+@pytest.mark.lxc(
+    "The policy counts for the final configuration, whichever way it came in",
+    "CVE-2026-48751",
+    "CVE-2026-55621",
+    "CVE-2026-55622",
+)
 def test_privileged_is_what_the_policy_file_says(instance: Instance, api: httpx.Client, name: str) -> None:
     policy = instance.state_dir / "policy.toml"
     body = {"name": name, "image": "busybox", "privileged": True, "start": True}
 
     def refused(answer: httpx.Response) -> bool:
-        return answer.status_code == 403 and (answer.json()["code"], answer.json()["field"]) == ("policy", "privileged")
+        """Whether the policy said no: at once, or when it was to be done."""
+        said = answer.json() if answer.status_code == 403 else answer.json().get("error") or {}
+        return (said.get("code"), said.get("field")) == ("policy", "privileged")
 
     assert refused(api.post("/containers", json=body))
     assert not policy.exists()
@@ -146,10 +153,26 @@ def test_privileged_is_what_the_policy_file_says(instance: Instance, api: httpx.
         assert made.json()["status"] == "succeeded", made.text
         assert look(api, name)["privileged"] is True
         assert run(api, name, "cat", "/proc/self/uid_map")["stdout"].split() == ["0", "0", "4294967295"]
+        call(api, "POST", f"/containers/{name}/snapshots", {"name": "s"})
+        call(api, "POST", f"/containers/{name}/backups", {"snapshots": False})
     finally:
         policy.unlink()
+    told = f"/containers/{name}/restart?wait=60"
+    wait_until(lambda: (answer := api.post(told)).status_code == 403 and refused(answer), "a no")
+    copies = ({"name": f"{name}-1"}, {"name": f"{name}-1", "full": True}, {"name": f"{name}-1", "snapshot": "s"})
+    for copy in copies:
+        assert refused(api.post(f"/containers/{name}/clone?wait=60", json=copy)), copy
+    assert refused(api.post(f"/containers/{name}/snapshots/s/restore?wait=60", json={}))
+    assert look(api, name)["status"] == "running"
+    (kept,) = api.get(f"/backups?container={name}").json()["items"]
+    call(api, "POST", "/backups/restore", {"backup": kept["id"], "name": f"{name}-2"})
+    assert look(api, f"{name}-2")["privileged"] is False
+    call(api, "DELETE", f"/containers/{name}-2?force=true")
     call(api, "POST", f"/containers/{name}/stop", {"force": True})
     wait_until(lambda: refused(api.post(f"/containers/{name}/start?wait=60")), "a no")
+    call(api, "DELETE", f"/containers/{name}")
+    (thrown,) = [one["id"] for one in api.get("/trash").json()["items"] if one["name"] == name]
+    assert refused(api.post(f"/trash/{thrown}/restore?wait=60", json={}))
 
 
 # commands
