@@ -11,11 +11,12 @@ from django.test import Client
 from django.utils import translation
 from django.utils.translation import gettext
 
+from containers.core.archives.rules import SENTENCES
 from containers.core.archives.unpacking import bad_archive
 from containers.core.errors import Busy, InvalidTransition, SetupFailed, SpecError
 from containers.core.model.spec import Limits
 from containers.core.model.states import Action, Status, after
-from containers.core.sentences import restored, say
+from containers.core.sentences import recognized, restored, say
 from containers.models import Operation, local_host
 from containers.operations.failures import described
 from containers.showing.sentences import explain, translated
@@ -127,6 +128,30 @@ def test_why_an_archive_is_refused_is_german_too():
     with translation.override("de"):
         told = translated(found.message)
     assert told == "Das Archiv wird nicht angenommen: Ein Name führt aus dem Archiv hinaus. (../x)"
+
+
+@pytest.mark.parametrize(
+    ("told", "german"),
+    [
+        ("A name is longer than 255 bytes.", "Ein Name ist länger als 255 Byte."),
+        ("It is damaged: bad checksum.", "Es ist beschädigt: bad checksum."),
+        ("It is damaged: %(x)1000000000s.", "Es ist beschädigt: %(x)1000000000s."),
+        ("A file is larger than 9 bytes.", "Eine Datei ist größer als 9 Byte."),
+        ("Whatever.", "Whatever."),
+    ],
+)  # fmt: skip
+def test_what_a_confined_process_says_with_values_is_recognized(told, german):
+    """Its text alone crosses to root's side; what it stands for is known there."""
+    known = recognized(told, SENTENCES)
+    assert known == told
+    with translation.override("de"):
+        assert translated(known).startswith(german)
+        assert translated(bad_archive(known, "", "").message).startswith(f"Das Archiv wird nicht angenommen: {german}")
+
+
+def test_every_sentence_of_a_confined_process_has_its_german():
+    with translation.override("de"):
+        assert [one for one in SENTENCES if gettext(one) == one] == []
 
 
 def test_states_and_actions_have_their_words():

@@ -40,6 +40,25 @@ _VFS_CAP_SIZES: Final = {0x02000000: 20, 0x03000000: 24}
 """By revision. Source: include/uapi/linux/capability.h."""
 
 
+_OWNS: Final = (
+    "%(number)s owns an entry; containers have 0 to %(most)s. Was it packed on a host that shifts owners? Pack it "
+    "inside the container."
+)
+SENTENCES: Final = (
+    "A file is larger than %(most)s bytes.",
+    "A name is longer than %(most)s bytes.",
+    "A path is longer than %(most)s bytes.",
+    "Directories lie more than %(most)s deep.",
+    "It comes to more than %(most)s bytes.",
+    "It holds an entry of an unknown kind (%(type)s).",
+    "It holds more than %(most)s entries.",
+    f"The group {_OWNS}",
+    f"The user {_OWNS}",
+    "It is damaged: %(words)s.",
+)
+"""What a process that reads an archive says with values in it; only its text is taken."""
+
+
 class Refused(Exception):
     """An archive that is not taken. entry: the name in it, or "". limit: which limit it goes past, or ""."""
 
@@ -94,11 +113,11 @@ def parts(name: str, *, entry: str | None = None, exact: bool = False) -> tuple[
     except UnicodeEncodeError:
         raise Refused("A name cannot be one of a file.", ascii(shown)) from None
     if any(len(part) > NAME_MAX_BYTES for part in encoded):
-        raise Refused(f"A name is longer than {NAME_MAX_BYTES} bytes.", shown, limit="name")
+        raise Refused(say("A name is longer than %(most)s bytes.", most=NAME_MAX_BYTES), shown, limit="name")
     if sum(map(len, encoded)) + len(encoded) > path_max:
-        raise Refused(f"A path is longer than {path_max} bytes.", shown, limit="path")
+        raise Refused(say("A path is longer than %(most)s bytes.", most=path_max), shown, limit="path")
     if len(found) > depth_max:
-        raise Refused(f"Directories lie more than {depth_max} deep.", shown, limit="depth")
+        raise Refused(say("Directories lie more than %(most)s deep.", most=depth_max), shown, limit="depth")
     return found
 
 
@@ -106,11 +125,8 @@ def owner(uid: int, gid: int, entry: str, ids: int = IDS) -> tuple[int, int]:
     """Return an entry's owner; raises Refused for ids that its container has not."""
     for kind, number in (("user", uid), ("group", gid)):
         if not 0 <= number < ids:
-            raise Refused(
-                f"The {kind} {number} owns an entry; containers have 0 to {ids - 1}. Was it packed on a host that "
-                "shifts owners? Pack it inside the container.",
-                entry,
-            )
+            template = next(one for one in SENTENCES if one.startswith(f"The {kind} "))
+            raise Refused(say(template, number=number, most=ids - 1), entry)
     return uid, gid
 
 

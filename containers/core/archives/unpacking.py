@@ -25,7 +25,7 @@ from typing import IO, Any, Final
 from ..cgroups import Cgroups, cages
 from ..errors import HostUnsupported, SetupFailed, SpecError
 from ..kernel import files, mount_api
-from ..sentences import say
+from ..sentences import recognized, say
 from ..units import format_bytes
 from . import formats, rules
 
@@ -237,7 +237,9 @@ class _Flow:
         self._check_program()
         end = self._told.end
         if "refused" in end:
-            raise bad_archive(str(end["refused"]), str(end.get("entry", "")), str(end.get("limit", "")))
+            raise bad_archive(
+                recognized(str(end["refused"]), rules.SENTENCES), str(end.get("entry", "")), str(end.get("limit", ""))
+            )
         if "done" not in end or code:
             self._fail(end, code)
         done = end["done"]
@@ -328,7 +330,9 @@ class _Flow:
         code = self._program.wait(_END_SEC)
         if code:
             words = words_of(self._program.stderr)
-            raise rules.Refused(say("It is damaged: %(words)s.", words=words or f"its program ended with {code}"))
+            raise rules.Refused(
+                say("It is damaged: %(words)s.", words=words or say("its program ended with %(code)s", code=code))
+            )
 
     def _fail(self, end: dict[str, Any], code: int) -> None:
         """Raise what the maker's own trouble comes to."""
@@ -336,7 +340,9 @@ class _Flow:
         if number in files.NO_SPACE:
             raise files.full("unpack", self._rootfs, number)
         assert self._maker.stderr is not None
-        words = str(end.get("message") or "") or words_of(self._maker.stderr) or f"it ended with {code}"
+        words = (
+            str(end.get("message") or "") or words_of(self._maker.stderr) or say("it ended with %(code)s", code=code)
+        )
         raise SetupFailed(
             say("Unpacking failed: %(words)s.", words=words),
             step="unpack",

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from ..archives import formats, rules
-from ..archives.rules import Limits, Refused
+from ..archives.rules import SENTENCES, Limits, Refused
 from ..archives.unpacking import CHUNK_BYTES, Told, bad_archive, caged, started, widen, words_of
 from ..cgroups import Cgroups
 from ..errors import HostUnsupported, SetupFailed
 from ..kernel import files
-from ..sentences import say
+from ..sentences import recognized, say
 from . import form
 
 _POLL_SEC: Final = 0.2
@@ -142,7 +142,7 @@ class _Stream:
     def _ended(self) -> None:
         assert self._process.stderr is not None
         if code := self._process.wait(_END_SEC):
-            words = words_of(self._process.stderr) or f"its program ended with {code}"
+            words = words_of(self._process.stderr) or say("its program ended with %(code)s", code=code)
             raise Refused(say("It is damaged: %(words)s.", words=words))
 
 
@@ -272,7 +272,9 @@ class Tree:
         self._to_the_end()
         end = self._told.end
         if "refused" in end:
-            raise Refused(str(end["refused"]), str(end.get("entry", "")), limit=str(end.get("limit", "")))
+            raise Refused(
+                recognized(str(end["refused"]), SENTENCES), str(end.get("entry", "")), limit=str(end.get("limit", ""))
+            )
         number = end.get("errno")
         if number in files.NO_SPACE:
             raise files.full("unpack", self._rootfs, number)

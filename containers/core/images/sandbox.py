@@ -256,7 +256,7 @@ def _fail(step: str, code: int, kept: deque[str], room: Path, lowest_bytes: int)
         full.details["console"] = console
         raise full
     told = next((line for line in reversed(kept) if line.startswith(("E:", "error:"))), None) or (kept or [""])[-1]
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
+    how = say("was killed by signal %(number)s", number=-code) if code < 0 else say("ended with %(code)s", code=code)
     raise SetupFailed(
         say("%(step)s %(how)s: %(told)s", step=step, how=how, told=told),
         step=step,

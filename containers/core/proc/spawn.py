@@ -27,9 +27,12 @@ from ..kernel.syscalls import (
 )
 from ..model.idmap import IdMap, for_container
 from ..plans.start_plan import HANDSHAKE_SEC, StartPlan
-from ..sentences import say
+from ..sentences import recognized, say
 from . import messages, rights, terminals
 from .stdio import STREAMS
+
+_NAMED_STEPS = ("set the sysctl %(name)s", "bring the link %(name)s up")
+"""What a child tells with a name in it, as text."""
 
 _NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC
 
@@ -249,7 +252,7 @@ def report(child: Child) -> SetupFailed | None:
 
 def _reported(message: dict[str, Any]) -> SetupFailed:
     error = OSError(message["errno"], message["message"], message["path"])
-    return SetupFailed.from_oserror(message["step"], error)
+    return SetupFailed.from_oserror(recognized(message["step"], _NAMED_STEPS), error)
 
 
 def _vanished() -> SetupFailed:
