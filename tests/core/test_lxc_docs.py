@@ -19,6 +19,26 @@ TOOLS = (
 ).split()
 
 
+OPTIONS = {
+    "attach": "-e -a -s -R --clear-env --keep-env -L -v --keep-var -f -u -g -c",
+    "autostart": "-k -L -r -s -a -A -g -t",
+    "console": "-t -e",
+    "copy": "-N -p -R -s -a -F -d -e -m -B -t -L -D -K -M",
+    "create": "-f -t -B --dir --lvname --vgname --thinpool --rbdname --rbdpool --zfsroot --fstype --fssize",
+    "destroy": "-s -f",
+    "execute": "-d -s -u -g",
+    "info": "-c -i -p -S -H -s",
+    "ls": "-f -F --active --running --frozen --stopped --defined --nesting --filter -1 -g",
+    "monitor": "-Q",
+    "snapshot": "-L -r -N -d -c -C",
+    "start": "-d -F -p -f -c -L -C -s --share-net",
+    "stop": "-r -W -t -k --nolock --nokill",
+    "top": "-d -b -s -r",
+    "wait": "-s -t",
+}
+"""As the tools of lxc 5.0 say in their --help, without what all of them have."""
+
+
 def installed() -> list[str]:
     return [path.name for path in Path("/usr/bin").glob("lxc-*") if not path.name.startswith("lxc-unpriv")]
 
@@ -26,6 +46,18 @@ def installed() -> list[str]:
 def test_every_tool_is_there() -> None:
     words = {part for quoted in QUOTED for part in quoted.split()}
     assert {f"lxc-{tool}" for tool in TOOLS} | set(installed()) <= words
+
+
+@pytest.mark.parametrize("tool", OPTIONS)
+def test_every_option_is_there(tool: str) -> None:
+    rows: dict[str, str] = {}
+    names: list[str] = []
+    for row in TEXT[TEXT.index("## Tools") : TEXT.index("## Keys")].splitlines():
+        if row.startswith("| "):
+            names = re.findall(r"`(lxc-[a-z-]+)", row.split("|")[1]) or names
+            rows |= {name: rows.get(name, "") + row for name in names}
+    said = rows[f"lxc-{tool}"]
+    assert [one for one in OPTIONS[tool].split() if not re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", said)] == []
 
 
 @pytest.mark.parametrize("key", [*translating._KEYS, *(prefix for prefix, _function in translating._PREFIXES)])

@@ -506,6 +506,14 @@ def test_a_dhcp_client_that_nobody_answers_leaves_what_is_set(host: Host, begin:
     assert reached(host, spec, "203.0.113.2")
 
 
+@pytest.mark.parametrize("modes", [("passthru", "bridge"), ("private", "passthru"), ("passthru", "passthru")])
+def test_a_card_in_the_mode_passthru_is_ones_alone(host: Host, begin: Begin, modes: tuple[str, str]) -> None:
+    begin(macvlan(mode=modes[0]))
+    with pytest.raises(InUse, match="passthru") as refused:
+        begin(macvlan(2, mode=modes[1]))
+    assert refused.value.details["users"] == ["card0"]
+
+
 def test_a_gateway_outside_of_the_subnet_and_none_but_the_link(host: Host, begin: Begin) -> None:
     spec = begin(
         macvlan(ipv4="198.51.100.7/32", ipv4_gateway="203.0.113.2"),

@@ -12,7 +12,7 @@ import errno
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import HostUnsupported, NotFound, SetupFailed
+from ..errors import HostUnsupported, InUse, NotFound, SetupFailed
 from ..kernel import rtnetlink
 from ..model.network_config import plain
 from ..model.nics import Nic
@@ -30,7 +30,8 @@ def create(ip: IPRoute, nic: Nic, link: str, netns_fd: int) -> int:
     """Make one NIC on a card of the host's, down; return its index in the container's namespace.
 
     ip: rtnetlink of the host's namespace. netns_fd is borrowed. Raises NotFound where there is no such card,
-    HostUnsupported where the kernel has no such links, SetupFailed.
+    InUse where it, or another on the card, is a macvlan of the mode passthru, HostUnsupported where the kernel has no
+    such links, SetupFailed.
     """
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -52,6 +53,14 @@ def create(ip: IPRoute, nic: Nic, link: str, netns_fd: int) -> int:
             raise HostUnsupported(
                 say("This kernel has no %(type)s links: modprobe %(name)s.", type=nic.type, name=_module(nic.type)),
                 feature=nic.type,
+            ) from None
+        if nic.type == "macvlan" and error.code in (errno.EINVAL, errno.EBUSY):
+            raise InUse(
+                say(
+                    "Other interfaces sit on the network card %(link)s, and one of the mode passthru has it alone.",
+                    link=link,
+                ),
+                users=[link],
             ) from None
         raise SetupFailed.from_oserror(
             say("make the network interface %(name)s", name=nic.name), OSError(error.code, error.args[1], link)
