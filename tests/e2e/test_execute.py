@@ -53,6 +53,16 @@ def test_it_stands_in_a_pipeline(
     assert not list(Host.open(instance.state_dir).run_dir.glob("stdio-*"))
 
 
+@pytest.mark.parametrize(("word", "code"), [("nothing-of-this-name", 127), ("/etc/passwd", 126)])
+def test_what_cannot_be_run_has_the_status_of_a_shell(
+    api: httpx.Client, name: str, execute: Callable[..., subprocess.Popen[bytes]], word: str, code: int
+) -> None:
+    process = execute(name, "--image", "busybox", "--", word)
+    _output, told = process.communicate(b"", timeout=patient(120))
+    assert (process.returncode, word in told.decode()) == (code, True)
+    assert api.get(f"/containers/{name}").status_code == 404
+
+
 def test_a_container_that_is_there_is_what_it_was_after_a_signal(
     api: httpx.Client, name: str, execute: Callable[..., subprocess.Popen[bytes]]
 ) -> None:

@@ -41,6 +41,7 @@ def test_everything_required_is_here_and_nothing_is_left(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
     assert all(check.what and check.why for check in checks.values())
     assert all(check.mend for check in checks.values() if not check.ok)
+    assert not [check.what for check in checks.values() if "Errno" in check.what]
 
 
 def test_a_state_directory_that_is_not_there_yet(tmp_path: Path) -> None:

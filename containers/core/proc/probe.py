@@ -54,6 +54,8 @@ def in_child(act: Callable[[], None]) -> str | None:
         try:
             signal.alarm(DEADLINE_SEC)
             act()
+        except OSError as error:
+            words = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
         except BaseException as error:  # noqa: BLE001  the child's last frame: it is told to the parent
             words = str(error) or type(error).__name__
         os.write(write_fd, words.encode()[:4000])

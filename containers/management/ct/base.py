@@ -26,11 +26,12 @@ Verbs = Any
 
 
 class Failed(Exception):
-    """A sentence for standard error, and the exit status."""
+    """A sentence for standard error, and the exit status. error: an operation's, where one has failed."""
 
-    def __init__(self, message: str, status: int = FAILED) -> None:
+    def __init__(self, message: str, status: int = FAILED, *, error: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.error = error or {}
 
 
 def verb(verbs: Verbs, name: str, run: Verb, words: str, *, container: bool = True, many: bool = False) -> Any:
@@ -79,7 +80,7 @@ def follow(operation: Operation, options: dict[str, Any]) -> Operation:
             told = operation.message
             say(f"{operation.object_name}: {told}")
     if operation.status != Operation.Status.SUCCEEDED:
-        raise Failed(why(operation))
+        raise Failed(why(operation), error=operation.error)
     return operation
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -24,6 +25,8 @@ from .base import Failed, Verbs, say
 
 ESCAPE = "^a"
 LOOK_SEC = 0.05
+_RUN = "run the init command"
+"""The step of a start that is the command's own."""
 _OWN = frozenset({"PATH", "HOME", "SHELL", "USER", "LOGNAME", "PWD", "OLDPWD", "MAIL", "BOXROOM_STATE_DIR", "_"})
 """Variables that say something of the host, or of who sits there."""
 
@@ -217,7 +220,7 @@ def _run(options: dict[str, Any], name: str) -> int:
     row = base.find(options)
     watch = waiting.begin(row)
     if options["daemon"]:
-        base.ask({**options, "quiet": True}, name, "start")
+        _begin(options, name)
         return 0
     (_at_its_console if relay.is_terminal() else _with_our_streams)(options, row, watch)
     row.refresh_from_db()
@@ -229,6 +232,16 @@ def _run(options: dict[str, Any], name: str) -> int:
     raise Failed(f"{name} ended: {last.get('reason', 'nobody knows how')}")
 
 
+def _begin(options: dict[str, Any], name: str, arguments: dict[str, Any] | None = None) -> None:
+    """Start it; a command that cannot be run ends this process as it ends a shell: 127 (no such thing) or 126."""
+    try:
+        base.ask({**options, "quiet": True}, name, "start", arguments)
+    except Failed as failed:
+        if failed.error.get("step") == _RUN:
+            failed.status = 127 if failed.error.get("errno") == errno.ENOENT else 126
+        raise
+
+
 def _await_end(watch: waiting.Watch) -> None:
     while waiting.look(watch, frozenset({"stopped", "deleted"})).reached is None:
         time.sleep(LOOK_SEC)
@@ -237,7 +250,7 @@ def _await_end(watch: waiting.Watch) -> None:
 def _at_its_console(options: dict[str, Any], row: Container, watch: waiting.Watch) -> None:
     """Start it and sit at its console until it ends."""
     before, actor = consolelog.read(row, 1).size_bytes, base.local_root(options)
-    base.ask({**options, "quiet": True}, row.name, "start")
+    _begin(options, row.name)
     who = {"user": actor.name, "user_id": actor.user.pk, "mode": "rw"}
     shown = True
     try:
@@ -256,7 +269,7 @@ def _at_its_console(options: dict[str, Any], row: Container, watch: waiting.Watc
 def _with_our_streams(options: dict[str, Any], row: Container, watch: waiting.Watch) -> None:
     """Start it with this process's standard streams, and hand signals on until it ends."""
     with stdio.Offer() as offer:
-        base.ask({**options, "quiet": True}, row.name, "start", {"stdio": offer.name})
+        _begin(options, row.name, {"stdio": offer.name})
         streams = offer.taken()
     if streams is None:
         raise Failed(f"{row.name} was started by somebody else just now: `attach` runs a command inside.")
