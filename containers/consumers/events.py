@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -59,23 +58,11 @@ class EventsConsumer(Consumer):
                     await self._rights_changed(notice)
 
     async def _tell_what(self, found: list[notices.Notice]) -> None:
-        """Tell what some notices mean, of each kind as soon as it is known: the next one's questions take a while."""
-        loop, parts = asyncio.get_running_loop(), asyncio.Queue[list[Message] | None]()
-
-        def describe_each() -> None:
-            try:
-                for part in descriptions(self.actor.user, found):
-                    loop.call_soon_threadsafe(parts.put_nowait, part)
-            finally:
-                loop.call_soon_threadsafe(parts.put_nowait, None)
-
-        describing = asyncio.ensure_future(in_database(describe_each)())
-        try:
-            while (part := await parts.get()) is not None:
-                for message in part:
-                    await self.tell(**message)
-        finally:
-            await describing
+        """Tell what some notices mean, of each kind before the next one's questions, which take a while, are asked."""
+        parts, ask = descriptions(self.actor.user, found), in_database(next)
+        while (part := await ask(parts, None)) is not None:
+            for message in part:
+                await self.tell(**message)
 
     async def _rights_changed(self, notice: notices.Notice) -> None:
         """End the socket of a user who was disabled; let one whose role changed look at everything again."""

@@ -65,9 +65,9 @@ class Ours:
         page = self._form("/account/password", {"new": PASSWORD, "again": PASSWORD})
         assert page.url.path == "/", page.text
 
-    def _form(self, path: str, values: dict[str, str]) -> httpx.Response:
+    def _form(self, path: str, values: dict[str, str], **more: str) -> httpx.Response:
         token = self.web.cookies["boxroom_csrftoken"]
-        headers = {"Origin": self.address, "X-CSRFToken": token, "Referer": self.address + "/"}
+        headers = {"Origin": self.address, "X-CSRFToken": token, "Referer": self.address + "/", **more}
         answer = self.web.post(path, data=values, headers=headers)
         answer.raise_for_status()
         return answer
@@ -87,7 +87,7 @@ class Ours:
     def _post(self) -> None:
         while True:
             path, values = self._posts.get()
-            self._form(path, values)
+            self._form(path, values, **{"HX-Request": "true"})
 
     def click(self, path: str, values: dict[str, str], seen: Callable[[dict[str, Any]], bool]) -> float:
         """Post a form as the page does; return the ms until /ws/events tells what was waited for."""
