@@ -140,7 +140,9 @@ async def end_session(request: HttpRequest, name: str, session: str) -> Status[A
 def get_stats(request: HttpRequest, name: str) -> dict[str, Any]:
     """The latest sample, at most a second or two old. 409 while the container does not run."""
     row = services.find_container(actor(request), name)
-    sample = history.latest(row)
+    # of what has just ended the ticker knows a moment longer
+    runs = row.status in (ContainerStatus.RUNNING, ContainerStatus.FROZEN)
+    sample = history.latest(row) if runs else None
     if sample is None:
         raise InvalidTransition("The container is not running: there is nothing to measure.", status=row.status)
     return sample

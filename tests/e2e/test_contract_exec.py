@@ -170,3 +170,5 @@ def test_stats_have_every_field_and_measure_what_happens_inside(api: httpx.Clien
     wait_until(lambda: sample()["disk_used_bytes"] - before["disk_used_bytes"] >= 12 * MIB, "disk_used_bytes")
     assert after["memory_bytes"] <= 128 * MIB
     assert after["oom_kills"] == 0
+    call(api, "POST", f"/containers/{name}/stop", {"force": True})
+    assert api.get(f"/containers/{name}/stats").status_code == 409
