@@ -174,7 +174,9 @@ class Hub:
             self._subscriptions.discard(subscription)
 
     def tell(self, notice: Notice) -> None:
-        """Give a notice to every subscriber of this process."""
+        """Give a notice to every subscriber of this process, the only one that has any."""
+        # who hears it reads the row now: what this process meant to tell of it is told by that
+        _outbox.overtaken(_key(notice))
         self.heard.add(notice)
         for subscription in self._subscriptions:
             subscription.put(notice)

@@ -69,6 +69,12 @@ class Outbox(Generic[T]):
         while len(self._waiting) + len(self._patient) > LENGTH_MAX:
             (self._patient or self._waiting).popitem(last=False)
 
+    def overtaken(self, key: Hashable) -> None:
+        """Drop what is patient still, where somebody else has sent the same since it was posted."""
+        with self._changed:
+            self._patient.pop(key, None)
+            self._changed.notify_all()
+
     def flush(self, timeout_sec: float) -> bool:
         """Wait until everything has been tried, at most timeout_sec; return whether it has."""
         if self._pid != os.getpid():

@@ -35,6 +35,11 @@ PASSWORD: Final = "a password for one run"
 LIMITS: Final = {"memory_bytes": 64 * 1024**2, "cpus": 1, "pids": 100}
 
 
+def _ended(message: dict[str, Any]) -> bool:
+    """Tell whether it is the good end of an operation."""
+    return message.get("type") == "operation.changed" and message["status"] == "succeeded"
+
+
 class Ours:
     """One instance and one signed-in browser. Use as a context; everything is gone afterwards."""
 
@@ -46,6 +51,7 @@ class Ours:
         self._sign_in()
         self.api = self.instance.client()
         self._events = self._listen()
+        self._over: set[str] = set()  # operations whose end was seen: it may be told again
         self._posts: queue.Queue[tuple[str, dict[str, str]]] = queue.Queue()
         threading.Thread(target=self._post, daemon=True).start()
 
@@ -90,12 +96,18 @@ class Ours:
             self._form(path, values, **{"HX-Request": "true"})
 
     def click(self, path: str, values: dict[str, str], seen: Callable[[dict[str, Any]], bool]) -> float:
-        """Post a form as the page does; return the ms until /ws/events tells what was waited for."""
+        """Post a form as the page does; return the ms until /ws/events tells what was waited for.
+
+        Its operation has ended by then, too: the next one would be refused.
+        """
         self._drain()
         began = time.perf_counter()
         self._posts.put((path, values))
-        self._await(seen)
-        return (time.perf_counter() - began) * 1000
+        ended = self._await(seen)
+        took = (time.perf_counter() - began) * 1000
+        if not ended:
+            self._await(_ended)
+        return took
 
     def _drain(self) -> None:
         while True:
@@ -104,14 +116,20 @@ class Ours:
             except TimeoutError:
                 return
 
-    def _await(self, seen: Callable[[dict[str, Any]], bool], timeout_sec: float = 60) -> None:
-        deadline = time.monotonic() + timeout_sec
+    def _await(self, seen: Callable[[dict[str, Any]], bool], timeout_sec: float = 60) -> bool:
+        """Wait for what is to be seen; tell whether an operation's end came with it or before."""
+        deadline, ended = time.monotonic() + timeout_sec, False
         while True:
             message = json.loads(self._events.recv(timeout=max(0.1, deadline - time.monotonic())))
+            if message.get("type") == "operation.changed" and message["id"] in self._over:
+                continue
             if message.get("type") == "operation.changed" and message["status"] == "failed":
                 raise RuntimeError(f"failed: {message}")
+            if _ended(message):
+                ended = True
+                self._over.add(message["id"])
             if seen(message):
-                return
+                return ended
 
     def click_to(self, name: str, action: str, status: str, values: dict[str, str] | None = None) -> float:
         """Click start, stop, freeze …; return the ms until the page is told of the status."""

@@ -68,6 +68,20 @@ def tell(kind, object_id, **more):
     notices._post({"kind": kind, "id": str(object_id), **more}, 0.0)
 
 
+async def test_what_another_process_tells_is_not_told_by_this_one_once_more(redis_server):
+    notice = {"kind": "operation", "id": "1"}
+    with notices.hub().subscribe() as subscription:
+        await next_of(subscription, "resync")
+        notices._post(notice, 10 * WAIT_SEC)
+        notices._publish([notice])  # as the worker does, when it has ended
+        await next_of(subscription, "operation")
+        tell("network", 2)
+        await next_of(subscription, "network")
+        assert notices.flush(WAIT_SEC)
+        tell("network", 3)
+        assert (await subscription.get()) == {"kind": "network", "id": "3"}
+
+
 async def test_what_is_told_arrives_after_a_first_resync(redis_server):
     hub = notices.hub()
     with hub.subscribe() as one, hub.subscribe() as two:
@@ -247,6 +261,17 @@ def test_what_is_patient_goes_by_itself_when_its_time_is_up():
     outbox.post("other", 2, within_sec=WAIT_SEC)
     assert sent.get(timeout=WAIT_SEC) == [1, 2]
     assert time.monotonic() - began >= 0.2
+
+
+def test_what_was_sent_by_another_since_is_not_sent_again():
+    sent = []
+    outbox = Outbox("test", sent.append)
+    outbox.post("asked", 1, within_sec=WAIT_SEC)
+    outbox.post("other", 2, within_sec=WAIT_SEC)
+    outbox.overtaken("asked")
+    outbox.overtaken("unknown")
+    assert outbox.flush(WAIT_SEC)
+    assert sent == [[2]]
 
 
 def test_a_flush_waits_for_nothing_that_is_patient():
