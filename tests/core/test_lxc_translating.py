@@ -186,6 +186,8 @@ def translated(text: str, **facts: Any) -> Translation:
         ("lxc.hook.start = /x --now", "translated", {"hooks": [{"point": "start", "command": ["/x", "--now"]}]}),
         ("lxc.hook.pre-start = /etc/lxc/hook", "translated", {"hooks": [{"point": "pre-start", "hook": "nas"}]}),
         ("lxc.hook.pre-start = /etc/lxc/hook with words", "left out", {}),
+        ("lxc.hook.mount = /usr/share/lxcfs/lxc.mount.hook", "translated", {}),
+        ("lxc.hook.post-stop = /usr/share/lxcfs/lxc.reboot.hook", "translated", {}),
         ("lxc.hook.stop = /etc/lxc/other", "left out", {}),
         ("lxc.hook.stop = /etc/lxc/hook 'as", "left out", {}),
         ("lxc.hook.start = x", "left out", {}),

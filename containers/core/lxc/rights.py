@@ -143,6 +143,10 @@ def architecture(draft: Draft, entry: Entry) -> Told:
     return left_out(f"a container sees the host's architecture, {machine}; its programs may run all the same")
 
 
+_LXCFS: Final = frozenset({"/usr/share/lxcfs/lxc.mount.hook", "/usr/share/lxcfs/lxc.reboot.hook"})
+"""What lxcfs(1) gives to LXC's common.conf.d."""
+
+
 def hook(draft: Draft, entry: Entry) -> Told:
     """Say what becomes of a ``lxc.hook.*``: a program of the policy's that is the same; at start one inside."""
     point = entry.key.removeprefix("lxc.hook.")
@@ -160,6 +164,8 @@ def hook(draft: Draft, entry: Entry) -> Told:
         one: dict[str, Any] = {"point": point, "command": command}
     else:
         name = draft.facts.hooks.get(command[0])
+        if name is None and command[0] in _LXCFS:
+            return translated("no hook is needed: lxcfs is used wherever the host has it")
         if name is None or len(command) > 1:
             return left_out(
                 f"no hook of the host's policy is the same program: put {command[0]} into hooks/NAME in the state "
