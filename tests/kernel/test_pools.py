@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from containers.core.errors import SetupFailed, StorageFull
+from containers.core.errors import InUse, SetupFailed, StorageFull
 from containers.core.host import Host
 from containers.core.hoststore import every, pools, store
 from containers.core.hoststore.pools import Pool
-from containers.core.kernel import subvolumes
+from containers.core.kernel import files, subvolumes
+from containers.core.kernel.tree_copy import copy_tree
 from containers.core.lifecycle import pooling, resizing, running, stored
 from containers.core.model.limits import Limits
 from containers.core.model.spec import Spec
@@ -239,6 +240,67 @@ def test_a_running_container_on_btrfs_is_copied_by_one_subvolume(host, pool, con
     stored.delete(host, spec.id)
     assert empty(pool)
     assert stored.orphans(host) == []
+
+
+@pytest.mark.lxc("A subvolume within a container's files is copied with them, and goes with it", "L#519")
+def test_subvolumes_within_a_containers_files_go_with_it(host, pool, container):
+    spec = container(init_command=sh("sleep 1000"))
+    tree = upper(host, spec)
+    for path in (tree / "data", tree / "data/deeper"):  # by the host's administrator: overlay has none made inside
+        subvolumes.make(path)
+        (path / "f").write_text("x")
+    running.start(host, spec, network=NoNetwork())
+    kept = stored.snapshot(host, spec.id, "snap0")
+    made = stored.clone(host, spec.id, twin_of(spec), snapshot_layers=kept.layers)
+    assert [read(host, made.id, name) for name in ("/data/f", "/data/deeper/f")] == [b"x", b"x"]
+    running.stop(host, spec.id, kill=True)
+    stored.delete(host, spec.id)
+    stored.delete(host, made.id)
+    assert empty(pool)
+    assert stored.orphans(host) == []
+
+
+def test_subvolumes_below_a_directory_are_told_from_those_beside_it(mount):
+    place = mount("btrfs")
+    for name in ("one/deep", "other"):
+        (place / name).mkdir(parents=True)
+    assert not subvolumes.nested(place)
+    for number in range(300):  # the kernel tells of 255 at a time
+        subvolumes.make(place / f"other/{number}")
+    assert (subvolumes.nested(place), subvolumes.nested(place / "other")) == (True, True)
+    assert not subvolumes.nested(place / "one")
+    subvolumes.make(place / "one/deep/last")
+    assert subvolumes.nested(place / "one")
+    assert not subvolumes.nested(place / "one/deep/last")
+    assert not any(subvolumes.nested(path) for path in (place / "nothing", place.with_suffix(".img"), Path("/proc")))
+
+
+@pytest.mark.lxc("Copies and removals take subvolumes along, and nothing that is mounted", "L#519")
+def test_copies_and_removals_take_subvolumes_along_and_no_mounts(mount):
+    place = mount("btrfs")
+    tree, copied = place / "tree", place / "copied"
+    tree.mkdir()
+    for path in (tree / "a", tree / "a/d/b"):
+        path.parent.mkdir(exist_ok=True)
+        subvolumes.make(path)
+        (path / "f").write_text(path.name)
+        os.link(path / "f", path / "g")  # files of the same number in each of them
+    (tree / "mounted").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", tree / "mounted"], check=True)
+    try:
+        (tree / "mounted/precious").write_text("x")
+        copy_tree(tree, copied)
+        assert [(copied / name).read_text() for name in ("a/f", "a/d/b/f")] == ["a", "b"]
+        assert [os.stat(copied / name).st_nlink for name in ("a/g", "a/d/b/g")] == [2, 2]
+        assert not (copied / "mounted/precious").exists()
+        with pytest.raises(InUse):
+            files.remove_tree(tree)
+        assert (tree / "mounted/precious").read_text() == "x"
+    finally:
+        subprocess.run(["umount", tree / "mounted"], check=True)
+    for path in place.iterdir():  # what was on its way when it was given up lies beside it
+        files.remove_tree(path)
+    assert list(place.iterdir()) == []
 
 
 def test_a_killed_create_by_a_copy_leaves_nothing_in_the_pool(host, layer, mount):

@@ -37,8 +37,8 @@ def problem(directory: Path) -> str:
 
 
 def copy(source: Path, path: Path) -> bool:
-    """Copy a subvolume; a layer that was made before the pool had this driver is none."""
-    if not subvolumes.is_one(source):
+    """Copy a subvolume; a layer that was made before the pool had this driver is none, and one may hold others."""
+    if not subvolumes.is_one(source) or subvolumes.nested(source):
         return False
     subvolumes.copy(source, path)
     return True

@@ -213,23 +213,45 @@ def remove_tree(path: Path) -> None:
     first moved up into it, one by one, so that no tree is too deep. A crash on the way leaves only such entries, so the
     parent has to be one that is swept (trash). Clears the immutable flag. Raises InUse where a mount lies below.
     """
-    parent_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # a layer in a pool is a link to it
     try:
-        waiting = [path.name]
-        while waiting:
-            name = waiting.pop()
-            try:
-                _remove_flat(parent_fd, name, waiting)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if error.errno in (errno.EBUSY, errno.EXDEV):
-                    raise InUse(
-                        say("Something is mounted below %(path)s; unmount it first.", path=path), users=[str(path)]
-                    ) from error
-                raise
+        _remove_all(parent_fd, [path.name], path)
     finally:
         os.close(parent_fd)
+
+
+def _remove_all(parent_fd: int, waiting: list[str], path: Path) -> None:
+    """Remove parent_fd's entries. What is in a subvolume of btrfs cannot be moved out of it: it is moved to its top."""
+    while waiting:
+        name = waiting.pop()
+        try:
+            _remove_flat(parent_fd, name, waiting)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno == errno.EXDEV and _is_subvolume(parent_fd, name):
+                with opened(name, dir_fd=parent_fd) as top_fd:
+                    _remove_all(top_fd, os.listdir(top_fd), path)
+                waiting.append(name)
+            elif error.errno in (errno.EBUSY, errno.EXDEV):
+                raise InUse(
+                    say("Something is mounted below %(path)s; unmount it first.", path=path), users=[str(path)]
+                ) from error
+            else:
+                raise
+
+
+def _is_subvolume(parent_fd: int, name: str) -> bool:
+    with opened(name, dir_fd=parent_fd) as directory_fd:
+        return one_mount(parent_fd, directory_fd) and os.fstat(parent_fd).st_dev != os.fstat(directory_fd).st_dev
+
+
+def one_mount(first_fd: int, second_fd: int) -> bool:
+    """Tell whether two descriptors are of one mount; the subvolumes of one have devices of their own."""
+    first, second = (
+        Path(f"/proc/self/fdinfo/{fd}").read_text().partition("mnt_id:")[2] for fd in (first_fd, second_fd)
+    )
+    return first.split()[0] == second.split()[0]
 
 
 def _remove_flat(parent_fd: int, name: str, waiting: list[str]) -> None:

@@ -6,6 +6,7 @@ renamed out of one or into one, but it can be renamed itself. Source: include/ua
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -19,6 +20,9 @@ _SNAP_CREATE: Final = 0x50009401
 _SUBVOL_CREATE: Final = 0x5000940E
 _SNAP_DESTROY: Final = 0x5000940F
 _SUBVOL_GETFLAGS: Final = 0x80089419
+_ROOTREF: Final = 0xD000943D
+_LOOKUP_USER: Final = 0xD000943E
+_ROOTREF_COUNT_AT: Final = 4088
 _ARGUMENTS: Final = struct.Struct("=q4088s")
 """struct btrfs_ioctl_vol_args: the descriptor of what is copied, a name in the directory that is asked."""
 
@@ -51,10 +55,52 @@ def copy(source: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> bool:
-    """Remove a subvolume with everything in it, but for other subvolumes; False where it is none."""
+    """Remove a subvolume with everything in it; False where it is none, or holds others: then it is as it was."""
     if not is_one(path):
         return False
-    _call(_SNAP_DESTROY, path)
+    try:
+        _call(_SNAP_DESTROY, path)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    return True
+
+
+def nested(path: Path) -> bool:
+    """Tell whether subvolumes lie below a directory; False where its file system is not btrfs, or it is not there.
+
+    A copy of a subvolume has an empty directory in the place of each.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), files.opened(path) as directory_fd:
+        least = 0
+        while True:
+            found = bytearray(4096)
+            struct.pack_into("=Q", found, 0, least)
+            more = False
+            try:
+                fcntl.ioctl(directory_fd, _ROOTREF, found)
+            except OSError as error:
+                if error.errno != errno.EOVERFLOW:
+                    return False
+                more = True
+            pairs = [struct.unpack_from("=QQ", found, 8 + 16 * at) for at in range(found[_ROOTREF_COUNT_AT])]
+            if any(_below(directory_fd, tree, parent) for tree, parent in pairs):
+                return True
+            if not more or not pairs:
+                return False
+            least = pairs[-1][0] + 1
+    return False
+
+
+def _below(directory_fd: int, tree: int, parent: int) -> bool:
+    """Tell whether a subvolume, in a directory of this number, lies below another directory of what that is in."""
+    asked = bytearray(4096)
+    struct.pack_into("=QQ", asked, 0, parent, tree)
+    try:
+        fcntl.ioctl(directory_fd, _LOOKUP_USER, asked)
+    except OSError:  # EACCES: it lies elsewhere; ENOENT: it is gone
+        return False
     return True
 
 

@@ -22,7 +22,7 @@ from typing import Final
 
 from ..errors import Cancelled, SetupFailed, TimedOut
 from ..sentences import say
-from . import files
+from . import files, subvolumes
 from .holes import data_ranges
 
 _TOO_LONG: Final = "File name too long"
@@ -61,18 +61,8 @@ def copy_tree(
     last words.
     """
     deadline = None if timeout_sec is None else time.monotonic() + timeout_sec
-    code, words = _cp(source, target, deadline, cancelled, link=link)
-    if code and link:
-        files.remove_tree(target)
-        code, words = _cp(source, target, deadline, cancelled, link=False)
-    if not code:
+    if not subvolumes.nested(source) and _copied(source, target, deadline, cancelled, link=link):
         return
-    if "No space left on device" in words or "Disk quota exceeded" in words:
-        raise files.full("copy", target)
-    if _TOO_LONG not in words and not _NO_SUCH_ID.search(words):
-        raise SetupFailed(
-            say("Copying the root file system failed: %(words)s", words=words), step="copy", path=os.fspath(source)
-        )
     try:
         _Walk(source, target, deadline, cancelled).run()
     except OSError as error:
@@ -84,6 +74,26 @@ def copy_tree(
             path=os.fspath(source),
             errno=error.errno,
         ) from error
+
+
+def _copied(source: Path, target: Path, deadline: float | None, cancelled: Callable[[], bool], *, link: bool) -> bool:
+    """Copy by cp; False where it cannot do all of it. Raises what copy_tree() raises.
+
+    It stops at devices, so as not to follow mounts, and takes a subvolume of btrfs for one.
+    """
+    code, words = _cp(source, target, deadline, cancelled, link=link)
+    if code and link:
+        files.remove_tree(target)
+        code, words = _cp(source, target, deadline, cancelled, link=False)
+    if not code:
+        return True
+    if "No space left on device" in words or "Disk quota exceeded" in words:
+        raise files.full("copy", target)
+    if _TOO_LONG not in words and not _NO_SUCH_ID.search(words):
+        raise SetupFailed(
+            say("Copying the root file system failed: %(words)s", words=words), step="copy", path=os.fspath(source)
+        )
+    return False
 
 
 def _cp(
@@ -135,7 +145,7 @@ class _Walk:
         self._target = target
         self._deadline = deadline
         self._cancelled = cancelled
-        self._linked: set[int] = set()
+        self._linked: set[str] = set()
         self._links_fd = -1
 
     def run(self) -> None:
@@ -183,7 +193,7 @@ class _Walk:
             self._in_time()
             status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
-                if status.st_dev == device:
+                if status.st_dev == device or _is_subvolume(source_fd, name):
                     directories.append(name)
                 continue
             with contextlib.suppress(FileNotFoundError):
@@ -191,10 +201,10 @@ class _Walk:
             if status.st_nlink == 1:
                 self._one(source_fd, name, target_fd, name, status)
                 continue
-            known = str(status.st_ino)
-            if status.st_ino not in self._linked:
+            known = f"{status.st_dev}.{status.st_ino}"
+            if known not in self._linked:
                 self._one(source_fd, name, self._links_fd, known, status)
-                self._linked.add(status.st_ino)
+                self._linked.add(known)
             os.link(known, name, src_dir_fd=self._links_fd, dst_dir_fd=target_fd, follow_symlinks=False)
         return directories
 
@@ -235,6 +245,12 @@ class _Walk:
 
     def _in_time(self) -> None:
         _go_on(self._deadline, self._cancelled)
+
+
+def _is_subvolume(directory_fd: int, name: str) -> bool:
+    """Tell of a directory on another device than its parent's whether it is a part of the same file system."""
+    with files.opened(name, dir_fd=directory_fd) as below_fd:
+        return files.one_mount(directory_fd, below_fd)
 
 
 def _dress(source_fd: int, target_fd: int, status: os.stat_result) -> None:
