@@ -252,8 +252,15 @@ def test_a_hook_of_the_end_finds_the_namespaces_of_what_has_ended(host: Host, ho
     wait_until(lambda: init_pid(host, spec) not in (0, first), what="another init")
     assert lines(log) == before
     assert lines(seen) == ["first"]
+
+    def ready() -> bool:
+        with contextlib.suppress(CoreError):
+            return execute(spec.id, ["sh", "-c", "echo again >/left-here"]).exit_code == 0
+        return False
+
+    # its number is told before it has all its namespaces: until then nothing runs in it
+    wait_until(ready, what="the second boot")
     before = theirs()
-    execute(spec.id, ["sh", "-c", "echo again >/left-here"])
     running.stop(host, spec.id, kill=True)
     assert lines(log) == before
     assert lines(seen) == ["again"]
