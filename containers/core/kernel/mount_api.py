@@ -21,9 +21,9 @@ RESOLVE_IN_ROOT: Final = 0x10
 
 UMOUNT_NOFOLLOW: Final = 8
 TMPFS: Final = 0x01021994
+"""A kind of file system, as file_system() tells it. Source: include/uapi/linux/magic.h."""
 OF_THE_KERNEL: Final = frozenset({0x9FA0, 0x62656572, 0x27E0EB, 0x63677270})
 """procfs, sysfs and both versions of cgroupfs. Source: include/uapi/linux/magic.h."""
-"""A kind of file system, as file_system() tells it. Source: include/uapi/linux/magic.h."""
 
 _AT_RECURSIVE: Final = 0x8000
 _AT_STATX_DONT_SYNC: Final = 0x4000
