@@ -95,31 +95,44 @@ class Streams:
 
         Returns why something of it could not be written; that nobody reads it any more is no such reason.
         """
-        with self._signals_handed_on():
+        with self._signals_handed_on() as woken_fd:
             for carrier in (self._input, *self._outputs):
                 carrier.start()
             poll = select.poll()
-            poll.register(self._init_pidfd, select.POLLIN)
-            poll.poll()
+            for fd in (self._init_pidfd, woken_fd):
+                poll.register(fd, select.POLLIN)
+            while self._init_pidfd not in [fd for fd, _events in poll.poll()]:
+                os.read(woken_fd, _MESSAGE_BYTES)
         os.close(self._init_pidfd)
         for carrier in self._outputs:
             carrier.join()
         return next((carrier.error for carrier in self._outputs if carrier.error is not None), None)
 
     @contextlib.contextmanager
-    def _signals_handed_on(self) -> Iterator[None]:
+    def _signals_handed_on(self) -> Iterator[int]:
+        """Hand signals on; yield a descriptor that becomes readable with each.
+
+        Python carries out a handler in the main thread, and only between two steps of it: one whose signal came to
+        another thread, or right before the main one began to wait, would wait as long.
+        """
+
         def hand_on(number: int, _frame: Any) -> None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._init_pidfd, number)
 
         # one that this process was told to ignore, by nohup say, the application is to ignore, too
         heard = [number for number in HANDED_ON if signal.getsignal(number) != signal.SIG_IGN]
+        woken_fd, wake_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        woken_before = signal.set_wakeup_fd(wake_fd, warn_on_full_buffer=False)
         before = {number: signal.signal(number, hand_on) for number in heard}
         try:
-            yield
+            yield woken_fd
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(woken_before)
+            os.close(woken_fd)
+            os.close(wake_fd)
 
 
 class _Carrier(threading.Thread):

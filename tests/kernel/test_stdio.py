@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import signal
@@ -163,6 +164,17 @@ def test_a_signal_is_the_applications(host: Host, begin: Any, number: signal.Sig
     spec, caller = begin(f"trap 'echo got; exit 42' {name}; echo ready; while :; do sleep 0.05; done")
     assert caller.stdout.readline() == b"ready\n"
     caller.send_signal(number)
+    assert caller.stdout.read() == b"got\n"
+    assert (caller.wait(patient(60)), ended(host, spec)) == (0, 42)
+
+
+def test_a_signal_is_the_applications_whichever_thread_it_came_to(host: Host, begin: Any) -> None:
+    spec, caller = begin("trap 'echo got; exit 42' TERM; echo ready; while :; do sleep 0.05; done")
+    assert caller.stdout.readline() == b"ready\n"
+    threads = [int(name) for name in os.listdir(f"/proc/{caller.pid}/task")]
+    other = next(number for number in threads if number != caller.pid)
+    tgkill = 234 if os.uname().machine == "x86_64" else 131
+    assert ctypes.CDLL(None).syscall(tgkill, caller.pid, other, signal.SIGTERM) == 0
     assert caller.stdout.read() == b"got\n"
     assert (caller.wait(patient(60)), ended(host, spec)) == (0, 42)
 
