@@ -9,6 +9,7 @@ import re
 from typing import Any, Final
 
 from ..errors import PolicyDenied, SpecError
+from ..model.limit_files import HUGE, IO_WEIGHTS, PERIOD_USEC, RATES, THROTTLES, weight_of
 from ..model.spec import Limits
 from ..plans.devices import DEFAULT_RULES, DeviceRule
 from ..rules import policy
@@ -19,24 +20,6 @@ from .reading import Entry
 _SIZE: Final = re.compile(r"([0-9]{1,19})([KMGTP]?)", re.ASCII | re.IGNORECASE)
 _DEVICE: Final = re.compile(r"([bc]) ([0-9]{1,6}|\*):([0-9]{1,7}|\*) ([rwm]{1,3})", re.ASCII)
 _NONE: Final = ("max", "-1", "infinity")
-_THROTTLES: Final = {
-    "blkio.throttle.read_bps_device": "io_read_bytes_per_sec",
-    "blkio.throttle.write_bps_device": "io_write_bytes_per_sec",
-    "blkio.throttle.read_iops_device": "io_read_ops_per_sec",
-    "blkio.throttle.write_iops_device": "io_write_ops_per_sec",
-}
-_WEIGHTS: Final = ("io.weight", "io.bfq.weight", "blkio.weight", "blkio.bfq.weight")
-_HUGE: Final = re.compile(r"hugetlb\.([0-9]+[KMG]B)\.(?:max|limit_in_bytes)", re.ASCII)
-_RATES: Final = {
-    "rbps": "io_read_bytes_per_sec",
-    "wbps": "io_write_bytes_per_sec",
-    "riops": "io_read_ops_per_sec",
-    "wiops": "io_write_ops_per_sec",
-}
-_WEIGHT: Final = 100
-_SHARES: Final = 1024
-"""What every group has in v2 and in v1."""
-_PERIOD_USEC: Final = 100_000
 _PLACEMENT: Final = ("dir", "relative")
 _HERE: Final = "on the device that holds Boxroom's state"
 
@@ -56,20 +39,20 @@ def translate(draft: Draft, entry: Entry) -> Told:
             return _limit(draft, "pids", None if value in _NONE else _size(value))
         if file in ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us"):
             return _cpus(draft, file, value)
-        if file in _THROTTLES:
-            return _limit(draft, _THROTTLES[file], _size(value.split()[-1]), where=_HERE)
+        if file in THROTTLES:
+            return _limit(draft, THROTTLES[file], _size(value.split()[-1]), where=_HERE)
         if file == "io.max":
             return _io(draft, value)
         if file in ("memory.swap.max", "memory.memsw.limit_in_bytes"):
             return _swap(draft, file, value)
         if file in ("cpu.weight", "cpu.shares"):
-            weight = _size(value) if file == "cpu.weight" else _size(value) * _WEIGHT / _SHARES
-            return _limit(draft, "cpu_weight", max(1, round(weight)))
+            weight = max(1, _size(value)) if file == "cpu.weight" else weight_of(_size(value))
+            return _limit(draft, "cpu_weight", weight)
         if file == "cpuset.cpus":
             return _limit(draft, "cpuset", value)
-        if file in _WEIGHTS:
+        if file in IO_WEIGHTS:
             return _limit(draft, "io_weight", _size(value.split()[-1]))
-        if match := _HUGE.fullmatch(file):
+        if match := HUGE.fullmatch(file):
             return _huge(draft, match[1], value)
     except ValueError:
         return left_out(f"{value!r} is no value of {file}")
@@ -132,10 +115,10 @@ def _size(text: str) -> int:
 def _cpus(draft: Draft, file: str, value: str) -> Told:
     """Set the CPUs from a quota and its period, which v1 has in two files."""
     if file == "cpu.max":
-        found, period = [*value.split(), str(_PERIOD_USEC)][:2]
+        found, period = [*value.split(), str(PERIOD_USEC)][:2]
     else:
         quota = draft.config.get("lxc.cgroup.cpu.cfs_quota_us") or draft.config.get("lxc.cgroup2.cpu.cfs_quota_us")
-        period = draft.config.get("lxc.cgroup.cpu.cfs_period_us") or str(_PERIOD_USEC)
+        period = draft.config.get("lxc.cgroup.cpu.cfs_period_us") or str(PERIOD_USEC)
         if quota is None:
             return taken("no limit, for there is no quota")
         found = quota
@@ -172,7 +155,7 @@ def _io(draft: Draft, value: str) -> Told:
         name, _equals, number = part.partition("=")
         if number == "max":
             continue
-        told = _limit(draft, _RATES[name], _size(number), where=_HERE) if name in _RATES else left_out(name)
+        told = _limit(draft, RATES[name], _size(number), where=_HERE) if name in RATES else left_out(name)
         (words if told.fate == "translated" else rest).append(told.words)
     without = f"without {', '.join(rest)}" if rest else ""
     if words:

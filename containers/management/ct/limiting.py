@@ -5,38 +5,20 @@ Source: kernel Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from django.conf import settings
 
 from containers.core.cgroups import blockdev
+from containers.core.model.limit_files import HUGE, IO_WEIGHTS, PERIOD_USEC, RATES, THROTTLES, weight_of
 
 from .base import Failed
 
 Known = Mapping[str, Any]
 """A container's limits as they are."""
 
-_PERIOD_USEC: Final = 100_000
-"""What the CPU quota of a container is counted in."""
-_SHARES: Final = 1024
-_WEIGHT: Final = 100
-"""What every group has in v1 and in v2."""
 _NONE: Final = ("max", "-1", "")
-_HUGE: Final = re.compile(r"hugetlb\.([0-9]+[KMG]B)\.(?:max|limit_in_bytes)", re.ASCII)
-_RATES: Final = {
-    "rbps": "io_read_bytes_per_sec",
-    "wbps": "io_write_bytes_per_sec",
-    "riops": "io_read_ops_per_sec",
-    "wiops": "io_write_ops_per_sec",
-}
-_THROTTLES: Final = {
-    "read_bps_device": "rbps",
-    "write_bps_device": "wbps",
-    "read_iops_device": "riops",
-    "write_iops_device": "wiops",
-}
 
 
 def limit_of(file: str, value: str, known: Known) -> dict[str, Any]:
@@ -44,12 +26,12 @@ def limit_of(file: str, value: str, known: Known) -> dict[str, Any]:
     value = value.strip()
     if found := _FILES.get(file):
         return found(value, known)
-    if match := _HUGE.fullmatch(file):
+    if match := HUGE.fullmatch(file):
         sizes = {size: most for size, most in (known.get("hugepages") or {}).items() if size != match[1]}
         return {"hugepages": {**sizes, **({} if value in _NONE else {match[1]: _number(value)})} or None}
-    if file.startswith("blkio.throttle.") and (rate := _THROTTLES.get(file.removeprefix("blkio.throttle."))):
+    if file in THROTTLES:
         device, _space, most = value.partition(" ")
-        return _rates(device, {rate: "max" if most == "0" else most})
+        return _rates(device, {THROTTLES[file]: "max" if most == "0" else most})
     return {"cgroup": {**(known.get("cgroup") or {}), file: value}}
 
 
@@ -66,14 +48,14 @@ def _quota(value: str, _known: Known) -> dict[str, Any]:
     quota, _space, period = value.partition(" ")
     if quota in _NONE:
         return {"cpus": None}
-    usec = _number(period or str(_PERIOD_USEC))
+    usec = _number(period or str(PERIOD_USEC))
     if not usec:
         raise Failed("A period of 0 is none.")
     return {"cpus": _number(quota) / usec}
 
 
 def _shares(value: str, _known: Known) -> dict[str, Any]:
-    return {"cpu_weight": max(1, round(_number(value) * _WEIGHT / _SHARES))}
+    return {"cpu_weight": weight_of(_number(value))}
 
 
 def _swap(value: str, known: Known) -> dict[str, Any]:
@@ -105,16 +87,16 @@ def _share_of_disks(value: str, _known: Known) -> dict[str, Any]:
 def _io(value: str, _known: Known) -> dict[str, Any]:
     device, _space, rest = value.partition(" ")
     words = dict(word.partition("=")[::2] for word in rest.split())
-    if not words or not words.keys() <= _RATES.keys():
-        raise Failed(f"{value!r} is no line of io.max: MAJOR:MINOR and {', '.join(f'{name}=…' for name in _RATES)}.")
-    return _rates(device, words)
+    if not words or not words.keys() <= RATES.keys():
+        raise Failed(f"{value!r} is no line of io.max: MAJOR:MINOR and {', '.join(f'{name}=…' for name in RATES)}.")
+    return _rates(device, {RATES[word]: most for word, most in words.items()})
 
 
-def _rates(device: str, words: Mapping[str, str]) -> dict[str, Any]:
+def _rates(device: str, limits: Mapping[str, str]) -> dict[str, Any]:
     ours = blockdev.disk_of(settings.STATE_DIR)
     if device != ours:
         raise Failed(f"Speeds are limited on {ours or 'no disk'}, where the state directory lies, not on {device!r}.")
-    return {_RATES[name]: None if most in _NONE else _number(most) for name, most in words.items()}
+    return {name: None if most in _NONE else _number(most) for name, most in limits.items()}
 
 
 def _number(text: str) -> int:
@@ -138,10 +120,7 @@ _FILES: Final[dict[str, Callable[[str, Known], dict[str, Any]]]] = {
     "cpuset.cpus": _cpuset,
     "pids.max": _plain("pids"),
     "io.max": _io,
-    "io.weight": _share_of_disks,
-    "io.bfq.weight": _share_of_disks,
-    "blkio.weight": _share_of_disks,
-    "blkio.bfq.weight": _share_of_disks,
+    **dict.fromkeys(IO_WEIGHTS, _share_of_disks),
 }
 FILES: Final = (*_FILES, "blkio.throttle.*_device", "hugetlb.SIZE.max")
 """Those that are limits of the panel's, in whichever unit."""
